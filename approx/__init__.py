@@ -1,0 +1,1 @@
+"""Rational approximation with proven error bounds."""
