@@ -1,0 +1,211 @@
+"""Parametrisations of a rational function r(t), and how each starts from a fit.
+
+A form holds coefficients of shape [G, n]: G = 1, shared by all latents, or G = F, one set a latent. Column j of a
+coefficient tensor, [G], broadcasts against t_BF. Evaluation is a static function of t and the coefficients, so that
+the same code serves the blocked kernel and a float64 reference.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from approx import Rational
+from rsae.errors import InputError
+
+
+class Form(nn.Module):
+    """One parametrisation; `coefficients()` is what `evaluate` takes after t."""
+
+    name: ClassVar[str]
+    #: phi grows like the identity outside the design interval, and C_out is tied to C_in
+    identity: ClassVar[bool] = False
+
+    def coefficients(self) -> tuple[torch.Tensor, ...]:
+        return tuple(self.parameters())
+
+    @staticmethod
+    def evaluate(t_BF: torch.Tensor, *coefficients: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    @classmethod
+    def start(cls, rational: Rational) -> dict[str, np.ndarray]:
+        """Coefficients [n], by parameter name, that make the form equal to `rational`."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_rational(cls, rational: Rational, groups: int = 1) -> Form:
+        return cls._from_start(cls.start(rational), groups)
+
+    @classmethod
+    def empty(cls, shapes: dict[str, list[int]]) -> Form:
+        """A form whose parameters are to be loaded: `shapes` as `shapes()` gave them."""
+        form = cls()
+        for name, shape in shapes.items():
+            form.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        return form
+
+    @classmethod
+    def _from_start(cls, start: dict[str, np.ndarray], groups: int) -> Form:
+        form = cls()
+        for name, value in start.items():
+            row = torch.tensor(np.asarray(value, dtype=np.float32))
+            form.register_parameter(name, nn.Parameter(row.repeat(groups, 1)))
+        return form
+
+    def shapes(self) -> dict[str, list[int]]:
+        return {name: list(p.shape) for name, p in self.named_parameters()}
+
+
+class _Pade(Form):
+    """P(t) / Q(t), monomial coefficients a [G, p+1] and b [G, q]; Q's constant term is 1."""
+
+    #: what Q is, for messages
+    denominator: ClassVar[str]
+
+    @classmethod
+    def start(cls, rational: Rational) -> dict[str, np.ndarray]:
+        q = np.asarray(rational.denominator, dtype=float)
+        if q[0] == 0:
+            raise InputError(f"form {cls.name!r}: the rational has a pole at 0, so Q(0) = 1 is impossible")
+        return {"a": np.asarray(rational.numerator, dtype=float) / q[0], "b": q[1:] / q[0]}
+
+
+def _horner(t_BF: torch.Tensor, c_Gn: torch.Tensor) -> torch.Tensor:
+    value = c_Gn[:, -1].expand_as(t_BF)
+    for j in range(c_Gn.shape[1] - 2, -1, -1):
+        value = torch.addcmul(c_Gn[:, j], value, t_BF)
+    return value
+
+
+class Standard(_Pade):
+    """Standard-Padé: Q = 1 + sum_j b_j t^j with signed b_j; training may move a pole into the domain."""
+
+    name = "standard"
+    denominator = "1 + sum_j b_j t^j"
+
+    @staticmethod
+    def evaluate(t_BF, a_Gn, b_Gn):  # type: ignore[override]
+        return _horner(t_BF, a_Gn) / (1 + t_BF * _horner(t_BF, b_Gn))
+
+
+class SafeA(_Pade):
+    """Safe-Padé, the paper's (3): Q = 1 + sum_j |b_j| |t|^j, never below 1 (PAU version A)."""
+
+    name = "safe"
+    denominator = "1 + sum_j |b_j| |t|^j"
+
+    @staticmethod
+    def evaluate(t_BF, a_Gn, b_Gn):  # type: ignore[override]
+        s_BF = t_BF.abs()
+        return _horner(t_BF, a_Gn) / (1 + s_BF * _horner(s_BF, b_Gn.abs()))
+
+    @classmethod
+    def start(cls, rational: Rational) -> dict[str, np.ndarray]:
+        start = super().start(rational)
+        b = start["b"]
+        odd = b[::2]  # b_1, b_3, ...
+        if np.any(np.abs(odd) > 1e-9 * np.abs(b).max()) or np.any(b[1::2] < 0):
+            raise InputError(
+                "form 'safe': the rational's denominator is not 1 + sum |b_j| |t|^j (it has odd or negative terms); "
+                "use form 'partial', or fit one with approx.least_squares(..., denominator='safe')"
+            )
+        b = b.copy()
+        b[::2] = 0.0
+        return {"a": start["a"], "b": b}
+
+
+class SafeB(_Pade):
+    """Safe-Padé: Q = 1 + |sum_j b_j t^j| (PAU version B)."""
+
+    name = "safe-b"
+    denominator = "1 + |sum_j b_j t^j|"
+
+    @staticmethod
+    def evaluate(t_BF, a_Gn, b_Gn):  # type: ignore[override]
+        return _horner(t_BF, a_Gn) / (1 + (t_BF * _horner(t_BF, b_Gn)).abs())
+
+    @classmethod
+    def start(cls, rational: Rational) -> dict[str, np.ndarray]:
+        start = super().start(rational)
+        t = np.linspace(-1, 1, 4001)
+        if np.any(np.polynomial.polynomial.polyval(t, np.r_[0.0, start["b"]]) < -1e-12):
+            raise InputError("form 'safe-b': the denominator falls below 1 on [-1, 1]; use form 'partial'")
+        return start
+
+
+def _proper(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn):
+    """sum_j (alpha_j (t - u_j) + beta_j v_j) / ((t - u_j)^2 + v_j^2), v_j = exp(log_v_j) > 0: no real pole."""
+    v_Gn = log_v_Gn.exp()
+    v2_Gn, beta_v_Gn = v_Gn * v_Gn, beta_Gn * v_Gn
+    total = None
+    for j in range(u_Gn.shape[1]):
+        s_BF = t_BF - u_Gn[:, j]
+        term = torch.addcmul(beta_v_Gn[:, j], s_BF, alpha_Gn[:, j]) / torch.addcmul(v2_Gn[:, j], s_BF, s_BF)
+        total = term if total is None else total + term
+    return total
+
+
+class Partial(Form):
+    """Partial fractions: c_0 + c_1 t + sum_j (alpha_j (t - u_j) + beta_j v_j) / ((t - u_j)^2 + v_j^2).
+
+    Type (2n + 1, 2n), pole-free by construction (v_j > 0), and well-conditioned in float32 where monomials are
+    not: each pole pair has parameters of its own, at its own scale.
+    """
+
+    name = "partial"
+
+    @staticmethod
+    def evaluate(t_BF, c_Gn, alpha_Gn, beta_Gn, u_Gn, log_v_Gn):  # type: ignore[override]
+        return torch.addcmul(c_Gn[:, 0], t_BF, c_Gn[:, 1]) + _proper(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn)
+
+    @classmethod
+    def start(cls, rational: Rational) -> dict[str, np.ndarray]:
+        polynomial, terms = partial_fractions(rational)
+        if len(polynomial) > 2:
+            raise InputError("form 'partial' takes types (m, n) with m <= n + 1; choose such a type")
+        return {"c": np.pad(polynomial, (0, 2 - len(polynomial))), **terms}
+
+
+class Identity(Form):
+    """Identity plus a proper rational correction, t + p(t)/q(t) with deg p < deg q, in partial fractions.
+
+    It starts as exactly the identity (p = 0) with the pole pairs spread over the design interval, and grows
+    like the identity outside it.
+    """
+
+    name = "identity"
+    identity = True
+
+    @staticmethod
+    def evaluate(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn):  # type: ignore[override]
+        return t_BF + _proper(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn)
+
+    @classmethod
+    def at_identity(cls, pairs: int, groups: int = 1) -> Identity:
+        """`pairs` pole pairs over t in [0, 1] as wide as they are apart, with zero residues."""
+        zero = np.zeros(pairs)
+        u = (np.arange(pairs) + 0.5) / pairs
+        log_v = np.full(pairs, np.log(1.0 / pairs))
+        return cls._from_start({"alpha": zero, "beta": zero, "u": u, "log_v": log_v}, groups)  # type: ignore[return-value]
+
+
+def partial_fractions(rational: Rational) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Polynomial part (ascending) and the terms {alpha, beta, u, log_v} of `_proper`.
+
+    Raises `InputError` where the rational has a real pole, which the form cannot hold.
+    """
+    parts = rational.partial_fractions()
+    if parts.rho.size:
+        raise InputError(
+            "form 'partial': the rational has a real pole; use an even denominator degree or form 'standard'"
+        )
+    # alpha t + beta = alpha (t - u) + (beta + alpha u)
+    beta = (parts.beta + parts.alpha * parts.u) / parts.v
+    return parts.polynomial, {"alpha": parts.alpha, "beta": beta, "u": parts.u, "log_v": np.log(parts.v)}
+
+
+FORMS: dict[str, type[Form]] = {form.name: form for form in (Standard, SafeA, SafeB, Partial, Identity)}

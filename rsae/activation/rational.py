@@ -1,0 +1,107 @@
+"""The trainable rational activation phi(h) = C_out r(h / C_in)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from approx import Fit, Rational
+from rsae.activation.blocked import blocked
+from rsae.activation.forms import FORMS, Form, Identity
+from rsae.errors import InputError, did_you_mean
+
+Scale = float | torch.Tensor
+
+
+class RationalActivation(nn.Module):
+    """phi(h) = C_out r(h / C_in), elementwise on h_BF; scales shared by all latents or one a latent.
+
+    `C_in` and `C_out` map the pre-activations into r's design interval and back (RSAE, eq. 2); they are trained
+    through their logarithms, so that they stay positive. For the form `identity`, C_out is C_in.
+    """
+
+    def __init__(
+        self, form: Form, c_in: Scale, c_out: Scale | None = None, start: dict[str, Any] | None = None
+    ):
+        super().__init__()
+        self.form = form
+        self.log_c_in = nn.Parameter(_log(c_in))
+        self.log_c_out = None if form.identity else nn.Parameter(_log(c_in if c_out is None else c_out))
+        #: what is known of the start: the fit's type, method, error and certified bounds
+        self.start = start or {}
+
+    @classmethod
+    def from_fit(
+        cls,
+        fit: Fit | Rational,
+        c_in: Scale = 1.0,
+        c_out: Scale | None = None,
+        form: str = "partial",
+        groups: int = 1,
+        certificate: Any = None,
+    ) -> RationalActivation:
+        """Start from an `approx` fit, in one of the forms `standard`, `safe`, `safe-b`, `partial`.
+
+        `groups` is 1 (coefficients shared by all latents) or the number of latents. Raises `InputError` where
+        the form cannot hold the rational.
+        """
+        if form not in FORMS or FORMS[form] is Identity:
+            raise InputError(
+                f"form {form!r} is no form of a fit{did_you_mean(form, set(FORMS) - {'identity'})}"
+            )
+        rational = fit if isinstance(fit, Rational) else fit.rational
+        start: dict[str, Any] = {"type": list(rational.type)}
+        if not isinstance(fit, Rational):
+            start |= {"method": fit.method, "error": float(fit.error)}
+        if certificate is not None:
+            start |= {
+                "certified_lower": float(certificate.lower),
+                "certified_upper": float(certificate.upper),
+            }
+        return cls(FORMS[form].from_rational(rational, groups), c_in, c_out, start)
+
+    @classmethod
+    def identity(cls, pairs: int, c_in: Scale, groups: int = 1) -> RationalActivation:
+        """h + C p(h/C)/q(h/C) with deg p < deg q = 2 `pairs` and p = 0: starts as exactly the identity."""
+        start = {"type": [2 * pairs + 1, 2 * pairs], "method": "identity", "error": 0.0}
+        return cls(Identity.at_identity(pairs, groups), c_in, start=start)
+
+    @property
+    def c_in(self) -> torch.Tensor:
+        return self.log_c_in.exp()
+
+    @property
+    def c_out(self) -> torch.Tensor:
+        return (self.log_c_in if self.log_c_out is None else self.log_c_out).exp()
+
+    def forward(self, h_BF: torch.Tensor) -> torch.Tensor:
+        """phi(h_BF), the same shape."""
+        return blocked(self._evaluate, h_BF, self.c_in, self.c_out, *self.form.coefficients())
+
+    def at(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        """phi of single pre-activations h_N, each of the latent that `latent_N` names: the sparse way."""
+
+        def pick(p: torch.Tensor) -> torch.Tensor:
+            return p if len(p) == 1 else p[latent_N]
+
+        return self._evaluate(h_N, pick(self.c_in), pick(self.c_out), *map(pick, self.form.coefficients()))
+
+    def _evaluate(self, h_BF, c_in_F, c_out_F, *coefficients):
+        return c_out_F * self.form.evaluate(h_BF / c_in_F, *coefficients)
+
+    @torch.no_grad()
+    def rescale_(self, factor: float, output: bool = True) -> None:
+        """In place: phi_new(factor h) = factor phi_old(h), or = phi_old(h) where `output` is false."""
+        self.log_c_in += math.log(factor)
+        if output and self.log_c_out is not None:
+            self.log_c_out += math.log(factor)
+
+
+def _log(scale: Scale) -> torch.Tensor:
+    scale_F = torch.as_tensor(scale, dtype=torch.float32).reshape(-1)
+    if not (torch.isfinite(scale_F) & (scale_F > 0)).all():
+        raise InputError("C_in and C_out must be positive and finite")
+    return scale_F.log()

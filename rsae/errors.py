@@ -1,0 +1,20 @@
+"""Errors that are the user's to mend. The command lines print them as one line and exit with 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something that was given is wrong: a name, a file, a field, a directory that cannot be written.
+
+    The message is one line that names the thing, what is wrong with it, and the remedy.
+    """
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """`"; did you mean 'seed'?"`, or the list of options where none is near."""
+    options = sorted(options)
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(options)}"

@@ -1,0 +1,99 @@
+"""Files that are either whole or absent: everything is written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rsae.errors import InputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary name (of a file or a directory) beside `path`.
+
+    On success it becomes `path`, on failure it goes.
+
+    Raises `InputError` where the place cannot be written or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        # safetensors wraps the system's error and keeps only its text
+        code = getattr(error, "errno", None)
+        full = code in _FULL or any(os.strerror(c) in str(error) for c in _FULL)
+        reason = os.strerror(code) if code else str(error)
+        remedy = (
+            "free some space and run the same command again: what is finished is kept"
+            if full
+            else "choose a directory that you can write to"
+        )
+        raise InputError(f"cannot write {path}: {reason}; {remedy}") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        elif temporary.exists():
+            temporary.unlink()
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` as indented JSON."""
+    with writing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read JSON; `InputError` names the file where it is absent or broken."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); write it anew") from error
+
+
+def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file (contiguous copies, so that views and tied tensors are fine)."""
+    with writing(path) as temporary:
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary)
+
+
+def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, memory-mapped; `InputError` names the file where it is absent or broken."""
+    path = Path(path)
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); write or fetch it anew") from error
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Short hex digest of a JSON-able value: the key under which a step's result is reused."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,21 @@
+"""Progress bars: rate and time left, on a terminal and, more slowly, in a log."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+
+def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
+    """A bar on stderr; in a log (no terminal) it prints a line every 20 seconds at the most."""
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=f" {unit}",
+        unit_scale=total >= 10_000,
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 20.0,
+        smoothing=0.1,
+    )

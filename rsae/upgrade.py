@@ -1,0 +1,255 @@
+"""Teacher -> rational start -> fine-tuned, and the control: the teacher fine-tuned by the same budget.
+
+RSAE, section 3.2: fit the gate once, copy the weights, calibrate the scales on the teacher's pre-activations,
+fine-tune. The control that the paper lacks runs by default.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import asdict, field, replace
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict, PositiveInt
+from pydantic.dataclasses import dataclass
+
+import approx
+from rsae.activation import RationalActivation
+from rsae.activations.store import Store
+from rsae.errors import InputError
+from rsae.formats import load, save
+from rsae.sae.base import SAE
+from rsae.sae.jump_relu import JumpReLU
+from rsae.sae.rational import GATES, Rational, supplied_threshold
+from rsae.sae.top_k import TopK
+from rsae.steps import Steps
+from rsae.train import TrainConfig, train
+
+#: Where JumpReLU's threshold lies in the design interval [-1, 1], and the half-width of the gap around it
+DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
+#: The gap around the jump of TopK's gate on [-1, 1]
+GATE_MARGIN = 0.05
+#: Candidates for C_in: these multiples of a latent's 99.9 % quantile of |h|
+_SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class UpgradeConfig:
+    """How to upgrade.
+
+    variant: `gated` (rational magnitude behind a trained dead zone) or `soft` (the paper's); type: (m, n) of the
+    rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; penalty: of the
+    fine-tuning loss, for the rational SAE and the control alike; where it is not given, the teacher's own, but the
+    paper's L1 for `soft`, which is dense and has no l0 to penalise; calibration_tokens: sample for scales and tau;
+    tune: the budget, the same for the control.
+    """
+
+    variant: Literal["gated", "soft"] = "gated"
+    type: tuple[PositiveInt, PositiveInt] = (9, 8)
+    form: Literal["standard", "safe", "safe-b", "partial"] = "partial"
+    per_latent: bool = False
+    penalty: Literal["l0", "l1"] | None = None
+    calibration_tokens: PositiveInt = 8192
+    tune: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-4, sparsity_warmup=0.0))
+
+    def penalty_for(self, teacher: SAE) -> str | None:
+        """The fine-tuning loss's penalty for this teacher."""
+        own = self.penalty or teacher.penalties[0]
+        return "l1" if (self.variant, own) == ("soft", "l0") else own
+
+
+@plain_dataclass
+class Upgraded:
+    """What an upgrade gives: three SAEs that take activations as the host gives them.
+
+    history and seconds are by name: `initial`, `control`, `tuned`.
+    """
+
+    initial: Rational
+    tuned: Rational
+    control: SAE | None
+    history: dict[str, list[dict[str, float]]]
+    seconds: dict[str, float]
+
+
+def target_for(gate: str) -> approx.Target:
+    """A family's gate on the design interval [-1, 1], as `soft` fits it."""
+    if gate == "relu":
+        return approx.relu()
+    if gate == "jump_relu":
+        return approx.jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
+    if gate == "top_k":
+        return approx.gate(0.0, GATE_MARGIN)
+    raise InputError(f"a teacher of family {gate!r} has no rational gate; choose from {', '.join(GATES)}")
+
+
+def upgrade(
+    teacher: SAE,
+    activations: Store,
+    type: tuple[int, int] | None = None,
+    config: UpgradeConfig | None = None,
+    fit: approx.Fit | approx.Rational | None = None,
+    control: SAE | bool = True,
+    out: str | os.PathLike | None = None,
+) -> Upgraded:
+    """Upgrade a trained SAE to a rational one, and fine-tune the control under the same budget.
+
+    `type` overrides `config.type`; `fit` saves fitting the gate again; `control` may be a control that was
+    trained with the same budget and loss before, or False (no comparison without it is worth much). With `out`, a
+    directory, the SAEs are saved there as `initial`, `control` and `tuned`, and a killed call goes on where it
+    stopped. Raises `InputError` for a teacher without a rational gate.
+    """
+    config = config or UpgradeConfig()
+    if type is not None:
+        config = replace(config, type=type)
+    target_for(teacher.family)  # refuses a family that has no gate
+    directory = Path(out) if out is not None else None
+    steps = Steps(directory)
+    saes: dict[str, SAE] = {}
+    history: dict[str, Any] = {}
+
+    def stage(name: str, make: Callable[[], tuple[SAE, list]]) -> SAE:
+        def run() -> list:
+            saes[name], made = make()
+            if directory is not None:
+                save(saes[name], directory / name)
+            return made
+
+        settings = [
+            asdict(config),
+            teacher.settings(),
+            teacher.W_enc.double().sum().item(),
+            activations.manifest,
+        ]
+        history[name] = steps.run(name, settings, run)
+        if name not in saes:
+            assert directory is not None
+            saes[name] = load(directory / name)
+        return saes[name]
+
+    initial = stage("initial", lambda: (start(teacher, activations, config, fit), []))
+    if isinstance(control, SAE):
+        controlled = control
+    elif control:
+        controlled = stage("control", lambda: _tune(teacher, teacher, activations, config, directory))
+    else:
+        controlled = None
+
+    def fine_tune() -> tuple[SAE, list]:
+        sae, made = _tune(initial, teacher, activations, config, directory)
+        assert isinstance(sae, Rational)
+        if config.variant == "soft":
+            match_l0(sae, controlled or teacher, activations, config.calibration_tokens)
+        return sae, made
+
+    tuned = stage("tuned", fine_tune)
+    assert isinstance(initial, Rational)
+    assert isinstance(tuned, Rational)
+    return Upgraded(initial, tuned, controlled, history, steps.seconds)
+
+
+def _tune(
+    sae: SAE, teacher: SAE, activations: Store, config: UpgradeConfig, directory: Path | None
+) -> tuple[SAE, list[dict[str, float]]]:
+    """A copy of `sae`, fine-tuned by the budget and loss: one function for the rational SAE and the control."""
+    sae = copy.deepcopy(sae)
+    sae.set_penalty(config.penalty_for(teacher))
+    name = config.variant if isinstance(sae, Rational) else "control"
+    checkpoint = directory / f"{name}.checkpoint.safetensors" if directory else None
+    return sae, train(sae, activations, config.tune, checkpoint, f"fine-tune {teacher.family} {name}")
+
+
+@torch.no_grad()
+def start(
+    teacher: SAE, activations: Store, config: UpgradeConfig, fit: approx.Fit | approx.Rational | None = None
+) -> Rational:
+    """The rational SAE before fine-tuning: weights copied, scales calibrated on the teacher's pre-activations.
+
+    `gated` is the teacher exactly. `soft`'s tau is set so that its honest l0 is the teacher's.
+    """
+    h_BF = teacher.pre_activations(activations.sample(config.calibration_tokens))
+    scale_F = quantile(h_BF.abs(), 0.999)
+    groups = teacher.d_sae if config.per_latent else 1
+    k = teacher.k if isinstance(teacher, TopK) else None
+    bandwidth = teacher.bandwidth if isinstance(teacher, JumpReLU) else 0.5 / activations.scale
+    common: dict[str, Any] = {"k": k, "bandwidth": bandwidth}
+    if config.variant == "gated":
+        m, n = config.type
+        if m != n + 1 or n % 2:
+            raise InputError(
+                f"type {config.type}: `gated` takes types (2j + 1, 2j), such as (3, 2) or (9, 8)"
+            )
+        activation = RationalActivation.identity(n // 2, scale_F, groups)
+        sae = Rational(teacher.d_in, teacher.d_sae, teacher.family, "gated", activation, **common)
+        _copy_weights(teacher, sae)
+        if isinstance(teacher, JumpReLU) and sae.threshold is not None:
+            sae.threshold.copy_(teacher.threshold)
+        return sae.eval()
+    fit = fit or approx.minimax(target_for(teacher.family), config.type)
+    c_in_F, c_out_F = _calibrate(teacher, fit, config.form, h_BF, scale_F)
+    activation = RationalActivation.from_fit(fit, c_in_F, c_out_F, config.form, groups)
+    sae = Rational(teacher.d_in, teacher.d_sae, teacher.family, "soft", activation, **common)
+    _copy_weights(teacher, sae)
+    match_l0(sae, teacher, activations, config.calibration_tokens)
+    return sae.eval()
+
+
+@torch.no_grad()
+def match_l0(sae: Rational, reference: SAE, activations: Store, tokens: int) -> None:
+    """Set `soft`'s dead zone tau so that its honest l0 equals the reference's on a sample of training tokens."""
+    x_BD = activations.sample(tokens, seed=1)
+    wanted = sum(int((reference.encode(x) != 0).sum()) for x in x_BD.split(1024))
+    largest = [sae.soft_code(sae.pre_activations(x)).abs().flatten() for x in x_BD.split(1024)]
+    # only entries that can be among the `wanted` largest overall are kept
+    values = torch.cat([v.topk(min(len(v), wanted + 1)).values for v in largest])
+    sae.tau.fill_(values.topk(wanted + 1).values[-1] if wanted < len(values) else 0.0)
+
+
+def quantile(values_BF: torch.Tensor, q: float) -> torch.Tensor:
+    """The q-quantile of each column, [F], at least a tiny positive number."""
+    rank = max(1, min(len(values_BF), round((1 - q) * len(values_BF))))
+    return values_BF.topk(rank, dim=0).values[-1].clamp_min(1e-6)
+
+
+def _calibrate(
+    teacher: SAE, fit: approx.Fit | approx.Rational, form: str, h_BF: torch.Tensor, scale_F: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """C_in and C_out, [F], that bring phi(h) nearest to the teacher's code in L2 on the sample.
+
+    JumpReLU's C_in is given by its threshold, theta / .1. ReLU's is chosen among multiples of a robust
+    quantile: the tail is 1000 times the bulk, so that neither its end nor the bulk alone is a good scale. TopK's
+    gate takes one C_in for all latents, since its argument is h - tau_k. C_out is the least-squares factor.
+    """
+    gate = isinstance(teacher, TopK)
+    if isinstance(teacher, JumpReLU):
+        candidates = [teacher.threshold.clamp_min(1e-6) / DESIGN_THRESHOLD]
+    else:
+        candidates = [(scale_F.median().expand_as(scale_F) if gate else scale_F) * s for s in _SPREADS]
+    z_BF = teacher.activate(h_BF)
+    argument_BF = h_BF - supplied_threshold(h_BF, teacher.k) if isinstance(teacher, TopK) else h_BF
+    weight_BF = h_BF if gate else torch.ones(())  # soft TopK's code is h times the gate
+    best_F = torch.full_like(scale_F, torch.inf)
+    c_in_F, c_out_F = scale_F.clone(), scale_F.clone()
+    for candidate_F in candidates:
+        phi_BF = weight_BF * RationalActivation.from_fit(fit, candidate_F, 1.0, form)(argument_BF)
+        factor_F = (z_BF * phi_BF).sum(0) / phi_BF.square().sum(0).clamp_min(1e-12)
+        # a latent that never fires in the sample says nothing: it keeps the gate's own height
+        factor_F = torch.where(factor_F > 0, factor_F, torch.ones(()) if gate else candidate_F)
+        error_F = (factor_F * phi_BF - z_BF).square().sum(0)
+        error_F = error_F.sum().expand_as(error_F) if gate else error_F
+        better_F = error_F < best_F
+        best_F = torch.where(better_F, error_F, best_F)
+        c_in_F = torch.where(better_F, candidate_F, c_in_F)
+        c_out_F = torch.where(better_F, factor_F, c_out_F)
+    return c_in_F, c_out_F
+
+
+def _copy_weights(teacher: SAE, sae: SAE) -> None:
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        getattr(sae, name).copy_(getattr(teacher, name))
+    sae.metadata = dict(teacher.metadata)

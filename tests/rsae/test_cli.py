@@ -1,0 +1,147 @@
+"""The command line as its user meets it: a whole small job, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from rsae import load
+
+
+def rsae(*arguments, **kwargs) -> subprocess.CompletedProcess[str]:
+    code = "from rsae.cli import main; main()"
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=env, **kwargs
+    )
+
+
+def assert_one_clear_line(done, *words):
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def harvest_arguments(host_directory, text_file):
+    return [
+        *("--host", host_directory, "--hook", "blocks.1.hook_resid_post", "--text", text_file),
+        *("--context", 32, "--tokens", 2000, "--heldout-tokens", 300),
+    ]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, harvest_arguments):
+    """A directory in which `rsae harvest`, `train` and `upgrade` have run."""
+    path = tmp_path_factory.mktemp("job")
+    for command in (
+        ["harvest", path / "store", *harvest_arguments],
+        [
+            "train",
+            "top_k",
+            path / "store",
+            path / "teacher",
+            "--d-sae",
+            40,
+            "--k",
+            5,
+            "--steps",
+            30,
+            "--batch",
+            64,
+        ],
+    ):
+        done = rsae(*command)
+        assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_from_text_to_a_rational_sae(job):
+    arguments = [
+        "upgrade",
+        job / "teacher",
+        "--activations",
+        job / "store",
+        "--out",
+        job / "new",
+        "--batch",
+        64,
+    ]
+    done = rsae(*arguments, "--steps", 10)
+    assert done.returncode == 0, done.stderr
+    assert load(job / "new" / "tuned").family == "rational"
+    assert load(job / "new" / "control").family == "top_k"
+    again = rsae(*arguments, "--steps", 10)
+    assert "tuned: reused" in again.stderr
+
+
+def test_info(job):
+    assert json.loads(rsae("info", job / "teacher").stdout)["k"] == 5
+    assert json.loads(rsae("info", job / "store").stdout)["d_in"] == 32
+
+
+def test_help_teaches():
+    text = rsae("--help").stdout
+    for command in ("harvest", "train", "upgrade", "info"):
+        assert command in text
+
+
+def test_unknown_host(tmp_path):
+    assert_one_clear_line(rsae("harvest", tmp_path / "s", "--host", "smollm2-135"), "smollm2-135", "embedded")
+
+
+def test_wrong_hook_point(tmp_path, harvest_arguments):
+    arguments = [
+        a if a != "blocks.1.hook_resid_post" else "blocks.7.hook_resid_post" for a in harvest_arguments
+    ]
+    assert_one_clear_line(
+        rsae("harvest", tmp_path / "s", *arguments), "blocks.7.hook_resid_post", "L from 0 to 2"
+    )
+
+
+def test_unwritable_directory(tmp_path, harvest_arguments):
+    (tmp_path / "file").write_text("")
+    done = rsae("harvest", tmp_path / "file" / "store", *harvest_arguments)
+    assert_one_clear_line(done, "cannot write", "choose a directory that you can write to")
+
+
+def test_full_disk_loses_nothing_that_is_finished(tmp_path, harvest_arguments):
+    """A file-size limit makes a shard's write fail half-way, as a full disk does."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
+    done = rsae("harvest", tmp_path / "s", *harvest_arguments, preexec_fn=limit)
+    assert_one_clear_line(done, "train-00000.safetensors", "free some space")
+    assert (tmp_path / "s" / "plan.json").exists()
+    assert not list((tmp_path / "s").glob("*.safetensors")), "a torn file must not stay"
+    assert not list((tmp_path / "s").glob(".*")), "nor a temporary one"
+    done = rsae("harvest", tmp_path / "s", *harvest_arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_corrupt_shard(job, tmp_path):
+    import shutil
+
+    store = shutil.copytree(job / "store", tmp_path / "store")
+    shard = store / "train-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")
+    done = rsae("train", "relu", store, tmp_path / "sae")
+    assert_one_clear_line(done, "train-00000.safetensors", "corrupt", "run the same")
+
+
+def test_unknown_family(job, tmp_path):
+    assert_one_clear_line(
+        rsae("train", "jumprelu", job / "store", tmp_path / "sae"), "did you mean 'jump_relu'"
+    )
+
+
+def test_bad_option_is_a_usage_error():
+    done = rsae("train", "--steeps", 3)
+    assert done.returncode == 2
+    assert "No such option" in done.stderr

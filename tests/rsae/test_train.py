@@ -1,0 +1,123 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rsae import InputError, Store, TrainConfig, train
+from rsae.sae import FAMILIES, family
+from tests.rsae.helpers import random_sae
+
+CONFIG = TrainConfig(steps=230, batch=64, lr=3e-3, sparsity=0.1)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(store, name, tmp_path, monkeypatch):
+    whole = random_sae(name, store)
+    history = train(whole, store, CONFIG)
+
+    checkpoint = tmp_path / "run.safetensors"
+    real = Store.batch
+
+    def dying(self, step, size, seed):
+        if step == 215:
+            raise Killed
+        return real(self, step, size, seed)
+
+    monkeypatch.setattr(Store, "batch", dying)
+    with pytest.raises(Killed):
+        train(random_sae(name, store), store, CONFIG, checkpoint)
+    assert checkpoint.exists()
+
+    steps = []
+    monkeypatch.setattr(Store, "batch", lambda self, step, *a: steps.append(step) or real(self, step, *a))
+    resumed = random_sae(name, store)
+    assert train(resumed, store, CONFIG, checkpoint) == history
+    assert steps[0] == 200
+    for key, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], value), key
+    assert not checkpoint.exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(store, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "run.safetensors"
+    real = Store.batch
+
+    def dying(self, step, size, seed):
+        if step == 105:
+            raise Killed
+        return real(self, step, size, seed)
+
+    monkeypatch.setattr(Store, "batch", dying)
+    with pytest.raises(Killed):
+        train(random_sae("relu", store), store, CONFIG, checkpoint)
+    steps = []
+    monkeypatch.setattr(Store, "batch", lambda self, step, *a: steps.append(step) or real(self, step, *a))
+    train(random_sae("relu", store), store, replace(CONFIG, lr=1e-3), checkpoint)
+    assert steps[0] == 0
+
+
+@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k"])
+def test_training_lowers_the_error_and_leaves_units_alone(store, name):
+    sae = random_sae(name, store)
+    x = store.sample(500)
+    before = (sae(x) - x).square().sum(1).mean()
+    history = train(sae, store, CONFIG)
+    assert (sae(x) - x).square().sum(1).mean() < before
+    assert history[-1]["sse"] < history[0]["sse"]
+    assert history[-1]["step"] == CONFIG.steps
+    assert not sae.training
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(sae.d_sae))
+
+
+def test_more_penalty_means_fewer_active_latents(store):
+    l0 = []
+    for sparsity in (0.01, 0.3):
+        sae = random_sae("relu", store)
+        train(sae, store, replace(CONFIG, sparsity=sparsity))
+        l0.append((sae.encode(store.sample(500)) != 0).sum(1).float().mean())
+    assert l0[1] < 0.8 * l0[0]
+
+
+def test_groups_of_parameters_have_their_own_rates(store):
+    frozen = replace(CONFIG, steps=20, coefficient_lr=0.0, threshold_lr=0.0)
+    sae = random_sae("rational", store)
+    before = {k: v.clone() for k, v in sae.state_dict().items()}
+    train(sae, store, frozen)
+    for key, value in sae.state_dict().items():
+        moved = not torch.allclose(value, before[key], rtol=1e-5, atol=1e-7)
+        assert moved == (key in ("W_enc", "W_dec", "b_enc", "b_dec")), key
+
+
+def test_schedule():
+    config = TrainConfig(steps=100, lr_warmup=10, lr_decay=0.2, sparsity=2.0, sparsity_warmup=0.5)
+    factors = [config.lr_factor(s) for s in range(100)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[50] == 1
+    assert factors[-1] == pytest.approx(1 / 20)
+    assert factors[:11] == sorted(factors[:11])
+    assert [config.sparsity_at(s) for s in (0, 49, 99)] == pytest.approx([0.04, 2.0, 2.0])
+
+
+def test_divergence_is_told(store):
+    with pytest.raises(InputError, match="diverged.*lower `lr`"):
+        train(random_sae("relu", store), store, replace(CONFIG, lr=1e30))
+
+
+def test_wrong_width(store):
+    with pytest.raises(InputError, match="the SAE takes 5 dimensions"):
+        train(family("relu")(5, 8), store, CONFIG)
+
+
+def test_batch_larger_than_the_store(store):
+    with pytest.raises(InputError, match="lower `batch`"):
+        train(random_sae("relu", store), store, replace(CONFIG, batch=10**6))
+
+
+@pytest.mark.parametrize("field", [{"steps": 0}, {"lr": -1.0}, {"lr_decay": 1.5}, {"sparsityy": 1.0}])
+def test_config_is_validated(field):
+    with pytest.raises(ValueError, match=next(iter(field))):
+        TrainConfig(**field)

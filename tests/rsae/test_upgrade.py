@@ -1,0 +1,154 @@
+import importlib
+from dataclasses import replace
+
+import pytest
+import torch
+
+import rsae
+from rsae import InputError, Rational, Store, TrainConfig, UpgradeConfig, upgrade
+from rsae.sae.base import SAE
+from rsae.upgrade import quantile
+from tests.rsae.helpers import random_sae
+
+TUNE = TrainConfig(steps=30, batch=64, lr=1e-3, sparsity=0.05, sparsity_warmup=0.0, seed=1)
+TEACHERS = ("relu", "jump_relu", "top_k")
+
+
+@pytest.fixture(scope="module", params=TEACHERS)
+def teacher(request, store):
+    sae = random_sae(request.param, store)
+    rsae.train(sae, store, TrainConfig(steps=150, batch=64, lr=3e-3, sparsity=0.05))
+    return sae
+
+
+def config(variant, **changes):
+    return replace(UpgradeConfig(variant=variant, tune=TUNE, calibration_tokens=1024), **changes)
+
+
+def l0(sae, x):
+    return (sae.encode(x) != 0).sum(1).float().mean().item()
+
+
+def fvu(sae, x):
+    return ((sae(x) - x).square().sum() / (x - x.mean(0)).square().sum()).item()
+
+
+def test_gated_starts_as_exactly_the_teacher(teacher, store):
+    new = upgrade(teacher, store, config=config("gated"), control=False)
+    x = store.sample(400, seed=5)
+    assert torch.equal(new.initial.encode(x) != 0, teacher.encode(x) != 0)
+    torch.testing.assert_close(new.initial(x), teacher(x), rtol=1e-5, atol=1e-5 / store.scale)
+
+
+def test_soft_starts_near_the_teacher_and_is_counted_truncated(teacher, store):
+    new = upgrade(teacher, store, config=config("soft"), control=False)
+    x = store.sample(1024, seed=1)  # where tau is set
+    assert l0(new.initial, x) == pytest.approx(l0(teacher, x), rel=0.01)
+    soft = new.initial.soft_code(new.initial.pre_activations(x))
+    assert (soft != 0).float().mean() > 0.99  # dense, and that is why it is truncated
+    z = new.initial.encode(x)
+    assert torch.equal(z, torch.where(soft.abs() > new.initial.tau, soft, 0.0))
+    assert fvu(new.initial, x) < 1.2 * fvu(teacher, x) + 0.05
+
+
+@pytest.mark.parametrize("variant", ["gated", "soft"])
+def test_control_is_the_teacher_trained_by_the_same_budget(teacher, store, variant, monkeypatch):
+    seen: dict[str, list] = {}
+    real = Store.batch
+    current = []
+
+    def batch(self, step, size, seed):
+        seen.setdefault(current[-1], []).append((step, size, seed))
+        return real(self, step, size, seed)
+
+    real_loss = SAE.loss
+    losses: dict[str, set] = {}
+
+    def loss(self, x, sparsity):
+        losses.setdefault(current[-1], set()).add((self.penalty, sparsity))
+        return real_loss(self, x, sparsity)
+
+    module = importlib.import_module("rsae.upgrade")  # `rsae.upgrade` is the function
+
+    real_train = module.train
+
+    def tracked(sae, *args):
+        current.append(sae.family)
+        return real_train(sae, *args)
+
+    monkeypatch.setattr(Store, "batch", batch)
+    monkeypatch.setattr(SAE, "loss", loss)
+    monkeypatch.setattr(module, "train", tracked)
+    new = upgrade(teacher, store, config=config(variant))
+    assert new.control is not None
+    assert seen["rational"] == seen[teacher.family]
+    assert losses["rational"] == losses[teacher.family]
+    assert {p for p, _ in losses["rational"]} == {
+        "l1" if (teacher.family, variant) == ("jump_relu", "soft") else teacher.penalties[0]
+    }
+    assert type(new.control) is type(teacher)
+    assert not torch.equal(new.control.W_dec, teacher.W_dec)
+
+
+def test_teacher_is_left_alone(teacher, store):
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    upgrade(teacher, store, config=config("soft"))
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+
+
+def test_tuned_soft_has_the_controls_honest_l0(store):
+    sae = random_sae("relu", store)
+    rsae.train(sae, store, TrainConfig(steps=100, batch=64, lr=3e-3, sparsity=0.05))
+    new = upgrade(sae, store, config=config("soft"))
+    assert new.control is not None
+    x = store.sample(1024, seed=1)
+    assert l0(new.tuned, x) == pytest.approx(l0(new.control, x), rel=0.01)
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_killed_upgrade_goes_on_to_the_same_result(name, store, tmp_path, monkeypatch):
+    sae = random_sae(name, store)
+    whole = upgrade(sae, store, config=config("soft"))
+
+    module = importlib.import_module("rsae.upgrade")  # `rsae.upgrade` is the function
+
+    real = module.train
+    calls = []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:  # the control is done, the rational SAE is not
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "train", dying)
+    with pytest.raises(KeyboardInterrupt):
+        upgrade(sae, store, config=config("soft"), out=tmp_path)
+    resumed = upgrade(sae, store, config=config("soft"), out=tmp_path)
+    assert len(calls) == 3  # the control was not trained again
+    for key, value in whole.tuned.state_dict().items():
+        assert torch.equal(resumed.tuned.state_dict()[key], value), key
+    again = upgrade(sae, store, config=config("soft"), out=tmp_path)
+    assert len(calls) == 3
+    assert again.history == whole.history
+    loaded = rsae.load(tmp_path / "tuned")
+    assert isinstance(loaded, Rational)
+    assert torch.equal(loaded.tau, whole.tuned.tau)
+
+
+def test_gated_rational_of_a_rational_is_refused(store):
+    with pytest.raises(InputError, match="no rational gate"):
+        upgrade(random_sae("rational", store), store)
+
+
+def test_type_that_gated_cannot_hold(store):
+    with pytest.raises(InputError, match="such as"):
+        upgrade(random_sae("relu", store), store, type=(4, 4))
+
+
+def test_quantile_is_robust_and_positive():
+    values = torch.cat([torch.linspace(0, 1, 9999), torch.tensor([1e6])])[:, None].repeat(1, 2)
+    values[:, 1] = 0
+    q = quantile(values, 0.999)
+    assert q[0].item() == pytest.approx(0.999, abs=2e-3)
+    assert q[1] > 0
