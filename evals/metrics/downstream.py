@@ -1,0 +1,103 @@
+"""What the host loses when the reconstruction takes the activation's place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from rsae import SAE, Host
+from rsae.activations.hooks import HookPoint, activations_at, logits_from, pad
+from rsae.errors import InputError
+from rsae.progress import progress
+
+#: Recorded with every result: where the activation is replaced, and which predictions count.
+POSITIONS = (
+    "position 0 and tokens above the norm limit keep their activation; the predictions made at position 0 and at "
+    "padding are not counted"
+)
+
+
+def downstream(
+    sae: SAE | Mapping[str, SAE],
+    host: Host,
+    tokens: list[list[int]],
+    hook: str,
+    norm_limit: float = float("inf"),
+    batch: int = 8,
+) -> dict:
+    """CE and KL with the reconstruction spliced in at `hook`; one result for an SAE, one by name for a mapping.
+
+    ce_clean, ce_zero (zeros spliced in), ce, dce = ce - ce_clean, loss_recovered = (ce_zero - ce) / (ce_zero -
+    ce_clean), kl = mean KL(clean || spliced), predictions (how many), positions (which are left out). The host's
+    prefix runs once a batch, the suffix once for the clean activation, once for zeros and once for each SAE.
+    `tokens`: sequences of token ids, of three tokens at least; `norm_limit`: activations with a larger norm are left
+    alone, as they were left out of training (the store's manifest has it as `excluded_norm`).
+    """
+    if isinstance(sae, SAE):
+        return downstream({"sae": sae}, host, tokens, hook, norm_limit, batch)["sae"]
+    if not tokens or min(map(len, tokens)) < 3:
+        raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
+    point = HookPoint.parse(hook, host)
+    order = sorted(tokens, key=len)  # little padding in a batch
+    variants: dict[str, SAE | None] = {"": None, **sae}  # "" is the zero ablation
+    ce = dict.fromkeys(variants, 0.0)
+    kl = dict.fromkeys(variants, 0.0)
+    ce_clean, count = 0.0, 0
+    with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            tokens_BP, mask_BP = pad(chosen, host.device)
+            x_BPD = activations_at(host, point, tokens_BP, mask_BP)
+            counted_BP = mask_BP[:, 1:].bool().clone()  # predictions of token p + 1 made at p
+            counted_BP[:, 0] = False
+            target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
+            clean_NV = _log_probabilities(host, point, tokens_BP, mask_BP, x_BPD, counted_BP)
+            ce_clean -= clean_NV.gather(1, target_N1).double().sum().item()
+            count += len(target_N1)
+            for name, variant in variants.items():
+                spliced_BPD = splice(variant, x_BPD, mask_BP, norm_limit)
+                spliced_NV = _log_probabilities(host, point, tokens_BP, mask_BP, spliced_BPD, counted_BP)
+                ce[name] -= spliced_NV.gather(1, target_N1).double().sum().item()
+                kl[name] += (clean_NV.exp() * (clean_NV - spliced_NV)).sum(-1).double().sum().item()
+            bar.update(sum(map(len, chosen)))
+    ce_clean, ce_zero = ce_clean / count, ce[""] / count
+    if ce_zero == ce_clean:
+        raise InputError(
+            f"downstream: zeros at {hook} change nothing, so no token is spliced; raise norm_limit"
+        )
+    return {
+        name: {
+            "ce_clean": ce_clean,
+            "ce_zero": ce_zero,
+            "ce": ce[name] / count,
+            "dce": ce[name] / count - ce_clean,
+            "loss_recovered": (ce_zero - ce[name] / count) / (ce_zero - ce_clean),
+            "kl": kl[name] / count,
+            "predictions": count,
+            "positions": POSITIONS,
+        }
+        for name in sae
+    }
+
+
+def _log_probabilities(
+    host: Host,
+    point: HookPoint,
+    tokens_BP: torch.Tensor,
+    mask_BP: torch.Tensor,
+    x_BPD: torch.Tensor,
+    counted_BP: torch.Tensor,
+) -> torch.Tensor:
+    """log p [counted predictions, vocabulary] with x_BPD at the hook point."""
+    return logits_from(host, point, tokens_BP, mask_BP, x_BPD)[:, :-1][counted_BP].log_softmax(-1)
+
+
+@torch.no_grad()
+def splice(sae: SAE | None, x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
+    """x with the reconstruction (zeros for None) but at the first position, padding and outlying norms."""
+    replaced_BP = mask_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
+    replaced_BP[:, 0] = False
+    out_BPD = x_BPD.clone()
+    out_BPD[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
+    return out_BPD

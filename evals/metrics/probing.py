@@ -1,0 +1,128 @@
+"""Sparse probing: how well k latents tell a concept (SAEBench's protocol, without its choice on the test set)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from evals.tasks import Task
+from rsae import SAE, Host
+from rsae.activations.hooks import HookPoint, activations_at, pad
+from rsae.activations.text import Document
+from rsae.files import read_tensors, write_tensors
+from rsae.progress import progress
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """A task's activations: x_ND of all tokens, text_N (which text a token is of), label_T, is_train_T."""
+
+    x_ND: torch.Tensor
+    text_N: torch.Tensor
+    label_T: np.ndarray
+    is_train_T: np.ndarray
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one safetensors file."""
+        write_tensors(
+            path,
+            {
+                "x_ND": self.x_ND,
+                "text_N": self.text_N,
+                "label_T": torch.tensor(self.label_T),
+                "is_train_T": torch.tensor(self.is_train_T),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> ProbeData:
+        """Read what `save` wrote."""
+        t = read_tensors(Path(path))
+        return cls(t["x_ND"], t["text_N"], t["label_T"].numpy(), t["is_train_T"].numpy())
+
+
+def probe_data(
+    host: Host, hook: str, task: Task, context: int = 128, norm_limit: float = float("inf")
+) -> ProbeData:
+    """Run the host over a task's texts, truncated on the right to `context` tokens.
+
+    Position 0, padding and tokens above the norm limit are left out, as in SAE training.
+    """
+    point = HookPoint.parse(hook, host)
+    texts = task.train[0] + task.test[0]
+    ids = [host.sequences([Document("", t)], context, shortest=2)[:1] for t in texts]
+    kept = [i for i, s in enumerate(ids) if s]
+    order = sorted(kept, key=lambda i: len(ids[i][0]))
+    x: dict[int, torch.Tensor] = {}
+    with progress(len(order), f"probe texts {task.name}", "text") as bar:
+        for start in range(0, len(order), _BATCH):
+            chosen = order[start : start + _BATCH]
+            tokens_BP, mask_BP = pad([ids[i][0] for i in chosen], host.device)
+            x_BPD = activations_at(host, point, tokens_BP, mask_BP).cpu()
+            for row, i in enumerate(chosen):
+                x_PD = x_BPD[row, 1 : len(ids[i][0])]
+                x[i] = x_PD[x_PD.norm(dim=1) <= norm_limit]
+            bar.update(len(chosen))
+    kept = [i for i in kept if len(x[i])]
+    labels = np.concatenate([task.train[1], task.test[1]])
+    is_train = np.arange(len(texts)) < len(task.train[0])
+    return ProbeData(
+        torch.cat([x[i] for i in kept]),
+        torch.cat([torch.full((len(x[i]),), n, dtype=torch.int32) for n, i in enumerate(kept)]),
+        labels[kept],
+        is_train[kept],
+    )
+
+
+@torch.no_grad()
+def pooled(sae: SAE | None, data: ProbeData, rows: int = 4096) -> np.ndarray:
+    """Mean over each text's tokens of the code (of the activation itself for None), float64 [T, F]."""
+    width = data.x_ND.shape[1] if sae is None else sae.d_sae
+    total_TF = torch.zeros(len(data.label_T), width, dtype=torch.float64)
+    for x_BD, text_B in zip(data.x_ND.split(rows), data.text_N.split(rows), strict=True):
+        z_BF = x_BD if sae is None else sae.encode(x_BD)
+        total_TF.index_add_(0, text_B.long(), z_BF.double())
+    count_T = torch.bincount(data.text_N.long(), minlength=len(data.label_T))
+    return (total_TF / count_T[:, None]).numpy()
+
+
+def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5)) -> dict[str, float]:
+    """Test accuracy `k1`, `k2`, ... of an L2 logistic regression (C = 1) on the k best latents.
+
+    The best are those with the largest |mean over positives - mean over negatives| on train.
+    """
+    z_TF = pooled(sae, data)
+    train, test, label = data.is_train_T, ~data.is_train_T, data.label_T
+    gap_F = np.abs(z_TF[train & (label == 1)].mean(0) - z_TF[train & (label == 0)].mean(0))
+    best = np.argsort(-gap_F, kind="stable")
+    result = {}
+    for n in k:
+        chosen = z_TF[:, best[:n]]
+        model = LogisticRegression(C=1.0, max_iter=1000).fit(chosen[train], label[train])
+        result[f"k{n}"] = float(model.score(chosen[test], label[test]))
+    return result
+
+
+def dense_baseline(data: ProbeData) -> float:
+    """Test accuracy of a logistic regression on the whole (standardised) activation: what there is to find."""
+    x_TD = pooled(None, data)
+    train, test, label = data.is_train_T, ~data.is_train_T, data.label_T
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+    return float(model.fit(x_TD[train], label[train]).score(x_TD[test], label[test]))
+
+
+def sparse_probing(
+    sae: SAE, host: Host, task: Task, hook: str, k: Sequence[int] = (1, 2, 5)
+) -> dict[str, float]:
+    """`probe` on a task's texts, run through the host first."""
+    return probe(sae, probe_data(host, hook, task), k)

@@ -1,0 +1,115 @@
+"""The report's figures, as plotly figures that follow the page's colours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+_COLOURS = {
+    "teacher": "#888888",
+    "control": "#2a9d8f",
+    "control-l1": "#8ab17d",
+    "gated-init": "#f4a261",
+    "gated": "#e4572e",
+    "soft-init": "#9db4f5",
+    "soft": "#4361ee",
+}
+_FITS = {"remez": "#e9a23b", "least_squares": "#4361ee", "minimax": "#e4572e"}
+_GRID = "rgba(128,128,128,0.22)"
+
+
+def _layout(figure: go.Figure, x: str, y: str, **axes: Any) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 58, "r": 10, "t": 8, "b": 44},
+        height=340,
+        dragmode=False,  # a finger scrolls the page
+        legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
+        font={"size": 12, "family": "system-ui, sans-serif"},
+        hovermode="closest",
+    )
+    figure.update_xaxes(title=x, gridcolor=_GRID, zerolinecolor=_GRID, **axes.get("xaxis", {}))
+    figure.update_yaxes(title=y, gridcolor=_GRID, zerolinecolor=_GRID, **axes.get("yaxis", {}))
+    return figure
+
+
+def pareto(rows: list[dict[str, Any]]) -> go.Figure:
+    """MSE against honest l0, one point a variant of one family."""
+    figure = go.Figure()
+    for r in rows:
+        figure.add_scatter(
+            x=[r["l0"]],
+            y=[r["mse"]],
+            name=r["variant"],
+            mode="markers",
+            marker={
+                "size": 13,
+                "color": _COLOURS.get(r["variant"]),
+                "symbol": "circle-open" if r["variant"].endswith("-init") else _symbol(r["variant"]),
+                "line": {"width": 2},
+            },
+            hovertemplate=f"{r['variant']}<br>l0 %{{x:.1f}}<br>MSE %{{y:.4g}}<br>FVU {r['fvu']:.4f}<extra></extra>",
+        )
+    return _layout(figure, "honest l0", "MSE", yaxis={"type": "log"})
+
+
+def _symbol(variant: str) -> str:
+    return "star" if variant == "teacher" else "diamond" if variant.startswith("control") else "circle"
+
+
+def gates(curves: dict[str, Any], trained: dict[str, dict[str, list[float]]]) -> go.Figure:
+    """The teacher's gate on the design interval, the fit, and the rational functions after fine-tuning."""
+    figure = go.Figure()
+    x, f = _with_gaps(curves["t"], curves["f"])
+    figure.add_scatter(x=x, y=f, name="teacher's gate", mode="lines", line={"color": "#888888", "width": 6})
+    x, r = _with_gaps(curves["t"], curves["fits"]["minimax"]["r"])
+    figure.add_scatter(
+        x=x, y=r, name="minimax fit", mode="lines", line={"color": "#111111", "width": 1.5, "dash": "dash"}
+    )
+    figure.data[-1].line.color = _FITS["minimax"]
+    for variant, gate in trained.items():
+        figure.add_scatter(
+            x=gate["t"],
+            y=gate["r"],
+            name=f"{variant}, trained",
+            mode="lines",
+            line={"color": _COLOURS[variant], "width": 2},
+        )
+    return _layout(figure, "t = h / C_in", "r(t) = phi / C_out", yaxis={"range": [-0.6, 1.4]})
+
+
+def errors(curves: dict[str, Any]) -> go.Figure:
+    """r - f for the three fitters, with the certified bound on the one that is used."""
+    figure = go.Figure()
+    for method, fit in curves["fits"].items():
+        x, e = _with_gaps(curves["t"], [r - f for r, f in zip(fit["r"], curves["f"], strict=True)])
+        figure.add_scatter(x=x, y=e, name=method, mode="lines", line={"color": _FITS[method], "width": 1.5})
+    for sign in (1, -1):
+        bound = sign * curves["certificate"]["upper"]
+        figure.add_scatter(
+            x=[curves["t"][0], curves["t"][-1]],
+            y=[bound, bound],
+            name="certified bound of minimax",
+            mode="lines",
+            showlegend=sign > 0,
+            line={"color": "#2a9d8f", "width": 1.5, "dash": "dot"},
+        )
+    return _layout(figure, "t", "r(t) - f(t)")
+
+
+def _with_gaps(x: list[float], y: list[float]) -> tuple[list, list]:
+    """Break a line where the domain has a gap (a step in x much wider than its neighbours)."""
+    steps = [b - a for a, b in zip(x, x[1:], strict=False)]
+    widest = 3 * sorted(steps)[len(steps) // 2]
+    out_x: list = []
+    out_y: list = []
+    for i, (a, b) in enumerate(zip(x, y, strict=True)):
+        if i and steps[i - 1] > widest:
+            out_x.append(None)
+            out_y.append(None)
+        out_x.append(a)
+        out_y.append(b)
+    return out_x, out_y

@@ -1,0 +1,114 @@
+"""Results as rows: read from `results/*.json`, ordered, with the control beside what it controls."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from rsae.errors import InputError
+from rsae.files import read_json
+
+_FAMILIES = ("relu", "jump_relu", "top_k")
+_VARIANTS = ("teacher", "soft-init", "soft", "control-l1", "gated-init", "gated", "control")
+
+#: key, heading, format, what it means
+COLUMNS = (
+    ("l0", "l0", "{:.1f}", "mean non-zero entries of the code that is decoded"),
+    ("mse", "MSE", "{:.3g}", "mean squared error, summed over dimensions, in the host's own units"),
+    ("fvu", "FVU", "{:.4f}", "fraction of variance unexplained"),
+    ("alive", "alive", "{:.3f}", "share of latents that fire on the held-out tokens"),
+    ("dce", "dCE", "{:.4f}", "cross-entropy with the reconstruction spliced in, minus clean (nats a token)"),
+    ("loss_recovered", "LR", "{:.4f}", "loss recovered: 0 is zero ablation, 1 is the clean host"),
+    ("kl", "KL", "{:.4f}", "KL(clean || spliced), nats a token"),
+    ("k1", "probe k=1", "{:.3f}", "sparse probing, mean test accuracy with the best latent"),
+    ("k2", "k=2", "{:.3f}", "with the 2 best latents"),
+    ("k5", "k=5", "{:.3f}", "with the 5 best latents"),
+    ("soft_fvu", "soft FVU", "{:.4f}", "FVU of the dense code before truncation"),
+    ("soft_l0", "soft l0", "{:.0f}", "non-zero entries of the dense code"),
+    ("seconds", "s", "{:.0f}", "seconds to make it (training, or calibration for an init)"),
+)
+
+
+def read_results(run: str | os.PathLike) -> list[dict[str, Any]]:
+    """All result files of a run, in table order; `InputError` where there are none."""
+    directory = Path(run) / "results"
+    results = [read_json(file) for file in sorted(directory.glob("*.json"))]
+    if not results:
+        raise InputError(f"{directory}: no result files; make them with `evals demo --out {run}`")
+    for file, result in zip(sorted(directory.glob("*.json")), results, strict=True):
+        missing = {"family", "variant", "control", "metrics"} - result.keys()
+        if missing:
+            raise InputError(
+                f"{file}: the field {min(missing)!r} is missing; delete it and run `evals demo` again"
+            )
+    return sorted(results, key=lambda r: (_rank(_FAMILIES, r["family"]), _rank(_VARIANTS, r["variant"])))
+
+
+def _rank(order: tuple[str, ...], name: str) -> tuple[int, str]:
+    return (order.index(name) if name in order else len(order), name)
+
+
+def row(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a result, flat; probing is the mean over tasks."""
+    metrics = result["metrics"]
+    probing = metrics["probing"].values()
+    ks = [k for k in next(iter(probing)) if k.startswith("k")]
+    return {
+        "family": result["family"],
+        "variant": result["variant"],
+        "control": result["control"],
+        **metrics["reconstruction"],
+        **metrics["downstream"],
+        **{k: float(np.mean([task[k] for task in probing])) for k in ks},
+        "seconds": result["seconds"],
+    }
+
+
+def cells(values: dict[str, Any], columns: tuple = COLUMNS) -> list[str]:
+    """A row's figures as text, a dash where a figure does not apply."""
+    return [form.format(values[key]) if key in values else "–" for key, _, form, _ in columns]
+
+
+def against_control(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each fine-tuned rational SAE beside its control: both figures, and the relative difference in FVU and l0."""
+    by_name = {(r["family"], r["variant"]): r for r in rows}
+    pairs = []
+    for r in rows:
+        control = by_name.get((r["family"], r["control"]))
+        if control is None or r["variant"].endswith("-init"):
+            continue
+        pairs.append(
+            {
+                "family": r["family"],
+                "variant": r["variant"],
+                "control": control["variant"],
+                "rational": r,
+                "controlled": control,
+                "fvu": r["fvu"] / control["fvu"] - 1,
+                "l0": r["l0"] / control["l0"] - 1,
+                "dce": r["dce"] - control["dce"],
+            }
+        )
+    return pairs
+
+
+def print_table(runs: Sequence[str | os.PathLike]) -> None:
+    """Print the cells of several runs, family by family, to the terminal."""
+    table = Table(title="measured on held-out tokens, on the code that l0 counts", title_justify="left")
+    table.add_column("run", overflow="fold")
+    table.add_column("variant")
+    for _, heading, _, _ in COLUMNS:
+        table.add_column(heading, justify="right")
+    for run in runs:
+        for result in read_results(run):
+            name = f"{result['family']} {result['variant']}"
+            style = "bold" if result["variant"].startswith("control") else None
+            table.add_row(Path(run).name, name, *cells(row(result)), style=style)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

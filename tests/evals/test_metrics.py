@@ -1,0 +1,274 @@
+import numpy as np
+import pytest
+import torch
+
+import evals
+from evals.metrics.downstream import downstream, splice
+from evals.metrics.probing import ProbeData, dense_baseline, pooled, probe, probe_data
+from evals.metrics.reconstruction import reconstruction
+from evals.tasks import Example, Task, split_task
+from rsae import InputError, ReLU
+from rsae.activations.hooks import HookPoint, activations_at, pad
+from tests.rsae.helpers import random_sae
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+def exact_sae(d_in: int, error: float = 0.0) -> ReLU:
+    """x = relu(x) - relu(-x): an SAE that reconstructs exactly (times 1 - error)."""
+    sae = ReLU(d_in, 2 * d_in)
+    eye = torch.eye(d_in)
+    sae.W_enc.data = torch.cat([eye, -eye], dim=1)
+    sae.W_dec.data = torch.cat([eye, -eye], dim=0) * (1 - error)
+    return sae
+
+
+# --- reconstruction ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k", "rational"])
+def test_reconstruction_is_its_definition(store, name):
+    """Against a slow float64 reference, token by token."""
+    sae = random_sae(name, store)
+    got = reconstruction(sae, store)
+    sae64 = sae.double()
+    error, active, fired, rows = [], [], torch.zeros(sae.d_sae, dtype=torch.bool), []
+    for x in torch.cat(list(store.blocks("heldout"))).double():
+        z = sae64.encode(x[None])[0]
+        error.append(
+            sum((a - b) ** 2 for a, b in zip(sae64.decode(z[None])[0].tolist(), x.tolist(), strict=True))
+        )
+        active.append(sum(v != 0 for v in z.tolist()))
+        fired |= z != 0
+        rows.append(x)
+    centred = torch.stack(rows) - torch.stack(rows).mean(0)
+    assert got["mse"] == pytest.approx(np.mean(error), rel=1e-5)
+    assert got["fvu"] == pytest.approx(np.mean(error) / centred.square().sum(1).mean().item(), rel=1e-5)
+    assert got["r2"] == pytest.approx(1 - got["fvu"])
+    assert got["l0"] == pytest.approx(np.mean(active), abs=0.02)
+    assert got["alive"] == pytest.approx(fired.double().mean().item(), abs=1e-9)
+    assert got["tokens"] == len(rows)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10_000])
+def test_reconstruction_does_not_depend_on_the_batch(store, rows):
+    sae = random_sae("top_k", store)
+    one, other = reconstruction(sae, store), reconstruction(sae, store, rows=rows)
+    for key, value in one.items():
+        assert other[key] == pytest.approx(value, rel=1e-6), key
+
+
+def test_perfect_reconstruction(store):
+    got = reconstruction(exact_sae(store.d_in), store)
+    assert got["mse"] < 1e-12
+    assert got["l0"] == store.d_in
+
+
+# --- downstream --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, n).tolist() for n in (20, 9, 14, 5, 17)]
+
+
+def test_exact_sae_costs_nothing(host, sequences):
+    got = evals.downstream(exact_sae(host.d_model), host, sequences, HOOK)
+    assert got["dce"] == pytest.approx(0, abs=1e-6)
+    assert got["kl"] == pytest.approx(0, abs=1e-6)
+    assert got["loss_recovered"] == pytest.approx(1, abs=1e-3)
+    assert got["predictions"] == sum(len(s) - 2 for s in sequences)
+
+
+def test_zero_sae_is_the_zero_ablation(host, sequences):
+    got = evals.downstream(exact_sae(host.d_model, error=1.0), host, sequences, HOOK)
+    assert got["ce"] == pytest.approx(got["ce_zero"], rel=1e-9)
+    assert got["loss_recovered"] == pytest.approx(0, abs=1e-9)
+
+
+def test_downstream_is_its_definition(host, sequences):
+    """Against whole forward passes of the host, one sequence at a time, with a hook of our own."""
+    sae = exact_sae(host.d_model, error=0.3)
+    clean_ce, ce, kl = [], [], []
+    for ids in sequences:
+        tokens = torch.tensor([ids])
+
+        def edit(_module, _args, output):
+            out = output.clone()
+            out[:, 1:] = sae(output[:, 1:])
+            return out
+
+        with torch.no_grad():
+            clean = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
+            handle = host.blocks[1].register_forward_hook(edit)
+            spliced = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
+            handle.remove()
+        for p in range(1, len(ids) - 1):
+            clean_ce.append(-clean[p, ids[p + 1]].item())
+            ce.append(-spliced[p, ids[p + 1]].item())
+            kl.append((clean[p].exp() * (clean[p] - spliced[p])).sum().item())
+    got = downstream(sae, host, sequences, HOOK)
+    assert got["ce_clean"] == pytest.approx(np.mean(clean_ce), rel=1e-5)
+    assert got["ce"] == pytest.approx(np.mean(ce), rel=1e-5)
+    assert got["kl"] == pytest.approx(np.mean(kl), rel=1e-3, abs=1e-7)
+
+
+def test_downstream_does_not_depend_on_the_batch(host, sequences):
+    sae = exact_sae(host.d_model, error=0.3)
+    one, other = (downstream({"a": sae}, host, sequences, HOOK, batch=b)["a"] for b in (1, 5))
+    for key in ("ce", "kl", "ce_zero"):
+        assert one[key] == pytest.approx(other[key], rel=1e-5, abs=1e-7)
+
+
+def test_the_prefix_runs_once_however_many_saes(host, sequences):
+    runs = {"prefix": 0, "suffix": 0}
+    handles = [
+        host.blocks[0].self_attn.register_forward_hook(
+            lambda *_: runs.__setitem__("prefix", runs["prefix"] + 1)
+        ),
+        host.blocks[2].self_attn.register_forward_hook(
+            lambda *_: runs.__setitem__("suffix", runs["suffix"] + 1)
+        ),
+    ]
+    downstream({str(i): exact_sae(host.d_model) for i in range(4)}, host, sequences, HOOK, batch=5)
+    for handle in handles:
+        handle.remove()
+    assert runs == {"prefix": 1, "suffix": 6}  # clean, zero and four SAEs
+
+
+def test_tokens_above_the_norm_limit_are_left_alone(host, sequences):
+    tokens, mask = pad(sequences)
+    norm = activations_at(host, HookPoint(1, "post"), tokens, mask).norm(dim=-1)
+    limit = norm[:, 1:][mask[:, 1:].bool()].median().item()
+    spliced = splice(
+        None, torch.ones(1, 3, 2) * torch.tensor([1.0, 5.0, 2.0])[:, None], torch.ones(1, 3), 3.0
+    )
+    assert spliced[0, :, 0].tolist() == [1.0, 5.0, 0.0]  # the first position and the long one keep theirs
+    sae = exact_sae(host.d_model, error=0.9)
+    some = downstream(sae, host, sequences, HOOK, norm_limit=limit)
+    every = downstream(sae, host, sequences, HOOK)
+    assert abs(some["dce"]) < abs(every["dce"])
+    with pytest.raises(InputError, match="raise norm_limit"):
+        downstream(sae, host, sequences, HOOK, norm_limit=0.0)
+
+
+def test_sequences_too_short(host):
+    with pytest.raises(InputError, match="three tokens"):
+        downstream(exact_sae(host.d_model), host, [[1, 2]], HOOK)
+
+
+# --- probing -----------------------------------------------------------------------------------------------
+
+
+def planted(feature: int, d_in: int = 6, texts: int = 120, seed: int = 0) -> ProbeData:
+    """Texts of three tokens; coordinate `feature` is high in positives only, all else is noise."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, texts)
+    x = rng.normal(size=(texts, 3, d_in))
+    x[:, :, feature] += 4 * label[:, None]
+    return ProbeData(
+        torch.tensor(x.reshape(-1, d_in), dtype=torch.float32),
+        torch.arange(texts).repeat_interleave(3).int(),
+        label,
+        np.arange(texts) < 80,
+    )
+
+
+@pytest.mark.parametrize("feature", [0, 4])
+def test_probe_finds_the_planted_latent(feature):
+    data = planted(feature)
+    got = probe(exact_sae(6), data, k=(1, 2, 5))
+    assert got["k1"] >= 0.97
+    assert dense_baseline(data) >= 0.97
+
+
+def test_probe_on_noise_is_a_coin():
+    data = planted(0)
+    rng = np.random.default_rng(1)
+    shuffled = ProbeData(data.x_ND, data.text_N, rng.permutation(data.label_T), data.is_train_T)
+    assert 0.25 < probe(exact_sae(6), shuffled)["k1"] < 0.75
+
+
+def test_pooling_is_the_mean_of_the_code_over_a_texts_tokens():
+    data, sae = planted(1), exact_sae(6)
+    z = pooled(sae, data, rows=7)
+    for text in (0, 57, 119):
+        rows = data.x_ND[data.text_N == text]
+        np.testing.assert_allclose(z[text], sae.encode(rows).mean(0).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_probe_data_leaves_out_position_0_and_padding(host):
+    task = Task("t", (["one two", "a longer text here"], np.array([0, 1])), (["three"], np.array([1])))
+    data = probe_data(host, HOOK, task, context=16)
+    assert torch.bincount(data.text_N).tolist() == [
+        len("one two") - 1,
+        15,
+        len("three") - 1,
+    ]  # bytes are tokens
+    tokens, mask = pad([list(host.tokenizer("three")["input_ids"])])
+    hidden = host.model(input_ids=tokens, attention_mask=mask, output_hidden_states=True).hidden_states[2][
+        0, 1:
+    ]
+    torch.testing.assert_close(data.x_ND[data.text_N == 2], hidden, rtol=1e-4, atol=1e-5)
+    assert data.is_train_T.tolist() == [True, True, False]
+
+
+def test_probe_data_round_trip(tmp_path):
+    data = planted(2)
+    data.save(tmp_path / "p.safetensors")
+    again = ProbeData.load(tmp_path / "p.safetensors")
+    assert probe(exact_sae(6), again) == probe(exact_sae(6), data)
+
+
+# --- tasks -------------------------------------------------------------------------------------------------
+
+
+def test_split_is_balanced_and_without_leakage():
+    examples = [Example(f"text {i}", i % 2, f"source {i // 4}") for i in range(400)]
+    examples += [
+        Example(f" TEXT  {i} ", i % 2, f"copy {i}") for i in range(400)
+    ]  # duplicates but for case and space
+    task = split_task("t", examples, 100, 40, seed=0)
+    norm = lambda texts: {" ".join(t.casefold().split()) for t in texts}  # noqa: E731
+    train, test = norm(task.train[0]), norm(task.test[0])
+    assert len(train) == 100
+    assert len(test) == 40
+    assert not train & test
+    assert task.train[1].sum() == 50
+    assert task.test[1].sum() == 20
+
+
+def test_a_source_is_on_one_side_only():
+    examples = [Example(f"{source} {i}", i % 2, source) for source in map(str, range(60)) for i in range(4)]
+    task = split_task("t", examples, 80, 20, seed=0)
+    sides = [{t.split()[0] for t in texts} for texts in (task.train[0], task.test[0])]
+    assert not sides[0] & sides[1]
+
+
+def test_small_sets_shrink_in_proportion():
+    task = split_task("t", [Example(f"t{i}", i % 2, f"t{i}") for i in range(200)], 400, 100, seed=0)
+    assert len(task.train[0]) / len(task.test[0]) == pytest.approx(4, rel=0.1)
+    with pytest.raises(InputError, match="fewer than 10 examples"):
+        split_task("t", [Example(f"t{i}", i % 2, f"t{i}") for i in range(30)], 400, 100, seed=0)
+
+
+def test_embedded_tasks():
+    task = evals.load_task("agnews_sports", train=60, test=20)
+    again = evals.load_task("agnews_sports", train=60, test=20)
+    assert task.train[0] == again.train[0]
+    lengths = [np.mean([len(t) for t, y in zip(*task.train, strict=True) if y == label]) for label in (0, 1)]
+    assert 0.5 < lengths[0] / lengths[1] < 2  # the set's own negatives are ten times as long
+
+
+def test_wiki_tasks_use_articles_that_no_sae_saw():
+    from rsae.activations.text import split_documents, wikipedia
+
+    seen = {d.text for d in split_documents(wikipedia())["train"]}
+    task = evals.load_task("wiki_people", train=60, test=20)
+    assert not seen & set(task.train[0] + task.test[0])
+
+
+def test_unknown_task():
+    with pytest.raises(InputError, match="did you mean 'spam'"):
+        evals.load_task("spm")
