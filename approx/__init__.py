@@ -21,6 +21,7 @@ _HOME = {
     "Rational": "rational",
     "load": "rational",
     "Fit": "fit.record",
+    "minimax": "fit.minimax",
     **dict.fromkeys(
         [
             "Target",

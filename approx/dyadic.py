@@ -43,13 +43,19 @@ def dyadic(value: Any, bits: int | None = None) -> fmpq:
         if not np.isfinite(number):
             raise ValueError(f"parameter {number} is not finite")
         exact = fmpq(*number.as_integer_ratio())
-    if bits is not None:
-        with precision(max(bits, 2)):
-            exact = arb(exact).mid().fmpq()
+    if bits is not None and exact != 0:
+        power = _power_of_two(bits - (int(exact.p).bit_length() - int(exact.q).bit_length()))
+        if abs(exact) * power >= _power_of_two(bits):
+            power /= 2
+        exact = fmpq((exact * power + fmpq(1, 2)).floor()) / power
     denominator = int(exact.q)
     if denominator & (denominator - 1):
         raise ValueError(f"{exact} is not a dyadic number; give bits= to round it")
     return exact
+
+
+def _power_of_two(exponent: int) -> fmpq:
+    return fmpq(1 << exponent) if exponent >= 0 else fmpq(1, 1 << -exponent)
 
 
 def to_float(value: fmpq) -> float:
@@ -78,7 +84,7 @@ def decode(item: Any) -> fmpq:
         mantissa, exponent = int(item[0]), item[1]
         if abs(exponent) > 1 << 20:
             raise ValueError(f"exponent {exponent} is out of range")
-        return fmpq(mantissa << exponent) if exponent >= 0 else fmpq(mantissa, 1 << -exponent)
+        return mantissa * _power_of_two(exponent)
     raise ValueError(f"{item!r} is not a number: expected a float's hex string or [mantissa, exponent]")
 
 
@@ -88,5 +94,5 @@ def power_of_two_near(value: Any) -> fmpq:
     if value == 0:
         return fmpq(1)
     exponent = int(value.p).bit_length() - int(value.q).bit_length()
-    power = fmpq(1 << exponent) if exponent >= 0 else fmpq(1, 1 << -exponent)
+    power = _power_of_two(exponent)
     return power if power <= value else power / 2

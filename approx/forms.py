@@ -8,7 +8,7 @@ polynomials over Q.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -53,6 +53,10 @@ class Form:
 
     def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
         raise NotImplementedError
+
+    def parameters(self) -> tuple[fmpq, ...]:
+        """All parameters, flat."""
+        return tuple(_flat(getattr(self, f.name) for f in fields(self)))
 
     def to_json(self) -> dict[str, Any]:
         return {"form": self.name} | {f.name: _encode(getattr(self, f.name)) for f in fields(self)}
@@ -212,6 +216,14 @@ class Barycentric(Form):
 FORMS: dict[str, type[Form]] = {
     c.name: c for c in (Monomial, Chebyshev, Factored, PartialFractions, Barycentric)
 }
+
+
+def _flat(values: Iterable[Any]) -> Iterator[fmpq]:
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _flat(value)
+        else:
+            yield value
 
 
 def _encode(value: Any) -> Any:

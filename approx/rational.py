@@ -149,6 +149,9 @@ class Expression(Form):
 
         return substitute(a), substitute(b)
 
+    def parameters(self) -> tuple[fmpq, ...]:
+        return (*self.left.form.parameters(), *(self.right.form.parameters() if self.right else ()))
+
     def to_json(self) -> dict[str, Any]:
         parts = {"left": self.left.to_json()} | ({"right": self.right.to_json()} if self.right else {})
         return {"form": self.name, "op": self.op} | parts
@@ -360,6 +363,11 @@ class Rational:
         """Monomial coefficients in x, ascending, float64, denominator[0] = 1 where possible."""
         return np.array([_float(c) for c in self._exact[1].coeffs()])
 
+    @cached_property
+    def bits(self) -> int:
+        """Bits of the longest parameter: 53 or fewer when all are float64."""
+        return max((_significant(c) for c in self.form.parameters()), default=1)
+
     @property
     def hull(self) -> tuple[float, float]:
         """The convex hull of the domain."""
@@ -518,6 +526,11 @@ def load(path: str | os.PathLike[str]) -> Rational:
 
 
 # -- exact polynomials
+
+
+def _significant(value: fmpq) -> int:
+    mantissa = abs(int(value.p))
+    return (mantissa // ((mantissa & -mantissa) or 1)).bit_length()
 
 
 def _params(values: Iterable) -> tuple[fmpq, ...]:

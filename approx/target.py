@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import operator
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -157,7 +158,7 @@ class Target:
         if self._branches is not None and len(self._branches) != len(self.breaks) + 1:
             raise ValueError("a target needs one branch more than it has breaks")
 
-    @property
+    @cached_property
     def breaks(self) -> tuple[float, ...]:
         return tuple(sorted({*self.kinks, *self.jumps}))
 
@@ -183,8 +184,7 @@ class Target:
             raise ValueError(f"target {self.name!r} has no version for ball arithmetic: give enclose=")
         point = x[0] if isinstance(x, arb_series | acb_series) else x
         at = float((point.real if isinstance(point, acb) else point).mid())
-        index = int(np.searchsorted(self.breaks, at, side="left"))
-        return _run(self._branches[index])
+        return _run(self._branches[bisect_left(self.breaks, at)])
 
     @cached_property
     def _pieces(self) -> list[Piece]:
@@ -195,7 +195,7 @@ class Target:
         for low, high in self.domain:
             inner = [x for x in self.breaks if low < x < high]
             for a, b in zip([low, *inner], [*inner, high], strict=True):
-                branch = branches[int(np.searchsorted(self.breaks, a, side="right"))]
+                branch = branches[bisect_right(self.breaks, a)]
                 polynomial = branch if isinstance(branch, fmpq_poly) else None
                 found.append(Piece(dyadic(a), dyadic(b), _run(branch), polynomial))
         return found

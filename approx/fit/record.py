@@ -51,3 +51,19 @@ def check_type(type: tuple[int, int]) -> tuple[int, int]:
             f"type={type!r}: expected two non-negative integers (m, n), the degrees of r = p/q"
         ) from None
     return int(m), int(n)
+
+
+def check_weight(target: Target) -> None:
+    """Raise ValueError unless target and weight are finite, and the weight positive, on a sample of the
+    domain.
+    """
+    x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain])
+    with np.errstate(all="ignore"):
+        values, weights = np.asarray(target(x), dtype=float), np.asarray(target.weight_at(x), dtype=float)
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
+    if not np.all(np.isfinite(weights) & (weights > 0)):
+        raise ValueError(
+            "weight must be finite and positive on the domain (a relative error is not, where the target is 0): "
+            "change weight= or domain="
+        )
