@@ -54,26 +54,40 @@ def zolotarev_sign(n: int, delta: Any, bits: int | None = None) -> Rational:
     default (float64), or more where rounding would raise an error that small by over 1e-10 of itself.
     Raises ValueError if n < 0 or delta is outside (0, 1).
     """
+    edge = float(_checked(n, delta))
+    return _function(n, delta, bits, [(-1.0, -edge), (edge, 1.0)])
+
+
+def zolotarev_map(n: int, delta: Any, bits: int | None = None) -> Rational:
+    """Z / (1 + E), Z = `zolotarev_sign(n, delta)` and E its error: it maps [delta, 1] onto [(1-E)/(1+E), 1].
+
+    Maps of this kind compose: with L = (1-E)/(1+E), zolotarev_sign(m, L) of it is Zolotarev's function of
+    degree (2m+1)(2n+1) for delta. Its domain is [-1, 1]. Raises ValueError if n < 0 or delta is outside (0,
+    1).
+    """
+    return _function(n, delta, bits, (-1.0, 1.0), normalised=True)
+
+
+def _function(n: int, delta: Any, bits: int | None, domain: Any, normalised: bool = False) -> Rational:
     with mp.workprec(120):
         gap = _checked(n, delta)
-        error = _modulus(_nome(n, gap) ** 2)
         if bits is None:
-            bits = max(53, 37 - int(mp.floor(mp.log(error, 2))))
+            bits = max(53, 37 - int(mp.floor(mp.log(_modulus(_nome(n, gap) ** 2), 2))))
         # k'^2 = 1 - delta^2 must keep its distance from 1
         work = bits + 64 + 2 * max(0, -int(mp.floor(mp.log(gap, 2))))
     with mp.workprec(work):
         gap = _checked(n, delta)
         moduli = _moduli(n, gap)
         poles, zeros = moduli[::2], moduli[1::2]
-        gain = 1 + _modulus(_nome(n, gap) ** 2)  # the value at 1, the last point of the alternation
+        # the value at 1, the last point of the alternation
+        gain = mp.mpf(1) if normalised else 1 + _modulus(_nome(n, gap) ** 2)
         for zero, pole in zip(zeros, poles, strict=True):
             gain *= (1 + pole**2) / (1 + zero**2)
-        edge = float(gap)
         return Rational.from_factored(
             _rounded(gain, bits),
             [0, *((0, _rounded(v, bits)) for v in zeros)],
             [(0, _rounded(v, bits)) for v in poles],
-            [(-1.0, -edge), (edge, 1.0)],
+            domain,
         )
 
 

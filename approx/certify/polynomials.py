@@ -7,7 +7,7 @@ which is exact and needs no bound on the separation of the roots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flint import arb, ctx, fmpq, fmpq_poly, fmpz_poly
@@ -20,55 +20,73 @@ _SHIFT = fmpz_poly([1, 1])
 
 @dataclass(frozen=True)
 class Root:
-    """One distinct real root `x` of a polynomial, `lo <= x <= hi`; `lo == hi` where it is known exactly.
+    """One distinct real root x = start + span t of a polynomial, u <= t <= v; u == v if it is known exactly.
 
-    Inside (lo, hi) the polynomial has no other root, and `sign` is its sign just right of `lo`.
+    `local` is the polynomial as a function of t, times some positive number. Inside (u, v) it has no other
+    root, and `sign` is its sign just right of u.
     """
 
-    poly: fmpz_poly
-    lo: fmpq
-    hi: fmpq
-    sign: int = 0
+    start: fmpq
+    span: fmpq
+    local: fmpz_poly
+    u: fmpq
+    v: fmpq
+    sign: int
+
+    @property
+    def lo(self) -> fmpq:
+        return self.start + self.span * self.u
+
+    @property
+    def hi(self) -> fmpq:
+        return self.start + self.span * self.v
 
     def refine(self, width: fmpq) -> Root:
-        """The same root in an interval at most `width` wide: Newton's guess, accepted on exact signs only."""
-        root = self
-        while root.hi - root.lo > width:
-            guess = root._newton(width)
+        """The same root in an interval at most `width` wide: Newton's guess, accepted on proven signs."""
+        if self.span == 0:
+            return self
+        root, width = self, width / self.span
+        bits = max(0, 3 - bit_size(width))
+        while root.v - root.u > width:
+            guess = root._newton(bits)
             root = root._cut(guess - width / 3)._cut(guess + width / 3)
-            if root.hi - root.lo > width:
+            if root.v - root.u > width:
                 for _ in range(4):
-                    root = root._cut((root.lo + root.hi) / 2)
+                    root = root._cut((root.u + root.v) / 2)
         return root
 
-    def _cut(self, x: fmpq) -> Root:
-        if not self.lo < x < self.hi:
+    def _cut(self, t: fmpq) -> Root:
+        if not self.u < t < self.v:
             return self
-        sign = sign_of(self.poly(x))
+        sign = sign_at(self.local, t)
         if sign == 0:
-            return Root(self.poly, x, x)
-        if sign == self.sign:
-            return Root(self.poly, x, self.hi, self.sign)
-        return Root(self.poly, self.lo, x, self.sign)
+            return replace(self, u=t, v=t)
+        return replace(self, u=t) if sign == self.sign else replace(self, v=t)
 
-    def _newton(self, width: fmpq) -> fmpq:
-        """A guess at the root, rounded to about `width`; it may be wrong, but never does harm."""
-        span = self.hi - self.lo
-        bits = max(0, bit_size(span) - bit_size(width)) + 8
-        # the root in units of the interval: x = lo + span t
-        local = compose_affine(fmpq_poly(self.poly), self.lo, span).numer()
-        slope = local.derivative()
-        with ctx.workprec(2 * bits + 4 * local.degree() + 64):
-            t = arb(0.5)
+    def _newton(self, bits: int) -> fmpq:
+        """A guess at t, rounded to `bits` binary places; it may be wrong, but never does harm."""
+        middle = (self.u + self.v) / 2
+        slope = self.local.derivative()
+        with ctx.workprec(2 * bits + 4 * self.local.degree() + 64):
+            t = arb(middle)
             for _ in range(bits.bit_length() + 6):
-                step = (local(t) / slope(t)).mid()
-                if not step.is_finite():
-                    break
-                t = (t - step).mid()
-                if not 0 < t < 1:
-                    t = arb(0.5)
-                    break
-            return self.lo + span * fmpq((t.fmpq() * (1 << bits)).floor(), 1 << bits)
+                t = (t - self.local(t) / slope(t)).mid()
+                if not self.u < t < self.v:  # nor if it is nan
+                    return middle
+            return fmpq((t.fmpq() * (1 << bits)).floor(), 1 << bits)
+
+
+def sign_at(p: fmpz_poly, t: fmpq) -> int:
+    """The sign of p(t): by ball arithmetic where that decides it, else exactly."""
+    bits = 64 + 2 * p.degree() + 2 * int(t.q).bit_length()
+    for precision in (bits, 4 * bits):
+        with ctx.workprec(precision):
+            value = p(arb(t))
+            if value > 0:
+                return 1
+            if value < 0:
+                return -1
+    return sign_of(p(t))
 
 
 def sign_of(x: Any) -> int:
@@ -97,27 +115,30 @@ def isolate(p: fmpq_poly, a: fmpq, b: fmpq) -> list[Root]:
     """
     if p.degree() < 0:
         raise ValueError("p: the zero polynomial has no isolated roots")
-    if a == b:
-        return [Root(p.numer(), a, a)] if p(a) == 0 else []
     poly = square_free(p.numer())
-    local = compose_affine(fmpq_poly(poly), a, b - a).numer()
-    # a negative denominator cannot occur, so `local` has the signs of `poly`
-    roots = [Root(poly, b, b)] if local(1) == 0 else []
-    todo = [(local, a, b)]
-    while todo:  # depth first, right to left
-        p01, lo, hi = todo.pop()
-        if p01[0] == 0:
-            roots.append(Root(poly, lo, lo))
-            p01 = fmpz_poly(p01.coeffs()[1:])
-        count = _variations(p01)
+    if a == b:
+        return [_point(a)] if poly(a) == 0 else []
+    # a content of either sign is left out of numer() with its sign kept: `whole` has the signs of `poly`
+    whole = compose_affine(fmpq_poly(poly), a, b - a).numer()
+    roots = [_point(b)] if whole(1) == 0 else []
+    todo = [(whole, a, b - a)]
+    while todo:
+        local, start, span = todo.pop()
+        if local[0] == 0:
+            roots.append(_point(start))
+            local = fmpz_poly(local.coeffs()[1:])
+        count = _variations(local)
         if count == 1:
-            roots.append(Root(poly, lo, hi, sign_of(p01[0])))
+            roots.append(Root(start, span, local, fmpq(0), fmpq(1), sign_of(local[0])))
         elif count > 1:
-            mid = (lo + hi) / 2
-            degree = p01.degree()
-            left = fmpz_poly([c << (degree - i) for i, c in enumerate(p01.coeffs())])
-            todo += [(left, lo, mid), (left(_SHIFT), mid, hi)]
+            degree = local.degree()
+            left = fmpz_poly([c << (degree - i) for i, c in enumerate(local.coeffs())])
+            todo += [(left, start, span / 2), (left(_SHIFT), start + span / 2, span / 2)]
     return sorted(roots, key=lambda r: (r.lo, r.hi))
+
+
+def _point(x: fmpq) -> Root:
+    return Root(x, fmpq(0), fmpz_poly([]), fmpq(0), fmpq(0), 0)
 
 
 def _variations(p: fmpz_poly) -> int:
@@ -141,11 +162,7 @@ def extrema(num: fmpq_poly, den: fmpq_poly, a: fmpq, b: fmpq, bits: int = 60) ->
     """
     slope = num.derivative() * den - num * den.derivative()
     roots = isolate(slope, a, b) if slope.degree() >= 0 else []
-    points = [
-        Root(slope.numer(), a, a),
-        *(r for r in roots if a < r.hi and r.lo < b),
-        Root(slope.numer(), b, b),
-    ]
+    points = [_point(a), *(r for r in roots if a < r.hi and r.lo < b), _point(b)]
     if a == b:
         points = points[:1]
     # in units of the interval, where neither huge nor tiny numbers arise
