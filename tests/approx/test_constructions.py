@@ -10,7 +10,7 @@ import pytest
 
 from approx import constructions as c
 from approx import target
-from approx.certify import Certificate, certify
+from approx.proofs import Certificate, certify
 from approx.rational import Rational
 from approx.target import Target
 from approx.zolotarev import zolotarev_error

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mpmath import mp
 
 from approx import target
-from approx.certify import Certificate, certify
-from approx.certify.polynomials import isolate
+from approx.proofs import Certificate, certify
+from approx.proofs.polynomials import isolate
 from approx.dyadic import dyadic
 from approx.zolotarev import zolotarev_error, zolotarev_log_error, zolotarev_sign
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flint import arb, arb_series, ctx, fmpq, fmpq_poly
 
-from approx.certify.polynomials import MAX_BITS
+from approx.proofs.polynomials import MAX_BITS
 from approx.dyadic import precision
 
 Series = Callable[[arb_series], arb_series]
