@@ -8,9 +8,9 @@ from typing import Any
 
 from flint import arb, arb_mat, fmpq, fmpq_poly
 
+from approx.dyadic import dyadic, precision
 from approx.proofs.models import expand, models
 from approx.proofs.polynomials import MAX_BITS, bit_size, compose_affine, extrema, isolate, sign_of
-from approx.dyadic import dyadic, precision
 from approx.target import Functions, Piece, Target
 
 

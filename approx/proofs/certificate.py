@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from flint import fmpq, fmpq_poly
 
+from approx.dyadic import dyadic
 from approx.proofs.bounds import Error, alternation, improved, least, most, reference
 from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
 from approx.proofs.polynomials import isolate
-from approx.dyadic import dyadic
 from approx.rational import Rational, read_json, write_json
 from approx.target import Target
 

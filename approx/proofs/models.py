@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from flint import arb, arb_series, ctx, fmpq, fmpq_poly
 
-from approx.proofs.polynomials import MAX_BITS
 from approx.dyadic import precision
+from approx.proofs.polynomials import MAX_BITS
 
 Series = Callable[[arb_series], arb_series]
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mpmath import mp
 
 from approx import target
+from approx.dyadic import dyadic
 from approx.proofs import Certificate, certify
 from approx.proofs.polynomials import isolate
-from approx.dyadic import dyadic
 from approx.zolotarev import zolotarev_error, zolotarev_log_error, zolotarev_sign
 
 gaps = st.floats(-12, -0.06).map(lambda e: 10**e)
