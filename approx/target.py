@@ -38,11 +38,17 @@ class Functions:
 
     exp = _through("exp", np.exp)
     log = _through("log", np.log)
-    sqrt = _through("sqrt", np.sqrt)
     sin = _through("sin", np.sin)
     cos = _through("cos", np.cos)
     atan = _through("atan", np.arctan)
     erf = _through("erf", special.erf)
+
+    @staticmethod
+    def sqrt(x: Any) -> Any:
+        if isinstance(x, arb) and x.contains(0):
+            # where the target is defined the argument is not negative, a ball around it may reach below 0
+            x = x.nonnegative_part()
+        return x.sqrt() if isinstance(x, BALLS) else np.sqrt(x)
 
     @staticmethod
     def tan(x: Any) -> Any:

@@ -53,13 +53,13 @@ class Error:
         """Balls around the target and the weight at `x`."""
         p = self.target.pieces()[piece]
         with precision(bits):
-            f = arb(p.polynomial(x)) if p.polynomial is not None else expand(p, arb(x), 0, bits)[0]
+            f = arb(p.polynomial(x)) if p.polynomial is not None else arb(p(arb(x)))
             match self.target.weight:
                 case None:
                     return f, arb(1)
                 case "relative":
                     return f, 1 / abs(f)
-            w = expand(self._weight, arb(x), 0, bits)[0]
+            w = arb(self._weight(arb(x)))
         if not w > 0:
             raise ValueError(f"weight must be positive: it is {w} at x = {x}")
         return f, w
@@ -152,7 +152,7 @@ class Error:
         size = max(most(value) for _, value in extrema(num, den, p.a, p.b))
         limits = [tolerance / 2, tolerance / 2 / max(size, fmpq(1))]
         if weight == "relative":
-            sign = sign_of(expand(p, arb((p.a + p.b) / 2), 0, bits)[0].mid())
+            sign = sign_of(arb(p(arb((p.a + p.b) / 2))).mid())
             both: list[Any] = [lambda s: sign + 0 * s, lambda s: sign / p(s)]
         else:
             both = [lambda s: self._weight(s) * p(s), self._weight]

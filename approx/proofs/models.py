@@ -100,8 +100,8 @@ def _taylor(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int) -> Model 
 
 
 def _constant(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int) -> Model | None:
-    value = expand(f, ball(lo, hi, bits), 0, bits)[0]
     with precision(bits):
+        value = arb(f(ball(lo, hi, bits)))
         if not value.rad() <= arb(tolerance):
             return None
         return Model(fmpq_poly([value.mid().fmpq()]), value.rad().upper().fmpq())
