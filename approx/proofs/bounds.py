@@ -9,7 +9,7 @@ from typing import Any
 from flint import arb, arb_mat, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic, precision
-from approx.proofs.models import expand, models
+from approx.proofs.models import models
 from approx.proofs.polynomials import MAX_BITS, bit_size, compose_affine, extrema, isolate, sign_of
 from approx.target import Functions, Piece, Target
 
@@ -88,14 +88,19 @@ class Error:
         """
         bits = max(60, 8 - bit_size(rel))
         pieces = self.target.pieces()
-        exact = self.target.weight is None and all(p.polynomial is not None for p in pieces)
+        exact = not callable(self.target.weight) and all(p.polynomial is not None for p in pieces)
         tolerance = fmpq(0) if exact else self._size() * rel / 8
         found = []
         for i, piece in enumerate(pieces):
             for box in self._boxes(piece, tolerance):
                 for t, value in extrema(box.num, box.den, box.lo, box.hi, bits):
+                    x = box.x(t)
                     with precision(bits + 64):
-                        found.append(Point(i, box.x(t), value + arb(0, arb(box.radius).upper())))
+                        value += arb(0, arb(box.radius).upper())
+                        if self.target.weight == "relative":  # the boxes hold (f - r) / f
+                            f = arb(piece(arb(x)))
+                            value = value if f > 0 else -value if f < 0 else value.union(-value)
+                        found.append(Point(i, x, value))
         return found
 
     def _size(self) -> fmpq:
@@ -139,10 +144,10 @@ class Error:
             num, den = num // common, den // common
         if isolate(den, p.a, p.b):
             raise ValueError("weight='relative': the target has a zero in its domain that the rational lacks")
-        return Box(p.a, p.b, num * sign_of(f((p.a + p.b) / 2)), den)
+        return Box(p.a, p.b, num, den)
 
     def _modelled(self, p: Piece, tolerance: fmpq) -> Iterator[Box]:
-        """Boxes from Taylor models of w f and of w."""
+        """Boxes from Taylor models of w f and of w, or of 1 and 1/f for the relative error."""
         weight, num, den = self.target.weight, self.num, self.den
         bits = 64 - min(0, bit_size(tolerance))
         if weight is None:
@@ -152,8 +157,7 @@ class Error:
         size = max(most(value) for _, value in extrema(num, den, p.a, p.b))
         limits = [tolerance / 2, tolerance / 2 / max(size, fmpq(1))]
         if weight == "relative":
-            sign = sign_of(arb(p(arb((p.a + p.b) / 2))).mid())
-            both: list[Any] = [lambda s: sign + 0 * s, lambda s: sign / p(s)]
+            both: list[Any] = [lambda s: 1 + 0 * s, lambda s: 1 / p(s)]
         else:
             both = [lambda s: self._weight(s) * p(s), self._weight]
         for lo, hi, (f, w) in models(both, p.a, p.b, limits, bits):
@@ -161,13 +165,13 @@ class Error:
 
 
 def least(ball: arb) -> fmpq:
-    """The smallest modulus in a ball."""
+    """The smallest modulus in a ball, 0 if it is not finite."""
     with precision(256):
-        return abs(ball).lower().fmpq()
+        return abs(ball).lower().fmpq() if ball.is_finite() else fmpq(0)
 
 
 def most(ball: arb) -> fmpq:
-    """The largest modulus in a ball."""
+    """The largest modulus in a finite ball."""
     with precision(256):
         return abs(ball).upper().fmpq()
 

@@ -15,7 +15,7 @@ from flint import fmpq, fmpq_poly
 from approx.dyadic import dyadic
 from approx.proofs.bounds import Error, alternation, improved, least, most, reference
 from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
-from approx.proofs.polynomials import isolate
+from approx.proofs.polynomials import isolate, separated
 from approx.rational import Rational, read_json, write_json
 from approx.target import Target
 
@@ -176,8 +176,7 @@ def certify(
     kind = rational.type if type is None else (index(type[0]), index(type[1]))
     num, den = rational.exact()
     a, b = _hull(target)
-    refined = [root.refine((b - a) / (1 << 60)) for root in isolate(den, a, b)]
-    poles = tuple((root.lo, root.hi) for root in refined)
+    poles = tuple((root.lo, root.hi) for root in separated(isolate(den, a, b), (b - a) / (1 << 60)))
     if not target.enclosed:
         return _estimate(rational, target, not poles)
     if _pole_in_domain(den, target):
@@ -197,16 +196,17 @@ def certify(
         else:
             comparison = None
     margin = width / 64  # a replay may round differently
+    digits = max(25, 5 - math.floor(math.log10(rel)))
     lower, upper = least(witness.error) * (1 - margin), max(most(p.error) for p in extrema) * (1 + margin)
     return Certificate(
         rational,
         target,
         kind,
         width,
-        bounds=(rounded(lower, -1), rounded(upper, 1)),
+        bounds=(rounded(lower, digits, -1), rounded(upper, digits, 1)),
         witness=(witness.piece, witness.x),
         poles=poles,
-        best=rounded(best * (1 - margin), -1),
+        best=rounded(best * (1 - margin), digits, -1),
         points=points if best else (),
         comparison=comparison,
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flint import arb, arb_series, ctx, fmpq, fmpq_poly
 
 from approx.dyadic import precision
 from approx.proofs.polynomials import MAX_BITS
 
-Series = Callable[[arb_series], arb_series]
+Series = Callable[[Any], Any]  # on arb, and on arb_series, which it maps to arb_series or a constant
 
 _MAX_DEPTH = 400
 
@@ -62,6 +63,8 @@ def expand(f: Series, x: arb, order: int, bits: int) -> list[arb]:
         with precision(bits):
             try:
                 series = f(arb_series([x, 1][: order + 1], order + 1))
+            except (ValueError, ZeroDivisionError):  # what flint raises for a quotient by 0
+                return [arb.nan()] * (order + 1)
             except (AttributeError, TypeError) as error:
                 raise ValueError(
                     f"the target's enclosure (or weight) must run on flint.arb_series: {error}"

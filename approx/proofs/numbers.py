@@ -10,16 +10,15 @@ from flint import fmpq, fmpq_poly, fmpz
 
 from approx.dyadic import to_float
 
-DIGITS = 25
 _NUMBER = re.compile(r"(-?[0-9]+)(?:/([0-9]+)|e(-?[0-9]{1,5}))?")
 
 
-def rounded(x: fmpq, direction: int) -> fmpq:
-    """`x` to about DIGITS decimal digits, towards direction * infinity."""
+def rounded(x: fmpq, digits: int, direction: int) -> fmpq:
+    """`x` to that many decimal digits or one more, towards direction * infinity."""
     if x == 0:
         return x
     magnitude = math.log10(abs(int(x.p))) - math.log10(int(x.q))
-    unit = fmpq(10) ** (math.floor(magnitude) + 1 - DIGITS)
+    unit = fmpq(10) ** (math.floor(magnitude) + 1 - digits)
     return unit * ((x / unit).floor() if direction < 0 else (x / unit).ceil())
 
 

@@ -8,6 +8,7 @@ which is exact and needs no bound on the separation of the roots.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from flint import arb, ctx, fmpq, fmpq_poly, fmpz_poly
@@ -135,6 +136,15 @@ def isolate(p: fmpq_poly, a: fmpq, b: fmpq) -> list[Root]:
             left = fmpz_poly([c << (degree - i) for i, c in enumerate(local.coeffs())])
             todo += [(left, start, span / 2), (left(_SHIFT), start + span / 2, span / 2)]
     return sorted(roots, key=lambda r: (r.lo, r.hi))
+
+
+def separated(roots: list[Root], width: fmpq) -> list[Root]:
+    """The roots in intervals at most `width` wide whose closures do not touch."""
+    while True:
+        roots = [root.refine(width) for root in roots]
+        if all(left.hi < right.lo for left, right in pairwise(roots)):
+            return roots
+        width /= 1 << 60
 
 
 def _point(x: fmpq) -> Root:
