@@ -104,7 +104,7 @@ class Error:
         return found
 
     def _size(self) -> fmpq:
-        """A positive lower bound on the sup norm, within a modest factor in practice."""
+        """A lower bound on the sup norm, in practice a good one; 0 for an error that seems to be 0."""
         pieces = self.target.pieces()
         steps = 2 * (self.num.degree() + self.den.degree()) + 9
         bits = 128
@@ -116,7 +116,7 @@ class Error:
             if size > 0:
                 return size
             bits *= 4
-        raise ArithmeticError(f"the error is zero to {MAX_BITS} bits wherever it was sampled")
+        return fmpq(0)
 
     def _boxes(self, p: Piece, tolerance: fmpq) -> Iterator[Box]:
         weight, num, den = self.target.weight, self.num, self.den
@@ -127,7 +127,7 @@ class Error:
             yield self._relative(f, p)
         elif p.expression is Functions.sqrt and p.a == 0 and weight is None:
             # x = b t^2 makes a polynomial of the square root; only the constant sqrt(b) is rounded
-            with precision(64 - min(0, bit_size(tolerance))):
+            with precision(64 + max(0, bit_size(p.b)) - min(0, bit_size(tolerance))):
                 root = arb(p.b).sqrt()
                 f, radius = fmpq_poly([0, root.mid().fmpq()]), root.rad().upper().fmpq()
             square = fmpq_poly([0, 0, p.b])
@@ -165,15 +165,15 @@ class Error:
 
 
 def least(ball: arb) -> fmpq:
-    """The smallest modulus in a ball, 0 if it is not finite."""
-    with precision(256):
-        return abs(ball).lower().fmpq() if ball.is_finite() else fmpq(0)
+    """The smallest modulus in a ball, exactly; 0 if the ball is not finite."""
+    if not ball.is_finite():
+        return fmpq(0)
+    return max(abs(ball.mid().fmpq()) - ball.rad().fmpq(), fmpq(0))
 
 
 def most(ball: arb) -> fmpq:
-    """The largest modulus in a finite ball."""
-    with precision(256):
-        return abs(ball).upper().fmpq()
+    """The largest modulus in a finite ball, exactly."""
+    return abs(ball.mid().fmpq()) + ball.rad().fmpq()
 
 
 def reference(points: list[Point], den: fmpq_poly, count: int) -> list[Point]:
@@ -263,6 +263,8 @@ def improved(error: Error, points: list[Point], kind: tuple[int, int]) -> tuple[
             try:
                 found = [row[0].mid() for row in arb_mat(rows).solve(right).tolist()]
             except ZeroDivisionError:
+                return None
+            if not all(c.is_finite() for c in found):
                 return None
             p, q, step = found[: m + 1], found[m + 1 : -1], found[-1]
             level = (level + step).mid()

@@ -42,7 +42,7 @@ class Estimate:
     kind: str = "estimate"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """Proven: lower <= sup |w (f - r)| <= upper over the target's domain, and what else it says about r.
 
@@ -85,6 +85,13 @@ class Certificate:
     def pole_free(self) -> bool:
         """Whether r has no pole on the convex hull of the domain."""
         return not self.poles
+
+    def __repr__(self) -> str:
+        poles = f"{len(self.poles)} real poles" if self.poles else "pole-free"
+        return (
+            f"<Certificate {self.lower!r} <= error <= {self.upper!r}, {poles}, "
+            f"error of type {self.type} >= {self.best_lower!r}>"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A self-contained record. Raises ValueError for a target that cannot be written: a callable."""
@@ -168,7 +175,7 @@ def certify(
 
     Returns a Certificate, or an Estimate when the target is a callable without an enclosure.
     Raises ValueError for rel outside (0, 1), a weight that is infinite in the domain, or an enclosure that
-    does not run on power series; ArithmeticError where the target has no finite enclosure.
+    does not run on power series; ArithmeticError where the target has no enclosure that is tight enough.
     """
     if not 0 < rel < 1:
         raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")
@@ -197,13 +204,16 @@ def certify(
             comparison = None
     margin = width / 64  # a replay may round differently
     digits = max(25, 5 - math.floor(math.log10(rel)))
-    lower, upper = least(witness.error) * (1 - margin), max(most(p.error) for p in extrema) * (1 + margin)
+    lower = rounded(least(witness.error) * (1 - margin), digits, -1)
+    upper = rounded(max(most(p.error) for p in extrema) * (1 + margin), digits, 1)
+    if upper - lower > width * upper:
+        raise ArithmeticError(f"the bounds {float_below(lower)} and {float_below(upper)} come no closer")
     return Certificate(
         rational,
         target,
         kind,
         width,
-        bounds=(rounded(lower, digits, -1), rounded(upper, digits, 1)),
+        bounds=(lower, upper),
         witness=(witness.piece, witness.x),
         poles=poles,
         best=rounded(best * (1 - margin), digits, -1),

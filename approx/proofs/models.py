@@ -50,7 +50,8 @@ def models(
                 break
         else:
             if depth == _MAX_DEPTH:
-                raise ArithmeticError(f"the target has no finite enclosure near x = {arb(lo).str(17)}")
+                within = max(arb(t).str(3, radius=False) for t in tolerances)
+                raise ArithmeticError(f"the target cannot be enclosed to {within} near x = {float(arb(lo))}")
             mid = (lo + hi) / 2
             todo += [(mid, hi, depth + 1), (lo, mid, depth + 1)]
 

@@ -14,7 +14,7 @@ from typing import Any
 from flint import arb, ctx, fmpq, fmpq_poly, fmpz_poly
 
 MAX_BITS = 1 << 15
-"""Where refinement gives up: 32768 bits, far beyond any approximation error that can be written down."""
+"""Where refinement gives up: far beyond any error worth writing down."""
 
 _SHIFT = fmpz_poly([1, 1])
 
@@ -119,7 +119,6 @@ def isolate(p: fmpq_poly, a: fmpq, b: fmpq) -> list[Root]:
     poly = square_free(p.numer())
     if a == b:
         return [_point(a)] if poly(a) == 0 else []
-    # a content of either sign is left out of numer() with its sign kept: `whole` has the signs of `poly`
     whole = compose_affine(fmpq_poly(poly), a, b - a).numer()
     roots = [_point(b)] if whole(1) == 0 else []
     todo = [(whole, a, b - a)]
@@ -195,7 +194,7 @@ def extrema(num: fmpq_poly, den: fmpq_poly, a: fmpq, b: fmpq, bits: int = 60) ->
                     continue
                 largest = max(largest, abs(value).lower())
                 values[i] = value
-            tolerance = largest.lower() * arb(2) ** -bits
+            tolerance = (largest * arb(2) ** -bits).lower()
             for i, value in enumerate(values):
                 if value is not None and not value.rad() <= tolerance:
                     values[i] = None
