@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from approx.fit.record import Fit as Fit
+    from approx.proofs import Certificate as Certificate
+    from approx.proofs import CertificateError as CertificateError
+    from approx.proofs import Estimate as Estimate
     from approx.rational import Rational as Rational
     from approx.rational import load as load
     from approx.target import Target as Target
@@ -22,6 +25,8 @@ _HOME = {
     "load": "rational",
     "Fit": "fit.record",
     "minimax": "fit.minimax",
+    **dict.fromkeys(["certify", "verify", "Certificate", "CertificateError", "Estimate"], "proofs"),
+    **dict.fromkeys(["zolotarev_error", "zolotarev_log_error", "zolotarev_sign"], "zolotarev"),
     **dict.fromkeys(
         [
             "Target",
