@@ -1,0 +1,98 @@
+"""Exact dyadic numbers (integer times a power of two), held as `flint.fmpq`.
+
+Every parameter of a `Rational` is dyadic, so that arithmetic on it is exact and a file holds it without loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from flint import arb, ctx, fmpq, fmpz
+
+
+@contextmanager
+def precision(bits: int) -> Iterator[None]:
+    """Run a block with flint's working precision set to `bits`."""
+    before = ctx.prec
+    ctx.prec = bits
+    try:
+        yield
+    finally:
+        ctx.prec = before
+
+
+def dyadic(value: Any, bits: int | None = None) -> fmpq:
+    """`value` (int, float, fmpz, fmpq or arb) as an exact dyadic, rounded to `bits` bits where they are
+    given.
+
+    Raises ValueError for a value that is not finite, or not dyadic when no `bits` are given.
+    """
+    if isinstance(value, arb):
+        if not value.is_finite():
+            raise ValueError(f"parameter {value} is not finite")
+        exact = value.mid().fmpq()
+    elif isinstance(value, fmpq):
+        exact = value
+    elif isinstance(value, int | np.integer | fmpz):
+        exact = fmpq(int(value))
+    else:
+        number = float(value)
+        if not np.isfinite(number):
+            raise ValueError(f"parameter {number} is not finite")
+        exact = fmpq(*number.as_integer_ratio())
+    if bits is not None and exact != 0:
+        power = _power_of_two(bits - (int(exact.p).bit_length() - int(exact.q).bit_length()))
+        if abs(exact) * power >= _power_of_two(bits):
+            power /= 2
+        exact = fmpq((exact * power + fmpq(1, 2)).floor()) / power
+    denominator = int(exact.q)
+    if denominator & (denominator - 1):
+        raise ValueError(f"{exact} is not a dyadic number; give bits= to round it")
+    return exact
+
+
+def _power_of_two(exponent: int) -> fmpq:
+    return fmpq(1 << exponent) if exponent >= 0 else fmpq(1, 1 << -exponent)
+
+
+def to_float(value: fmpq) -> float:
+    """The float64 nearest to `value`; +-inf beyond the range."""
+    try:
+        return int(value.p) / int(value.q)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def encode(value: fmpq) -> str | list:
+    """JSON form of a dyadic: a float's hexadecimal string where that is exact, else [mantissa, exponent]."""
+    number = to_float(value)
+    if np.isfinite(number) and fmpq(*number.as_integer_ratio()) == value:
+        return number.hex()
+    mantissa, exponent = int(value.p), -(int(value.q).bit_length() - 1)
+    shift = (mantissa & -mantissa).bit_length() - 1
+    return [str(mantissa >> shift), exponent + shift]
+
+
+def decode(item: Any) -> fmpq:
+    """The inverse of `encode`; raises ValueError for anything else."""
+    if isinstance(item, str):
+        return dyadic(float.fromhex(item))
+    if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and type(item[1]) is int:
+        mantissa, exponent = int(item[0]), item[1]
+        if abs(exponent) > 1 << 20:
+            raise ValueError(f"exponent {exponent} is out of range")
+        return mantissa * _power_of_two(exponent)
+    raise ValueError(f"{item!r} is not a number: expected a float's hex string or [mantissa, exponent]")
+
+
+def power_of_two_near(value: Any) -> fmpq:
+    """The largest power of two that is at most |value|; 1 for zero."""
+    value = abs(dyadic(value))
+    if value == 0:
+        return fmpq(1)
+    exponent = int(value.p).bit_length() - int(value.q).bit_length()
+    power = _power_of_two(exponent)
+    return power if power <= value else power / 2

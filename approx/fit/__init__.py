@@ -1,0 +1,1 @@
+"""The fitters, one file each."""

@@ -1,0 +1,417 @@
+"""The rational Remez exchange in arbitrary precision: the engine behind `minimax`.
+
+For N = m + n + 2 points t_k and signs s_k = sign(w_k), w_k = 1/prod_{i != k} (t_k - t_i), the levelled system
+f(t_k) - p(t_k)/q(t_k) = s_k lam / W(t_k) says that (f - s lam / W) q is a polynomial of degree m on the
+points, so that its divided differences against t^j, j = 0..n, vanish: A q = lam B q with the Hankel matrices
+A_ij = sum_k |w_k| s_k f(t_k) t_k^(i+j) and B_ij = sum_k |w_k| / W(t_k) t_k^(i+j), B positive definite. (The
+same pencil, in an orthogonal basis: Pachon and Trefethen 2009; Filip, Nakatsukasa, Trefethen and Beckermann,
+SIAM J. Sci. Comput. 40, 2018, section 4.) At most one eigenvector has no sign change on the points.
+Monomials make the pencil ill-conditioned, and bits are cheap: the working precision grows until the levelled
+equations hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from flint import acb_mat, arb, arb_mat, arb_poly, ctx
+from scipy.linalg import eigh
+
+from approx.dyadic import precision
+from approx.fit.measure import climb
+
+Values = Callable[[list[arb]], list[arb]]
+
+# fractions of the way between two neighbouring reference points at which the error is sampled
+_FRACTIONS = np.array([1e-4, 1e-2, 0.06, 0.16, 0.3, 0.43, 0.57, 0.7, 0.84, 0.94, 0.99, 0.9999])
+_MAX_BITS = 1 << 13
+
+
+class Failure(ArithmeticError):
+    """The exchange cannot go on from here: no pole-free levelled function, or too few alternations."""
+
+
+@dataclass
+class Level:
+    """A levelled rational function p(t)/q(t) on a reference, t = (s - centre)/half."""
+
+    p: arb_poly
+    q: arb_poly
+    value: arb  # lam: the common value of s_k W e_k
+    reference: list[arb]
+    bits: int = 0
+    expand: int = 0  # the precision at which p and q are good
+    negligible: bool = False  # the value is rounding even at the highest precision
+
+
+@dataclass
+class Outcome:
+    """Where an exchange ended. `top` is the largest weighted error found, `extrema` the last reference
+    found.
+    """
+
+    level: Level
+    top: arb
+    extrema: list[arb]
+    converged: bool
+    history: list[float] = field(default_factory=list)
+    alternations: int = 0  # how often the error alternates between values within 1e-6 of its largest
+
+    @property
+    def exact(self) -> bool:
+        """Whether f is itself a rational function of this type, as far as its precision can tell."""
+        return self.level.negligible and self.top == 0
+
+    @property
+    def gap(self) -> float:
+        """(top - |lam|)/top: how far the best error may still be, relatively."""
+        return float((self.top - abs(self.level.value)) / self.top) if self.top > 0 else 0.0
+
+
+def mid(x: arb) -> arb:
+    return x.mid()
+
+
+@dataclass
+class Problem:
+    """min over p/q of max W |f - p/q| over the union of `intervals`; f and W take and give lists of exact
+    arbs.
+    """
+
+    f: Values
+    weight: Values | None
+    intervals: list[tuple[arb, arb]]
+    resolution: float = 0.0  # relative rounding of f, where f is not known to every precision
+
+    def __post_init__(self) -> None:
+        a, b = self.intervals[0][0], self.intervals[-1][1]
+        self.centre, self.half = mid((a + b) / 2), mid((b - a) / 2)
+
+    def t(self, s: arb) -> arb:
+        return mid((s - self.centre) / self.half)
+
+    def weights(self, points: list[arb]) -> list[arb]:
+        return self.weight(points) if self.weight else [arb(1)] * len(points)
+
+    def error(self, p: arb_poly, q: arb_poly, points: list[arb]) -> list[arb]:
+        """W (f - p/q); raises Failure where q changes sign between two points."""
+        values, side = [], 0
+        for s, f, w in zip(points, self.f(points), self.weights(points), strict=True):
+            t = self.t(s)
+            den = q(t)
+            if not (den > 0 or den < 0) or (1 if den > 0 else -1) * side < 0:
+                raise Failure("the levelled function has a pole between the points of the reference")
+            side = 1 if den > 0 else -1
+            values.append(mid(w * (f - p(t) / den)))
+        return values
+
+    # -- the levelled function on a reference
+
+    def solve(self, reference: list[arb], m: int, n: int, start: arb_poly | None, bits: int) -> Level:
+        """The pole-free levelled function. Precision grows until the equations hold to 1e-13 of the level."""
+        while bits <= _MAX_BITS:
+            with precision(bits):
+                found = self._levelled(reference, m, n, start)
+                negligible = bool(found and abs(found[0]) < self._negligible(reference))
+            expand = 2 * bits + 4 * (m + n)
+            while found is not None and expand <= 8 * bits + 64 * (m + n):
+                with precision(expand):
+                    level = self._expanded(reference, m, n, *found, bits if negligible else _MAX_BITS)
+                if level is not None:
+                    level.bits, level.expand, level.negligible = bits, expand, negligible
+                    return level
+                expand *= 2
+            bits = int(1.6 * bits)
+        raise Failure(f"the levelled equations are singular at {_MAX_BITS} bits")
+
+    def _size(self, points: list[arb]) -> arb:
+        """The largest weighted |f| on the points."""
+        return max((abs(f * w) for f, w in zip(self.f(points), self.weights(points), strict=True)), key=float)
+
+    def _negligible(self, points: list[arb], bits: int | None = None) -> arb:
+        """What counts as rounding at `bits`, by default the working precision."""
+        return self._size(points) * (arb(2) ** (-(bits or ctx.prec) // 2) + 4 * self.resolution)
+
+    def _nodes(self, reference: list[arb]) -> tuple[list[arb], list[arb], list[int]]:
+        """t, |w| and the signs on a reference."""
+        ts = [self.t(s) for s in reference]
+        slopes = [_product(ti - tj for tj in ts if tj is not ti) for ti in ts]
+        return ts, [mid(1 / abs(d)) for d in slopes], [1 if d > 0 else -1 for d in slopes]
+
+    def _levelled(
+        self, reference: list[arb], m: int, n: int, start: arb_poly | None
+    ) -> tuple[arb, list[arb], list[arb]] | None:
+        """(lam, support points, values of q there), or None where the precision does not do."""
+        ts, scale, signs = self._nodes(reference)
+        f, w = self.f(reference), self.weights(reference)
+        if not all(x.is_finite() and v.is_finite() and v > 0 for x, v in zip(f, w, strict=True)):
+            raise Failure("the target is not finite or its weight not positive on the reference")
+        if not all(x < y for x, y in pairwise(ts)):
+            raise Failure("two points of the reference coincide")
+        support = [ts[i] for i in _spread(n + 1, len(ts))]
+        node = [_product(x - y for y in support if y is not x) for x in support]
+        # q = sum_j v_j prod_{i != j} (t - x_i)/(x_j - x_i): the Lagrange basis on the support
+        rows = []
+        for t in ts:
+            if any(t is x for x in support):
+                rows.append([arb(t is x) for x in support])
+            else:
+                full = _product(t - x for x in support)
+                rows.append([mid(full / ((t - x) * d)) for x, d in zip(support, node, strict=True)])
+        phi = arb_mat(rows)
+        b = [c / v for c, v in zip(scale, w, strict=True)]
+        columns = [
+            sum((r[j] * r[j] * c for r, c in zip(rows, b, strict=True)), arb(0)).rsqrt() for j in range(n + 1)
+        ]
+        phi = _mids(phi * _diagonal(columns))
+        A = _mids(
+            phi.transpose() * (_diagonal([s * c * x for s, c, x in zip(signs, scale, f, strict=True)]) * phi)
+        )
+        B = _mids(phi.transpose() * (_diagonal(b) * phi))
+        ones = arb_mat(n + 1, 1, [mid(1 / c) for c in columns])
+        if _top(A * ones) < self._negligible(reference) * _top(B * ones):
+            return arb(0), support, [arb(1)] * (n + 1)  # a polynomial of degree m fits the points
+        guess = None if start is None else [mid(start(x) / c) for x, c in zip(support, columns, strict=True)]
+        for vector in _candidates(A, B, guess):
+            found = _rayleigh(A, B, vector)
+            if found is None:
+                return None
+            lam, v = found
+            at = (phi * v).entries()
+            if all(x > 0 for x in at) or all(x < 0 for x in at):
+                return lam, support, [mid(x * c) for x, c in zip(v.entries(), columns, strict=True)]
+        raise Failure("no levelled function without poles on this reference")
+
+    def _expanded(
+        self, reference: list[arb], m: int, n: int, lam: arb, support: list[arb], values: list[arb], bits: int
+    ) -> Level | None:
+        """p and q as polynomials in t, or None where the levelled equations do not hold at this precision."""
+        ts, _, signs = self._nodes(reference)
+        f, w = self.f(reference), self.weights(reference)
+        q = _polynomial(support, values)
+        target = [fk - s * lam / wk for fk, s, wk in zip(f, signs, w, strict=True)]
+        chosen = _spread(m + 1, len(ts))
+        p = _polynomial([ts[i] for i in chosen], [mid(target[i] * q(ts[i])) for i in chosen])
+        limit = max(abs(lam) * arb(1e-13), self._negligible(reference, bits))
+        for t, y, wk in zip(ts, target, w, strict=True):
+            if not abs(wk * (p(t) / q(t) - y)) <= limit:
+                return None
+        return Level(p, q, lam, reference)
+
+    # -- the exchange
+
+    def exchange(
+        self,
+        reference: list[arb],
+        m: int,
+        n: int,
+        tolerance: float,
+        bits: int,
+        max_iterations: int = 40,
+        start: arb_poly | None = None,
+    ) -> Outcome:
+        """Iterate from `reference` (m + n + 2 points) until max W|e| exceeds |lam| by at most `tolerance` of
+        it.
+
+        Raises Failure when it cannot go on; returns an unconverged Outcome after `max_iterations`.
+        """
+        history: list[float] = []
+        best: Outcome | None = None
+        previous: list[arb] | None = None
+        retries = 0
+        for _ in range(max_iterations):
+            try:
+                level = self.solve(reference, m, n, start, bits)
+                with precision(level.expand):
+                    if level.negligible and self._exact(level):
+                        if not self.resolution and level.bits < _MAX_BITS:
+                            bits, start = 2 * level.bits, None
+                            continue
+                        return Outcome(level, arb(0), reference, not self.resolution, [*history, 0.0])
+                    extrema, top, count = self.extrema(level)
+            except Failure:
+                # the step was too long: go half of the way back to the last reference that worked
+                if previous is None or retries == 6:
+                    raise
+                retries += 1
+                reference = [mid((x + y) / 2) for x, y in zip(previous, reference, strict=True)]
+                continue
+            bits, start = level.bits, level.q
+            history.append(abs(float(level.value)))
+            outcome = Outcome(level, top, extrema, False, history, count)
+            if best is None or outcome.gap < best.gap:
+                best = outcome
+            if outcome.gap <= tolerance:
+                outcome.converged = True
+                return outcome
+            if previous is not None and len(history) > 3 and history[-1] == history[-2] == history[-3]:
+                break
+            previous, reference = reference, extrema
+        assert best is not None
+        return best
+
+    def _points(self, level: Level) -> list[arb]:
+        """Samples of the domain between the points of the reference, ascending, ends included."""
+        points: list[arb] = []
+        for a, b in self.intervals:
+            inside = [s for s in level.reference if a < s and s < b]
+            for x, y in zip([a, *inside], [*inside, b], strict=True):
+                points += [x, *(mid(x + (y - x) * arb(float(u))) for u in _FRACTIONS)]
+            points.append(b)
+        return points
+
+    def _exact(self, level: Level) -> bool:
+        """Whether p/q is f everywhere, as far as the working precision tells, and not on the reference
+        alone.
+        """
+        points = self._points(level)
+        top = max((abs(e) for e in self.error(level.p, level.q, points)), key=float)
+        return bool(top < 2**10 * self._negligible(points, level.bits))
+
+    def extrema(self, level: Level) -> tuple[list[arb], arb, int]:
+        """The new reference (alternating local extrema, the highest among them), the largest weighted error,
+        and how many extrema of alternating sign come close to it.
+        """
+        points = self._points(level)
+        errors = self.error(level.p, level.q, points)
+        starts = {id(a) for a, _ in self.intervals}
+        ends = {id(b) for _, b in self.intervals}
+        peaks: list[tuple[arb, arb]] = []
+        for i, (s, e) in enumerate(zip(points, errors, strict=True)):
+            left = None if id(s) in starts else errors[i - 1]
+            right = None if id(s) in ends else errors[i + 1]
+            sign = 1 if e >= 0 else -1
+            if (left is None or left * sign <= e * sign) and (right is None or right * sign <= e * sign):
+                if left is not None and right is not None:
+                    s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2])
+                peaks.append((s, e))
+        top = max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
+        runs = _runs(peaks)
+        count = len(_runs([(s, e) for s, e in peaks if abs(e) >= top * arb(1 - 1e-6)]))
+        return _thinned(runs, len(level.reference)), top, count
+
+    def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb]) -> tuple[arb, arb]:
+        def height(s: arb) -> arb:
+            return sign * self.error(level.p, level.q, [s])[0]
+
+        s, value = climb(height, x, [sign * v for v in e])
+        return s, sign * value
+
+
+def _spread(count: int, total: int) -> list[int]:
+    """`count` of `total` indices, evenly spread and away from the ends."""
+    return [int((i + 0.5) * total / count) for i in range(count)]
+
+
+def _top(matrix: arb_mat) -> arb:
+    return max((abs(x) for x in matrix.entries()), key=float)
+
+
+def _diagonal(entries: list[arb]) -> arb_mat:
+    size = len(entries)
+    matrix = arb_mat(size, size)
+    for i, x in enumerate(entries):
+        matrix[i, i] = mid(x)
+    return matrix
+
+
+def _mids(matrix: arb_mat) -> arb_mat:
+    return arb_mat(matrix.nrows(), matrix.ncols(), [mid(x) for x in matrix.entries()])
+
+
+def _polynomial(points: list[arb], values: list[arb]) -> arb_poly:
+    return arb_poly([mid(c) for c in arb_poly.interpolate(points, values, "newton").coeffs()])
+
+
+def _candidates(A: arb_mat, B: arb_mat, guess: list[arb] | None) -> Iterator[arb_mat]:
+    """Start vectors for the eigenvalue iteration: the last denominator, then float64's eigenvectors by
+    |lam|.
+    """
+    size = A.nrows()
+    if guess is not None:
+        yield arb_mat(size, 1, guess)
+    try:
+        values, vectors = eigh(_as_floats(A), _as_floats(B))
+        order = np.argsort(np.abs(values))
+        yield from (arb_mat(size, 1, [arb(float(x)) for x in vectors[:, i]]) for i in order)
+    except (np.linalg.LinAlgError, ValueError):  # B is not positive definite, or not finite, in float64
+        try:
+            values, vectors = acb_mat(B.solve(A, algorithm="approx")).eig(right=True, algorithm="approx")
+        except ZeroDivisionError:
+            return
+        for i in np.argsort([abs(float(x.real)) for x in values]):
+            yield _unit(arb_mat(size, 1, [vectors[j, int(i)].real for j in range(size)]))
+
+
+def _as_floats(matrix: arb_mat) -> np.ndarray:
+    return np.array([[float(x) for x in row] for row in matrix.tolist()])
+
+
+def _product(factors: Iterator[arb]) -> arb:
+    value = arb(1)
+    for factor in factors:
+        value *= factor
+    return mid(value)
+
+
+def _unit(v: arb_mat) -> arb_mat:
+    entries = [mid(x) for x in v.entries()]
+    top = max((abs(x) for x in entries), key=float)
+    return arb_mat(len(entries), 1, [mid(x / top) for x in entries])
+
+
+def _rayleigh(A: arb_mat, B: arb_mat, v: arb_mat) -> tuple[arb, arb_mat] | None:
+    """Rayleigh quotient iteration on A v = lam B v (cubic: the pencil is symmetric); None if it does not
+    settle.
+    """
+    previous = None
+    for _ in range(30):
+        Bv = B * v
+        lam = mid((v.transpose() * (A * v))[0, 0] / (v.transpose() * Bv)[0, 0])
+        if not lam.is_finite():
+            return None
+        if previous is not None and abs(lam - previous) <= abs(lam) * arb(2) ** -60:
+            return lam, v
+        try:
+            v = _unit((A - lam * B).solve(Bv, algorithm="approx"))
+        except ZeroDivisionError:  # lam is an eigenvalue to the last bit
+            return lam, v
+        if not all(x.is_finite() for x in v.entries()):
+            return None
+        previous = lam
+    return None
+
+
+def _runs(peaks: Sequence[tuple[arb, arb]]) -> list[tuple[arb, arb]]:
+    """The highest peak of each run of one sign."""
+    runs: list[tuple[arb, arb]] = []
+    for s, e in peaks:
+        if e == 0:
+            continue
+        if runs and (runs[-1][1] > 0) == (e > 0):
+            if abs(e) > abs(runs[-1][1]):
+                runs[-1] = (s, e)
+        else:
+            runs.append((s, e))
+    return runs
+
+
+def _thinned(runs: list[tuple[arb, arb]], count: int) -> list[arb]:
+    """`count` alternating points out of the runs, the highest kept; raises Failure if there are fewer."""
+    while len(runs) > count:
+        if len(runs) == count + 1:
+            runs.pop(0 if abs(runs[0][1]) < abs(runs[-1][1]) else -1)
+            continue
+        low = min(range(len(runs)), key=lambda i: abs(runs[i][1]))
+        if low in (0, len(runs) - 1):
+            runs.pop(low)
+        else:  # a neighbour goes too, so that the signs still alternate
+            other = low - 1 if abs(runs[low - 1][1]) < abs(runs[low + 1][1]) else low + 1
+            for i in sorted((low, other), reverse=True):
+                runs.pop(i)
+    if len(runs) < count:
+        raise Failure(f"the error alternates {len(runs)} times where {count} are needed")
+    return [s for s, _ in runs]

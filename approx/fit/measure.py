@@ -1,0 +1,131 @@
+"""The largest weighted error of a given rational function: what every `Fit.error` is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from flint import arb
+
+from approx.dyadic import precision
+from approx.rational import Rational
+from approx.target import Target
+
+
+def target_values(target: Target) -> Callable[[list[arb]], list[arb]]:
+    """f on lists of exact arbs at the working precision, or at float64 for a callable without an
+    enclosure.
+    """
+    if target.enclosed:
+        return lambda points: [target(x).mid() for x in points]
+
+    def through_floats(points: list[arb]) -> list[arb]:
+        if not points:
+            return []
+        values = np.asarray(target(np.array([float(x) for x in points])), dtype=float)
+        return [arb(float(v)) for v in np.broadcast_to(values, len(points))]
+
+    return through_floats
+
+
+def weight_values(target: Target) -> Callable[[list[arb]], list[arb]] | None:
+    """The weight on lists of arbs, None for weight 1; a callable weight is evaluated in float64."""
+    if target.weight is None:
+        return None
+    if not callable(target.weight):
+        f = target_values(target)
+        return lambda points: [(1 / abs(v)).mid() for v in f(points)]
+
+    def through_floats(points: list[arb]) -> list[arb]:
+        values = np.asarray(target.weight_at(np.array([float(x) for x in points])), dtype=float)
+        return [arb(float(v)) for v in np.broadcast_to(values, len(points))]
+
+    return through_floats
+
+
+def sample(target: Target, count: int, near: Sequence[float] | np.ndarray = ()) -> np.ndarray:
+    """About `count` points of the domain, ascending: denser towards ends, kinks and jumps, and around
+    `near`.
+    """
+    edges = [e for a, b in target.domain for e in (a, *(x for x in target.breaks if a < x < b), b)]
+    parts = [np.asarray([*near, *edges], dtype=float)]
+    total = sum(b - a for a, b in target.domain)
+    for a, b in target.domain:
+        inner = [a, *(x for x in target.breaks if a < x < b), b]
+        for x, y in pairwise(inner):
+            size = max(16, int(count * (y - x) / total))
+            parts.append(x + (y - x) * (1 - np.cos(np.linspace(0, np.pi, size))) / 2)
+            # ends can hide features that are exponentially small: log spacing towards each
+            decay = (y - x) * np.geomspace(1e-16, 0.5, max(32, size // 8))
+            parts += [x + decay, y - decay]
+    points = np.unique(np.concatenate(parts))
+    return points[np.logical_or.reduce([(points >= a) & (points <= b) for a, b in target.domain])]
+
+
+def climb(
+    f: Callable[[arb], arb], x: Sequence[arb], y: Sequence[arb], tolerance: float = 1e-13
+) -> tuple[arb, arb]:
+    """(argmax, max) of f, bracketed by x[0] < x[1] < x[2] with y[1] highest: parabolas, safeguarded by
+    bisection.
+    """
+    x, y = list(x), list(y)
+    for _ in range(16):
+        left, right = x[0] - x[1], x[2] - x[1]
+        rise, fall = (y[0] - y[1]) / left, (y[2] - y[1]) / right
+        bend = (fall - rise) / (right - left)
+        step = ((rise * right - fall * left) / (left - right) / (2 * bend)).mid() if bend != 0 else arb(0)
+        if not (step.is_finite() and left < step and step < right) or step == 0:
+            step = ((right if right > -left else left) / 2).mid()
+        new = (x[1] + step).mid()
+        value = f(new)
+        gain, higher = abs(value - y[1]), value > y[1]
+        side = 0 if (step > 0) == bool(higher) else 2
+        if higher:
+            x[side], y[side], x[1], y[1] = x[1], y[1], new, value
+        else:
+            x[side], y[side] = new, value
+        if gain <= abs(y[1]) * arb(tolerance):
+            break
+    return x[1], y[1]
+
+
+def measured_error(
+    rational: Rational, target: Target, near: Sequence[float] | np.ndarray = (), count: int = 2000
+) -> float:
+    """max |w (f - r)| over the domain: a dense sample, then the highest peaks refined in high precision.
+
+    The value belongs to the exact function that `rational` holds, not to its evaluation in float64. `near`
+    are points (such as a reference) around which peaks are known to be. It is measured, not proven:
+    `approx.certify` proves.
+    """
+    f, w = target_values(target), weight_values(target)
+
+    def exact(points: list[arb]) -> list[arb]:
+        weights = w(points) if w else [arb(1)] * len(points)
+        return [
+            abs((wk * (fk - rational(s))).mid()) for s, fk, wk in zip(points, f(points), weights, strict=True)
+        ]
+
+    x = sample(target, count, near)
+    with np.errstate(all="ignore"):
+        values = target(x)
+        error = np.abs(np.asarray(target.weight_at(x)) * (values - rational(x)))
+    error = np.where(np.isfinite(error), error, np.inf)
+    noise = 1e-14 * np.max(np.abs(values))
+    bits = 128 + rational.bits
+    with precision(bits):
+        if error.max() < 1e4 * noise and target.enclosed:  # float64 sees its own rounding: sample in balls
+            error, noise = np.array([float(e) for e in exact([arb(s) for s in x])]), 0.0
+        # a peak within a share of the top may be the top once it is refined
+        is_peak = np.r_[True, error[1:] >= error[:-1]] & np.r_[error[:-1] >= error[1:], True]
+        peaks = np.flatnonzero(is_peak & (error >= 0.98 * error.max() - noise))
+        peaks = peaks[np.argsort(-error[peaks])][:200]
+        best = max(exact([arb(s) for s in x[peaks]]), key=float)
+        corners = {e for interval in target.domain for e in interval} | set(target.breaks)
+        for i in peaks:
+            if x[i] not in corners and target.enclosed:
+                bracket = [arb(s) for s in x[i - 1 : i + 2]]
+                top = climb(lambda s: exact([s])[0], bracket, exact(bracket), 1e-12)[1]
+                best = max(best, top, key=float)
+    return float(best)

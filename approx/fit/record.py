@@ -1,0 +1,69 @@
+"""`Fit`: what every fitter returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from approx.rational import Rational
+from approx.target import Target
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of a fit.
+
+    rational: the fitted function, in a form that is accurate in float64.
+    error: max |w (f - r)| over the domain for that very function, measured on a fine grid with local
+    refinement.
+    reference: points of the domain where the error equi-oscillates, ascending, shape (k,); empty for fitters
+    that do
+        not level an error.
+    converged: whether the fitter reached its own goal (for `minimax`: the best approximation).
+    history: one number an iteration: the levelled error, or the objective.
+    method, target, type: what was asked for; `type` is the (m, n) that the fitter was given.
+    levelled: a lower bound on the best error, min |w (f - r)| over `reference` by de la Vallee-Poussin; 0 if
+    none.
+    message: what happened, in words: escalation, reductions, why it did not converge.
+    """
+
+    rational: Rational
+    error: float
+    reference: np.ndarray
+    converged: bool
+    history: list[float]
+    method: str
+    target: Target
+    type: tuple[int, int]
+    levelled: float = 0.0
+    message: str = field(default="")
+
+
+def check_type(type: tuple[int, int]) -> tuple[int, int]:
+    """(m, n) as two ints; raises ValueError unless both are non-negative integers."""
+    try:
+        m, n = type
+        if m != int(m) or n != int(n) or m < 0 or n < 0:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"type={type!r}: expected two non-negative integers (m, n), the degrees of r = p/q"
+        ) from None
+    return int(m), int(n)
+
+
+def check_weight(target: Target) -> None:
+    """Raise ValueError unless target and weight are finite, and the weight positive, on a sample of the
+    domain.
+    """
+    x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain])
+    with np.errstate(all="ignore"):
+        values, weights = np.asarray(target(x), dtype=float), np.asarray(target.weight_at(x), dtype=float)
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
+    if not np.all(np.isfinite(weights) & (weights > 0)):
+        raise ValueError(
+            "weight must be finite and positive on the domain (a relative error is not, where the target is 0): "
+            "change weight= or domain="
+        )

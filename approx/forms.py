@@ -1,0 +1,253 @@
+"""The forms in which a rational function can be held.
+
+A form is an immutable tuple of dyadic parameters with two meanings that agree by construction: `evaluate(t,
+number)` runs the formula on anything with + - * / (float arrays, arb balls, power series, dual numbers,
+code-writing symbols; `number` turns a parameter into an operand), and `exact()` expands it into two
+polynomials over Q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from flint import fmpq, fmpq_poly, fmpz_poly
+
+from approx.dyadic import decode, encode
+
+Number = Callable[[fmpq], Any]
+Params = tuple[fmpq, ...]
+Pairs = tuple[tuple[fmpq, ...], ...]
+
+
+def horner(coefficients: Sequence[Any], t: Any) -> Any:
+    """Value of sum_i coefficients[i] t^i."""
+    value = coefficients[-1] + 0 * t
+    for c in reversed(coefficients[:-1]):
+        value = value * t + c
+    return value
+
+
+def _clenshaw(coefficients: Sequence[Any], t: Any) -> Any:
+    """Value of sum_i coefficients[i] T_i(t)."""
+    b1 = b2 = 0 * t
+    for c in reversed(coefficients[1:]):
+        b1, b2 = 2 * t * b1 - b2 + c, b1
+    return t * b1 - b2 + coefficients[0]
+
+
+def _quadratic(u: fmpq, v: fmpq) -> fmpq_poly:
+    return fmpq_poly([u * u + v * v, -2 * u, 1])
+
+
+@dataclass(frozen=True)
+class Form:
+    """Base of the forms: JSON by field, evaluation and expansion by the subclass."""
+
+    name: ClassVar[str]
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        raise NotImplementedError
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        raise NotImplementedError
+
+    def parameters(self) -> tuple[fmpq, ...]:
+        """All parameters, flat."""
+        return tuple(_flat(getattr(self, f.name) for f in fields(self)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"form": self.name} | {f.name: _encode(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Monomial(Form):
+    """num(t)/den(t), coefficients ascending."""
+
+    name: ClassVar[str] = "monomial"
+    num: Params
+    den: Params
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        num = horner([number(c) for c in self.num], t)
+        return num if self.den == (1,) else num / horner([number(c) for c in self.den], t)
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        return fmpq_poly(list(self.num)), fmpq_poly(list(self.den))
+
+
+@dataclass(frozen=True)
+class Chebyshev(Form):
+    """num/den, each a Chebyshev series in t, evaluated by Clenshaw's recurrence."""
+
+    name: ClassVar[str] = "chebyshev"
+    num: Params
+    den: Params
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        num = _clenshaw([number(c) for c in self.num], t)
+        return num if self.den == (1,) else num / _clenshaw([number(c) for c in self.den], t)
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        def expand(series: Params) -> fmpq_poly:
+            terms = (c * fmpq_poly(fmpz_poly.chebyshev_t(i)) for i, c in enumerate(series))
+            return sum(terms, fmpq_poly())
+
+        return expand(self.num), expand(self.den)
+
+
+@dataclass(frozen=True)
+class Factored(Form):
+    """gain * prod (t - z) / prod (t - p). A conjugate pair u +- iv is held as (u, v), a real root as (u,).
+
+    Numerator and denominator factors take turns, so that no partial product over- or underflows.
+    """
+
+    name: ClassVar[str] = "factored"
+    gain: fmpq
+    zeros: Pairs
+    poles: Pairs
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        def factor(root: tuple[fmpq, ...]) -> Any:
+            d = t if root[0] == 0 else t - number(root[0])
+            return d if len(root) == 1 else d * d + number(root[1] * root[1])
+
+        value = number(self.gain) + 0 * t
+        zeros, poles = list(self.zeros), list(self.poles)
+        while zeros or poles:
+            if zeros:
+                value = value * factor(zeros.pop())
+            while poles and sum(map(len, poles)) > sum(map(len, zeros)):
+                value = value / factor(poles.pop())
+        return value
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        def expand(roots: Pairs) -> fmpq_poly:
+            product = fmpq_poly([1])
+            for root in roots:
+                product *= fmpq_poly([-root[0], 1]) if len(root) == 1 else _quadratic(*root)
+            return product
+
+        return self.gain * expand(self.zeros), expand(self.poles)
+
+
+@dataclass(frozen=True)
+class PartialFractions(Form):
+    """poly(t) + sum (alpha (t-u) + beta) / ((t-u)^2 + v^2) over `pairs` (alpha, beta, u, v) + sum rho/(t-a)
+    over `real`.
+
+    The numerators are centred on u: next to a pole close to the axis that is where the digits are.
+    """
+
+    name: ClassVar[str] = "partial_fractions"
+    poly: Params
+    pairs: Pairs
+    real: Pairs = ()
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        value = horner([number(c) for c in self.poly], t) if self.poly else 0 * t
+        for alpha, beta, u, v in self.pairs:
+            d = t if u == 0 else t - number(u)
+            top = (
+                number(beta)
+                if alpha == 0
+                else number(alpha) * d + number(beta)
+                if beta != 0
+                else number(alpha) * d
+            )
+            value = value + top / (d * d + number(v * v))
+        for rho, a in self.real:
+            value = value + number(rho) / (t - number(a))
+        return value
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        terms = [(fmpq_poly([b - a * u, a]), _quadratic(u, v)) for a, b, u, v in self.pairs]
+        terms += [(fmpq_poly([rho]), fmpq_poly([-a, 1])) for rho, a in self.real]
+        num, den = _sum_of_fractions(terms)
+        return num + fmpq_poly(list(self.poly)) * den, den
+
+
+def _sum_of_fractions(terms: list[tuple[fmpq_poly, fmpq_poly]]) -> tuple[fmpq_poly, fmpq_poly]:
+    """Add by halves: the degrees stay balanced."""
+    if len(terms) < 2:
+        return terms[0] if terms else (fmpq_poly(), fmpq_poly([1]))
+    half = len(terms) // 2
+    (a, b), (c, d) = _sum_of_fractions(terms[:half]), _sum_of_fractions(terms[half:])
+    return a * d + b * c, b * d
+
+
+@dataclass(frozen=True)
+class Barycentric(Form):
+    """sum w_j f_j / (t - t_j)  over  sum w_j / (t - t_j): AAA's form (Nakatsukasa, Sete, Trefethen 2018, eq.
+    1.1).
+    """
+
+    name: ClassVar[str] = "barycentric"
+    nodes: Params
+    values: Params
+    weights: Params
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            num = den = 0 * t
+            for x, f, w in zip(self.nodes, self.values, self.weights, strict=True):
+                cauchy = number(w) / (t - number(x))
+                num, den = num + cauchy * number(f), den + cauchy
+            value = num / den
+        if isinstance(t, np.ndarray):
+            value = np.array(value)
+            for x, f in zip(self.nodes, self.values, strict=True):
+                value[t == number(x)] = number(f)
+        return value
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        linear = [fmpq_poly([-x, 1]) for x in self.nodes]
+        weighted = zip(self.weights, self.values, strict=True)
+        num, _ = _sum_of_fractions(
+            [(fmpq_poly([w * f]), q) for (w, f), q in zip(weighted, linear, strict=True)]
+        )
+        den, _ = _sum_of_fractions([(fmpq_poly([w]), q) for w, q in zip(self.weights, linear, strict=True)])
+        return num, den
+
+
+FORMS: dict[str, type[Form]] = {
+    c.name: c for c in (Monomial, Chebyshev, Factored, PartialFractions, Barycentric)
+}
+
+
+def _flat(values: Iterable[Any]) -> Iterator[fmpq]:
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _encode(value: Any) -> Any:
+    return [_encode(v) for v in value] if isinstance(value, tuple) else encode(value)
+
+
+def form_from_json(data: dict[str, Any]) -> Form:
+    """The inverse of `Form.to_json`; raises ValueError for an unknown form, a missing or a malformed
+    parameter.
+    """
+    cls = FORMS.get(data.get("form", ""))
+    if cls is None:
+        raise ValueError(f"unknown form {data.get('form')!r}: expected one of {', '.join(FORMS)}")
+
+    def read(item: Any, kind: str) -> Any:
+        if kind == "fmpq":
+            return decode(item)
+        if not isinstance(item, list):
+            raise ValueError(f"expected a list of numbers in form {cls.name!r}, got {item!r}")
+        return tuple(read(i, "fmpq" if kind == "Params" else "Params") for i in item)
+
+    values = {}
+    for f in fields(cls):
+        if f.name not in data:
+            raise ValueError(f"form {cls.name!r} lacks {f.name!r}")
+        values[f.name] = read(data[f.name], str(f.type))
+    return cls(**values)

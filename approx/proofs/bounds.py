@@ -1,0 +1,275 @@
+"""Proven bounds on the error of a rational function: its sup norm, and the least error of its type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flint import arb, arb_mat, fmpq, fmpq_poly
+
+from approx.dyadic import dyadic, precision
+from approx.proofs.models import models
+from approx.proofs.polynomials import MAX_BITS, bit_size, compose_affine, extrema, isolate, sign_of
+from approx.target import Functions, Piece, Target
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point `x` of the piece of that index, and a ball around the weighted error there."""
+
+    piece: int
+    x: fmpq
+    error: arb
+
+
+@dataclass(frozen=True)
+class Box:
+    """Part of a piece: |w (f - r)(x(t)) - num(t)/den(t)| <= radius for lo <= t <= hi, x(t) a polynomial."""
+
+    lo: fmpq
+    hi: fmpq
+    num: fmpq_poly
+    den: fmpq_poly
+    radius: fmpq = field(default_factory=lambda: fmpq(0))
+    x: fmpq_poly = field(default_factory=lambda: fmpq_poly([0, 1]))
+
+
+@dataclass(frozen=True)
+class Error:
+    """The weighted error w (f - num/den) of a rational function without poles on the target's domain."""
+
+    target: Target
+    num: fmpq_poly
+    den: fmpq_poly
+
+    def at(self, piece: int, x: fmpq, bits: int = 128) -> arb:
+        """A ball around the error at `x` on a piece, at `bits` bits of working precision."""
+        f, w = self.parts(piece, x, bits)
+        with precision(bits):
+            return w * (f - arb(self.num(x) / self.den(x)))
+
+    def parts(self, piece: int, x: fmpq, bits: int) -> tuple[arb, arb]:
+        """Balls around the target and the weight at `x`."""
+        p = self.target.pieces()[piece]
+        with precision(bits):
+            f = arb(p.polynomial(x)) if p.polynomial is not None else arb(p(arb(x)))
+            match self.target.weight:
+                case None:
+                    return f, arb(1)
+                case "relative":
+                    return f, 1 / abs(f)
+            w = arb(self._weight(arb(x)))
+        if not w > 0:
+            raise ValueError(f"weight must be positive: it is {w} at x = {x}")
+        return f, w
+
+    def on_piece(self, piece: int, x: fmpq) -> bool:
+        """Whether `x` lies on the piece of that index."""
+        pieces = self.target.pieces()
+        return piece < len(pieces) and pieces[piece].a <= x <= pieces[piece].b
+
+    def _weight(self, x: Any) -> Any:
+        return self.target.weight_at(x)
+
+    def sharp(self, piece: int, x: fmpq) -> arb:
+        """`at`, the precision doubled until the ball has 70 good bits (an error of 0 never gets there)."""
+        bits = 128
+        while (error := self.at(piece, x, bits)).rel_accuracy_bits() < 70 and bits < MAX_BITS:
+            bits *= 2
+        return error
+
+    def extrema(self, rel: fmpq) -> list[Point]:
+        """The local extrema of the error and the ends of the pieces, from left to right.
+
+        The ball at a point holds the error there and the extremum beside it. The largest upper bound in the
+        list bounds the sup norm from above, the largest lower bound from below, and they agree to `rel`.
+        Raises ArithmeticError where the target has no enclosure, ValueError for a weight that is infinite.
+        """
+        bits = max(60, 8 - bit_size(rel))
+        pieces = self.target.pieces()
+        exact = not callable(self.target.weight) and all(p.polynomial is not None for p in pieces)
+        tolerance = fmpq(0) if exact else self._size() * rel / 8
+        found = []
+        for i, piece in enumerate(pieces):
+            for box in self._boxes(piece, tolerance):
+                for t, value in extrema(box.num, box.den, box.lo, box.hi, bits):
+                    x = box.x(t)
+                    with precision(bits + 64):
+                        value += arb(0, arb(box.radius).upper())
+                        if self.target.weight == "relative":  # the boxes hold (f - r) / f
+                            f = arb(piece(arb(x)))
+                            value = value if f > 0 else -value if f < 0 else value.union(-value)
+                        found.append(Point(i, x, value))
+        return found
+
+    def _size(self) -> fmpq:
+        """A lower bound on the sup norm, in practice a good one; 0 for an error that seems to be 0."""
+        pieces = self.target.pieces()
+        steps = 2 * (self.num.degree() + self.den.degree()) + 9
+        bits = 128
+        while bits <= MAX_BITS:
+            places = (
+                (i, p.a + (p.b - p.a) * k / steps) for i, p in enumerate(pieces) for k in range(1, steps)
+            )
+            size = max(least(self.at(i, x, bits)) for i, x in places)
+            if size > 0:
+                return size
+            bits *= 4
+        return fmpq(0)
+
+    def _boxes(self, p: Piece, tolerance: fmpq) -> Iterator[Box]:
+        weight, num, den = self.target.weight, self.num, self.den
+        f = p.polynomial
+        if f is not None and weight is None:
+            yield Box(p.a, p.b, f * den - num, den)
+        elif f is not None and weight == "relative":
+            yield self._relative(f, p)
+        elif p.expression is Functions.sqrt and p.a == 0 and weight is None:
+            # x = b t^2 makes a polynomial of the square root; only the constant sqrt(b) is rounded
+            with precision(64 + max(0, bit_size(p.b)) - min(0, bit_size(tolerance))):
+                root = arb(p.b).sqrt()
+                f, radius = fmpq_poly([0, root.mid().fmpq()]), root.rad().upper().fmpq()
+            square = fmpq_poly([0, 0, p.b])
+            num, den = num(square), den(square)
+            yield Box(fmpq(0), fmpq(1), f * den - num, den, radius, square)
+        else:
+            yield from self._modelled(p, tolerance)
+
+    def _relative(self, f: fmpq_poly, p: Piece) -> Box:
+        if f == 0:
+            raise ValueError("weight='relative': the target is zero on a whole interval of its domain")
+        num, den = f * self.den - self.num, f * self.den
+        if (common := num.gcd(den)).degree() > 0:
+            num, den = num // common, den // common
+        if isolate(den, p.a, p.b):
+            raise ValueError("weight='relative': the target has a zero in its domain that the rational lacks")
+        return Box(p.a, p.b, num, den)
+
+    def _modelled(self, p: Piece, tolerance: fmpq) -> Iterator[Box]:
+        """Boxes from Taylor models of w f and of w, or of 1 and 1/f for the relative error."""
+        weight, num, den = self.target.weight, self.num, self.den
+        bits = 64 - min(0, bit_size(tolerance))
+        if weight is None:
+            for lo, hi, (f,) in models([p], p.a, p.b, [tolerance], bits):
+                yield Box(lo, hi, f.poly * den - num, den, f.radius)
+            return
+        size = max(most(value) for _, value in extrema(num, den, p.a, p.b))
+        limits = [tolerance / 2, tolerance / 2 / max(size, fmpq(1))]
+        if weight == "relative":
+            both: list[Any] = [lambda s: 1 + 0 * s, lambda s: 1 / p(s)]
+        else:
+            both = [lambda s: self._weight(s) * p(s), self._weight]
+        for lo, hi, (f, w) in models(both, p.a, p.b, limits, bits):
+            yield Box(lo, hi, f.poly * den - w.poly * num, den, f.radius + w.radius * size)
+
+
+def least(ball: arb) -> fmpq:
+    """The smallest modulus in a ball, exactly; 0 if the ball is not finite."""
+    if not ball.is_finite():
+        return fmpq(0)
+    return max(abs(ball.mid().fmpq()) - ball.rad().fmpq(), fmpq(0))
+
+
+def most(ball: arb) -> fmpq:
+    """The largest modulus in a finite ball, exactly."""
+    return abs(ball.mid().fmpq()) + ball.rad().fmpq()
+
+
+def reference(points: list[Point], den: fmpq_poly, count: int) -> list[Point]:
+    """`count` of the points at which (f - r) den alternates in sign, their least |error| as large as may be.
+
+    Empty if there are fewer alternations. Points whose sign is not certain do not take part.
+    """
+    runs: list[Point] = []
+    last = 0
+    for p in points:
+        sign = sign_of(den(p.x)) * (1 if p.error > 0 else -1 if p.error < 0 else 0)
+        if sign == 0:
+            continue
+        if sign != last:
+            runs.append(p)
+        elif least(p.error) > least(runs[-1].error):
+            runs[-1] = p
+        last = sign
+
+    def size(i: int) -> fmpq:
+        return least(runs[i].error)
+
+    while len(runs) > count:
+        # leave out the smallest; an inner point takes a neighbour with it, so that the signs still alternate
+        i = min(range(len(runs)), key=size)
+        if len(runs) == count + 1 or i in (0, len(runs) - 1):
+            del runs[0 if size(0) <= size(len(runs) - 1) else -1]
+        else:
+            neighbour = min(i - 1, i + 1, key=size)
+            del runs[min(i, neighbour) : max(i, neighbour) + 1]
+    return runs if len(runs) == count else []
+
+
+def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[int, int]) -> fmpq:
+    """The bound on the best error of type `kind` that the points prove, 0 if they prove none.
+
+    De la Vallee-Poussin: let r = num/den have degrees at most (m, n), and let (f - r) den alternate in sign
+    at m + n + 2 points. If s = p/q of type (m, n), q > 0 on the hull, had a smaller weighted error at all of
+    them, then (r - s) den q = num q - p den, of degree at most m + n, would alternate too: m + n + 1 zeros.
+    Two points may share their x where f jumps: r - s cannot have both signs there.
+    """
+    m, n = kind
+    num, den = error.num, error.den
+    if den == 0 or num.degree() > m or den.degree() > n or len(points) < m + n + 2:
+        return fmpq(0)
+    smallest, last = None, None
+    for piece, x in points:
+        side = sign_of(den(x))
+        if not side or not error.on_piece(piece, x):
+            return fmpq(0)
+        value = error.sharp(piece, x)
+        sign = side * (1 if value > 0 else -1 if value < 0 else 0)
+        if not sign or (last is not None and not (last[:2] < (piece, x) and sign != last[2])):
+            return fmpq(0)
+        smallest = least(value) if smallest is None else min(smallest, least(value))
+        last = (piece, x, sign)
+    return smallest or fmpq(0)
+
+
+def improved(error: Error, points: list[Point], kind: tuple[int, int]) -> tuple[fmpq_poly, fmpq_poly] | None:
+    """A rational p/q of type `kind` near num/den with its error levelled at the points: their best proof.
+
+    Newton's method on p(x_i) = (f(x_i) - s_i E / w(x_i)) q(x_i), s_i the signs of the error. The result is no
+    proof by itself: hand it to `alternation`. None where the iteration fails.
+    """
+    m, n = kind
+    pieces = error.target.pieces()
+    middle, half = (pieces[0].a + pieces[-1].b) / 2, (pieces[-1].b - pieces[0].a) / 2
+    smallest = min(least(p.error) for p in points)
+    digits = 64 + 2 * (m + n) - 2 * min(0, bit_size(smallest))
+    bits = 4 * digits
+    with precision(bits):
+        signs = [1 if p.error > 0 else -1 for p in points]
+        values = [error.parts(p.piece, p.x, bits) for p in points]
+        t = [arb((p.x - middle) / half) for p in points]
+        start = compose_affine(error.den, middle, half)
+        q = [arb(start[j]) for j in range(n + 1)]
+        level = arb(smallest)
+        for _ in range(10):
+            rows = []
+            for ti, s, (f, w) in zip(t, signs, values, strict=True):
+                target = f - s * level / w
+                slope = s / w * sum((c * ti**j for j, c in enumerate(q)), arb(0))
+                rows.append([ti**j for j in range(m + 1)] + [-target * ti**j for j in range(n + 1)] + [slope])
+            rows.append([arb(0)] * (m + 1) + q + [arb(0)])  # the scale of q stays
+            right = arb_mat([[arb(0)]] * len(points) + [[sum((c * c for c in q), arb(0))]])
+            try:
+                found = [row[0].mid() for row in arb_mat(rows).solve(right).tolist()]
+            except ZeroDivisionError:
+                return None
+            if not all(c.is_finite() for c in found):
+                return None
+            p, q, step = found[: m + 1], found[m + 1 : -1], found[-1]
+            level = (level + step).mid()
+            if abs(step) <= level * arb(2) ** (-digits // 2):
+                back = fmpq_poly([-middle / half, 1 / half])
+                num, den = (fmpq_poly([dyadic(c, digits) for c in part])(back) for part in (p, q))
+                return num, den
+    return None

@@ -1,0 +1,287 @@
+"""Certificates: a rational function, a target and proven bounds between them, in a file that replays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flint import fmpq, fmpq_poly
+
+from approx.dyadic import dyadic
+from approx.proofs.bounds import Error, alternation, improved, least, most, reference
+from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
+from approx.proofs.polynomials import isolate, separated
+from approx.rational import Rational, read_json, write_json
+from approx.target import Target
+
+VERSION = 1
+
+
+class CertificateError(ValueError):
+    """A certificate that is malformed, was altered, or claims what its data do not prove."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What sampling suggests about a target that has no enclosure: nothing here is proven but the poles.
+
+    `value` is the largest error seen on `samples` points in float64, at `x`. The true sup norm may be larger.
+    """
+
+    rational: Rational
+    target: Target
+    value: float
+    x: float
+    samples: int
+    pole_free: bool
+    kind: str = "estimate"
+
+
+@dataclass(frozen=True, repr=False)
+class Certificate:
+    """Proven: lower <= sup |w (f - r)| <= upper over the target's domain, and what else it says about r.
+
+    type: the (m, n) that `best` is about.
+    rel: the relative distance of the bounds, at most.
+    bounds, best: exact (fmpq); `lower`, `upper` and `best_lower` are the floats rounded outwards.
+    witness: (piece, x), where the error is at least the lower bound.
+    poles: an interval around each distinct real pole in the convex hull of the domain. A pole in the domain
+        itself makes both bounds infinite: `bounds` and `witness` are None then.
+    best: no rational of type (m, n) or below, without poles on the hull, has an error below it. Proven by
+        `points`, m + n + 2 pairs (piece, x) at which the error of `comparison` (num, den; None for r itself)
+        alternates in sign and is at least `best` (de la Vallee-Poussin). Without such points `best` is 0.
+    """
+
+    rational: Rational
+    target: Target
+    type: tuple[int, int]
+    rel: fmpq
+    bounds: tuple[fmpq, fmpq] | None
+    witness: tuple[int, fmpq] | None
+    poles: tuple[tuple[fmpq, fmpq], ...]
+    best: fmpq
+    points: tuple[tuple[int, fmpq], ...]
+    comparison: tuple[fmpq_poly, fmpq_poly] | None
+    kind: str = "certificate"
+
+    @property
+    def lower(self) -> float:
+        return math.inf if self.bounds is None else float_below(self.bounds[0])
+
+    @property
+    def upper(self) -> float:
+        return math.inf if self.bounds is None else -float_below(-self.bounds[1])
+
+    @property
+    def best_lower(self) -> float:
+        return float_below(self.best)
+
+    @property
+    def pole_free(self) -> bool:
+        """Whether r has no pole on the convex hull of the domain."""
+        return not self.poles
+
+    def __repr__(self) -> str:
+        poles = f"{len(self.poles)} real poles" if self.poles else "pole-free"
+        return (
+            f"<Certificate {self.lower!r} <= error <= {self.upper!r}, {poles}, "
+            f"error of type {self.type} >= {self.best_lower!r}>"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A self-contained record. Raises ValueError for a target that cannot be written: a callable."""
+        record = {
+            "kind": self.kind,
+            "version": VERSION,
+            "rational": self.rational.to_json(),
+            "target": self.target.to_json(),
+            "type": list(self.type),
+            "rel": str(self.rel),
+            "bounds": self.bounds and [decimal(b) for b in self.bounds],
+            "witness": self.witness and [self.witness[0], str(self.witness[1])],
+            "poles": [[str(lo), str(hi)] for lo, hi in self.poles],
+            "best": decimal(self.best),
+            "points": [[piece, str(x)] for piece, x in self.points],
+            "comparison": self.comparison and [[str(c) for c in p.coeffs()] for p in self.comparison],
+        }
+        return record | {"sha256": _digest(record)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Certificate:
+        """The inverse of `to_json`. It proves nothing: see `verify`.
+
+        Raises CertificateError for a record that is malformed or was altered after it was written.
+        """
+        if not isinstance(data, dict) or data.get("kind") != "certificate":
+            raise CertificateError("not a certificate: expected an object with kind = 'certificate'")
+        if data.get("version") != VERSION:
+            version = data.get("version")
+            raise CertificateError(f"version {version!r} is not known: this release reads {VERSION}")
+        if data.get("sha256") != _digest({k: v for k, v in data.items() if k != "sha256"}):
+            raise CertificateError("the digest does not match: it was altered after it was written")
+        try:
+            bounds, witness, comparison = data["bounds"], data["witness"], data["comparison"]
+            m, n = data["type"]
+            found = cls(
+                rational=Rational.from_json(data["rational"]),
+                target=Target.from_json(data["target"]),
+                type=(index(m), index(n)),
+                rel=number(data["rel"]),
+                bounds=bounds and (number(bounds[0]), number(bounds[1])),
+                witness=witness and (index(witness[0]), number(witness[1])),
+                poles=tuple((number(lo), number(hi)) for lo, hi in data["poles"]),
+                best=number(data["best"]),
+                points=tuple((index(piece), number(x)) for piece, x in data["points"]),
+                comparison=comparison and (polynomial(comparison[0]), polynomial(comparison[1])),
+            )
+            same = found.to_json() == data
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError) as error:
+            raise CertificateError(f"malformed certificate: {type(error).__name__}: {error}") from None
+        if not same:
+            raise CertificateError("malformed certificate: it has fields or spellings unknown to its version")
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the certificate as JSON, whole or not at all. Raises ValueError as `to_json` does."""
+        write_json(path, self.to_json())
+
+    def verify(self) -> None:
+        """Prove every claim anew from the exact data; a CertificateError names the claim that fails."""
+        _verify_poles(self)
+        _verify_bounds(self)
+        if self.points or self.best != 0:
+            comparison = self.comparison or self.rational.exact()
+            if alternation(Error(self.target, *comparison), self.points, self.type) < self.best:
+                raise CertificateError("the points of alternation do not prove its bound on the best error")
+
+
+def certify(
+    rational: Rational, target: Target, *, rel: float = 1e-10, type: tuple[int, int] | None = None
+) -> Certificate | Estimate:
+    """Prove bounds on sup |w (f - r)| over the target's domain.
+
+    rel: the relative distance between the two bounds, at most.
+    type: the (m, n) that the bound on the best error is about; the exact type of `rational` by default.
+
+    Method: on a polynomial piece the error is a rational function with exact coefficients; the real roots of
+    its derivative are isolated exactly, and the error is enclosed in ball arithmetic at each. On other pieces
+    Taylor models with proven remainders stand in for the target. The bound on the best error is de la
+    Vallee-Poussin's. See docs/approx/certificates.md.
+
+    Returns a Certificate, or an Estimate when the target is a callable without an enclosure.
+    Raises ValueError for rel outside (0, 1), a weight that is infinite in the domain, or an enclosure that
+    does not run on power series; ArithmeticError where the target has no enclosure that is tight enough.
+    """
+    if not 0 < rel < 1:
+        raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")
+    width = dyadic(rel)
+    kind = rational.type if type is None else (index(type[0]), index(type[1]))
+    num, den = rational.exact()
+    a, b = _hull(target)
+    poles = tuple((root.lo, root.hi) for root in separated(isolate(den, a, b), (b - a) / (1 << 60)))
+    if not target.enclosed:
+        return _estimate(rational, target, not poles)
+    if _pole_in_domain(den, target):
+        return Certificate(rational, target, kind, width, None, None, poles, fmpq(0), (), None)
+
+    error = Error(target, num, den)
+    extrema = error.extrema(width)
+    witness = max(extrema, key=lambda p: least(p.error))
+    chosen = reference(extrema, den, sum(kind) + 2)
+    points = tuple((p.piece, p.x) for p in chosen)
+    best, comparison = alternation(error, points, kind), None
+    if chosen and best < most(witness.error) * (1 - width):
+        comparison = improved(error, chosen, kind)
+        levelled = alternation(Error(target, *comparison), points, kind) if comparison else fmpq(0)
+        if levelled > best:
+            best = levelled
+        else:
+            comparison = None
+    margin = width / 64  # a replay may round differently
+    digits = max(25, 5 - math.floor(math.log10(rel)))
+    lower = rounded(least(witness.error) * (1 - margin), digits, -1)
+    upper = rounded(max(most(p.error) for p in extrema) * (1 + margin), digits, 1)
+    if upper - lower > width * upper:
+        raise ArithmeticError(f"the bounds {float_below(lower)} and {float_below(upper)} come no closer")
+    return Certificate(
+        rational,
+        target,
+        kind,
+        width,
+        bounds=(lower, upper),
+        witness=(witness.piece, witness.x),
+        poles=poles,
+        best=rounded(best * (1 - margin), digits, -1),
+        points=points if best else (),
+        comparison=comparison,
+    )
+
+
+def verify(path: str | os.PathLike[str]) -> Certificate:
+    """Replay the proof in a certificate file, from the file alone.
+
+    Returns the certificate. Raises CertificateError if the file is malformed, was altered in any digit, or
+    claims what its own data do not prove; FileNotFoundError if there is no such file.
+    """
+    try:
+        certificate = Certificate.from_json(read_json(path))
+        certificate.verify()
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise CertificateError(f"{path}: {error}") from None
+    return certificate
+
+
+def _hull(target: Target) -> tuple[fmpq, fmpq]:
+    return dyadic(target.hull[0]), dyadic(target.hull[1])
+
+
+def _pole_in_domain(den: fmpq_poly, target: Target) -> bool:
+    return any(isolate(den, dyadic(a), dyadic(b)) for a, b in target.domain)
+
+
+def _verify_poles(c: Certificate) -> None:
+    den = c.rational.exact()[1]
+    a, b = _hull(c.target)
+    if len(isolate(den, a, b)) != len(c.poles):
+        raise CertificateError(f"it claims {len(c.poles)} real poles on the hull, which is not their number")
+    ends = [end for interval in c.poles for end in interval]
+    if ends and not (a <= ends[0] and ends[-1] <= b and ends == sorted(ends)):
+        raise CertificateError("its intervals around poles are not in order inside the hull")
+    for lo, hi in c.poles:
+        if len(isolate(den, lo, hi)) != 1:
+            raise CertificateError(f"there is not exactly one pole in [{lo}, {hi}]")
+
+
+def _verify_bounds(c: Certificate) -> None:
+    num, den = c.rational.exact()
+    infinite = _pole_in_domain(den, c.target)
+    if infinite != (c.bounds is None) or infinite != (c.witness is None):
+        raise CertificateError("a pole in the domain makes the error infinite, and nothing else does")
+    if c.bounds is None or c.witness is None:
+        return
+    lower, upper = c.bounds
+    if not (0 <= lower <= upper and 0 < c.rel < 1 and upper - lower <= c.rel * upper):
+        raise CertificateError("its bounds are not as close as it claims")
+    error = Error(c.target, num, den)
+    if not (error.on_piece(*c.witness) and least(error.sharp(*c.witness)) >= lower):
+        raise CertificateError("the error at the witness does not reach the lower bound")
+    if max(most(p.error) for p in error.extrema(c.rel)) > upper:
+        raise CertificateError("the error exceeds the upper bound")
+
+
+def _estimate(rational: Rational, target: Target, pole_free: bool, samples: int = 20001) -> Estimate:
+    nodes = (1 - np.cos(np.linspace(0, np.pi, samples))) / 2  # they crowd at the ends, where errors peak
+    x = np.concatenate([a + (b - a) * nodes for a, b in target.domain])
+    with np.errstate(all="ignore"):
+        error = np.abs(target.weight_at(x) * (target(x) - rational(x)))
+    i = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
+    return Estimate(rational, target, float(error[i]), float(x[i]), len(x), pole_free)
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

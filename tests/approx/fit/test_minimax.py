@@ -1,0 +1,239 @@
+import numpy as np
+import pytest
+from flint import arb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import approx
+from approx import Target
+from approx.dyadic import precision
+from approx.fit.measure import measured_error
+
+# Best errors from independent sources: DESIGN.md; Varga, Ruttan and Carpenter (1991) for |x|; Zolotarev for
+# sign; # Meinardus for exp (asymptotics, tested apart).
+KNOWN = [
+    (approx.relu(), (3, 2), 2.184450634603818e-2),
+    (approx.relu(), (5, 4), 4.250742352036915e-3),
+    (approx.absolute(), (2, 2), 4.368901269207636e-2),
+    (approx.absolute(), (40, 40), 1.56132885699e-8),
+    (approx.sign(0.1), (9, 8), 2.342602176284903e-5),
+    (approx.jump_relu(0.1, margin=0.01), (9, 8), 4.678540127070067e-4),
+]
+
+
+@pytest.mark.parametrize(("target", "type", "best"), KNOWN, ids=lambda v: getattr(v, "name", v))
+def test_known_best_errors(target, type, best):
+    fit = approx.minimax(target, type)
+    digits = 1e-11 if len(f"{best:.16g}") > 16 else 1e-10
+    assert fit.converged
+    assert fit.error == pytest.approx(best, rel=max(digits, 5e-11))
+    assert fit.levelled <= fit.error
+
+
+def alternates(fit: approx.Fit) -> bool:
+    """Whether the exact function that is held equi-oscillates on the reference: the certificate of
+    optimality.
+    """
+    with precision(128 + fit.rational.bits):
+        points = [arb(float(x)) for x in fit.reference]
+        errors = [fit.target.weight_at(x) * (fit.target(x) - fit.rational(x)) for x in points]
+        signs = [e > 0 for e in errors]
+        levels = [abs(float(e)) for e in errors]
+    return all(a != b for a, b in zip(signs, signs[1:], strict=False)) and min(levels) > fit.error * (
+        1 - 1e-6
+    )
+
+
+TARGETS = [
+    approx.relu(),
+    approx.absolute(),
+    approx.sqrt(),
+    approx.sign(0.1),
+    approx.gate(0.1, 0.01),
+    approx.jump_relu(0.1, margin=0.01),
+    approx.exp(),
+    approx.tanh(),
+    approx.gelu(),
+    approx.silu(),
+    approx.sigmoid(),
+]
+
+
+@pytest.mark.parametrize("type", [(3, 2), (5, 4), (9, 8)], ids=str)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_primitives_are_levelled_and_pole_free(target, type):
+    fit = approx.minimax(target, type)
+    m, n = fit.rational.type
+    defect = min(type[0] - m, type[1] - n)
+    assert fit.converged, fit.message
+    assert m <= type[0]
+    assert n <= type[1]
+    assert len(fit.reference) >= sum(type) + 2 - defect
+    assert alternates(fit)
+    assert fit.error <= fit.levelled * (1 + 1e-8)
+    low, high = target.hull
+    assert not [p for p in fit.rational.poles() if p.imag == 0 and low <= p.real <= high]
+
+
+def test_errors_fall_with_the_type():
+    errors = [approx.minimax(approx.jump_relu(), (k + 1, k)).error for k in range(0, 9)]
+    assert all(b <= a for a, b in zip(errors, errors[1:], strict=False))
+
+
+def test_relu_is_half_of_sqrt():
+    relu, root = approx.minimax(approx.relu(), (9, 8)), approx.minimax(approx.sqrt(), (4, 4))
+    assert relu.error == pytest.approx(root.error / 2, rel=1e-9)
+
+
+def test_stahl_asymptotics():
+    # |x| in type (n, n): 8 exp(-pi sqrt(n)) (Stahl 1993), approached slowly from below
+    ratios = [
+        approx.minimax(approx.absolute(), (n, n)).error / (8 * np.exp(-np.pi * np.sqrt(n)))
+        for n in (4, 12, 24)
+    ]
+    assert ratios[0] < ratios[1] < ratios[2] < 1
+
+
+def test_halphen_constant():
+    # exp on a long stretch of the negative axis: the ratio of errors tends to 1/9.2890254919208 (Halphen)
+    e = [approx.minimax(approx.exp((-4000, 0)), (n, n)).error for n in (4, 5)]
+    assert e[0] / e[1] == pytest.approx(9.28902549, rel=0.02)
+
+
+def test_meinardus_asymptotics_for_exp():
+    # n! m! / (2^(m+n) (m+n)! (m+n+1)!), relative error O(1/(m+n))  (Braess 1984)
+    from math import factorial
+
+    for n in (4, 8):
+        expected = factorial(n) ** 2 / (2 ** (2 * n) * factorial(2 * n) * factorial(2 * n + 1))
+        assert approx.minimax(approx.exp(), (n, n)).error == pytest.approx(expected, rel=0.15)
+
+
+@given(st.integers(-300, 300), st.integers(-90, 90))
+@settings(max_examples=8, deadline=None)
+def test_scaling_by_powers_of_two_is_exact(value, place):
+    a, b = 2.0**value, 2.0**place
+    plain = approx.minimax(Target(np.abs, kinks=[0]), (4, 4))
+    scaled = approx.minimax(Target(lambda x: a * np.abs(x / b), (-b, b), kinks=[0]), (4, 4))
+    assert scaled.error == a * plain.error
+    assert np.array_equal(scaled.reference, b * plain.reference)
+    x = np.linspace(-1, 1, 23)
+    assert np.array_equal(scaled.rational(b * x), a * plain.rational(x))
+
+
+@given(st.floats(-100, 100))
+@settings(max_examples=6, deadline=None)
+def test_scaling_in_value(power):
+    a = 10.0**power
+    plain = approx.minimax(approx.absolute(), (4, 4)).error
+    assert approx.minimax(Target(lambda x: a * np.abs(x)), (4, 4)).error == pytest.approx(a * plain, rel=1e-9)
+
+
+def test_huge_domains():
+    assert approx.minimax(approx.relu((-1e30, 1e30)), (5, 4)).error == pytest.approx(
+        4.250742352036915e27, rel=1e-10
+    )
+
+
+def test_nested_domains():
+    wide = approx.minimax(approx.exp((-2, 1)), (3, 2)).error
+    assert approx.minimax(approx.exp((-1, 1)), (3, 2)).error < wide
+    assert approx.minimax(approx.exp([(-2, -1), (0, 1)]), (3, 2)).error <= wide
+
+
+def test_reflection():
+    left, right = (
+        approx.minimax(approx.exp((-1, 2)), (3, 3)),
+        approx.minimax(approx.formula("exp(-x)", (-2, 1)), (3, 3)),
+    )
+    x = np.linspace(-1, 2, 17)
+    assert right.error == pytest.approx(left.error, rel=1e-9)
+    assert right.rational(-x) == pytest.approx(left.rational(x), rel=1e-12)
+
+
+def test_symmetry_of_the_result():
+    x = np.linspace(0, 1, 50)
+    even, odd = (
+        approx.minimax(approx.absolute(), (8, 8)).rational,
+        approx.minimax(approx.sign(0.1), (9, 8)).rational,
+    )
+    relu = approx.minimax(approx.relu(), (9, 8)).rational
+    assert np.array_equal(even(x), even(-x))
+    assert np.array_equal(odd(x), -odd(-x))
+    assert np.allclose(relu(x) - relu(-x), x, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("type", [(0, 0), (3, 0), (0, 3), (5, 2), (2, 5), (4, 4)])
+def test_any_type(type):
+    fit = approx.minimax(approx.exp(), type)
+    assert fit.converged
+    assert alternates(fit)
+    assert len(fit.reference) == sum(type) + 2
+
+
+def test_relative_error():
+    fit = approx.minimax(approx.exp().with_weight("relative"), (3, 3))
+    x = np.linspace(-1, 1, 2001)
+    assert np.max(np.abs(1 - fit.rational(x) / np.exp(x))) == pytest.approx(fit.error, rel=1e-5)
+    assert alternates(fit)
+
+
+def test_a_smaller_type_error_means_more_bits():
+    fit = approx.minimax(approx.exp(), (9, 8))
+    assert fit.error == pytest.approx(4.909368638209557e-26, rel=1e-9)
+    assert fit.rational.bits > 53
+    assert "bits" in fit.message
+
+
+def test_rational_targets_are_found_exactly():
+    fit = approx.minimax(approx.formula("1/(1 + 25*x**2)"), (5, 4))
+    assert fit.converged
+    assert fit.error < 1e-15
+    assert "itself" in fit.message
+    assert fit.rational.type == (0, 2)
+
+
+def test_float64_callables_stop_honestly():
+    fit = approx.minimax(Target(np.exp), (9, 8))
+    assert not fit.converged
+    assert "enclose" in fit.message
+    assert fit.error < 1e-13
+    assert approx.minimax(Target(np.exp), (3, 2)).error == pytest.approx(
+        approx.minimax(approx.exp(), (3, 2)).error
+    )
+
+
+def test_what_cannot_be_reached_is_not_called_converged():
+    fit = approx.minimax(approx.formula("sin(30*x)"), (9, 8))
+    assert not fit.converged or fit.error >= 1 - 1e-9
+    assert fit.message
+
+
+def test_the_error_is_that_of_the_rational_returned():
+    for target in (approx.relu(), approx.jump_relu(), approx.tanh()):
+        fit = approx.minimax(target, (5, 4))
+        x = np.concatenate([np.linspace(a, b, 20001) for a, b in target.domain])
+        assert np.max(np.abs(target(x) - fit.rational(x))) <= fit.error * (1 + 1e-9) + 1e-15
+        assert measured_error(fit.rational, target) == pytest.approx(fit.error, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"type": (-1, 2)}, "type"),
+        ({"type": (1.5, 2)}, "type"),
+        ({"type": 3}, "type"),
+        ({"type": (3, 2), "poles": "yes"}, "poles"),
+        ({"type": (3, 2), "tolerance": 0}, "tolerance"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        approx.minimax(approx.relu(), **arguments)
+
+
+def test_unbounded_relative_errors_are_refused():
+    with pytest.raises(ValueError, match="weight"):
+        approx.minimax(approx.relu().with_weight("relative"), (3, 2))
+    with pytest.raises(ValueError, match="domain"):
+        approx.minimax(Target(np.log), (3, 2))

@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from flint import acb, arb, arb_series, fmpq, fmpq_poly
+
+import approx
+from approx import Target
+
+BUILT_IN = [
+    approx.relu(),
+    approx.absolute((-2, 1)),
+    approx.sqrt(),
+    approx.sign(0.1),
+    approx.gate(0.1, 0.01),
+    approx.jump_relu(0.1, margin=0.01),
+    approx.exp((-1, 2)),
+    approx.tanh(),
+    approx.gelu(),
+    approx.silu(),
+    approx.sigmoid(),
+    approx.formula("exp(-x**2) + 1.5*abs(x - 0.5)/(2 + cos(pi*x))", kinks=[0.5]),
+]
+
+
+@pytest.mark.parametrize("target", BUILT_IN, ids=lambda t: t.name)
+def test_floats_balls_and_series_are_one_definition(target):
+    for piece in target.pieces():
+        for k in range(1, 8):
+            x = piece.a + (piece.b - piece.a) * fmpq(k, 8)
+            middle = float(arb(x).mid())
+            ball = piece(arb(middle))
+            expected = float(target(middle))
+            assert float(ball) == pytest.approx(expected, rel=1e-13, abs=1e-15)
+            assert float(target(arb(middle))) == pytest.approx(expected, rel=1e-13, abs=1e-15)
+            assert float(piece(np.array([middle]))[0]) == pytest.approx(expected, rel=1e-13, abs=1e-15)
+            assert float(piece(acb(middle)).real) == pytest.approx(expected, rel=1e-13, abs=1e-15)
+            series = piece(arb_series([arb(middle), 1], 2))
+            h = 1e-6 * max(1.0, abs(middle))
+            slope = (float(piece(arb(middle) + h)) - float(piece(arb(middle) - h))) / (2 * h)
+            assert float(series[0]) == pytest.approx(expected, rel=1e-13, abs=1e-15)
+            assert float(series[1]) == pytest.approx(slope, rel=1e-5, abs=1e-5)
+            wide = piece(arb(middle, 1e-3 * float(piece.b - piece.a)))
+            assert wide.contains(piece(arb(middle)))
+
+
+@pytest.mark.parametrize("target", BUILT_IN, ids=lambda t: t.name)
+def test_json_round_trip(target):
+    again = Target.from_json(json.loads(json.dumps(target.to_json())))
+    x = np.linspace(*target.hull, 57)
+    assert again.to_json() == target.to_json()
+    assert np.array_equal(again(x), target(x))
+    assert [(p.a, p.b) for p in again.pieces()] == [(p.a, p.b) for p in target.pieces()]
+
+
+def test_pieces_are_exact():
+    left, right = approx.jump_relu(0.1, margin=0.01).pieces()
+    assert left.polynomial == fmpq_poly([])
+    assert right.polynomial == fmpq_poly([0, 1])
+    assert (left.b, right.a) == tuple(fmpq(*v.as_integer_ratio()) for v in (0.1 - 0.01, 0.1 + 0.01))
+    assert [p.polynomial for p in approx.absolute().pieces()] == [fmpq_poly([0, -1]), fmpq_poly([0, 1])]
+    assert approx.exp().pieces()[0].polynomial is None
+    assert len(approx.relu((0, 1)).pieces()) == 1
+
+
+def test_weights():
+    t = approx.exp().with_weight("relative")
+    assert t.weight_at(np.array([0.5]))[0] == pytest.approx(np.exp(-0.5))
+    assert float(t.weight_at(arb(0.5))) == pytest.approx(np.exp(-0.5))
+    assert Target.from_json(t.to_json()).weight == "relative"
+    with pytest.raises(ValueError, match="weight"):
+        t.with_weight(np.cos).to_json()
+    with pytest.raises(ValueError, match="weight"):
+        approx.exp().with_weight("absolute")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os')",
+        "x**x",
+        "x.real",
+        "open(x)",
+        "1/x",
+        "lambda: 0",
+        "y",
+        "exp(x, x)",
+        "x if x else 1",
+        "",
+        "x***2",
+    ]
+    + ["abs(x)", "x**0.3", "exp(x=1)", "'a'", "True"],
+)
+def test_formulas_are_parsed_and_never_run_as_code(text):
+    with pytest.raises(ValueError, match="formula"):
+        approx.formula(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "f"),
+    [
+        ("x**2 - 3*x/4 + 1", lambda x: x**2 - 3 * x / 4 + 1),
+        ("-x**-1.5", lambda x: -(x**-1.5)),
+        ("2", lambda x: 2 + 0 * x),
+        ("sinh(x)*cosh(x) - tan(x)/atan(x)", lambda x: np.sinh(x) * np.cosh(x) - np.tan(x) / np.arctan(x)),
+        ("e*log(x) + sqrt(pi)", lambda x: np.e * np.log(x) + np.sqrt(np.pi)),
+    ],
+)
+def test_formulas_mean_what_they_say(text, f):
+    target = approx.formula(text, domain=(0.5, 1.25))
+    x = np.linspace(0.5, 1.25, 9)
+    assert target(x) == pytest.approx(f(x), rel=1e-14)
+    assert [float(target(arb(v))) for v in x] == pytest.approx(list(f(x)), rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: approx.sign(0), "delta"),
+        (lambda: approx.sign(1.5), "delta"),
+        (lambda: approx.gate(0.995, 0.01), "theta"),
+        (lambda: approx.jump_relu(0.1, margin=0), "margin"),
+        (lambda: approx.sqrt((-1, 1)), "domain"),
+        (lambda: Target("exp(x)"), "formula"),
+        (lambda: Target(np.exp, kinks=[np.nan]), "kinks"),
+        (lambda: Target(np.exp).pieces(), "enclose"),
+        (lambda: Target(np.exp)(arb(1)), "enclose"),
+        (lambda: Target(np.exp).to_json(), "written"),
+        (lambda: Target.from_json({"name": "relu"}), "malformed"),
+        (lambda: Target.from_json({"name": "os.system", "params": {}, "domain": []}), "malformed"),
+    ],
+)
+def test_wrong_input_names_the_argument(make, name):
+    with pytest.raises(ValueError, match=name):
+        make()
+
+
+def test_a_users_enclosure_is_used():
+    t = Target(np.cos, domain=(0, 1), enclose=lambda x: x.cos())
+    assert float(t.pieces()[0](arb(0.5))) == pytest.approx(np.cos(0.5))
+
+
+def test_import_is_light():
+    code = "import approx, sys; approx.relu(); print([m for m in ('torch', 'matplotlib', 'sympy') if m in sys.modules])"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
