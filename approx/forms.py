@@ -213,9 +213,59 @@ class Barycentric(Form):
         return num, den
 
 
-FORMS: dict[str, type[Form]] = {
-    c.name: c for c in (Monomial, Chebyshev, Factored, PartialFractions, Barycentric)
-}
+@dataclass(frozen=True)
+class SafePade(Form):
+    """P(t)/(1 + sum_j b_j |t|^j), b_j >= 0, j = 1..n: pole-free on the whole line (arXiv 2606.14990, eq. 3;
+    PAU "A").
+
+    With an odd power of |t| it is two rational functions that meet at 0, not one.
+    """
+
+    name: ClassVar[str] = "safe"
+    num: Params
+    b: Params
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        # without odd powers |t| is t: no kink, and nothing that a power series cannot do
+        size = abs(t) if any(self.b[::2]) else t
+        return horner([number(c) for c in self.num], t) / horner(
+            [number(c) for c in (fmpq(1), *self.b)], size
+        )
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        if any(self.b[::2]):
+            raise ValueError(
+                "a safe-Pade function with odd powers of |t| is not one rational function: use branches()"
+            )
+        return fmpq_poly(list(self.num)), fmpq_poly([1, *self.b])
+
+    def side(self, sign: int) -> Monomial:
+        """The rational function that this is for t of the given sign."""
+        return Monomial(self.num, (fmpq(1), *(c * sign**j for j, c in enumerate(self.b, start=1))))
+
+
+@dataclass(frozen=True)
+class SafePadeB(Form):
+    """P(t)/(1 + |sum_j b_j t^j|), j = 1..n: pole-free on the whole line, a kink wherever the sum changes
+    sign.
+    """
+
+    name: ClassVar[str] = "safe-b"
+    num: Params
+    b: Params
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        total = horner([number(c) for c in (fmpq(0), *self.b)], t)
+        return horner([number(c) for c in self.num], t) / (1 + abs(total))
+
+    def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        if any(self.b) and not (all(c >= 0 for c in self.b) and not any(self.b[::2])):
+            raise ValueError("a safe-Pade (b) function whose sum changes sign is not one rational function")
+        return fmpq_poly(list(self.num)), fmpq_poly([1, *self.b])
+
+
+_ALL = (Monomial, Chebyshev, Factored, PartialFractions, Barycentric, SafePade, SafePadeB)
+FORMS: dict[str, type[Form]] = {cls.name: cls for cls in _ALL}
 
 
 def _flat(values: Iterable[Any]) -> Iterator[fmpq]:

@@ -26,6 +26,8 @@ from approx.forms import (
     Form,
     Monomial,
     PartialFractions,
+    SafePade,
+    SafePadeB,
     form_from_json,
     horner,
 )
@@ -92,6 +94,10 @@ class Dual:
 
     def __rsub__(self, o: Any) -> Dual:
         return -self + o
+
+    def __abs__(self) -> Dual:
+        # only ever used away from the kink, or where the slope there does not matter
+        return Dual(abs(self.value), self.slope * np.sign(self.value))
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -342,14 +348,36 @@ class Rational:
         """(num, den): the exact function of x that the held parameters define, without common factors.
 
         den is normalised to den(0) = 1, or to leading coefficient 1 where it vanishes at 0.
+        Raises ValueError for a safe-Pade form that is not one rational function; see `branches`.
         """
         return self._exact
+
+    def branches(self) -> list[tuple[float, float, Rational]]:
+        """[(a, b, r)]: rational functions that agree with this one on [a, b], together the convex hull of
+        the domain.
+
+        One branch, this function itself, for every form but "safe" with odd powers of |t|, which has one a
+        side. Raises ValueError for a "safe-b" form whose inner sum changes sign: it has kinks at irrational
+        points.
+        """
+        low, high = self.hull
+        middle = to_float(self.centre)
+        if not isinstance(self.form, SafePade) or not any(self.form.b[::2]):
+            self.exact()
+            return [(low, high, self)]
+        up = 1 if self.scale > 0 else -1
+        sides = [(low, min(middle, high), -up), (max(middle, low), high, up)]
+        return [(a, b, replace(self, form=self.form.side(sign))) for a, b, sign in sides if a < b]
 
     # -- what it looks like
 
     @property
     def type(self) -> tuple[int, int]:
-        """Exact degrees of numerator and denominator, common factors removed."""
+        """Exact degrees of numerator and denominator, common factors removed (the formal ones of a safe-Pade
+        form).
+        """
+        if isinstance(self.form, SafePade | SafePadeB):
+            return len(self.form.num) - 1, len(self.form.b)
         num, den = self._exact
         return max(num.degree(), 0), den.degree()
 

@@ -64,6 +64,6 @@ def check_weight(target: Target) -> None:
         raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
     if not np.all(np.isfinite(weights) & (weights > 0)):
         raise ValueError(
-            "weight must be finite and positive on the domain (a relative error is not, where the target is 0): "
-            "change weight= or domain="
+            "weight must be finite and positive on the domain (a relative error is not, where the target "
+            "is 0): change weight= or domain="
         )

@@ -49,7 +49,7 @@ def test_floats_balls_and_series_are_one_definition(target):
 @pytest.mark.parametrize("target", BUILT_IN, ids=lambda t: t.name)
 def test_json_round_trip(target):
     again = Target.from_json(json.loads(json.dumps(target.to_json())))
-    x = np.linspace(*target.hull, 57)
+    x = np.linspace(target.hull[0], target.hull[1], 57)
     assert again.to_json() == target.to_json()
     assert np.array_equal(again(x), target(x))
     assert [(p.a, p.b) for p in again.pieces()] == [(p.a, p.b) for p in target.pieces()]
@@ -90,8 +90,12 @@ def test_weights():
         "x if x else 1",
         "",
         "x***2",
-    ]
-    + ["abs(x)", "x**0.3", "exp(x=1)", "'a'", "True"],
+        "abs(x)",
+        "x**0.3",
+        "exp(x=1)",
+        "'a'",
+        "True",
+    ],
 )
 def test_formulas_are_parsed_and_never_run_as_code(text):
     with pytest.raises(ValueError, match="formula"):
@@ -123,7 +127,7 @@ def test_formulas_mean_what_they_say(text, f):
         (lambda: approx.gate(0.995, 0.01), "theta"),
         (lambda: approx.jump_relu(0.1, margin=0), "margin"),
         (lambda: approx.sqrt((-1, 1)), "domain"),
-        (lambda: Target("exp(x)"), "formula"),
+        (lambda: Target("exp(x)"), "formula"),  # pyright: ignore[reportArgumentType]
         (lambda: Target(np.exp, kinks=[np.nan]), "kinks"),
         (lambda: Target(np.exp).pieces(), "enclose"),
         (lambda: Target(np.exp)(arb(1)), "enclose"),
@@ -143,10 +147,6 @@ def test_a_users_enclosure_is_used():
 
 
 def test_import_is_light():
-    code = "import approx, sys; approx.relu(); print([m for m in ('torch', 'matplotlib', 'sympy') if m in sys.modules])"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
+    code = "import approx, sys; approx.relu(); print(*({'torch', 'matplotlib', 'sympy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

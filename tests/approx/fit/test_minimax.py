@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from flint import arb
@@ -39,9 +41,7 @@ def alternates(fit: approx.Fit) -> bool:
         errors = [fit.target.weight_at(x) * (fit.target(x) - fit.rational(x)) for x in points]
         signs = [e > 0 for e in errors]
         levels = [abs(float(e)) for e in errors]
-    return all(a != b for a, b in zip(signs, signs[1:], strict=False)) and min(levels) > fit.error * (
-        1 - 1e-6
-    )
+    return all(a != b for a, b in itertools.pairwise(signs)) and min(levels) > fit.error * (1 - 1e-6)
 
 
 TARGETS = [
@@ -77,7 +77,7 @@ def test_primitives_are_levelled_and_pole_free(target, type):
 
 def test_errors_fall_with_the_type():
     errors = [approx.minimax(approx.jump_relu(), (k + 1, k)).error for k in range(0, 9)]
-    assert all(b <= a for a, b in zip(errors, errors[1:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(errors))
 
 
 def test_relu_is_half_of_sqrt():

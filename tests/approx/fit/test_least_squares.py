@@ -1,0 +1,96 @@
+import itertools
+
+import numpy as np
+import pytest
+
+import approx
+from approx.fit.pade import Grid, grid_mse, model
+
+DENOMINATORS = ["standard", "safe", "safe-b"]
+
+
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+@pytest.mark.parametrize("type", [(3, 2), (4, 3), (2, 4)], ids=str)
+def test_slopes_are_the_derivatives(denominator, type):
+    rng = np.random.default_rng(3)
+    the_model = model(Grid.of(approx.jump_relu(), 301), type, denominator)
+    theta = the_model.start(approx.minimax(approx.jump_relu(), type).rational) + 0.1 * rng.normal(
+        size=type[1]
+    )
+    c = rng.normal(size=the_model.basis(theta).shape[1])
+    for k in range(len(theta)):
+        h = np.zeros(len(theta))
+        h[k] = 1e-6
+        finite = (the_model.basis(theta + h) @ c - the_model.basis(theta - h) @ c) / 2e-6
+        assert np.allclose(
+            the_model.slopes(theta, c)[:, k], finite, rtol=1e-4, atol=1e-5 * np.abs(finite).max()
+        )
+
+
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+@pytest.mark.parametrize("type", [(3, 2), (4, 3), (1, 3), (2, 4), (3, 0)], ids=str)
+def test_the_value_is_the_function_that_was_fitted(denominator, type):
+    rng = np.random.default_rng(4)
+    grid = Grid.of(approx.exp((1, 4)), 101)
+    the_model = model(grid, type, denominator)
+    theta = rng.normal(size=type[1])
+    c = rng.normal(size=the_model.basis(theta).shape[1])
+    assert the_model.rational(theta, c)(grid.x) == pytest.approx(
+        the_model.basis(theta) @ c, rel=1e-8, abs=1e-8
+    )
+
+
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+@pytest.mark.parametrize("target", [approx.relu(), approx.jump_relu(), approx.gelu()], ids=lambda t: t.name)
+def test_errors_fall_with_the_type_and_beat_minimax_in_the_mean(target, denominator):
+    fits = [approx.least_squares(target, (k + 1, k), denominator) for k in (2, 4)]
+    mse = [grid_mse(f.rational, target) for f in fits]
+    assert all(b < a for a, b in itertools.pairwise(mse))
+    for fit, value in zip(fits, mse, strict=True):
+        assert value == pytest.approx(min(fit.history), rel=1e-6, abs=1e-30)
+        best = approx.minimax(target, fit.type)
+        if denominator == "standard":
+            assert value <= grid_mse(best.rational, target) * (1 + 1e-9)
+            assert fit.error >= best.levelled * (1 - 1e-9)
+
+
+def test_relu_at_the_papers_types_beats_its_best_published_fit():
+    assert grid_mse(approx.least_squares(approx.relu(), (9, 8)).rational, approx.relu()) < 3.8e-7 / 10
+
+
+def test_even_denominators_are_one_rational_function():
+    fit = approx.least_squares(approx.relu(), (3, 2), "safe-b")
+    assert fit.rational.type == (3, 2)
+
+
+def test_safe_denominators_have_two_branches():
+    fit = approx.least_squares(approx.jump_relu(), (3, 2), "safe")
+    branches = fit.rational.branches()
+    assert [(a, b) for a, b, _ in branches] == [(-1.0, 0.0), (0.0, 1.0)]
+    for a, b, r in branches:
+        x = np.linspace(a, b, 33)
+        assert r(x) == pytest.approx(fit.rational(x), rel=1e-12)
+    with pytest.raises(ValueError, match="branches"):
+        fit.rational.exact()
+    assert np.all(np.asarray(fit.rational(np.linspace(-50, 50, 999)) < 1e9))
+
+
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+def test_results_survive_a_file(tmp_path, denominator):
+    r = approx.least_squares(approx.jump_relu(), (3, 2), denominator).rational
+    r.save(tmp_path / "r.json")
+    assert approx.load(tmp_path / "r.json") == r
+
+
+def test_agreement_with_a_direct_solution():
+    # n = 0 is linear least squares: the answer is known
+    fit = approx.least_squares(approx.exp(), (4, 0), grid=501)
+    x = np.linspace(-1, 1, 501)
+    assert fit.rational(x) == pytest.approx(np.polynomial.Polynomial.fit(x, np.exp(x), 4)(x), abs=1e-13)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="denominator"):
+        approx.least_squares(approx.relu(), (3, 2), "safer")
+    with pytest.raises(ValueError, match="grid"):
+        approx.least_squares(approx.relu(), (3, 2), grid=7)
