@@ -5,9 +5,7 @@
 >>> evals.sparse_probing(sae, host, evals.load_task("spam"), hook="blocks.12.hook_resid_pre")
 """
 
-from evals.metrics.downstream import downstream
-from evals.metrics.probing import sparse_probing
-from evals.metrics.reconstruction import reconstruction
-from evals.tasks import load_task
+import lazy_loader
 
-__all__ = ["downstream", "load_task", "reconstruction", "sparse_probing"]
+# The public names stand in __init__.pyi and are looked up at first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

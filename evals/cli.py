@@ -12,6 +12,7 @@ from rsae.command import run
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="An evaluation of sparse autoencoders that is honest about sparsity and always shows the control.\n\n"
     "    evals demo --out runs/demo\n\n"

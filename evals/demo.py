@@ -33,7 +33,7 @@ from rsae.files import write_json
 from rsae.progress import progress
 from rsae.sae import family
 from rsae.steps import Steps, say
-from rsae.upgrade import target_for
+from rsae.upgrading import target_for
 
 FAMILIES = ("relu", "jump_relu", "top_k")
 FITTERS: dict[str, Callable[..., approx.Fit]] = {
@@ -153,6 +153,7 @@ class _Demo:
             used = fits["minimax"]
             used.rational.save(directory / f"{name}.json")
             certificate = approx.certify(used.rational, target)
+            assert isinstance(certificate, approx.Certificate)  # built-in targets are proven, not estimated
             certificate.save(directory / f"{name}.certificate.json")
             t = np.concatenate([np.linspace(a, b, 1001) for a, b in target.domain])
             curves = {
@@ -255,9 +256,14 @@ class _Demo:
                 "host_note": self.store.manifest["host_note"],
                 "seconds": cell.seconds,
                 "versions": {package: version(package) for package in _PACKAGES},
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}",
+                "machine": machine(),
             }
             write_json(self.out / "results" / f"{name}-{variant}.json", result)
+
+
+def machine() -> str:
+    """The processor and what of it is used."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
 
 
 def gate_curve(sae: SAE) -> dict[str, list[float]] | None:

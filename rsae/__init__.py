@@ -6,34 +6,7 @@
 >>> rsae.save(new.tuned, "rational-sae")
 """
 
-from rsae.activation import RationalActivation
-from rsae.activations.harvest import HarvestConfig, harvest
-from rsae.activations.host import Host, load_host
-from rsae.activations.store import Store
-from rsae.errors import InputError
-from rsae.formats import load, save
-from rsae.sae import SAE, JumpReLU, Rational, ReLU, TopK
-from rsae.train import TrainConfig, train
-from rsae.upgrade import UpgradeConfig, Upgraded, upgrade
+import lazy_loader
 
-__all__ = [
-    "SAE",
-    "HarvestConfig",
-    "Host",
-    "InputError",
-    "JumpReLU",
-    "Rational",
-    "RationalActivation",
-    "ReLU",
-    "Store",
-    "TopK",
-    "TrainConfig",
-    "UpgradeConfig",
-    "Upgraded",
-    "harvest",
-    "load",
-    "load_host",
-    "save",
-    "train",
-    "upgrade",
-]
+# The public names stand in __init__.pyi and are looked up at first use: `rsae --help` does not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,6 +13,7 @@ from rsae.command import run
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Sparse autoencoders with trainable rational activations.\n\n"
     "From nothing to a rational SAE and its control:\n\n"

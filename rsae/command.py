@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from typing import NoReturn
 
-import click
 import typer
 
 from rsae.errors import InputError
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C; not a KeyboardInterrupt, which typer would end with a message of its own."""
+
+
 def run(app: typer.Typer) -> None:
     """Run a typer app and exit; `InputError` and failed writes become one line on stderr and status 2."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
-        status = app(standalone_mode=False)
-    except click.exceptions.Abort:
+        app()
+    except _Interrupted:
         _stop("interrupted; run the same command again, it goes on where it stopped", 130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except InputError as error:
         _stop(f"error: {error}", 2)
     except OSError as error:
         _stop(f"error: {error.filename or ''}: {error.strerror or error}; what is finished is kept", 2)
-    sys.exit(status or 0)
 
 
-def _stop(message: str, status: int) -> None:
-    print(message.replace("\n", " "), file=sys.stderr)
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise _Interrupted
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    print("\n" + message.replace("\n", " "), file=sys.stderr)
     sys.exit(status)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
 import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # an unknown host is an error at once, not after a look at a hub
 
 
 @pytest.fixture(scope="session", autouse=True)

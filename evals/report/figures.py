@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -67,9 +68,12 @@ def gates(curves: dict[str, Any], trained: dict[str, dict[str, list[float]]]) ->
     figure.add_scatter(x=x, y=f, name="teacher's gate", mode="lines", line={"color": "#888888", "width": 6})
     x, r = _with_gaps(curves["t"], curves["fits"]["minimax"]["r"])
     figure.add_scatter(
-        x=x, y=r, name="minimax fit", mode="lines", line={"color": "#111111", "width": 1.5, "dash": "dash"}
+        x=x,
+        y=r,
+        name="minimax fit",
+        mode="lines",
+        line={"color": _FITS["minimax"], "width": 1.5, "dash": "dash"},
     )
-    figure.data[-1].line.color = _FITS["minimax"]
     for variant, gate in trained.items():
         figure.add_scatter(
             x=gate["t"],
@@ -102,7 +106,7 @@ def errors(curves: dict[str, Any]) -> go.Figure:
 
 def _with_gaps(x: list[float], y: list[float]) -> tuple[list, list]:
     """Break a line where the domain has a gap (a step in x much wider than its neighbours)."""
-    steps = [b - a for a, b in zip(x, x[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(x)]
     widest = 3 * sorted(steps)[len(steps) // 2]
     out_x: list = []
     out_y: list = []

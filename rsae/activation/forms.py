@@ -141,12 +141,12 @@ def _proper(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn):
     """sum_j (alpha_j (t - u_j) + beta_j v_j) / ((t - u_j)^2 + v_j^2), v_j = exp(log_v_j) > 0: no real pole."""
     v_Gn = log_v_Gn.exp()
     v2_Gn, beta_v_Gn = v_Gn * v_Gn, beta_Gn * v_Gn
-    total = None
+    total_BF = torch.zeros_like(t_BF)
     for j in range(u_Gn.shape[1]):
         s_BF = t_BF - u_Gn[:, j]
-        term = torch.addcmul(beta_v_Gn[:, j], s_BF, alpha_Gn[:, j]) / torch.addcmul(v2_Gn[:, j], s_BF, s_BF)
-        total = term if total is None else total + term
-    return total
+        top_BF = torch.addcmul(beta_v_Gn[:, j], s_BF, alpha_Gn[:, j])
+        total_BF = torch.addcdiv(total_BF, top_BF, torch.addcmul(v2_Gn[:, j], s_BF, s_BF))
+    return total_BF
 
 
 class Partial(Form):

@@ -46,8 +46,8 @@ class HarvestConfig:
 def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = None) -> Store:
     """Write the activations that `config` asks for to the directory `out`, and open them.
 
-    Left out are position 0 of every sequence and tokens above the norm limit (both outliers), and padding. Shards that are there and
-    whole are kept. Raises `InputError` where `out` holds a store of other settings or cannot be written.
+    Left out are position 0 of every sequence and tokens above the norm limit (both outliers), and padding. Shards that
+    are there and whole are kept. Raises `InputError` where `out` holds a store of other settings or cannot be written.
     """
     out = Path(out)
     settings = _settings(config)

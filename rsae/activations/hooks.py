@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -81,11 +81,8 @@ def activations_at(
         found.append(x_BPD)
         raise _Stop
 
-    with _hook(host, point, stop):
-        try:
-            host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False)
-        except _Stop:
-            pass
+    with _hook(host, point, stop), suppress(_Stop):
+        host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False)
     return found[0]
 
 

@@ -6,15 +6,17 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-from transformers.utils import logging as transformers_logging
 
 from rsae.activations.text import Document, package_directory
 from rsae.errors import InputError
 from rsae.files import writing
+
+if TYPE_CHECKING:  # imported where it is needed: it takes seconds
+    from transformers import PreTrainedModel
 
 EMBEDDED_HOST = "smollm2-135m"
 #: What the embedded host is, for tables and model cards: not the base model, and not full precision.
@@ -33,8 +35,8 @@ class Host:
     """A causal language model with its tokenizer, in eval mode and without gradients."""
 
     name: str
-    model: nn.Module
-    tokenizer: object
+    model: PreTrainedModel
+    tokenizer: Any
     note: str = ""
 
     @property
@@ -63,7 +65,7 @@ class Host:
         """
         if not documents:
             return []
-        ids = self.tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+        ids = self.tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]
         pieces = [row[i : i + context] for row in ids for i in range(0, len(row), context)]
         return [piece for piece in pieces if len(piece) >= shortest]
 
@@ -73,6 +75,9 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu") -> Host:
 
     Raises `InputError` where the name is unknown or the embedded package is missing.
     """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
     embedded = name == EMBEDDED_HOST
     source = str(_converted_smollm2()) if embedded else name
     transformers_logging.disable_progress_bar()
@@ -85,12 +90,15 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu") -> Host:
             f"host {name!r} cannot be loaded ({reason}); give {EMBEDDED_HOST!r} (embedded), "
             "a directory with config.json and safetensors weights, or a hub name"
         ) from error
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval()
+    model = model.to(device)  # type: ignore[arg-type]
     return Host(name, model, tokenizer, EMBEDDED_NOTE if embedded else "")
 
 
 def _converted_smollm2() -> Path:
     """The embedded model as float32 safetensors; converted from its GGUF file once, then cached."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     target = cache_directory() / "smollm2-135m-instruct-q4_1-float32"
     if target.is_dir():
         return target

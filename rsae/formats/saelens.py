@@ -24,8 +24,7 @@ _FAMILY = {architecture: name for name, architecture in _ARCHITECTURE.items()}
 def save(sae: SAE, path: str | os.PathLike) -> None:
     """Write the directory `path`; weights first, so that a cfg.json says that they are there."""
     path = Path(path)
-    tensors = {name: value for name, value in sae.state_dict().items()}
-    write_tensors(path / "sae_weights.safetensors", tensors)
+    write_tensors(path / "sae_weights.safetensors", sae.state_dict())
     settings = sae.settings()
     cfg: dict[str, Any] = {
         "architecture": _ARCHITECTURE[sae.family],
@@ -60,7 +59,8 @@ def load(path: str | os.PathLike) -> SAE:
         raise InputError(f"{cfg_file}: needs the fields architecture, d_in and d_sae")
     if cfg["architecture"] not in _FAMILY:
         raise InputError(
-            f"{cfg_file}: architecture {cfg['architecture']!r} is not supported{did_you_mean(cfg['architecture'], _FAMILY)}"
+            f"{cfg_file}: architecture {cfg['architecture']!r} is not supported"
+            + did_you_mean(cfg["architecture"], _FAMILY)
         )
     for field, wanted in (
         ("apply_b_dec_to_input", True),

@@ -5,7 +5,7 @@ A family is a file: its activation, its penalty, its settings. Shapes: B batch, 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class SAE(nn.Module):
     #: name in checkpoints and configs
     family: ClassVar[str]
     #: sparsity penalties that the family can be trained with; the first is the default, None means none
-    penalties: ClassVar[tuple[str | None, ...]]
+    penalties: tuple[str | None, ...]
 
     def __init__(self, d_in: int, d_sae: int):
         super().__init__()
@@ -101,7 +101,8 @@ class SAE(nn.Module):
         """Choose among the family's penalties."""
         if penalty not in self.penalties:
             raise InputError(
-                f"penalty {penalty!r} does not fit family {self.family!r}: choose from {', '.join(map(str, self.penalties))}"
+                f"penalty {penalty!r} does not fit family {self.family!r}: "
+                f"choose from {', '.join(map(str, self.penalties))}"
             )
         self.penalty = penalty
 
@@ -129,7 +130,10 @@ class SAE(nn.Module):
 FAMILIES: dict[str, type[SAE]] = {}
 
 
-def register(cls: type[SAE]) -> type[SAE]:
+Family = TypeVar("Family", bound=SAE)
+
+
+def register(cls: type[Family]) -> type[Family]:
     """Class decorator: make a family known by its name."""
     FAMILIES[cls.family] = cls
     return cls

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import re
 
 import pytest
 
+from evals.cli import main
 from evals.config import DemoConfig, preset
 from rsae import InputError
+from tests.command import Done, assert_one_clear_line, run_command
 
 CONFIG = """
 seed = 3
@@ -41,12 +41,8 @@ probe_context = 12
 VARIANTS = {"teacher", "soft-init", "soft", "gated-init", "gated", "control"}
 
 
-def evals(*arguments, **kwargs) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"HF_HUB_OFFLINE": "1"}
-    code = "from evals.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=env, **kwargs
-    )
+def evals(*arguments: object) -> Done:
+    return run_command(main, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +119,9 @@ def test_fits_are_certified(run):
 
 def test_report_is_self_contained_and_shows_every_control(run):
     page = (run / "report.html").read_text()
-    assert "http-equiv" not in page
-    for marker in ('src="http', "src='http", 'href="http', "@import"):
-        assert marker not in page.replace("plot.ly", "")
+    markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"(src|href)\s*=|@import|url\(|http-equiv", markup)
+    assert "<script src" not in page
     for text in ("ReLU", "JumpReLU", "TopK", "control-l1", "soft-init", "certified bound", "spam", "Proven"):
         assert text in page
 
@@ -165,15 +161,6 @@ def test_report_again(run):
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------
-
-
-def assert_one_clear_line(done, *words):
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.mark.parametrize(

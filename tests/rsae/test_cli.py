@@ -5,29 +5,29 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from rsae import load
+from rsae.cli import main
+from tests.command import Done, assert_one_clear_line, run_command
 
 
-def rsae(*arguments, **kwargs) -> subprocess.CompletedProcess[str]:
+def rsae(*arguments: object) -> Done:
+    return run_command(main, *arguments)
+
+
+def process(*arguments: object, **kwargs) -> subprocess.Popen[str]:
+    """The same in a process of its own."""
     code = "from rsae.cli import main; main()"
-    env = os.environ | {"HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=env, **kwargs
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stderr=-1, text=True, **kwargs
     )
-
-
-def assert_one_clear_line(done, *words):
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -116,18 +116,31 @@ def test_unwritable_directory(tmp_path, harvest_arguments):
 def test_full_disk_loses_nothing_that_is_finished(tmp_path, harvest_arguments):
     """A file-size limit makes a shard's write fail half-way, as a full disk does."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
-    done = rsae("harvest", tmp_path / "s", *harvest_arguments, preexec_fn=limit)
+    failed = process("harvest", tmp_path / "s", *harvest_arguments, preexec_fn=limit)
+    _, stderr = failed.communicate()
+    done = Done(failed.returncode, "", stderr)
     assert_one_clear_line(done, "train-00000.safetensors", "free some space")
     assert (tmp_path / "s" / "plan.json").exists()
     assert not list((tmp_path / "s").glob("*.safetensors")), "a torn file must not stay"
     assert not list((tmp_path / "s").glob(".*")), "nor a temporary one"
-    done = rsae("harvest", tmp_path / "s", *harvest_arguments)
-    assert done.returncode == 0, done.stderr
+    assert rsae("harvest", tmp_path / "s", *harvest_arguments).returncode == 0
+
+
+def test_ctrl_c_says_how_to_go_on(job, tmp_path):
+    training = process(
+        "train", "relu", job / "store", tmp_path / "sae", "--d-sae", 40, "--steps", 10**6, "--batch", 64
+    )
+    while not (tmp_path / "sae" / "checkpoint.safetensors").exists():
+        assert training.poll() is None
+        time.sleep(0.1)
+    os.kill(training.pid, signal.SIGINT)
+    _, stderr = training.communicate()
+    assert training.returncode == 130
+    assert stderr.strip().splitlines()[-1].startswith("interrupted; run the same command again")
+    assert "Traceback" not in stderr
 
 
 def test_corrupt_shard(job, tmp_path):
-    import shutil
-
     store = shutil.copytree(job / "store", tmp_path / "store")
     shard = store / "train-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from transformers import (
@@ -13,7 +15,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from rsae import Host, InputError
 from rsae.activations.hooks import HookPoint, activations_at, logits_from, pad
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 3,

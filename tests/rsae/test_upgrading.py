@@ -7,7 +7,7 @@ import torch
 import rsae
 from rsae import InputError, Rational, Store, TrainConfig, UpgradeConfig, upgrade
 from rsae.sae.base import SAE
-from rsae.upgrade import quantile
+from rsae.upgrading import quantile
 from tests.rsae.helpers import random_sae
 
 TUNE = TrainConfig(steps=30, batch=64, lr=1e-3, sparsity=0.05, sparsity_warmup=0.0, seed=1)

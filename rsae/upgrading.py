@@ -28,7 +28,7 @@ from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.rational import GATES, Rational, supplied_threshold
 from rsae.sae.top_k import TopK
 from rsae.steps import Steps
-from rsae.train import TrainConfig, train
+from rsae.training import TrainConfig, train
 
 #: Where JumpReLU's threshold lies in the design interval [-1, 1], and the half-width of the gap around it
 DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
@@ -190,7 +190,8 @@ def start(
         if isinstance(teacher, JumpReLU) and sae.threshold is not None:
             sae.threshold.copy_(teacher.threshold)
         return sae.eval()
-    fit = fit or approx.minimax(target_for(teacher.family), config.type)
+    if fit is None:
+        fit = approx.minimax(target_for(teacher.family), config.type)
     c_in_F, c_out_F = _calibrate(teacher, fit, config.form, h_BF, scale_F)
     activation = RationalActivation.from_fit(fit, c_in_F, c_out_F, config.form, groups)
     sae = Rational(teacher.d_in, teacher.d_sae, teacher.family, "soft", activation, **common)

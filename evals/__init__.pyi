@@ -1,0 +1,4 @@
+from .metrics.downstream import downstream as downstream
+from .metrics.probing import sparse_probing as sparse_probing
+from .metrics.reconstruction import reconstruction as reconstruction
+from .tasks import load_task as load_task
