@@ -36,9 +36,6 @@ class Teachers(_Section):
     k: PositiveInt = 32
     sparsity_relu: PositiveFloat = 3.0
     sparsity_jump_relu: PositiveFloat = 2.0
-    threshold: PositiveFloat = 0.5
-    bandwidth: PositiveFloat = 1.0
-    threshold_lr: PositiveFloat = 5.0
     steps: PositiveInt = 1000
     batch: PositiveInt = 1024
     lr: PositiveFloat = 1e-3

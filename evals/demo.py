@@ -119,14 +119,11 @@ class _Demo:
             batch=t.batch,
             lr=t.lr,
             sparsity=sparsity,
-            threshold_lr=t.threshold_lr,
             seed=self.config.seed,
         )
         kwargs: dict[str, Any] = {"d_sae": t.d_sae}
         if name == "top_k":
             kwargs |= {"k": t.k}
-        if name == "jump_relu":
-            kwargs |= {"threshold": t.threshold, "bandwidth": t.bandwidth}
 
         def make() -> list:
             sae = family(name)(d_in=self.store.d_in, **kwargs)
@@ -191,7 +188,6 @@ class _Demo:
                 config.penalty_for(teacher)
             ],
             sparsity_warmup=0.0,
-            threshold_lr=t.threshold_lr,
             seed=self.config.seed + 1,
         )
         return replace(config, tune=tune)

@@ -85,7 +85,7 @@ def train(
     sae.rescale_(1 / activations.scale)
     sae.initialise(activations.sample(8192, seed), seed)
     sae.metadata = {"model_name": activations.manifest["host"], "hook_name": activations.manifest["hook"]}
-    config = TrainConfig(steps=steps, batch=batch, lr=lr, sparsity=sparsity, threshold_lr=5.0, seed=seed)
+    config = TrainConfig(steps=steps, batch=batch, lr=lr, sparsity=sparsity, seed=seed)
     history = run_train(sae, activations, config, out / "checkpoint.safetensors")
     save(sae, out)
     typer.echo(f"{out}: {family}, {d_sae} latents, l0 {history[-1]['l0']:.1f}")
@@ -103,8 +103,8 @@ def upgrade(
     steps: Annotated[int, typer.Option(min=1, help="Fine-tuning steps, the same for the control.")] = 300,
     batch: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 1024,
     sparsity: Annotated[
-        float, typer.Option(min=0, help="Weight of the teacher's penalty in fine-tuning.")
-    ] = 3.0,
+        float, typer.Option(min=0, help="Weight of the penalty in fine-tuning; 0 takes the teacher's own.")
+    ] = 0.0,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 3e-4,
 ) -> None:
     """Upgrade a teacher to a rational SAE, and fine-tune the control by the same budget."""
@@ -117,9 +117,7 @@ def upgrade(
         raise InputError(f"--type {type!r}: write two degrees, such as 9,8") from None
     if variant not in ("gated", "soft"):
         raise InputError(f"--variant {variant!r}: choose gated or soft")
-    tune = TrainConfig(
-        steps=steps, batch=batch, lr=lr, sparsity=sparsity, sparsity_warmup=0.0, threshold_lr=5.0
-    )
+    tune = TrainConfig(steps=steps, batch=batch, lr=lr, sparsity=sparsity, sparsity_warmup=0.0)
     config = UpgradeConfig(variant=variant, type=(m, n), tune=tune)  # type: ignore[arg-type]
     new = run_upgrade(load(teacher), Store.open(activations), config=config, out=out)
     for name in ("control", "tuned"):

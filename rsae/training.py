@@ -31,7 +31,8 @@ class TrainConfig:
     steps, batch (tokens a step), lr (Adam's peak), sparsity (weight of the penalty, against ||x - x_hat||^2 of
     activations of mean norm sqrt(D)); lr_warmup and lr_decay: steps of rise, and share of the steps that decay to
     zero; sparsity_warmup: share of the steps in which the penalty rises; coefficient_lr: factor on lr for the
-    rational activation's parameters; threshold_lr: factor for thresholds; seed: of the data order and the start.
+    rational activation's parameters; threshold_lr: factor for thresholds, which have further
+    to go than a weight; seed: of the data order and the start.
     """
 
     steps: PositiveInt = 1000
@@ -42,7 +43,7 @@ class TrainConfig:
     lr_decay: Share = 0.3
     sparsity_warmup: Share = 0.2
     coefficient_lr: NonNegativeFloat = 1.0
-    threshold_lr: NonNegativeFloat = 1.0
+    threshold_lr: NonNegativeFloat = 5.0
     seed: int = 0
 
     def lr_factor(self, step: int) -> float:
@@ -108,6 +109,7 @@ def train(
                 _write(path, key, step + 1, sae, optimiser, history)
     sae.eval()
     sae.rescale_(1 / store.scale)
+    sae.metadata |= {"penalty": sae.penalty, "sparsity": config.sparsity}
     if path is not None:
         path.unlink(missing_ok=True)
     return history

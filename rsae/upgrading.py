@@ -46,7 +46,7 @@ class UpgradeConfig:
     rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; penalty: of the
     fine-tuning loss, for the rational SAE and the control alike; where it is not given, the teacher's own, but the
     paper's L1 for `soft`, which is dense and has no l0 to penalise; calibration_tokens: sample for scales and tau;
-    tune: the budget, the same for the control.
+    tune: the budget, the same for the control; where its sparsity is 0, the teacher's own weight of the penalty.
     """
 
     variant: Literal["gated", "soft"] = "gated"
@@ -61,6 +61,17 @@ class UpgradeConfig:
         """The fine-tuning loss's penalty for this teacher."""
         own = self.penalty or teacher.penalties[0]
         return "l1" if (self.variant, own) == ("soft", "l0") else own
+
+    def budget_for(self, teacher: SAE) -> TrainConfig:
+        """The fine-tuning, with the teacher's own weight of the penalty where none is given."""
+        penalty = self.penalty_for(teacher)
+        if penalty is None or self.tune.sparsity > 0:
+            return self.tune
+        if teacher.metadata.get("penalty") != penalty or not teacher.metadata.get("sparsity"):
+            raise InputError(
+                f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
+            )
+        return replace(self.tune, sparsity=teacher.metadata["sparsity"])
 
 
 @plain_dataclass
@@ -108,6 +119,7 @@ def upgrade(
     if type is not None:
         config = replace(config, type=type)
     target_for(teacher.family)  # refuses a family that has no gate
+    config = replace(config, tune=config.budget_for(teacher))
     directory = Path(out) if out is not None else None
     steps = Steps(directory)
     saes: dict[str, SAE] = {}
@@ -176,7 +188,7 @@ def start(
     scale_F = quantile(h_BF.abs(), 0.999)
     groups = teacher.d_sae if config.per_latent else 1
     k = teacher.k if isinstance(teacher, TopK) else None
-    bandwidth = teacher.bandwidth if isinstance(teacher, JumpReLU) else 0.5 / activations.scale
+    bandwidth = teacher.bandwidth if isinstance(teacher, JumpReLU) else 1.0 / activations.scale
     common: dict[str, Any] = {"k": k, "bandwidth": bandwidth}
     if config.variant == "gated":
         m, n = config.type

@@ -13,12 +13,15 @@ from rsae.sae.base import SAE, register
 
 @register
 class JumpReLU(SAE):
-    """`bandwidth` is the kernel's eps, in the units of the pre-activations; it matters in training only."""
+    """`bandwidth` is the kernel's eps, in the units of the pre-activations; it matters in training only.
+
+    The defaults suit activations of mean norm sqrt(D).
+    """
 
     family = "jump_relu"
     penalties = ("l0", "l1")
 
-    def __init__(self, d_in: int, d_sae: int, threshold: float = 0.1, bandwidth: float = 0.5):
+    def __init__(self, d_in: int, d_sae: int, threshold: float = 0.5, bandwidth: float = 1.0):
         super().__init__(d_in, d_sae)
         self.threshold = nn.Parameter(torch.full((d_sae,), float(threshold)))
         self.bandwidth = bandwidth

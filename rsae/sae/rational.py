@@ -48,7 +48,7 @@ class Rational(SAE):
         variant: str,
         activation: RationalActivation,
         k: int | None = None,
-        bandwidth: float = 0.5,
+        bandwidth: float = 1.0,
     ):
         super().__init__(d_in, d_sae)
         if gate not in GATES:

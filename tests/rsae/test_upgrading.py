@@ -68,7 +68,7 @@ def test_control_is_the_teacher_trained_by_the_same_budget(teacher, store, varia
         losses.setdefault(current[-1], set()).add((self.penalty, sparsity))
         return real_loss(self, x, sparsity)
 
-    module = importlib.import_module("rsae.upgrade")  # `rsae.upgrade` is the function
+    module = importlib.import_module("rsae.upgrading")
 
     real_train = module.train
 
@@ -110,7 +110,7 @@ def test_a_killed_upgrade_goes_on_to_the_same_result(name, store, tmp_path, monk
     sae = random_sae(name, store)
     whole = upgrade(sae, store, config=config("soft"))
 
-    module = importlib.import_module("rsae.upgrade")  # `rsae.upgrade` is the function
+    module = importlib.import_module("rsae.upgrading")
 
     real = module.train
     calls = []
@@ -141,9 +141,20 @@ def test_gated_rational_of_a_rational_is_refused(store):
         upgrade(random_sae("rational", store), store)
 
 
+def test_weight_of_the_penalty_is_the_teachers_own_where_none_is_given(store):
+    sae = random_sae("relu", store)
+    rsae.train(sae, store, TrainConfig(steps=30, batch=64, sparsity=0.37))
+    quiet = config("gated", tune=replace(TUNE, sparsity=0.0))
+    assert quiet.budget_for(sae).sparsity == 0.37
+    assert config("gated").budget_for(sae).sparsity == TUNE.sparsity
+    with pytest.raises(InputError, match="set tune.sparsity"):
+        upgrade(random_sae("relu", store), store, config=quiet)
+    assert quiet.budget_for(random_sae("top_k", store)).sparsity == 0.0
+
+
 def test_type_that_gated_cannot_hold(store):
     with pytest.raises(InputError, match="such as"):
-        upgrade(random_sae("relu", store), store, type=(4, 4))
+        upgrade(random_sae("relu", store), store, type=(4, 4), config=config("gated"))
 
 
 def test_quantile_is_robust_and_positive():
