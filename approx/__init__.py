@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from approx.target import sqrt as sqrt
     from approx.target import tanh as tanh
     from approx.zolotarev import zolotarev_error as zolotarev_error
+    from approx.zolotarev import zolotarev_log_error as zolotarev_log_error
     from approx.zolotarev import zolotarev_sign as zolotarev_sign
 
 # module -> the public names in it, looked up at first use: `import approx` stays cheap
@@ -48,7 +49,7 @@ _MODULES = {
     "fit.remez": "remez",
     "fit.least_squares": "least_squares",
     "proofs": "Certificate CertificateError Estimate certify verify",
-    "zolotarev": "zolotarev_error zolotarev_sign",
+    "zolotarev": "zolotarev_error zolotarev_log_error zolotarev_sign",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -26,7 +26,7 @@ from approx.fit.measure import climb
 Values = Callable[[list[arb]], list[arb]]
 
 # fractions of the way between two neighbouring reference points at which the error is sampled
-_FRACTIONS = np.array([1e-4, 1e-2, 0.06, 0.16, 0.3, 0.43, 0.57, 0.7, 0.84, 0.94, 0.99, 0.9999])
+_FRACTIONS = np.array([1e-3, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999])
 _MAX_BITS = 1 << 13
 
 
@@ -123,7 +123,7 @@ class Problem:
                 if level is not None:
                     level.bits, level.expand, level.negligible = bits, expand, negligible
                     return level
-                expand *= 2
+                expand = 3 * expand // 2
             bits = int(1.6 * bits)
         raise Failure(f"the levelled equations are singular at {_MAX_BITS} bits")
 
@@ -221,7 +221,7 @@ class Problem:
         history: list[float] = []
         best: Outcome | None = None
         previous: list[arb] | None = None
-        retries = 0
+        retries, fine = 0, 1e-3
         for _ in range(max_iterations):
             try:
                 level = self.solve(reference, m, n, start, bits)
@@ -231,7 +231,7 @@ class Problem:
                             bits, start = 2 * level.bits, None
                             continue
                         return Outcome(level, arb(0), reference, not self.resolution, [*history, 0.0])
-                    extrema, top, count = self.extrema(level)
+                    extrema, top, count = self.extrema(level, fine)
             except Failure:
                 # the step was too long: go half of the way back to the last reference that worked
                 if previous is None or retries == 6:
@@ -244,6 +244,8 @@ class Problem:
             outcome = Outcome(level, top, extrema, False, history, count)
             if best is None or outcome.gap < best.gap:
                 best = outcome
+            # an extremum misplaced by d raises the next gap by d^2: no need to be finer than the exchange is
+            fine = min(fine, max(1e-13, 1e-2 * outcome.gap**2))
             if outcome.gap <= tolerance:
                 outcome.converged = True
                 return outcome
@@ -271,9 +273,10 @@ class Problem:
         top = max((abs(e) for e in self.error(level.p, level.q, points)), key=float)
         return bool(top < 2**10 * self._negligible(points, level.bits))
 
-    def extrema(self, level: Level) -> tuple[list[arb], arb, int]:
+    def extrema(self, level: Level, fine: float = 1e-13) -> tuple[list[arb], arb, int]:
         """The new reference (alternating local extrema, the highest among them), the largest weighted error,
-        and how many extrema of alternating sign come close to it.
+        and how many extrema of alternating sign come close to it. `fine` is how finely, relatively, each is
+        climbed.
         """
         points = self._points(level)
         errors = self.error(level.p, level.q, points)
@@ -286,18 +289,18 @@ class Problem:
             sign = 1 if e >= 0 else -1
             if (left is None or left * sign <= e * sign) and (right is None or right * sign <= e * sign):
                 if left is not None and right is not None:
-                    s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2])
+                    s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2], fine)
                 peaks.append((s, e))
         top = max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
         runs = _runs(peaks)
         count = len(_runs([(s, e) for s, e in peaks if abs(e) >= top * arb(1 - 1e-6)]))
         return _thinned(runs, len(level.reference)), top, count
 
-    def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb]) -> tuple[arb, arb]:
+    def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb], fine: float) -> tuple[arb, arb]:
         def height(s: arb) -> arb:
             return sign * self.error(level.p, level.q, [s])[0]
 
-        s, value = climb(height, x, [sign * v for v in e])
+        s, value = climb(height, x, [sign * v for v in e], fine)
         return s, sign * value
 
 
