@@ -50,6 +50,20 @@ TRUTH: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def sturm(p: fmpq_poly, a: fmpq, b: fmpq) -> int:
+    """The number of distinct roots in [a, b] by Sturm's theorem, another method than the one under test."""
+    p = p // p.gcd(p.derivative())
+    chain = [p, p.derivative()]
+    while chain[-1] != 0:
+        chain.append(-(chain[-2] % chain[-1]))
+
+    def variations(x: fmpq) -> int:
+        signs = [v > 0 for q in chain[:-1] if (v := q(x)) != 0]
+        return sum(s != t for s, t in pairwise(signs))
+
+    return variations(a) - variations(b) + (p(a) == 0)
+
+
 def error_mp(rational: Rational, t: Target, piece: int, x: fmpq) -> Any:
     """|w (f - r)| at an exact point, r exactly and f in mpmath; one-sided at a jump, as the piece is."""
     num, den = rational.exact()
@@ -127,27 +141,27 @@ EVERYTHING = [
 
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(EVERYTHING), coefficients, coefficients, st.integers(0, 9))
-def test_sampling_never_leaves_the_enclosure(t: Target, num: list[float], den: list[float], seed: int):
+@given(
+    st.sampled_from(EVERYTHING),
+    coefficients,
+    coefficients,
+    st.sampled_from([1e-3, 1e-10, 1e-30]),
+    st.integers(0, 9),
+)
+def test_sampling_never_leaves_the_enclosure(
+    t: Target, num: list[float], den: list[float], rel: float, seed: int
+):
     assume(any(den))
-    c = check(Rational.from_monomial(num, den), t, seed)
-    assert c.pole_free == (not real_roots_in_hull(c))
+    c = check(Rational.from_monomial(num, den), t, seed, rel=rel)
+    assert len(c.poles) == sturm(c.rational.exact()[1], *map(dyadic, t.hull))
+    Certificate.from_json(c.to_json()).verify()
 
 
-def real_roots_in_hull(c: Certificate) -> list[arb]:
-    """Real poles by the other method: all complex roots of the square-free factors, certified by flint."""
-    a, b = map(dyadic, c.target.hull)
-    found = []
-    with ctx.workprec(300):
-        for factor, _ in c.rational.exact()[1].numer().factor_squarefree()[1]:
-            for root, _ in factor.complex_roots():  # type: ignore[misc]
-                if root.imag == 0:
-                    if any(root.real.overlaps(arb(end)) for end in (a, b)):
-                        exact = [end for end in (a, b) if root.real.overlaps(arb(end)) and factor(end) == 0]
-                        found += exact
-                    elif arb(a) < root.real < arb(b):
-                        found.append(root.real)
-    return found
+def test_a_peak_between_samples_is_found():
+    # two poles 1e-40 from the domain, where no grid looks; the Taylor models are made to its measure
+    r = Rational.from_factored(1, [], [(dyadic(0.7123456), dyadic(1e-40))])
+    for t in (targets.exp(), targets.sqrt((0.25, 2)).with_weight("relative"), targets.relu()):
+        assert check(r, t).upper > 1e79
 
 
 @settings(max_examples=300, deadline=None)
@@ -406,12 +420,12 @@ def test_alternation_counts_and_orders():
     assert isinstance(c, Certificate)
     error, points = Error(c.target, *s.exact()), c.points
     assert len(points) == 3 + 2 + 2
-    assert alternation(error, points, (3, 2)) >= c.best > 0
-    assert alternation(error, points[:-1], (3, 2)) == 0
-    assert alternation(error, points[::-1], (3, 2)) == 0
-    assert alternation(error, (*points[:-1], points[-2]), (3, 2)) == 0
-    assert alternation(error, points, (3, 3)) == 0
-    assert alternation(error, points, (2, 2)) == 0
+    assert alternation(error, points, (3, 2), c.rel) >= c.best > 0
+    assert alternation(error, points[:-1], (3, 2), c.rel) == 0
+    assert alternation(error, points[::-1], (3, 2), c.rel) == 0
+    assert alternation(error, (*points[:-1], points[-2]), (3, 2), c.rel) == 0
+    assert alternation(error, points, (3, 3), c.rel) == 0
+    assert alternation(error, points, (2, 2), c.rel) == 0
 
 
 # -- files
@@ -669,25 +683,12 @@ def test_models_hold_their_function(case: int):
     assert ctx.prec == 53
 
 
-def sturm(p: fmpq_poly, a: fmpq, b: fmpq) -> int:
-    """The number of distinct roots in (a, b] by Sturm's theorem, another method than the one under test."""
-    chain = [p, p.derivative()]
-    while chain[-1] != 0:
-        chain.append(-(chain[-2] % chain[-1]))
-
-    def variations(x: fmpq) -> int:
-        signs = [v > 0 for q in chain[:-1] if (v := q(x)) != 0]
-        return sum(s != t for s, t in pairwise(signs))
-
-    return variations(a) - variations(b)
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=12), st.fractions(-2, 0), st.fractions(0, 2))
 def test_isolation_counts_as_sturm_does(coefficients: list[int], low: Any, high: Any):
     p = fmpq_poly(coefficients)
     a, b = (fmpq(x.numerator, x.denominator) for x in (low, high))
-    assume(p.degree() > 0 and a < b and p(a) != 0)
+    assume(p.degree() > 0 and a < b)
     assert len(isolate(p, a, b)) == sturm(p, a, b)
 
 
