@@ -7,8 +7,9 @@ the choice of a form whose rounding leaves the error as it is, and an honest ver
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
@@ -59,9 +60,9 @@ def _resolution(target: Target) -> float:
     return 0.0 if target.enclosed else float(np.finfo(float).eps)
 
 
-def _plain(target: Target, type: tuple[int, int]) -> Reduced:
+def _plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) -> Reduced:
     intervals = [(arb(a), arb(b)) for a, b in target.domain]
-    problem = Problem(target_values(target), weight_values(target), intervals, _resolution(target))
+    problem = Problem(target_values(target), weight_values(target), intervals, _resolution(target), sides)
     return Reduced(problem, type, "", fmpq(0), fmpq_poly(), 0)
 
 
@@ -278,7 +279,7 @@ def _climbed(reduced: Reduced, tolerance: float, progress: bool) -> _Climb:
 def _starts(problem: Problem, references: list[list[arb]], count: int) -> Iterator[list[arb]]:
     """Guesses for a reference of `count` points from those of smaller types, the most hopeful first."""
     if len(references) > 1:
-        yield from _extrapolated(problem, *references[-2:], count)
+        yield from _extrapolated(problem, references[-2], references[-1], count)
     if references:
         yield from _resized(problem, references[-1], count)
     yield _first_reference(problem, count)
@@ -334,7 +335,9 @@ def minimax(
     """The best approximation r = p/q of `target` with deg p <= m and deg q <= n in the weighted maximum norm.
 
     tolerance: the exchange stops when the largest error exceeds the levelled error by this share of it.
-    poles: "free" admits no real pole in the convex hull of the domain.
+    poles: "free" admits no real pole in the convex hull of the domain. "allow_in_gaps" also tries every way
+    in which
+        the denominator can change sign across the gaps of the domain, and returns the smallest error.
 
     Works in arbitrary precision throughout; the result is held in float64 wherever that leaves the error as
     it is, and with more bits where it does not (`fit.message` says so). A callable without `enclose=` limits
@@ -348,8 +351,8 @@ def minimax(
     Trefethen and Beckermann (2018).
     """
     m, n = check_type(type)
-    if poles not in ("free",):
-        raise ValueError(f"poles={poles!r}: expected 'free'")
+    if poles not in ("free", "allow_in_gaps"):
+        raise ValueError(f"poles={poles!r}: expected 'free' or 'allow_in_gaps'")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
     check_weight(target)
@@ -357,6 +360,13 @@ def minimax(
     if not fit.converged and fit.error > fit.levelled * (1 + 1e-6) and "symmetry" in fit.message:
         # the symmetry held to the digits that were looked at, and not beyond
         fit = _fit(target, (m, n), _plain(target, (m, n)), tolerance, progress)
+    if poles == "allow_in_gaps":
+        for sides in product((1, -1), repeat=len(target.domain) - 1):
+            if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= n:
+                with suppress(RuntimeError):
+                    other = _fit(target, (m, n), _plain(target, (m, n), (1, *sides)), tolerance, progress)
+                    if other.converged and (other.error < fit.error or not fit.converged):
+                        fit = other
     return fit
 
 
@@ -399,7 +409,7 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         notes.append(
             f"the exchange stopped with the error {outcome.gap:.1e} (relative) above the levelled error"
         )
-    if _poles_inside(rational):
+    if not reduced.problem.sides and _poles_inside(rational):
         converged = False
         notes.append(
             "the levelled function has a pole in a gap of the domain: it is not pole-free on the convex hull"
