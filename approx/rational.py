@@ -437,6 +437,12 @@ class Rational:
         """
         return evaluation.best_form(self, dtype)
 
+    def export(self, to: str, dtype: Any = "float64", **options: Any) -> Any:
+        """Source code that evaluates this function; see `approx.export.export` for languages and options."""
+        from approx.export import export
+
+        return export(self, to, dtype, **options)
+
     # -- new ones from old
 
     def to(self, form: str, bits: int = 53, centre: Any = None) -> Rational:
