@@ -12,10 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from approx.fit.distill import distill as distill
     from approx.fit.least_squares import least_squares as least_squares
     from approx.fit.minimax import minimax as minimax
     from approx.fit.record import Fit as Fit
     from approx.fit.remez import remez as remez
+    from approx.fit.smoothed_linf import smoothed_linf as smoothed_linf
     from approx.proofs import Certificate as Certificate
     from approx.proofs import CertificateError as CertificateError
     from approx.proofs import Estimate as Estimate
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from approx.target import sqrt as sqrt
     from approx.target import tanh as tanh
     from approx.zolotarev import zolotarev_error as zolotarev_error
+    from approx.zolotarev import zolotarev_log_error as zolotarev_log_error
     from approx.zolotarev import zolotarev_sign as zolotarev_sign
 
 # module -> the public names in it, looked up at first use: `import approx` stays cheap
@@ -47,8 +50,10 @@ _MODULES = {
     "fit.minimax": "minimax",
     "fit.remez": "remez",
     "fit.least_squares": "least_squares",
+    "fit.smoothed_linf": "smoothed_linf",
+    "fit.distill": "distill",
     "proofs": "Certificate CertificateError Estimate certify verify",
-    "zolotarev": "zolotarev_error zolotarev_sign",
+    "zolotarev": "zolotarev_error zolotarev_log_error zolotarev_sign",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -88,11 +88,14 @@ def decode(item: Any) -> fmpq:
     raise ValueError(f"{item!r} is not a number: expected a float's hex string or [mantissa, exponent]")
 
 
-def power_of_two_near(value: Any) -> fmpq:
-    """The largest power of two that is at most |value|; 1 for zero."""
+def power_of_two_above(value: Any) -> fmpq:
+    """The smallest power of two that is at least |value|; 1 for zero."""
     value = abs(dyadic(value))
     if value == 0:
         return fmpq(1)
     exponent = int(value.p).bit_length() - int(value.q).bit_length()
     power = _power_of_two(exponent)
-    return power if power <= value else power / 2
+    power /= 2
+    while power < value:
+        power *= 2
+    return power

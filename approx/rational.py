@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from flint import acb, arb, arb_series, fmpq, fmpq_poly
 
-from approx.dyadic import decode, dyadic, encode, power_of_two_near, precision, to_float
+from approx import evaluation
+from approx.dyadic import decode, dyadic, encode, power_of_two_above, precision, to_float
 from approx.forms import (
     Barycentric,
     Chebyshev,
@@ -313,7 +314,7 @@ class Rational:
             raise ValueError("den must not be the zero polynomial")
         centre = dyadic(centre)
         scale = (
-            power_of_two_near(max(abs(dyadic(domain[0][0]) - centre), abs(dyadic(domain[-1][1]) - centre)))
+            power_of_two_above(max(abs(dyadic(domain[0][0]) - centre), abs(dyadic(domain[-1][1]) - centre)))
             if scale is None
             else dyadic(scale)
         )
@@ -332,7 +333,7 @@ class Rational:
             return self._run(x, lambda c: c)
         x = np.asarray(x)
         t = x if x.dtype.kind == "f" else x.astype(float)
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):  # a pole is an infinity, not a warning
             value = self._run(t if t.ndim else t[None], _float)
         return value if t.ndim else value[0]
 
@@ -418,15 +419,42 @@ class Rational:
         rho, a = np.array([[_float(c) for c in p] for p in form.real]).reshape(-1, 2).T
         return PartialFraction(np.array([_float(c) for c in form.poly]), alpha, beta, u, v, rho, a)
 
+    # -- what it costs
+
+    def evaluation_error(self, dtype: Any = "float32", form: str | None = None, domain: Any = None) -> float:
+        """max |computed - exact| when `form` (default: the held one) is evaluated in `dtype` throughout.
+
+        dtype: "float64", "float32", "bfloat16" or "float16" (or the numpy or torch dtype). Parameters are
+        rounded to it, inputs are about 1000 numbers of that format in the domain. Infinite where the
+        evaluation overflows. Raises ValueError for an unknown dtype or form, or partial fractions of a
+        function with multiple poles.
+        """
+        return evaluation.evaluation_error(self, dtype, form, domain)
+
+    def best_form(self, dtype: Any = "float32") -> str:
+        """The form with the smallest `evaluation_error` in `dtype`, among the held one and all it converts
+        to.
+        """
+        return evaluation.best_form(self, dtype)
+
+    def export(self, to: str, dtype: Any = "float64", **options: Any) -> Any:
+        """Source code that evaluates this function; see `approx.export.export` for languages and options."""
+        from approx.export import export
+
+        return export(self, to, dtype, **options)
+
     # -- new ones from old
 
-    def to(self, form: str, bits: int = 53) -> Rational:
-        """The same function in another form, parameters rounded to `bits` bits (`monomial` and `chebyshev`
-        too).
+    def to(self, form: str, bits: int = 53, centre: Any = None) -> Rational:
+        """The same function in another form, parameters rounded to `bits` bits.
 
+        The variable stays t = (x - self.centre)/self.scale, unless another `centre` is given: 0 for
+        coefficients in x itself, which for a sharp gate away from 0 is a good deal less accurate.
         Raises ValueError for an unknown form, or multiple poles with "partial_fractions".
         """
-        return self.from_exact(*self._exact, self.domain, form, bits, self.centre, self.scale)
+        num, den = self._exact
+        centre = self.centre if centre is None else centre
+        return self.from_exact(num, den, self.domain, form, bits, centre, self.scale)
 
     def with_domain(self, domain: Any) -> Rational:
         """The same function on another domain."""

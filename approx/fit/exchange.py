@@ -26,7 +26,7 @@ from approx.fit.measure import climb
 Values = Callable[[list[arb]], list[arb]]
 
 # fractions of the way between two neighbouring reference points at which the error is sampled
-_FRACTIONS = np.array([1e-4, 1e-2, 0.06, 0.16, 0.3, 0.43, 0.57, 0.7, 0.84, 0.94, 0.99, 0.9999])
+_FRACTIONS = np.array([1e-3, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999])
 _MAX_BITS = 1 << 13
 
 
@@ -85,6 +85,7 @@ class Problem:
     weight: Values | None
     intervals: list[tuple[arb, arb]]
     resolution: float = 0.0  # relative rounding of f, where f is not known to every precision
+    sides: tuple[int, ...] = ()  # the sign of q on each interval; () for 1 everywhere: no pole on the hull
 
     def __post_init__(self) -> None:
         a, b = self.intervals[0][0], self.intervals[-1][1]
@@ -93,18 +94,25 @@ class Problem:
     def t(self, s: arb) -> arb:
         return mid((s - self.centre) / self.half)
 
+    def side(self, s: arb) -> int:
+        """The sign that q has to have at s."""
+        if not self.sides:
+            return 1
+        return next(side for side, (_, b) in zip(self.sides, self.intervals, strict=True) if s <= b)
+
     def weights(self, points: list[arb]) -> list[arb]:
         return self.weight(points) if self.weight else [arb(1)] * len(points)
 
     def error(self, p: arb_poly, q: arb_poly, points: list[arb]) -> list[arb]:
-        """W (f - p/q); raises Failure where q changes sign between two points."""
+        """W (f - p/q); raises Failure where q has not got the sign it should have."""
         values, side = [], 0
         for s, f, w in zip(points, self.f(points), self.weights(points), strict=True):
             t = self.t(s)
             den = q(t)
-            if not (den > 0 or den < 0) or (1 if den > 0 else -1) * side < 0:
+            sign = (1 if den > 0 else -1) * self.side(s)
+            if not (den > 0 or den < 0) or sign * side < 0:
                 raise Failure("the levelled function has a pole between the points of the reference")
-            side = 1 if den > 0 else -1
+            side = sign
             values.append(mid(w * (f - p(t) / den)))
         return values
 
@@ -123,7 +131,7 @@ class Problem:
                 if level is not None:
                     level.bits, level.expand, level.negligible = bits, expand, negligible
                     return level
-                expand *= 2
+                expand = 3 * expand // 2
             bits = int(1.6 * bits)
         raise Failure(f"the levelled equations are singular at {_MAX_BITS} bits")
 
@@ -163,6 +171,7 @@ class Problem:
                 rows.append([mid(full / ((t - x) * d)) for x, d in zip(support, node, strict=True)])
         phi = arb_mat(rows)
         b = [c / v for c, v in zip(scale, w, strict=True)]
+        sides = [self.side(x) for x in reference]
         columns = [
             sum((r[j] * r[j] * c for r, c in zip(rows, b, strict=True)), arb(0)).rsqrt() for j in range(n + 1)
         ]
@@ -170,9 +179,11 @@ class Problem:
         A = _mids(
             phi.transpose() * (_diagonal([s * c * x for s, c, x in zip(signs, scale, f, strict=True)]) * phi)
         )
-        B = _mids(phi.transpose() * (_diagonal(b) * phi))
+        B = _mids(phi.transpose() * (_diagonal([side * c for side, c in zip(sides, b, strict=True)]) * phi))
         ones = arb_mat(n + 1, 1, [mid(1 / c) for c in columns])
-        if _top(A * ones) < self._negligible(reference) * _top(B * ones):
+        if not any(side < 0 for side in sides) and _top(A * ones) < self._negligible(reference) * _top(
+            B * ones
+        ):
             return arb(0), support, [arb(1)] * (n + 1)  # a polynomial of degree m fits the points
         guess = None if start is None else [mid(start(x) / c) for x, c in zip(support, columns, strict=True)]
         for vector in _candidates(A, B, guess):
@@ -180,7 +191,7 @@ class Problem:
             if found is None:
                 return None
             lam, v = found
-            at = (phi * v).entries()
+            at = [side * x for side, x in zip(sides, (phi * v).entries(), strict=True)]
             if all(x > 0 for x in at) or all(x < 0 for x in at):
                 return lam, support, [mid(x * c) for x, c in zip(v.entries(), columns, strict=True)]
         raise Failure("no levelled function without poles on this reference")
@@ -192,6 +203,7 @@ class Problem:
         ts, _, signs = self._nodes(reference)
         f, w = self.f(reference), self.weights(reference)
         q = _polynomial(support, values)
+        signs = [sign * self.side(x) for sign, x in zip(signs, reference, strict=True)]
         target = [fk - s * lam / wk for fk, s, wk in zip(f, signs, w, strict=True)]
         chosen = _spread(m + 1, len(ts))
         p = _polynomial([ts[i] for i in chosen], [mid(target[i] * q(ts[i])) for i in chosen])
@@ -221,7 +233,7 @@ class Problem:
         history: list[float] = []
         best: Outcome | None = None
         previous: list[arb] | None = None
-        retries = 0
+        retries, fine = 0, 1e-3
         for _ in range(max_iterations):
             try:
                 level = self.solve(reference, m, n, start, bits)
@@ -231,7 +243,7 @@ class Problem:
                             bits, start = 2 * level.bits, None
                             continue
                         return Outcome(level, arb(0), reference, not self.resolution, [*history, 0.0])
-                    extrema, top, count = self.extrema(level)
+                    extrema, top, count = self.extrema(level, fine)
             except Failure:
                 # the step was too long: go half of the way back to the last reference that worked
                 if previous is None or retries == 6:
@@ -244,6 +256,8 @@ class Problem:
             outcome = Outcome(level, top, extrema, False, history, count)
             if best is None or outcome.gap < best.gap:
                 best = outcome
+            # an extremum misplaced by d raises the next gap by d^2: no need to be finer than the exchange is
+            fine = min(fine, max(1e-13, 1e-2 * outcome.gap**2))
             if outcome.gap <= tolerance:
                 outcome.converged = True
                 return outcome
@@ -271,9 +285,10 @@ class Problem:
         top = max((abs(e) for e in self.error(level.p, level.q, points)), key=float)
         return bool(top < 2**10 * self._negligible(points, level.bits))
 
-    def extrema(self, level: Level) -> tuple[list[arb], arb, int]:
+    def extrema(self, level: Level, fine: float = 1e-13) -> tuple[list[arb], arb, int]:
         """The new reference (alternating local extrema, the highest among them), the largest weighted error,
-        and how many extrema of alternating sign come close to it.
+        and how many extrema of alternating sign come close to it. `fine` is how finely, relatively, each is
+        climbed.
         """
         points = self._points(level)
         errors = self.error(level.p, level.q, points)
@@ -286,18 +301,20 @@ class Problem:
             sign = 1 if e >= 0 else -1
             if (left is None or left * sign <= e * sign) and (right is None or right * sign <= e * sign):
                 if left is not None and right is not None:
-                    s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2])
+                    s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2], fine)
                 peaks.append((s, e))
         top = max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
+        # across a pole the error alternates relative to the sign of q
+        peaks = [(s, self.side(s) * e) for s, e in peaks]
         runs = _runs(peaks)
         count = len(_runs([(s, e) for s, e in peaks if abs(e) >= top * arb(1 - 1e-6)]))
         return _thinned(runs, len(level.reference)), top, count
 
-    def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb]) -> tuple[arb, arb]:
+    def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb], fine: float) -> tuple[arb, arb]:
         def height(s: arb) -> arb:
             return sign * self.error(level.p, level.q, [s])[0]
 
-        s, value = climb(height, x, [sign * v for v in e])
+        s, value = climb(height, x, [sign * v for v in e], fine)
         return s, sign * value
 
 

@@ -7,8 +7,9 @@ the choice of a form whose rounding leaves the error as it is, and an honest ver
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
@@ -59,9 +60,9 @@ def _resolution(target: Target) -> float:
     return 0.0 if target.enclosed else float(np.finfo(float).eps)
 
 
-def _plain(target: Target, type: tuple[int, int]) -> Reduced:
+def _plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) -> Reduced:
     intervals = [(arb(a), arb(b)) for a, b in target.domain]
-    problem = Problem(target_values(target), weight_values(target), intervals, _resolution(target))
+    problem = Problem(target_values(target), weight_values(target), intervals, _resolution(target), sides)
     return Reduced(problem, type, "", fmpq(0), fmpq_poly(), 0)
 
 
@@ -186,6 +187,40 @@ def _resized(problem: Problem, old: list[arb], count: int) -> Iterator[list[arb]
             yield _separated(points, problem)
 
 
+def _extrapolated(problem: Problem, older: list[arb], old: list[arb], count: int) -> Iterator[list[arb]]:
+    """A reference of `count` points guessed from the last two.
+
+    In g = log((x - a)/(b - x)) on each interval [a, b], points at a fixed share of the way through the
+    reference move about linearly in the square root of their number: so they do where they cluster at a
+    singularity (Stahl), and where they do not they stand still.
+    """
+    shares = np.cumsum([sum(bool(a <= x) and bool(x <= b) for x in old) for a, b in problem.intervals])
+    sizes = np.diff(np.r_[0, np.round(shares * count / len(old)).astype(int)])
+    reach = (np.sqrt(count) - np.sqrt(len(old))) / (np.sqrt(len(old)) - np.sqrt(len(older)))
+    points: list[arb] = []
+    for (a, b), size in zip(problem.intervals, sizes, strict=True):
+        logits = []
+        for reference in (older, old):
+            inside = [x for x in reference if a < x and x < b]
+            if len(inside) < 2:
+                return
+            logits.append([float(((x - a) / (b - x)).log()) for x in inside])
+        left, right = any(x == a for x in old), any(x == b for x in old)
+        inner = int(size) - left - right
+        if inner < 1:
+            return
+        share = (np.arange(inner) + 0.5) / inner
+        at = [np.interp(share, (np.arange(len(g)) + 0.5) / len(g), g) for g in logits]
+        guess = np.sort(at[1] + reach * (at[1] - at[0]))
+        points += [a] * left
+        points += [
+            (a + (b - a) / (1 + arb(-g).exp())).mid() if g < 0 else (b - (b - a) / (1 + arb(g).exp())).mid()
+            for g in map(float, guess)
+        ]
+        points += [b] * right
+    yield _separated(points, problem)
+
+
 def _stretched(part: list[arb], size: int) -> list[arb]:
     points = []
     for place in np.linspace(0, len(part) - 1, size) if size > 1 else [(len(part) - 1) / 2] * size:
@@ -241,6 +276,15 @@ def _climbed(reduced: Reduced, tolerance: float, progress: bool) -> _Climb:
     return best
 
 
+def _starts(problem: Problem, references: list[list[arb]], count: int) -> Iterator[list[arb]]:
+    """Guesses for a reference of `count` points from those of smaller types, the most hopeful first."""
+    if len(references) > 1:
+        yield from _extrapolated(problem, references[-2], references[-1], count)
+    if references:
+        yield from _resized(problem, references[-1], count)
+    yield _first_reference(problem, count)
+
+
 def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progress: bool) -> _Climb:
     """Climb along a path of types, each reference stretched to be a start for the next.
 
@@ -248,6 +292,7 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
     single types can be out of reach (a pole in a gap, a degenerate best approximation).
     """
     climb, at, step, bits, last = _Climb(), -1, 1, _START_BITS, len(path) - 1
+    references: list[list[arb]] = []
     with (
         precision(bits),
         tqdm(total=last + 1, desc="minimax", disable=not progress, leave=False, delay=2) as bar,
@@ -256,8 +301,7 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
             found = None
             for k in dict.fromkeys([min(at + step, last), *range(at + 1, min(at + 4, last) + 1)]):
                 count = sum(path[k]) + 2
-                known = _resized(problem, climb.outcome.extrema, count) if climb.outcome else []
-                for start in (*known, _first_reference(problem, count)):
+                for start in _starts(problem, references, count):
                     try:
                         found = problem.exchange(start, *path[k], tolerance if k == last else 0.05, bits)
                         break
@@ -268,9 +312,10 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
             if not found:
                 return climb
             climb.history += found.history
-            step = max(1, (k + 1) // 3) if k == at + step else 1
+            step = k + 1 if k == at + step else 1
             bar.update(k - at)
             climb.outcome, climb.type, at, bits = found, path[k], k, found.level.bits
+            references.append(found.extrema)
             if found.exact:
                 break
     return climb
@@ -290,7 +335,9 @@ def minimax(
     """The best approximation r = p/q of `target` with deg p <= m and deg q <= n in the weighted maximum norm.
 
     tolerance: the exchange stops when the largest error exceeds the levelled error by this share of it.
-    poles: "free" admits no real pole in the convex hull of the domain.
+    poles: "free" admits no real pole in the convex hull of the domain. "allow_in_gaps" also tries every way
+    in which
+        the denominator can change sign across the gaps of the domain, and returns the smallest error.
 
     Works in arbitrary precision throughout; the result is held in float64 wherever that leaves the error as
     it is, and with more bits where it does not (`fit.message` says so). A callable without `enclose=` limits
@@ -304,8 +351,8 @@ def minimax(
     Trefethen and Beckermann (2018).
     """
     m, n = check_type(type)
-    if poles not in ("free",):
-        raise ValueError(f"poles={poles!r}: expected 'free'")
+    if poles not in ("free", "allow_in_gaps"):
+        raise ValueError(f"poles={poles!r}: expected 'free' or 'allow_in_gaps'")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
     check_weight(target)
@@ -313,6 +360,13 @@ def minimax(
     if not fit.converged and fit.error > fit.levelled * (1 + 1e-6) and "symmetry" in fit.message:
         # the symmetry held to the digits that were looked at, and not beyond
         fit = _fit(target, (m, n), _plain(target, (m, n)), tolerance, progress)
+    if poles == "allow_in_gaps":
+        for sides in product((1, -1), repeat=len(target.domain) - 1):
+            if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= n:
+                with suppress(RuntimeError):
+                    other = _fit(target, (m, n), _plain(target, (m, n), (1, *sides)), tolerance, progress)
+                    if other.converged and (other.error < fit.error or not fit.converged):
+                        fit = other
     return fit
 
 
@@ -355,7 +409,7 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         notes.append(
             f"the exchange stopped with the error {outcome.gap:.1e} (relative) above the levelled error"
         )
-    if _poles_inside(rational):
+    if not reduced.problem.sides and _poles_inside(rational):
         converged = False
         notes.append(
             "the levelled function has a pole in a gap of the domain: it is not pole-free on the convex hull"

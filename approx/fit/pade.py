@@ -95,6 +95,16 @@ class Model(ABC):
         r = _triangle(np.column_stack([phi / norms, w * self.grid.f]))
         return _solve(r[:-1, :-1], r[:-1, -1]) / norms, float(r[-1, -1] ** 2)
 
+    def residual(self, theta: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """w (f - phi c) on the grid."""
+        return self.grid.w * (self.grid.f - self.basis(theta) @ c)
+
+    @staticmethod
+    def reduced(columns: np.ndarray, rhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A triangular (J, y) with the same least-squares solutions as columns d = rhs."""
+        r = _triangle(np.column_stack([columns, rhs]))
+        return r[:-1, :-1], r[:-1, -1]
+
     def step(self, theta: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(J, y) of the Gauss-Newton problem min |J d - y| for the projected residual, both short: J is
         triangular.

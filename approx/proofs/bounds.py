@@ -72,10 +72,10 @@ class Error:
     def _weight(self, x: Any) -> Any:
         return self.target.weight_at(x)
 
-    def sharp(self, piece: int, x: fmpq) -> arb:
-        """`at`, the precision doubled until the ball has 70 good bits (an error of 0 never gets there)."""
-        bits = 128
-        while (error := self.at(piece, x, bits)).rel_accuracy_bits() < 70 and bits < MAX_BITS:
+    def sharp(self, piece: int, x: fmpq, rel: fmpq) -> arb:
+        """`at` with the bits that make the ball far narrower than `rel`; an error of 0 never gets there."""
+        good, bits = _bits(rel) + 8, 128
+        while (error := self.at(piece, x, bits)).rel_accuracy_bits() < good and bits < MAX_BITS:
             bits *= 2
         return error
 
@@ -86,7 +86,7 @@ class Error:
         list bounds the sup norm from above, the largest lower bound from below, and they agree to `rel`.
         Raises ArithmeticError where the target has no enclosure, ValueError for a weight that is infinite.
         """
-        bits = max(60, 8 - bit_size(rel))
+        bits = _bits(rel)
         pieces = self.target.pieces()
         exact = not callable(self.target.weight) and all(p.polynomial is not None for p in pieces)
         tolerance = fmpq(0) if exact else self._size() * rel / 8
@@ -107,11 +107,11 @@ class Error:
         """A lower bound on the sup norm, in practice a good one; 0 for an error that seems to be 0."""
         pieces = self.target.pieces()
         steps = 2 * (self.num.degree() + self.den.degree()) + 9
+        places = [(i, p.a + (p.b - p.a) * k / steps) for i, p in enumerate(pieces) for k in range(1, steps)]
+        # a pole next to the domain makes a peak that a grid would miss
+        places += [(i, x) for i, p in enumerate(pieces) for x, _ in extrema(self.num, self.den, p.a, p.b)]
         bits = 128
         while bits <= MAX_BITS:
-            places = (
-                (i, p.a + (p.b - p.a) * k / steps) for i, p in enumerate(pieces) for k in range(1, steps)
-            )
             size = max(least(self.at(i, x, bits)) for i, x in places)
             if size > 0:
                 return size
@@ -164,6 +164,11 @@ class Error:
             yield Box(lo, hi, f.poly * den - w.poly * num, den, f.radius + w.radius * size)
 
 
+def _bits(rel: fmpq) -> int:
+    """Bits for balls much narrower than `rel`."""
+    return max(60, 12 - bit_size(rel))
+
+
 def least(ball: arb) -> fmpq:
     """The smallest modulus in a ball, exactly; 0 if the ball is not finite."""
     if not ball.is_finite():
@@ -207,7 +212,7 @@ def reference(points: list[Point], den: fmpq_poly, count: int) -> list[Point]:
     return runs if len(runs) == count else []
 
 
-def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[int, int]) -> fmpq:
+def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[int, int], rel: fmpq) -> fmpq:
     """The bound on the best error of type `kind` that the points prove, 0 if they prove none.
 
     De la Vallee-Poussin: let r = num/den have degrees at most (m, n), and let (f - r) den alternate in sign
@@ -224,7 +229,7 @@ def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[in
         side = sign_of(den(x))
         if not side or not error.on_piece(piece, x):
             return fmpq(0)
-        value = error.sharp(piece, x)
+        value = error.sharp(piece, x, rel)
         sign = side * (1 if value > 0 else -1 if value < 0 else 0)
         if not sign or (last is not None and not (last[:2] < (piece, x) and sign != last[2])):
             return fmpq(0)

@@ -156,7 +156,7 @@ class Certificate:
         _verify_bounds(self)
         if self.points or self.best != 0:
             comparison = self.comparison or self.rational.exact()
-            if alternation(Error(self.target, *comparison), self.points, self.type) < self.best:
+            if alternation(Error(self.target, *comparison), self.points, self.type, self.rel) < self.best:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
@@ -194,10 +194,10 @@ def certify(
     witness = max(extrema, key=lambda p: least(p.error))
     chosen = reference(extrema, den, sum(kind) + 2)
     points = tuple((p.piece, p.x) for p in chosen)
-    best, comparison = alternation(error, points, kind), None
+    best, comparison = alternation(error, points, kind, width), None
     if chosen and best < most(witness.error) * (1 - width):
         comparison = improved(error, chosen, kind)
-        levelled = alternation(Error(target, *comparison), points, kind) if comparison else fmpq(0)
+        levelled = alternation(Error(target, *comparison), points, kind, width) if comparison else fmpq(0)
         if levelled > best:
             best = levelled
         else:
@@ -268,7 +268,7 @@ def _verify_bounds(c: Certificate) -> None:
     if not (0 <= lower <= upper and 0 < c.rel < 1 and upper - lower <= c.rel * upper):
         raise CertificateError("its bounds are not as close as it claims")
     error = Error(c.target, num, den)
-    if not (error.on_piece(*c.witness) and least(error.sharp(*c.witness)) >= lower):
+    if not (error.on_piece(*c.witness) and least(error.sharp(*c.witness, c.rel)) >= lower):
         raise CertificateError("the error at the witness does not reach the lower bound")
     if max(most(p.error) for p in error.extrema(c.rel)) > upper:
         raise CertificateError("the error exceeds the upper bound")

@@ -13,7 +13,7 @@ from approx.proofs.polynomials import MAX_BITS
 
 Series = Callable[[Any], Any]  # on arb, and on arb_series, which it maps to arb_series or a constant
 
-_MAX_DEPTH = 400
+_MAX_BOXES = 5000
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,24 @@ def models(
     a constant.
     Raises ArithmeticError if a function cannot be enclosed to its tolerance.
     """
+    order = 12 + bits // 6
     todo = [(a, b, 0)]
-    while todo:
+    for _ in range(_MAX_BOXES):
+        if not todo:
+            return
         lo, hi, depth = todo.pop()
-        kinds = (_taylor, _constant) if depth > 60 else (_taylor,)
-        for kind in kinds:
-            found = [kind(f, lo, hi, tol, bits) for f, tol in zip(functions, tolerances, strict=True)]
+        work = bits + 2 * depth  # a function cancels next to its zeros and singularities
+        for kind in (_taylor, _constant) if depth > 60 else (_taylor,):
+            found = [kind(f, lo, hi, tol, work, order) for f, tol in zip(functions, tolerances, strict=True)]
             if None not in found:
                 yield lo, hi, [m for m in found if m is not None]
                 break
         else:
-            if depth == _MAX_DEPTH:
-                within = max(arb(t).str(3, radius=False) for t in tolerances)
-                raise ArithmeticError(f"the target cannot be enclosed to {within} near x = {float(arb(lo))}")
             mid = (lo + hi) / 2
             todo += [(mid, hi, depth + 1), (lo, mid, depth + 1)]
+    if todo:
+        near, within = float(arb(todo[-1][0])), min(float(arb(t)) for t in tolerances)
+        raise ArithmeticError(f"the target cannot be enclosed to {within:.1e} near x = {near}")
 
 
 def expand(f: Series, x: arb, order: int, bits: int) -> list[arb]:
@@ -85,8 +88,7 @@ def ball(lo: fmpq, hi: fmpq, bits: int) -> arb:
         return arb(lo) if lo == hi else arb(lo).union(arb(hi))
 
 
-def _taylor(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int) -> Model | None:
-    order = 12 + bits // 6
+def _taylor(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int, order: int) -> Model | None:
     mid, half = (lo + hi) / 2, (hi - lo) / 2
     with precision(bits):
         rest = abs(expand(f, ball(lo, hi, bits), order, bits)[order]) * arb(half) ** order
@@ -103,7 +105,8 @@ def _taylor(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int) -> Model 
     return None
 
 
-def _constant(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int) -> Model | None:
+def _constant(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int, order: int) -> Model | None:
+    """A polynomial of degree 0, whatever the order."""
     with precision(bits):
         value = arb(f(ball(lo, hi, bits)))
         if not value.rad() <= arb(tolerance):

@@ -237,3 +237,23 @@ def test_unbounded_relative_errors_are_refused():
         approx.minimax(approx.relu().with_weight("relative"), (3, 2))
     with pytest.raises(ValueError, match="domain"):
         approx.minimax(Target(np.log), (3, 2))
+
+
+def test_a_pole_in_a_gap_only_on_request():
+    free = approx.minimax(approx.sign(0.1), (8, 9))
+    allowed = approx.minimax(approx.sign(0.1), (8, 9), poles="allow_in_gaps")
+    assert not [p for p in free.rational.poles() if p.imag == 0 and abs(p.real) <= 1]
+    assert [p for p in allowed.rational.poles() if p.imag == 0 and abs(p.real) < 0.1]
+    # sign = 1/sign: with the pole, type (8, 9) does what (9, 8) does without
+    assert allowed.error == pytest.approx(approx.zolotarev_error(4, 0.1), rel=1e-9)
+    assert free.error > 3 * allowed.error
+
+
+def test_sign_is_zolotarevs():
+    for n, delta in ((1, 0.1), (4, 0.1), (7, 0.01)):
+        fit = approx.minimax(approx.sign(delta), (2 * n + 1, 2 * n))
+        assert fit.error == pytest.approx(approx.zolotarev_error(n, delta), rel=2e-9)
+        x = np.linspace(delta, 1, 33)
+        assert fit.rational(x) == pytest.approx(
+            approx.zolotarev_sign(n, delta)(x), abs=1e-3 * fit.error + 1e-14
+        )
