@@ -20,20 +20,27 @@ _FITS = {"remez": "#e9a23b", "least_squares": "#4361ee", "minimax": "#e4572e"}
 _GRID = "rgba(128,128,128,0.22)"
 
 
-def _layout(figure: go.Figure, x: str, y: str, **axes: Any) -> go.Figure:
+def _layout(figure: go.Figure, x: str, y: str, yaxis: dict[str, Any] | None = None) -> go.Figure:
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 58, "r": 10, "t": 8, "b": 44},
-        height=340,
+        margin={"l": 20, "r": 16, "t": 8, "b": 90},
+        height=380,
         dragmode=False,  # a finger scrolls the page
-        legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
+        legend={"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top"},
         font={"size": 12, "family": "system-ui, sans-serif"},
         hovermode="closest",
     )
-    figure.update_xaxes(title=x, gridcolor=_GRID, zerolinecolor=_GRID, **axes.get("xaxis", {}))
-    figure.update_yaxes(title=y, gridcolor=_GRID, zerolinecolor=_GRID, **axes.get("yaxis", {}))
+    common = {
+        "gridcolor": _GRID,
+        "zerolinecolor": _GRID,
+        "title_standoff": 6,
+        "automargin": True,
+        "exponentformat": "e",
+    }
+    figure.update_xaxes(title=x, **common)
+    figure.update_yaxes(title=y, **common, **(yaxis or {}))
     return figure
 
 

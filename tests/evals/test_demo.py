@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -158,6 +159,21 @@ def test_report_again(run):
     (run / "report.html").unlink()
     assert evals("report", run).returncode == 0
     assert (run / "report.html").stat().st_size > 10**6
+
+
+def test_readme_examples_run_as_written(run, tmp_path, monkeypatch, capsys):
+    """The README's three examples, one after the other, in a directory where a demo has run."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.count("0.000368281807") == 4  # the lower bound on the best error too
+    assert re.findall(r"^(\w+) +FVU", printed, flags=re.MULTILINE) == ["initial", "tuned", "control"]
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------
