@@ -64,11 +64,12 @@ def report(run_directory: Annotated[Path, typer.Argument(help="Directory of a ru
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN...")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Print the table of one run or several, each rational SAE with its control."""
     from evals.report.table import print_table
 
-    print_table(runs)
+    print_table(runs, markdown)
 
 
 def main() -> None:

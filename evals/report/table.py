@@ -99,16 +99,21 @@ def against_control(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return pairs
 
 
-def print_table(runs: Sequence[str | os.PathLike]) -> None:
-    """Print the cells of several runs, family by family, to the terminal."""
+def print_table(runs: Sequence[str | os.PathLike], markdown: bool = False) -> None:
+    """Print the cells of several runs, family by family, to the terminal; or as a Markdown table."""
+    headings = ["run", "variant", *(heading for _, heading, _, _ in COLUMNS)]
+    lines = [
+        [Path(run).name, f"{result['family']} {result['variant']}", *cells(row(result))]
+        for run in runs
+        for result in read_results(run)
+    ]
+    if markdown:
+        for line in (headings, ["---", "---", *["---:"] * len(COLUMNS)], *lines):
+            print("| " + " | ".join(line) + " |")
+        return
     table = Table(title="measured on held-out tokens, on the code that l0 counts", title_justify="left")
-    table.add_column("run", overflow="fold")
-    table.add_column("variant")
-    for _, heading, _, _ in COLUMNS:
-        table.add_column(heading, justify="right")
-    for run in runs:
-        for result in read_results(run):
-            name = f"{result['family']} {result['variant']}"
-            style = "bold" if result["variant"].startswith("control") else None
-            table.add_row(Path(run).name, name, *cells(row(result)), style=style)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("run", "variant") else "right")
+    for line in lines:
+        table.add_row(*line, style="bold" if " control" in line[1] else None)
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -155,6 +155,12 @@ def test_compare_prints_the_table_with_its_controls(run):
         assert text in done.stdout
 
 
+def test_compare_in_markdown(run):
+    lines = evals("compare", "--markdown", run).stdout.splitlines()
+    assert len(lines) == 2 + len(results(run))
+    assert len({line.count("|") for line in lines}) == 1
+
+
 def test_report_again(run):
     (run / "report.html").unlink()
     assert evals("report", run).returncode == 0
