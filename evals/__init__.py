@@ -1,8 +1,8 @@
 """An evaluation of sparse autoencoders that is honest about sparsity and always shows the control.
 
 >>> evals.reconstruction(sae, store)
->>> evals.downstream({"mine": mine, "control": control}, host, sequences, hook="blocks.12.hook_resid_pre")
->>> evals.sparse_probing(sae, host, evals.load_task("spam"), hook="blocks.12.hook_resid_pre")
+>>> evals.downstream({"mine": mine, "control": control}, host, sequences)
+>>> evals.sparse_probing(sae, host, evals.load_task("spam"), k=(1, 2, 5))
 """
 
 import lazy_loader

@@ -129,7 +129,6 @@ class _Demo:
             sae = family(name)(d_in=self.store.d_in, **kwargs)
             sae.rescale_(1 / self.store.scale)  # thresholds are given in units of mean norm sqrt(d_in)
             sae.initialise(self.store.sample(8192, self.config.seed), self.config.seed)
-            sae.metadata = {"model_name": self.config.harvest.host, "hook_name": self.config.harvest.hook}
             checkpoint = self.out / "checkpoints" / f"{name}.safetensors"
             history = rsae.train(sae, self.store, config, checkpoint, f"train {name} teacher")
             rsae.save(sae, path)
@@ -217,14 +216,14 @@ class _Demo:
 
     def evaluate(self, name: str, cells: dict[str, _Cell]) -> None:
         """Measure all cells of a family and write a result file each."""
-        e, hook = self.config.evaluate, self.config.harvest.hook
+        e = self.config.evaluate
         saes = {variant: cell.sae for variant, cell in cells.items()}
 
         def reconstruct() -> dict[str, Any]:
             return {variant: reconstruction(sae, self.store) for variant, sae in saes.items()}
 
         def splice() -> dict[str, Any]:
-            return downstream(saes, self.host, self.heldout_sequences, hook, self.norm_limit)
+            return downstream(saes, self.host, self.heldout_sequences)
 
         def probe_all() -> dict[str, Any]:
             results: dict[str, Any] = {variant: {} for variant in saes}

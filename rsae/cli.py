@@ -84,7 +84,6 @@ def train(
     sae = cls(activations.d_in, d_sae, **({"k": k} if family == "top_k" else {}))
     sae.rescale_(1 / activations.scale)
     sae.initialise(activations.sample(8192, seed), seed)
-    sae.metadata = {"model_name": activations.manifest["host"], "hook_name": activations.manifest["hook"]}
     config = TrainConfig(steps=steps, batch=batch, lr=lr, sparsity=sparsity, seed=seed)
     history = run_train(sae, activations, config, out / "checkpoint.safetensors")
     save(sae, out)

@@ -109,7 +109,13 @@ def train(
                 _write(path, key, step + 1, sae, optimiser, history)
     sae.eval()
     sae.rescale_(1 / store.scale)
-    sae.metadata |= {"penalty": sae.penalty, "sparsity": config.sparsity}
+    sae.metadata |= {
+        "model_name": store.manifest["host"],
+        "hook_name": store.manifest["hook"],
+        "norm_limit": store.manifest["excluded_norm"],
+        "penalty": sae.penalty,
+        "sparsity": config.sparsity,
+    }
     if path is not None:
         path.unlink(missing_ok=True)
     return history

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from evals.metrics.site import hook_of, norm_limit_of
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, activations_at, logits_from, pad
 from rsae.errors import InputError
@@ -22,22 +23,24 @@ def downstream(
     sae: SAE | Mapping[str, SAE],
     host: Host,
     tokens: list[list[int]],
-    hook: str,
-    norm_limit: float = float("inf"),
+    hook: str | None = None,
+    norm_limit: float | None = None,
     batch: int = 8,
 ) -> dict:
-    """CE and KL with the reconstruction spliced in at `hook`; one result for an SAE, one by name for a mapping.
+    """CE and KL with the reconstruction spliced in; one result for an SAE, one by name for a mapping of SAEs.
 
     ce_clean, ce_zero (zeros spliced in), ce, dce = ce - ce_clean, loss_recovered = (ce_zero - ce) / (ce_zero -
     ce_clean), kl = mean KL(clean || spliced), predictions (how many), positions (which are left out). The host's
     prefix runs once a batch, the suffix once for the clean activation, once for zeros and once for each SAE.
-    `tokens`: sequences of token ids, of three tokens at least; `norm_limit`: activations with a larger norm are left
-    alone, as they were left out of training (the store's manifest has it as `excluded_norm`).
+    `tokens`: sequences of token ids, of three tokens at least. `hook` and `norm_limit` (activations with a larger norm
+    are left alone, as they were left out of training) are by default what the (first) SAE's metadata say.
     """
     if isinstance(sae, SAE):
         return downstream({"sae": sae}, host, tokens, hook, norm_limit, batch)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
+    first = next(iter(sae.values()))
+    hook, norm_limit = hook_of(first, hook), norm_limit_of(first, norm_limit)
     point = HookPoint.parse(hook, host)
     order = sorted(tokens, key=len)  # little padding in a batch
     variants: dict[str, SAE | None] = {"": None, **sae}  # "" is the zero ablation

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evals.metrics.site import hook_of, norm_limit_of
 from evals.tasks import Task
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, activations_at, pad
@@ -122,7 +123,12 @@ def dense_baseline(data: ProbeData) -> float:
 
 
 def sparse_probing(
-    sae: SAE, host: Host, task: Task, hook: str, k: Sequence[int] = (1, 2, 5)
+    sae: SAE,
+    host: Host,
+    task: Task,
+    k: Sequence[int] = (1, 2, 5),
+    hook: str | None = None,
+    context: int = 128,
 ) -> dict[str, float]:
-    """`probe` on a task's texts, run through the host first."""
-    return probe(sae, probe_data(host, hook, task), k)
+    """`probe` on a task's texts, run through the host first; `hook` is by default what the SAE's metadata say."""
+    return probe(sae, probe_data(host, hook_of(sae, hook), task, context, norm_limit_of(sae, None)), k)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import evals
+import rsae
 from evals.metrics.downstream import downstream, splice
 from evals.metrics.probing import ProbeData, dense_baseline, pooled, probe, probe_data
 from evals.metrics.reconstruction import reconstruction
@@ -151,6 +152,19 @@ def test_tokens_above_the_norm_limit_are_left_alone(host, sequences):
     assert abs(some["dce"]) < abs(every["dce"])
     with pytest.raises(InputError, match="raise norm_limit"):
         downstream(sae, host, sequences, HOOK, norm_limit=0.0)
+
+
+def test_the_hook_point_is_read_from_the_sae(host, store, sequences):
+    sae = random_sae("top_k", store)
+    with pytest.raises(InputError, match="which hook point"):
+        downstream(sae, host, sequences)
+    rsae.train(sae, store, rsae.TrainConfig(steps=2, batch=64))
+    limit = store.manifest["excluded_norm"]
+    assert downstream(sae, host, sequences) == downstream(sae, host, sequences, HOOK, norm_limit=limit)
+    task = Task(
+        "t", (["one two", "a longer text"], np.array([0, 1])), (["three", "four five"], np.array([1, 0]))
+    )
+    assert evals.sparse_probing(sae, host, task, k=(1,)).keys() == {"k1"}
 
 
 def test_sequences_too_short(host):

@@ -1,0 +1,20 @@
+"""Where in the host an SAE belongs: what was not said is read from its metadata."""
+
+from __future__ import annotations
+
+from rsae import SAE, InputError
+
+
+def hook_of(sae: SAE, hook: str | None) -> str:
+    """`hook`, or the hook point of the activations that the SAE was trained on."""
+    found = hook or sae.metadata.get("hook_name")
+    if not found:
+        raise InputError(
+            "the SAE does not say which hook point it belongs to; give hook='blocks.L.hook_resid_pre'"
+        )
+    return found
+
+
+def norm_limit_of(sae: SAE, norm_limit: float | None) -> float:
+    """`norm_limit`, or the norm above which activations were left out of the SAE's training (inf for none)."""
+    return sae.metadata.get("norm_limit", float("inf")) if norm_limit is None else norm_limit
