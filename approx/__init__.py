@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from approx.proofs import verify as verify
     from approx.rational import Rational as Rational
     from approx.rational import load as load
+    from approx.tables import table as table
     from approx.target import Target as Target
     from approx.target import absolute as absolute
     from approx.target import exp as exp
@@ -52,6 +53,7 @@ _MODULES = {
     "fit.least_squares": "least_squares",
     "fit.smoothed_linf": "smoothed_linf",
     "fit.distill": "distill",
+    "tables": "table",
     "proofs": "Certificate CertificateError Estimate certify verify",
     "zolotarev": "zolotarev_error zolotarev_log_error zolotarev_sign",
 }

@@ -1,0 +1,345 @@
+"""The command line: `approx fit | certify | verify | export | plot | table | figures`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Best rational approximations, with proven error bounds.\n\n"
+    "A TARGET is a built-in name (relu, absolute, sqrt, sign, gate, jump_relu, exp, tanh, gelu, silu, sigmoid) or "
+    'a formula in x such as "exp(-x**2)". A TYPE is m,n: the degrees of numerator and denominator.',
+)
+
+TargetName = Annotated[
+    str, typer.Argument(metavar="TARGET", help="Built-in name, or a formula in x.", show_default=False)
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", help="Built-in name or formula; a certificate brings its own.")
+]
+Domain = Annotated[
+    str | None,
+    typer.Option(help='Interval "a,b", or a union "a,b;c,d". Default: the target\'s own, or -1,1.'),
+]
+Theta = Annotated[float | None, typer.Option(help="Threshold of gate and jump_relu.")]
+Margin = Annotated[float | None, typer.Option(help="Half-width of the gap around theta that is left out.")]
+Delta = Annotated[float | None, typer.Option(help="Half-width of the gap of sign around 0.")]
+Kinks = Annotated[str | None, typer.Option(help='Where a formula folds: "0" or "-1,1".')]
+File = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="What `approx fit -o` wrote.", show_default=False)
+]
+
+METHODS = ("minimax", "remez", "least_squares", "smoothed_linf")
+
+
+@app.command()
+def fit(
+    target: TargetName,
+    type: Annotated[str, typer.Option(help="m,n: the degrees of numerator and denominator.")] = "5,4",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "minimax",
+    denominator: Annotated[
+        str, typer.Option(help="standard, safe or safe-b: for least_squares and smoothed_linf.")
+    ] = "standard",
+    domain: Domain = None,
+    theta: Theta = None,
+    margin: Margin = None,
+    delta: Delta = None,
+    kinks: Kinks = None,
+    relative: Annotated[bool, typer.Option("--relative", help="Minimise the relative error.")] = False,
+    poles: Annotated[str, typer.Option(help="minimax: free, or allow_in_gaps of a union.")] = "free",
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Prove the error; -o then writes the certificate.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file to write.")] = None,
+) -> None:
+    """Fit a rational function.
+
+    \b
+    approx fit relu --type 9,8 --certify -o relu98.json
+    approx fit "exp(-x**2)" --domain -3,3 --type 6,6
+    approx fit jump_relu --theta 0.1 --margin 0.01 --type 9,8
+    """
+    import approx
+
+    the_target = _target(target, domain, theta, margin, delta, kinks)
+    if relative:
+        the_target = the_target.with_weight("relative")
+    degrees = _type(type)
+    if method == "minimax":
+        result = approx.minimax(the_target, degrees, poles=poles, progress=True)
+    elif method == "remez":
+        result = approx.remez(the_target, degrees)
+    elif method in METHODS:
+        result = getattr(approx, method)(the_target, degrees, denominator, progress=True)
+    else:
+        raise ValueError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
+    r = result.rational
+    typer.echo(f"{result.method} of {the_target!r}, type {degrees}")
+    typer.echo(f"  error       {result.error:.15g}")
+    if result.levelled:
+        typer.echo(f"  levelled    {result.levelled:.15g}  (no smaller error is possible, up to rounding)")
+    typer.echo(f"  converged   {'yes' if result.converged else 'NO'}")
+    typer.echo(
+        f"  held as     {r.form.name}, {r.bits} bits, centre {float(r.centre):g}, scale {float(r.scale):g}"
+    )
+    if result.message:
+        typer.echo(f"  note        {result.message}")
+    proof = _prove(r, the_target, degrees) if certify else None
+    if output:
+        (r if proof is None else proof).save(output)
+        typer.echo(f"  written to  {output}")
+    if not result.converged:
+        raise typer.Exit(1)
+
+
+@app.command("certify")
+def certify_command(
+    file: File,
+    target: TargetOption = None,
+    domain: Domain = None,
+    theta: Theta = None,
+    margin: Margin = None,
+    delta: Delta = None,
+    kinks: Kinks = None,
+    type: Annotated[
+        str | None, typer.Option(help="m,n of the bound on the best error; default: the exact type.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write the certificate.")
+    ] = None,
+) -> None:
+    """Prove the error of a rational function in FILE against a target.
+
+    \b
+    approx certify fit.json --target relu -o proof.json
+    """
+    rational, known = _read(file)
+    the_target = _target(target, domain, theta, margin, delta, kinks) if target else known
+    if the_target is None:
+        raise ValueError(
+            "--target is missing: a file with a rational function alone does not say what it approximates"
+        )
+    proof = _prove(rational, the_target, _type(type) if type else rational.type)
+    if output:
+        proof.save(output)
+        typer.echo(f"  written to  {output}")
+
+
+@app.command()
+def verify(file: File) -> None:
+    """Replay the proof in a certificate from the file alone; exits with 1 when anything in it does not
+    hold.
+    """
+    import approx
+
+    certificate = approx.verify(file)
+    typer.echo(f"{file}: holds")
+    _show(certificate)
+
+
+@app.command()
+def export(
+    file: File,
+    to: Annotated[str, typer.Option(help="python, c, torch, json or sympy.")] = "python",
+    dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16.")] = "float64",
+    name: Annotated[str, typer.Option(help="Name of the function.")] = "rational",
+    form: Annotated[
+        str | None, typer.Option(help="Form to write; default: the most accurate in the dtype.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write a form even if it is useless in the dtype.")
+    ] = False,
+) -> None:
+    """Write source code that evaluates the function in FILE.
+
+    \b
+    approx export relu98.json --to c --dtype float32 > relu98.c
+    """
+    typer.echo(str(_read(file)[0].export(to, dtype, name=name, form=form, force=force)))
+
+
+@app.command()
+def plot(
+    file: File,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Image: .png, .pdf or .svg.")] = Path(
+        "error.png"
+    ),
+    target: TargetOption = None,
+    domain: Domain = None,
+    theta: Theta = None,
+    margin: Margin = None,
+    delta: Delta = None,
+    kinks: Kinks = None,
+) -> None:
+    """Draw the error curve of the function in FILE."""
+    from approx.plot import plot_error
+
+    rational, known = _read(file)
+    the_target = _target(target, domain, theta, margin, delta, kinks) if target else known
+    if the_target is None:
+        raise ValueError(
+            "--target is missing: a file with a rational function alone does not say what it approximates"
+        )
+    typer.echo(f"written to {plot_error(rational, the_target, output)}")
+
+
+@app.command()
+def table(
+    name: Annotated[
+        str | None, typer.Argument(help="relu, jump_relu, gate or sign.", show_default=False)
+    ] = None,
+    type: Annotated[str | None, typer.Argument(help="3,2 to 19,18.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the certificate here.")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Fit and prove the whole table again.")] = False,
+) -> None:
+    """Show the shipped table of the paper's primitives, or one entry of it.
+
+    \b
+    approx table
+    approx table relu 9,8 -o relu98.json
+    """
+    from approx import tables
+
+    if rebuild:
+        typer.echo(f"written to {tables.rebuild()}")
+    elif name is None:
+        typer.echo("proven largest error of the best approximation")
+        typer.echo("type     " + "".join(f"{n:>16}" for n in tables.PRIMITIVES))
+        for degrees in tables.TYPES:
+            row = "".join(f"{tables.table(n, degrees).upper:16.9e}" for n in tables.PRIMITIVES)
+            typer.echo(f"{f'{degrees[0]},{degrees[1]}':9}{row}")
+    else:
+        if type is None:
+            raise ValueError("the type is missing: approx table relu 9,8")
+        entry = tables.table(name, _type(type))
+        _show(entry)
+        if output:
+            entry.save(output)
+            typer.echo(f"  written to  {output}")
+
+
+@app.command()
+def figures(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for figure1.png, figure3.png and figure3.json.")
+    ] = Path("figures"),
+    up_to: Annotated[int, typer.Option(min=2, max=18, help="Largest denominator degree.")] = 18,
+) -> None:
+    """Compute the paper's Figures 1 and 3 again: four fitters on ReLU and JumpReLU, and the best there is."""
+    from approx.figures import figures as draw
+    from approx.tables import TYPES
+
+    for path in draw(out, [t for t in TYPES if t[1] <= up_to]):
+        typer.echo(f"written to {path}")
+
+
+def _type(text: str) -> tuple[int, int]:
+    try:
+        m, n = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"type {text!r}: expected two degrees such as 9,8") from None
+    return m, n
+
+
+def _target(
+    name: str,
+    domain: str | None,
+    theta: float | None,
+    margin: float | None,
+    delta: float | None,
+    kinks: str | None,
+) -> Any:
+    from approx import target as built_in
+
+    given = {"theta": theta, "margin": margin, "delta": delta}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if domain is not None:
+        options["domain"] = _numbers(domain)
+    names = (
+        "relu",
+        "absolute",
+        "sqrt",
+        "sign",
+        "gate",
+        "jump_relu",
+        "exp",
+        "tanh",
+        "gelu",
+        "silu",
+        "sigmoid",
+    )
+    takes = {"gate": {"theta", "margin"}, "jump_relu": {"theta", "margin"}, "sign": {"delta"}}.get(
+        name, set()
+    )
+    for key in set(options) & set(given) - takes:
+        raise ValueError(f"--{key} is not an option of target {name!r}")
+    if name in names:
+        if kinks is not None:
+            raise ValueError(f"--kinks belongs to formulas; {name!r} knows its own")
+        return getattr(built_in, name)(**options)
+    if name.isidentifier() and name != "x":
+        raise ValueError(f"target {name!r} is not known: expected {', '.join(names)}, or a formula in x")
+    if kinks is not None:
+        options["kinks"] = [float(k) for k in kinks.split(",")]
+    return built_in.formula(name, **options)
+
+
+def _numbers(text: str) -> list[tuple[float, float]]:
+    try:
+        return [(float(a), float(b)) for a, b in (part.split(",") for part in text.split(";"))]
+    except ValueError:
+        raise ValueError(f"--domain {text!r}: expected a,b or a,b;c,d") from None
+
+
+def _read(file: Path) -> tuple[Any, Any]:
+    """(rational, target or None) out of a rational function's file or a certificate."""
+    from approx.proofs import Certificate
+    from approx.rational import Rational, read_json
+
+    data = read_json(file)
+    if isinstance(data, dict) and data.get("kind") == "certificate":
+        certificate = Certificate.from_json(data)
+        return certificate.rational, certificate.target
+    return Rational.from_json(data), None
+
+
+def _prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
+    import approx
+
+    proof = approx.certify(rational, target, type=type)
+    if not isinstance(proof, approx.Certificate):
+        raise ValueError(
+            f"target {target.name!r} has no enclosure: only an estimate, {proof.value:.6g}, can be given"
+        )
+    _show(proof)
+    return proof
+
+
+def _show(certificate: Any) -> None:
+    typer.echo(f"  proven      {certificate.lower!r} <= sup |f - r| <= {certificate.upper!r}")
+    typer.echo(f"  pole-free   {'yes' if certificate.pole_free else 'NO'}, on the convex hull of the domain")
+    typer.echo(
+        f"  best        no type {certificate.type} function has an error below {certificate.best_lower!r}"
+    )
+
+
+def main() -> None:
+    """Run the command line; a wrong input is one line on stderr and exit status 2, a failed computation 1."""
+    try:
+        app()
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (ArithmeticError, RuntimeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

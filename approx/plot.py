@@ -1,0 +1,73 @@
+"""Pictures of fits: error curves with their alternation points."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from approx.fit.measure import sample
+from approx.rational import Rational
+from approx.target import Target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0b6fa4", "#d1642e", "#3a8a4d", "#7a4f9e", "#666666"
+
+
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.0)) -> tuple[Any, np.ndarray]:
+    """A figure without a window system, and its axes of shape (rows, columns), in the house style."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = made.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="#dddddd", linewidth=0.6)
+        ax.set_axisbelow(True)
+    return made, axes
+
+
+def error_curve(
+    ax: Axes,
+    rational: Rational,
+    target: Target,
+    reference: Any = (),
+    color: str = BLUE,
+    label: str | None = None,
+) -> None:
+    """Draw w (f - r) over the domain with gaps shaded, the alternation points, and lines at plus and minus
+    its maximum.
+    """
+    x = sample(target, 4000, tuple(reference))
+    edges = [e for interval in target.domain for e in interval]
+    with np.errstate(all="ignore"):
+        error = target.weight_at(x) * (target(x) - rational(x))
+    top = float(np.max(np.abs(error)))
+    for i, (a, b) in enumerate(target.domain):
+        inside = (x >= a) & (x <= b)
+        ax.plot(x[inside], error[inside], color=color, linewidth=1.1, label=label if i == 0 else None)
+    for low, high in pairwise(edges[1:-1]) if len(edges) > 2 else []:
+        if (low, high) not in target.domain:
+            ax.axvspan(low, high, color="#eeeeee", zorder=0)
+    for level in (-top, top):
+        ax.axhline(level, color=color, linewidth=0.7, linestyle=(0, (4, 3)))
+    if len(reference):
+        reference = np.asarray(reference)
+        at = np.interp(reference, x, error)
+        ax.plot(reference, at, "o", color=color, markersize=3.5, markerfacecolor="white", markeredgewidth=1.0)
+    ax.set_xlabel("x")
+    ax.set_ylabel("error" if target.weight is None else "weighted error")
+
+
+def plot_error(rational: Rational, target: Target, path: str | Path, reference: Any = ()) -> Path:
+    """Save the error curve as an image whose format is that of the path's suffix; returns the path."""
+    made, axes = figure()
+    error_curve(axes[0, 0], rational, target, reference)
+    m, n = rational.type
+    axes[0, 0].set_title(f"{target.name}, type ({m}, {n})", fontsize=10)
+    made.savefig(path)
+    return Path(path)

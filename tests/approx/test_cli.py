@@ -1,0 +1,127 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+import approx
+from approx import cli
+
+
+def run(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["approx", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+@pytest.fixture
+def approx_cli(capsys, monkeypatch):
+    return lambda *arguments: run(capsys, monkeypatch, *map(str, arguments))
+
+
+def test_fit_certify_verify_export_plot(approx_cli, tmp_path):
+    file = tmp_path / "relu.json"
+    code, out, _ = approx_cli("fit", "relu", "--type", "5,4", "--certify", "-o", file)
+    assert code == 0
+    assert "0.00425074235" in out
+    assert "proven" in out
+    assert approx_cli("verify", file)[0] == 0
+    code, out, _ = approx_cli("export", file, "--to", "c", "--dtype", "float32")
+    assert code == 0
+    assert "float rational(float x)" in out
+    code, out, _ = approx_cli("plot", file, "-o", tmp_path / "relu.png")
+    assert code == 0
+    assert (tmp_path / "relu.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "relu.png").stat().st_size > 10_000
+
+
+def test_a_changed_digit_fails(approx_cli, tmp_path):
+    file = tmp_path / "relu.json"
+    approx_cli("table", "relu", "3,2", "-o", file)
+    text = file.read_text()
+    file.write_text(text.replace("a", "b", 1) if "a" in text else text.replace("1", "2", 1))
+    code, _, err = approx_cli("verify", file)
+    assert code != 0
+    assert "error" in err
+
+
+def test_fit_writes_what_load_reads(approx_cli, tmp_path):
+    file = tmp_path / "gauss.json"
+    code, out, _ = approx_cli("fit", "exp(-x**2)", "--domain", "-3,3", "--type", "4,4", "-o", file)
+    assert code == 0
+    assert "even symmetry" in out
+    assert approx.load(file).hull == (-3.0, 3.0)
+    code, out, _ = approx_cli(
+        "certify", file, "--target", "exp(-x**2)", "--domain", "-3,3", "-o", tmp_path / "proof.json"
+    )
+    assert code == 0
+    assert json.loads((tmp_path / "proof.json").read_text())["kind"] == "certificate"
+    assert approx_cli("certify", file)[0] == 2
+
+
+@pytest.mark.parametrize("method", ["remez", "least_squares", "smoothed_linf"])
+def test_methods(approx_cli, method):
+    code, out, _ = approx_cli("fit", "exp", "--type", "2,2", "--method", method)
+    assert "error" in out
+    assert code in (0, 1)
+    assert ("NO" in out) == (code == 1)
+
+
+def test_gates_and_unions(approx_cli):
+    assert (
+        "0.0004678540127"
+        in approx_cli("fit", "jump_relu", "--type", "9,8", "--theta", 0.1, "--margin", 0.01)[1]
+    )
+    assert approx_cli("fit", "absolute", "--domain", "-1,-0.5;0.5,1", "--type", "2,2")[0] == 0
+
+
+def test_table(approx_cli):
+    code, out, _ = approx_cli("table")
+    assert code == 0
+    assert len(out.splitlines()) == 11
+    assert approx_cli("table", "relu", "9,8")[0] == 0
+
+
+def test_figures(approx_cli, tmp_path):
+    code, _, _ = approx_cli("figures", "--out", tmp_path, "--up-to", 2)
+    assert code == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"figure1.png", "figure3.png", "figure3.json"}
+    data = json.loads((tmp_path / "figure3.json").read_text())
+    for fits in data.values():
+        best = fits["minimax (this library)"][0]["error"]
+        assert all(points[0]["error"] >= best * (1 - 1e-9) for points in fits.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fit", "relu", "--type", "9"], "type"),
+        (["fit", "relu", "--type", "-1,2"], "type"),
+        (["fit", "relu", "--method", "magic"], "--method"),
+        (["fit", "relu", "--domain", "1"], "--domain"),
+        (["fit", "relu", "--theta", "0.1"], "--theta"),
+        (["fit", "relu", "--kinks", "0"], "--kinks"),
+        (["fit", "softplus"], "not known"),
+        (["fit", "__import__('os').system('true')"], "not known"),
+        (["fit", "abs(x)"], "kinks"),
+        (["table", "relu"], "type is missing"),
+        (["table", "relu", "4,4"], "type"),
+    ],
+)
+def test_wrong_input_is_one_line_that_names_it(approx_cli, arguments, says):
+    code, _, err = approx_cli(*arguments)
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_it_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "approx.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    for command in ("fit", "certify", "verify", "export", "plot", "table", "figures"):
+        assert command in done.stdout
