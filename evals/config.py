@@ -34,7 +34,7 @@ class Teachers(_Section):
 
     d_sae: PositiveInt = 1536
     k: PositiveInt = 32
-    sparsity_relu: PositiveFloat = 3.0
+    sparsity_relu: PositiveFloat = 2.5
     sparsity_jump_relu: PositiveFloat = 2.0
     steps: PositiveInt = 1000
     batch: PositiveInt = 1024

@@ -26,6 +26,7 @@ from rsae.formats import load, save
 from rsae.sae.base import SAE
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.rational import GATES, Rational, supplied_threshold
+from rsae.sae.relu import ReLU
 from rsae.sae.top_k import TopK
 from rsae.steps import Steps
 from rsae.training import TrainConfig, train
@@ -44,9 +45,10 @@ class UpgradeConfig:
 
     variant: `gated` (rational magnitude behind a trained dead zone) or `soft` (the paper's); type: (m, n) of the
     rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; penalty: of the
-    fine-tuning loss, for the rational SAE and the control alike; where it is not given, the teacher's own, but the
-    paper's L1 for `soft`, which is dense and has no l0 to penalise; calibration_tokens: sample for scales and tau;
-    tune: the budget, the same for the control; where its sparsity is 0, the teacher's own weight of the penalty.
+    fine-tuning loss, for the rational SAE and the control alike; where it is not given, l0 for `gated` (under L1 its
+    magnitude learns to pass many tiny values) and the paper's L1 for `soft` (dense, it has no l0 to penalise), none
+    for a TopK teacher; calibration_tokens: sample for scales and tau; tune: the
+    budget, the same for the control; where its sparsity is 0, the teacher's own weight of the penalty.
     """
 
     variant: Literal["gated", "soft"] = "gated"
@@ -59,8 +61,9 @@ class UpgradeConfig:
 
     def penalty_for(self, teacher: SAE) -> str | None:
         """The fine-tuning loss's penalty for this teacher."""
-        own = self.penalty or teacher.penalties[0]
-        return "l1" if (self.variant, own) == ("soft", "l0") else own
+        if teacher.penalties[0] is None:
+            return None
+        return self.penalty or {"gated": "l0", "soft": "l1"}[self.variant]
 
     def budget_for(self, teacher: SAE) -> TrainConfig:
         """The fine-tuning, with the teacher's own weight of the penalty where none is given."""
@@ -188,7 +191,7 @@ def start(
     scale_F = quantile(h_BF.abs(), 0.999)
     groups = teacher.d_sae if config.per_latent else 1
     k = teacher.k if isinstance(teacher, TopK) else None
-    bandwidth = teacher.bandwidth if isinstance(teacher, JumpReLU) else 1.0 / activations.scale
+    bandwidth = teacher.bandwidth if isinstance(teacher, ReLU | JumpReLU) else 1.0  # top k has no use for it
     common: dict[str, Any] = {"k": k, "bandwidth": bandwidth}
     if config.variant == "gated":
         m, n = config.type

@@ -11,6 +11,7 @@ _COLOURS = {
     "teacher": "#888888",
     "control": "#2a9d8f",
     "control-l1": "#8ab17d",
+    "control-l0": "#8ab17d",
     "gated-init": "#f4a261",
     "gated": "#e4572e",
     "soft-init": "#9db4f5",

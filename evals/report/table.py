@@ -16,7 +16,7 @@ from rsae.errors import InputError
 from rsae.files import read_json
 
 _FAMILIES = ("relu", "jump_relu", "top_k")
-_VARIANTS = ("teacher", "soft-init", "soft", "control-l1", "gated-init", "gated", "control")
+_VARIANTS = ("teacher", "soft-init", "soft", "control-l1", "gated-init", "gated", "control-l0", "control")
 
 #: key, heading, format, what it means
 COLUMNS = (

@@ -68,7 +68,8 @@ def results(run):
 def test_every_cell_has_its_result_and_its_control(run):
     found = results(run)
     expected = {f"{f}-{v}" for f in ("relu", "jump_relu", "top_k") for v in VARIANTS} | {
-        "jump_relu-control-l1"
+        "jump_relu-control-l1",
+        "relu-control-l0",
     }
     assert found.keys() == expected
     for name, result in found.items():
@@ -83,8 +84,11 @@ def test_every_cell_has_its_result_and_its_control(run):
             assert 0 <= result["metrics"]["probing"][task]["k1"] <= 1
 
 
-def test_soft_jump_relu_is_compared_under_its_own_loss(run):
+def test_every_variant_is_compared_under_its_own_loss(run):
     found = results(run)
+    assert found["relu-soft"]["control"] == "control"
+    assert found["relu-gated"]["control"] == "control-l0"
+    assert found["top_k-soft"]["control"] == found["top_k-gated"]["control"] == "control"
     assert found["jump_relu-soft"]["control"] == "control-l1"
     assert found["jump_relu-control-l1"]["how"]["penalty"] == "l1"
     assert found["jump_relu-gated"]["control"] == "control"

@@ -52,6 +52,16 @@ def test_loss_is_error_plus_weighted_penalty(sae):
     assert loss.l0.item() == pytest.approx((z != 0).sum(1).float().mean().item())
 
 
+def test_l0_reaches_relus_biases_as_it_reaches_jump_relus_thresholds():
+    h = torch.randn(500, F)
+    relu, jump = ReLU(D, F), JumpReLU(D, F, threshold=0.0)
+    relu.open_gates(h).sum(1).mean().backward()
+    jump.open_gates(h).sum(1).mean().backward()
+    assert relu.b_enc.grad is not None
+    assert jump.threshold.grad is not None
+    torch.testing.assert_close(relu.b_enc.grad, -jump.threshold.grad)
+
+
 def test_every_parameter_learns(sae):
     for penalty in sae.penalties:
         sae.set_penalty(penalty)
@@ -99,8 +109,8 @@ def test_jump_relu_gradients_are_the_papers():
 
 
 def test_penalty_that_does_not_fit():
-    with pytest.raises(InputError, match="penalty 'l0' does not fit family 'relu'"):
-        ReLU(D, F).set_penalty("l0")
+    with pytest.raises(InputError, match="penalty 'l1' does not fit family 'top_k'"):
+        TopK(D, F, K).set_penalty("l1")
 
 
 def test_unknown_family_names_the_nearest():

@@ -83,9 +83,8 @@ def test_control_is_the_teacher_trained_by_the_same_budget(teacher, store, varia
     assert new.control is not None
     assert seen["rational"] == seen[teacher.family]
     assert losses["rational"] == losses[teacher.family]
-    assert {p for p, _ in losses["rational"]} == {
-        "l1" if (teacher.family, variant) == ("jump_relu", "soft") else teacher.penalties[0]
-    }
+    penalty = None if teacher.family == "top_k" else {"soft": "l1", "gated": "l0"}[variant]
+    assert {p for p, _ in losses["rational"]} == {penalty}
     assert type(new.control) is type(teacher)
     assert not torch.equal(new.control.W_dec, teacher.W_dec)
 
@@ -144,11 +143,11 @@ def test_gated_rational_of_a_rational_is_refused(store):
 def test_weight_of_the_penalty_is_the_teachers_own_where_none_is_given(store):
     sae = random_sae("relu", store)
     rsae.train(sae, store, TrainConfig(steps=30, batch=64, sparsity=0.37))
-    quiet = config("gated", tune=replace(TUNE, sparsity=0.0))
+    quiet = config("soft", tune=replace(TUNE, sparsity=0.0))
     assert quiet.budget_for(sae).sparsity == 0.37
-    assert config("gated").budget_for(sae).sparsity == TUNE.sparsity
+    assert config("soft").budget_for(sae).sparsity == TUNE.sparsity
     with pytest.raises(InputError, match="set tune.sparsity"):
-        upgrade(random_sae("relu", store), store, config=quiet)
+        upgrade(sae, store, config=replace(quiet, variant="gated"))  # that is another penalty: l0
     assert quiet.budget_for(random_sae("top_k", store)).sparsity == 0.0
 
 
