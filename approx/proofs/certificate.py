@@ -7,6 +7,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,12 +133,14 @@ class Certificate:
                 target=Target.from_json(data["target"]),
                 type=(index(m), index(n)),
                 rel=number(data["rel"]),
-                bounds=bounds and (number(bounds[0]), number(bounds[1])),
-                witness=witness and (index(witness[0]), number(witness[1])),
+                bounds=None if bounds is None else (number(bounds[0]), number(bounds[1])),
+                witness=None if witness is None else (index(witness[0]), number(witness[1])),
                 poles=tuple((number(lo), number(hi)) for lo, hi in data["poles"]),
                 best=number(data["best"]),
                 points=tuple((index(piece), number(x)) for piece, x in data["points"]),
-                comparison=comparison and (polynomial(comparison[0]), polynomial(comparison[1])),
+                comparison=None
+                if comparison is None
+                else (polynomial(comparison[0]), polynomial(comparison[1])),
             )
             same = found.to_json() == data
         except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError) as error:
@@ -255,12 +258,11 @@ def _verify_poles(c: Certificate) -> None:
     parts = branches(c.rational, c.target)
     if len(_poles(parts)) != len(c.poles):
         raise CertificateError(f"it claims {len(c.poles)} real poles on the hull, which is not their number")
-    ends = [end for interval in c.poles for end in interval]
-    if ends and not (parts[0].a <= ends[0] and ends[-1] <= parts[-1].b and ends == sorted(ends)):
-        raise CertificateError("its intervals around poles are not in order inside the hull")
+    if not all(left[1] < right[0] for left, right in pairwise(c.poles)):
+        raise CertificateError("its intervals around poles are not apart and in order")
     for lo, hi in c.poles:
-        if len(_poles(parts, lo, hi)) != 1:
-            raise CertificateError(f"there is not exactly one pole in [{lo}, {hi}]")
+        if not parts[0].a <= lo <= hi <= parts[-1].b or len(_poles(parts, lo, hi)) != 1:
+            raise CertificateError(f"there is not exactly one pole on the hull in [{lo}, {hi}]")
 
 
 def _verify_bounds(c: Certificate) -> None:

@@ -523,7 +523,7 @@ def test_every_changed_digit_is_noticed(examples: list[Certificate], tmp_path: P
                 verify(path)
 
 
-@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=700, deadline=None)
 @given(st.integers(0, 5), st.integers(0, 10**6))
 def test_a_forged_certificate_fails_or_speaks_the_truth(examples: list[Certificate], which: int, seed: int):
     """With the digest made right only the proof stands in the way: what passes it must still be true."""
@@ -568,6 +568,7 @@ CLAIMS = {
     "fields or spellings": lambda d: d["rational"].__setitem__("note", "1"),
     "TypeError": lambda d: d.__setitem__("points", 3),
     "lacks": lambda d: d["rational"].pop("scale"),
+    "IndexError": lambda d: d.__setitem__("bounds", []),
     "KeyError: 'rel'": lambda d: d.pop("rel"),
     "is not a number": lambda d: d.__setitem__("best", 0.5),
     "whole number": lambda d: d.__setitem__("type", [3, -1]),
@@ -583,6 +584,27 @@ def test_the_failing_claim_is_named(examples: list[Certificate], tmp_path: Path,
     path.write_text(json.dumps(signed(data)))
     with pytest.raises(CertificateError, match=f"forged.json.*{message}"):
         verify(path)
+
+
+@pytest.mark.parametrize(
+    "poles",
+    [
+        [["0", "1/16"], ["1/16", "1/8"]],  # one pole twice, the other not at all
+        [["1/17", "1/15"], ["-1/15", "-1/17"]],
+        [["-1/15", "-1/17"], ["1/15", "1/17"]],
+        [["-1/15", "-1/17"], ["1/15", "1/14"]],
+        [["-1/15", "1/15"]],
+        [],
+    ],
+)
+def test_poles_cannot_be_hidden(poles: list):
+    r = Rational.from_monomial([0, 1], [dyadic(-1 / 256), 0, 1])  # +-1/16
+    c = certify(r, targets.sign(0.2))
+    assert isinstance(c, Certificate)
+    assert len(c.poles) == 2
+    Certificate.from_json(signed(c.to_json() | {"poles": [["-1/15", "-1/17"], ["1/17", "1/15"]]})).verify()
+    with pytest.raises(CertificateError, match="pole"):
+        Certificate.from_json(signed(c.to_json() | {"poles": poles})).verify()
 
 
 @pytest.mark.parametrize(
