@@ -42,6 +42,8 @@ class Level:
     q: arb_poly
     value: arb  # lam: the common value of s_k W e_k
     reference: list[arb]
+    centre: arb
+    half: arb
     bits: int = 0
     expand: int = 0  # the precision at which p and q are good
     negligible: bool = False  # the value is rounding even at the highest precision
@@ -91,6 +93,15 @@ class Problem:
         a, b = self.intervals[0][0], self.intervals[-1][1]
         self.centre, self.half = mid((a + b) / 2), mid((b - a) / 2)
 
+    def recentre(self, reference: list[arb]) -> None:
+        """Move the origin of t to where the reference clusters: monomials lose no digits there."""
+        gaps = [float(y - x) for x, y in pairwise(reference)]
+        a, b = self.intervals[0][0], self.intervals[-1][1]
+        if gaps and min(gaps) < 1e-2 * float(b - a):
+            k = int(np.argmin(gaps))
+            self.centre = reference[k]
+            self.half = mid(max(b - self.centre, self.centre - a, key=float))
+
     def t(self, s: arb) -> arb:
         return mid((s - self.centre) / self.half)
 
@@ -124,7 +135,7 @@ class Problem:
             with precision(bits):
                 found = self._levelled(reference, m, n, start)
                 negligible = bool(found and abs(found[0]) < self._negligible(reference))
-            expand = 2 * bits + 4 * (m + n)
+            expand = 3 * bits // 2 + 2 * (m + n)
             while found is not None and expand <= 8 * bits + 64 * (m + n):
                 with precision(expand):
                     level = self._expanded(reference, m, n, *found, bits if negligible else _MAX_BITS)
@@ -211,7 +222,7 @@ class Problem:
         for t, y, wk in zip(ts, target, w, strict=True):
             if not abs(wk * (p(t) / q(t) - y)) <= limit:
                 return None
-        return Level(p, q, lam, reference)
+        return Level(p, q, lam, reference, self.centre, self.half)
 
     # -- the exchange
 

@@ -16,7 +16,7 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 from tqdm import tqdm
 
 from approx.dyadic import dyadic, precision
-from approx.fit.exchange import Failure, Outcome, Problem, Values
+from approx.fit.exchange import Failure, Level, Outcome, Problem, Values
 from approx.fit.measure import measured_error, target_values, weight_values
 from approx.fit.record import Fit, check_type, check_weight
 from approx.rational import Rational
@@ -45,9 +45,9 @@ class Reduced:
         u = s.sqrt().mid()
         return [self.centre - u, self.centre + u] if u > 0 else [arb(self.centre)]
 
-    def assemble(self, p: arb_poly, q: arb_poly) -> tuple[fmpq_poly, fmpq_poly]:
-        """num and den of r in x, exactly, from p and q in t = (s - problem.centre)/problem.half."""
-        c, h = self.problem.centre.fmpq(), self.problem.half.fmpq()
+    def assemble(self, level: Level, p: arb_poly, q: arb_poly) -> tuple[fmpq_poly, fmpq_poly]:
+        """num and den of r in x, exactly, from p and q in the variable of `level`."""
+        c, h = level.centre.fmpq(), level.half.fmpq()
         inner = fmpq_poly([-c / h, 1 / h])
         u = fmpq_poly([-self.centre, 1])
         if self.symmetry:
@@ -316,6 +316,7 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
             bar.update(k - at)
             climb.outcome, climb.type, at, bits = found, path[k], k, found.level.bits
             references.append(found.extrema)
+            problem.recentre(found.extrema)
             if found.exact:
                 break
     return climb
@@ -381,18 +382,19 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
     level = outcome.level
     with precision(level.expand):
         num, den = reduced.assemble(
-            *(_chopped(p, level.bits) if outcome.exact else p for p in (level.p, level.q))
+            level, *(_chopped(p, level.bits) if outcome.exact else p for p in (level.p, level.q))
         )
         reference = np.array([float(x) for x in _reference(reduced, outcome)])
     top = float(outcome.top)
-    rational, error = _held(num, den, target, reference, top)
+    slack = max(1e-9, tolerance)
+    rational, error = _held(num, den, target, reference, top * (1 + slack))
     floor = 0.0 if outcome.exact else abs(float(level.value))
     converged = outcome.converged
     if outcome.exact and converged:
         notes.append("the target is itself a rational function of this type")
     elif outcome.exact:
         notes.append("the error has fallen to the rounding of the target in float64: give enclose= to go on")
-    elif error > top * (1 + 1e-8):
+    elif error > top * (1 + 10 * slack):
         converged = False
         notes.append(f"the result's error is {error:.6e}, above the {top:.6e} that the exchange reached")
     elif climb.type != reduced.type:
@@ -455,25 +457,30 @@ def _poles_inside(rational: Rational) -> bool:
 
 
 def _held(
-    num: fmpq_poly, den: fmpq_poly, target: Target, reference: np.ndarray, top: float
+    num: fmpq_poly, den: fmpq_poly, target: Target, reference: np.ndarray, limit: float
 ) -> tuple[Rational, float]:
     """num/den in the form, and with the fewest bits, that keep the error within 1e-9 of `top`; and that
     error.
     """
+    x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
+    rounding = 4 * np.finfo(float).eps * float(np.max(np.abs(target(x))))
+    # rounded partial fractions have a numerator of degree n - 1 at least
+    forms = ("partial_fractions", "factored") if num.degree() >= den.degree() - 1 else ("factored",)
+    centre = _centre(den, target)
     bits = 53
     while True:
         found = []
-        # rounded partial fractions have a numerator of degree n - 1 at least
-        for form in ("partial_fractions", "factored") if num.degree() >= den.degree() - 1 else ("factored",):
-            r = Rational.from_exact(num, den, target.domain, form, bits, centre=_centre(den, target))
-            found.append((measured_error(r, target, reference, count=64), r))
-        good = [(e, r) for e, r in found if e <= top * (1 + 1e-9)]
+        for form in forms:
+            r = Rational.from_exact(num, den, target.domain, form, bits, centre=centre)
+            found.append((_float64_noise(r, x), measured_error(r, target, reference, count=64), r))
+            if found[-1][1] <= limit and found[-1][0] <= rounding:
+                break
+        good = [f for f in found if f[1] <= limit]
         # where the target is rational itself, its own coefficients need not be dyadic: float64 is close
         # enough
-        if good or bits > 1 << 11 or top == 0:
-            x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
-            chosen = min(good or found, key=lambda pair: _float64_noise(pair[1], x))
-            return chosen[1], chosen[0]
+        if good or bits > 1 << 11 or limit == 0:
+            _, error, r = min(good or found, key=lambda f: f[0])
+            return r, error
         bits *= 2
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from flint import arb, arb_mat, fmpq, fmpq_poly
@@ -11,7 +13,32 @@ from flint import arb, arb_mat, fmpq, fmpq_poly
 from approx.dyadic import dyadic, precision
 from approx.proofs.models import models
 from approx.proofs.polynomials import MAX_BITS, bit_size, compose_affine, extrema, isolate, sign_of
+from approx.rational import Rational
 from approx.target import Functions, Piece, Target
+
+
+@dataclass(frozen=True)
+class Branch:
+    """r = num/den on [a, b]. A safe-Pade function may have one on either side of its centre."""
+
+    a: fmpq
+    b: fmpq
+    num: fmpq_poly
+    den: fmpq_poly
+
+
+def branches(rational: Rational, target: Target) -> list[Branch]:
+    """The exact branches of a function on the convex hull of a target's domain, left to right.
+
+    Raises ValueError for a function that has none (see `Rational.branches`).
+    """
+    low, high = map(dyadic, target.hull)
+    parts = [r for _, _, r in rational.with_domain(target.domain).branches()]
+    cuts = [rational.centre] if len(parts) == 2 else []  # exactly: `branches` gives the nearest float
+    if not cuts and parts[0].form != rational.form and low < rational.centre < high:
+        raise ValueError("the function's centre lies in the domain, too close to its end: change domain=")
+    intervals = pairwise([low, *cuts, high])
+    return [Branch(a, b, *r.exact()) for (a, b), r in zip(intervals, parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -37,21 +64,34 @@ class Box:
 
 @dataclass(frozen=True)
 class Error:
-    """The weighted error w (f - num/den) of a rational function without poles on the target's domain."""
+    """The weighted error w (f - r) of a function without poles on the target's domain.
+
+    Its pieces, counted from the left, are those of the target, cut where a branch of r ends.
+    """
 
     target: Target
-    num: fmpq_poly
-    den: fmpq_poly
+    branches: list[Branch]
+
+    @cached_property
+    def pieces(self) -> list[tuple[Piece, Branch]]:
+        found = []
+        for p in self.target.pieces():
+            for r in self.branches:
+                a, b = max(p.a, r.a), min(p.b, r.b)
+                if a < b:
+                    found.append((replace(p, a=a, b=b), r))
+        return found
 
     def at(self, piece: int, x: fmpq, bits: int = 128) -> arb:
         """A ball around the error at `x` on a piece, at `bits` bits of working precision."""
-        f, w = self.parts(piece, x, bits)
+        f, w = self.given(piece, x, bits)
+        r = self.pieces[piece][1]
         with precision(bits):
-            return w * (f - arb(self.num(x) / self.den(x)))
+            return w * (f - arb(r.num(x) / r.den(x)))
 
-    def parts(self, piece: int, x: fmpq, bits: int) -> tuple[arb, arb]:
+    def given(self, piece: int, x: fmpq, bits: int) -> tuple[arb, arb]:
         """Balls around the target and the weight at `x`."""
-        p = self.target.pieces()[piece]
+        p = self.pieces[piece][0]
         with precision(bits):
             f = arb(p.polynomial(x)) if p.polynomial is not None else arb(p(arb(x)))
             match self.target.weight:
@@ -66,8 +106,7 @@ class Error:
 
     def on_piece(self, piece: int, x: fmpq) -> bool:
         """Whether `x` lies on the piece of that index."""
-        pieces = self.target.pieces()
-        return piece < len(pieces) and pieces[piece].a <= x <= pieces[piece].b
+        return piece < len(self.pieces) and self.pieces[piece][0].a <= x <= self.pieces[piece][0].b
 
     def _weight(self, x: Any) -> Any:
         return self.target.weight_at(x)
@@ -87,12 +126,11 @@ class Error:
         Raises ArithmeticError where the target has no enclosure, ValueError for a weight that is infinite.
         """
         bits = _bits(rel)
-        pieces = self.target.pieces()
-        exact = not callable(self.target.weight) and all(p.polynomial is not None for p in pieces)
+        exact = not callable(self.target.weight) and all(p.polynomial is not None for p, _ in self.pieces)
         tolerance = fmpq(0) if exact else self._size() * rel / 8
         found = []
-        for i, piece in enumerate(pieces):
-            for box in self._boxes(piece, tolerance):
+        for i, (piece, branch) in enumerate(self.pieces):
+            for box in self._boxes(piece, branch, tolerance):
                 for t, value in extrema(box.num, box.den, box.lo, box.hi, bits):
                     x = box.x(t)
                     with precision(bits + 64):
@@ -105,11 +143,12 @@ class Error:
 
     def _size(self) -> fmpq:
         """A lower bound on the sup norm, in practice a good one; 0 for an error that seems to be 0."""
-        pieces = self.target.pieces()
-        steps = 2 * (self.num.degree() + self.den.degree()) + 9
-        places = [(i, p.a + (p.b - p.a) * k / steps) for i, p in enumerate(pieces) for k in range(1, steps)]
-        # a pole next to the domain makes a peak that a grid would miss
-        places += [(i, x) for i, p in enumerate(pieces) for x, _ in extrema(self.num, self.den, p.a, p.b)]
+        places = []
+        for i, (p, r) in enumerate(self.pieces):
+            steps = 2 * (r.num.degree() + r.den.degree()) + 9
+            places += [(i, p.a + (p.b - p.a) * k / steps) for k in range(1, steps)]
+            # a pole next to the domain makes a peak that a grid would miss
+            places += [(i, x) for x, _ in extrema(r.num, r.den, p.a, p.b)]
         bits = 128
         while bits <= MAX_BITS:
             size = max(least(self.at(i, x, bits)) for i, x in places)
@@ -118,13 +157,13 @@ class Error:
             bits *= 4
         return fmpq(0)
 
-    def _boxes(self, p: Piece, tolerance: fmpq) -> Iterator[Box]:
-        weight, num, den = self.target.weight, self.num, self.den
+    def _boxes(self, p: Piece, r: Branch, tolerance: fmpq) -> Iterator[Box]:
+        weight, num, den = self.target.weight, r.num, r.den
         f = p.polynomial
         if f is not None and weight is None:
             yield Box(p.a, p.b, f * den - num, den)
         elif f is not None and weight == "relative":
-            yield self._relative(f, p)
+            yield self._relative(f, p, r)
         elif p.expression is Functions.sqrt and p.a == 0 and weight is None:
             # x = b t^2 makes a polynomial of the square root; only the constant sqrt(b) is rounded
             with precision(64 + max(0, bit_size(p.b)) - min(0, bit_size(tolerance))):
@@ -134,21 +173,21 @@ class Error:
             num, den = num(square), den(square)
             yield Box(fmpq(0), fmpq(1), f * den - num, den, radius, square)
         else:
-            yield from self._modelled(p, tolerance)
+            yield from self._modelled(p, r, tolerance)
 
-    def _relative(self, f: fmpq_poly, p: Piece) -> Box:
+    def _relative(self, f: fmpq_poly, p: Piece, r: Branch) -> Box:
         if f == 0:
             raise ValueError("weight='relative': the target is zero on a whole interval of its domain")
-        num, den = f * self.den - self.num, f * self.den
+        num, den = f * r.den - r.num, f * r.den
         if (common := num.gcd(den)).degree() > 0:
             num, den = num // common, den // common
         if isolate(den, p.a, p.b):
             raise ValueError("weight='relative': the target has a zero in its domain that the rational lacks")
         return Box(p.a, p.b, num, den)
 
-    def _modelled(self, p: Piece, tolerance: fmpq) -> Iterator[Box]:
+    def _modelled(self, p: Piece, r: Branch, tolerance: fmpq) -> Iterator[Box]:
         """Boxes from Taylor models of w f and of w, or of 1 and 1/f for the relative error."""
-        weight, num, den = self.target.weight, self.num, self.den
+        weight, num, den = self.target.weight, r.num, r.den
         bits = 64 - min(0, bit_size(tolerance))
         if weight is None:
             for lo, hi, (f,) in models([p], p.a, p.b, [tolerance], bits):
@@ -213,7 +252,7 @@ def reference(points: list[Point], den: fmpq_poly, count: int) -> list[Point]:
 
 
 def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[int, int], rel: fmpq) -> fmpq:
-    """The bound on the best error of type `kind` that the points prove, 0 if they prove none.
+    """The bound on the best error of type `kind` that the points prove; 0 for none, or a branched r.
 
     De la Vallee-Poussin: let r = num/den have degrees at most (m, n), and let (f - r) den alternate in sign
     at m + n + 2 points. If s = p/q of type (m, n), q > 0 on the hull, had a smaller weighted error at all of
@@ -221,8 +260,10 @@ def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[in
     Two points may share their x where f jumps: r - s cannot have both signs there.
     """
     m, n = kind
-    num, den = error.num, error.den
-    if den == 0 or num.degree() > m or den.degree() > n or len(points) < m + n + 2:
+    if len(error.branches) != 1 or len(points) < m + n + 2:
+        return fmpq(0)
+    num, den = error.branches[0].num, error.branches[0].den
+    if den == 0 or num.degree() > m or den.degree() > n:
         return fmpq(0)
     smallest, last = None, None
     for piece, x in points:
@@ -238,23 +279,23 @@ def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[in
     return smallest or fmpq(0)
 
 
-def improved(error: Error, points: list[Point], kind: tuple[int, int]) -> tuple[fmpq_poly, fmpq_poly] | None:
-    """A rational p/q of type `kind` near num/den with its error levelled at the points: their best proof.
+def improved(error: Error, points: list[Point], kind: tuple[int, int]) -> Branch | None:
+    """A rational p/q of type `kind` near r with its error levelled at the points: what they prove at best.
 
     Newton's method on p(x_i) = (f(x_i) - s_i E / w(x_i)) q(x_i), s_i the signs of the error. The result is no
     proof by itself: hand it to `alternation`. None where the iteration fails.
     """
     m, n = kind
-    pieces = error.target.pieces()
-    middle, half = (pieces[0].a + pieces[-1].b) / 2, (pieces[-1].b - pieces[0].a) / 2
+    (r,) = error.branches
+    middle, half = (r.a + r.b) / 2, (r.b - r.a) / 2
     smallest = min(least(p.error) for p in points)
     digits = 64 + 2 * (m + n) - 2 * min(0, bit_size(smallest))
     bits = 4 * digits
     with precision(bits):
         signs = [1 if p.error > 0 else -1 for p in points]
-        values = [error.parts(p.piece, p.x, bits) for p in points]
+        values = [error.given(p.piece, p.x, bits) for p in points]
         t = [arb((p.x - middle) / half) for p in points]
-        start = compose_affine(error.den, middle, half)
+        start = compose_affine(r.den, middle, half)
         q = [arb(start[j]) for j in range(n + 1)]
         level = arb(smallest)
         for _ in range(10):
@@ -276,5 +317,5 @@ def improved(error: Error, points: list[Point], kind: tuple[int, int]) -> tuple[
             if abs(step) <= level * arb(2) ** (-digits // 2):
                 back = fmpq_poly([-middle / half, 1 / half])
                 num, den = (fmpq_poly([dyadic(c, digits) for c in part])(back) for part in (p, q))
-                return num, den
+                return Branch(r.a, r.b, num, den)
     return None

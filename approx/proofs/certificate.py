@@ -7,15 +7,16 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from flint import fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
-from approx.proofs.bounds import Error, alternation, improved, least, most, reference
+from approx.proofs.bounds import Branch, Error, alternation, branches, improved, least, most, reference
 from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
-from approx.proofs.polynomials import isolate, separated
+from approx.proofs.polynomials import Root, isolate, separated
 from approx.rational import Rational, read_json, write_json
 from approx.target import Target
 
@@ -132,12 +133,14 @@ class Certificate:
                 target=Target.from_json(data["target"]),
                 type=(index(m), index(n)),
                 rel=number(data["rel"]),
-                bounds=bounds and (number(bounds[0]), number(bounds[1])),
-                witness=witness and (index(witness[0]), number(witness[1])),
+                bounds=None if bounds is None else (number(bounds[0]), number(bounds[1])),
+                witness=None if witness is None else (index(witness[0]), number(witness[1])),
                 poles=tuple((number(lo), number(hi)) for lo, hi in data["poles"]),
                 best=number(data["best"]),
                 points=tuple((index(piece), number(x)) for piece, x in data["points"]),
-                comparison=comparison and (polynomial(comparison[0]), polynomial(comparison[1])),
+                comparison=None
+                if comparison is None
+                else (polynomial(comparison[0]), polynomial(comparison[1])),
             )
             same = found.to_json() == data
         except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError) as error:
@@ -155,8 +158,10 @@ class Certificate:
         _verify_poles(self)
         _verify_bounds(self)
         if self.points or self.best != 0:
-            comparison = self.comparison or self.rational.exact()
-            if alternation(Error(self.target, *comparison), self.points, self.type, self.rel) < self.best:
+            parts = branches(self.rational, self.target)
+            if self.comparison:
+                parts = [Branch(parts[0].a, parts[-1].b, *self.comparison)]
+            if alternation(Error(self.target, parts), self.points, self.type, self.rel) < self.best:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
@@ -181,27 +186,25 @@ def certify(
         raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")
     width = dyadic(rel)
     kind = rational.type if type is None else (index(type[0]), index(type[1]))
-    num, den = rational.exact()
-    a, b = _hull(target)
-    poles = tuple((root.lo, root.hi) for root in separated(isolate(den, a, b), (b - a) / (1 << 60)))
+    parts = branches(rational, target)
+    reach = parts[-1].b - parts[0].a
+    poles = tuple((root.lo, root.hi) for root in separated(_poles(parts), reach / (1 << 60)))
     if not target.enclosed:
         return _estimate(rational, target, not poles)
-    if _pole_in_domain(den, target):
+    if _pole_in_domain(parts, target):
         return Certificate(rational, target, kind, width, None, None, poles, fmpq(0), (), None)
 
-    error = Error(target, num, den)
+    error = Error(target, parts)
     extrema = error.extrema(width)
     witness = max(extrema, key=lambda p: least(p.error))
-    chosen = reference(extrema, den, sum(kind) + 2)
+    chosen = reference(extrema, parts[0].den, sum(kind) + 2) if len(parts) == 1 else []
     points = tuple((p.piece, p.x) for p in chosen)
     best, comparison = alternation(error, points, kind, width), None
     if chosen and best < most(witness.error) * (1 - width):
-        comparison = improved(error, chosen, kind)
-        levelled = alternation(Error(target, *comparison), points, kind, width) if comparison else fmpq(0)
-        if levelled > best:
-            best = levelled
-        else:
-            comparison = None
+        neighbour = improved(error, chosen, kind)
+        levelled = alternation(Error(target, [neighbour]), points, kind, width) if neighbour else fmpq(0)
+        if neighbour and levelled > best:
+            best, comparison = levelled, (neighbour.num, neighbour.den)
     margin = width / 64  # a replay may round differently
     digits = max(25, 5 - math.floor(math.log10(rel)))
     lower = rounded(least(witness.error) * (1 - margin), digits, -1)
@@ -236,30 +239,35 @@ def verify(path: str | os.PathLike[str]) -> Certificate:
     return certificate
 
 
-def _hull(target: Target) -> tuple[fmpq, fmpq]:
-    return dyadic(target.hull[0]), dyadic(target.hull[1])
+def _poles(parts: list[Branch], low: fmpq | None = None, high: fmpq | None = None) -> list[Root]:
+    """The real poles in [low, high], by default on the hull; one where two branches meet counts once."""
+    found: list[Root] = []
+    for part in parts:
+        a = part.a if low is None else max(part.a, low)
+        b = part.b if high is None else min(part.b, high)
+        if a <= b:
+            found += [r for r in isolate(part.den, a, b) if not (found and r.lo == r.hi == found[-1].lo)]
+    return found
 
 
-def _pole_in_domain(den: fmpq_poly, target: Target) -> bool:
-    return any(isolate(den, dyadic(a), dyadic(b)) for a, b in target.domain)
+def _pole_in_domain(parts: list[Branch], target: Target) -> bool:
+    return any(_poles(parts, dyadic(a), dyadic(b)) for a, b in target.domain)
 
 
 def _verify_poles(c: Certificate) -> None:
-    den = c.rational.exact()[1]
-    a, b = _hull(c.target)
-    if len(isolate(den, a, b)) != len(c.poles):
+    parts = branches(c.rational, c.target)
+    if len(_poles(parts)) != len(c.poles):
         raise CertificateError(f"it claims {len(c.poles)} real poles on the hull, which is not their number")
-    ends = [end for interval in c.poles for end in interval]
-    if ends and not (a <= ends[0] and ends[-1] <= b and ends == sorted(ends)):
-        raise CertificateError("its intervals around poles are not in order inside the hull")
+    if not all(left[1] < right[0] for left, right in pairwise(c.poles)):
+        raise CertificateError("its intervals around poles are not apart and in order")
     for lo, hi in c.poles:
-        if len(isolate(den, lo, hi)) != 1:
-            raise CertificateError(f"there is not exactly one pole in [{lo}, {hi}]")
+        if not parts[0].a <= lo <= hi <= parts[-1].b or len(_poles(parts, lo, hi)) != 1:
+            raise CertificateError(f"there is not exactly one pole on the hull in [{lo}, {hi}]")
 
 
 def _verify_bounds(c: Certificate) -> None:
-    num, den = c.rational.exact()
-    infinite = _pole_in_domain(den, c.target)
+    parts = branches(c.rational, c.target)
+    infinite = _pole_in_domain(parts, c.target)
     if infinite != (c.bounds is None) or infinite != (c.witness is None):
         raise CertificateError("a pole in the domain makes the error infinite, and nothing else does")
     if c.bounds is None or c.witness is None:
@@ -267,7 +275,7 @@ def _verify_bounds(c: Certificate) -> None:
     lower, upper = c.bounds
     if not (0 <= lower <= upper and 0 < c.rel < 1 and upper - lower <= c.rel * upper):
         raise CertificateError("its bounds are not as close as it claims")
-    error = Error(c.target, num, den)
+    error = Error(c.target, parts)
     if not (error.on_piece(*c.witness) and least(error.sharp(*c.witness, c.rel)) >= lower):
         raise CertificateError("the error at the witness does not reach the lower bound")
     if max(most(p.error) for p in error.extrema(c.rel)) > upper:
