@@ -15,11 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import approx
 import rsae
+from approx.fit.measure import sample
 from evals.config import DemoConfig, Variant
 from evals.metrics.downstream import downstream
 from evals.metrics.probing import ProbeData, dense_baseline, probe, probe_data
@@ -151,10 +151,11 @@ class _Demo:
             certificate = approx.certify(used.rational, target)
             assert isinstance(certificate, approx.Certificate)  # built-in targets are proven, not estimated
             certificate.save(directory / f"{name}.certificate.json")
-            t = np.concatenate([np.linspace(a, b, 1001) for a, b in target.domain])
+            t = sample(target, 1500, used.reference)
             curves = {
                 "type": list(type_),
                 "target": target.name,
+                "domain": [list(interval) for interval in target.domain],
                 "t": t.tolist(),
                 "f": target(t).tolist(),
                 "fits": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -72,12 +71,14 @@ def _symbol(variant: str) -> str:
 def gates(curves: dict[str, Any], trained: dict[str, dict[str, list[float]]]) -> go.Figure:
     """The teacher's gate on the design interval, the fit, and the rational functions after fine-tuning."""
     figure = go.Figure()
-    x, f = _with_gaps(curves["t"], curves["f"])
-    figure.add_scatter(x=x, y=f, name="teacher's gate", mode="lines", line={"color": "#888888", "width": 6})
-    x, r = _with_gaps(curves["t"], curves["fits"]["minimax"]["r"])
     figure.add_scatter(
-        x=x,
-        y=r,
+        **_with_gaps(curves, curves["f"]),
+        name="teacher's gate",
+        mode="lines",
+        line={"color": "#888888", "width": 6},
+    )
+    figure.add_scatter(
+        **_with_gaps(curves, curves["fits"]["minimax"]["r"]),
         name="minimax fit",
         mode="lines",
         line={"color": _FITS["minimax"], "width": 1.5, "dash": "dash"},
@@ -97,8 +98,13 @@ def errors(curves: dict[str, Any]) -> go.Figure:
     """r - f for the three fitters, with the certified bound on the one that is used."""
     figure = go.Figure()
     for method, fit in curves["fits"].items():
-        x, e = _with_gaps(curves["t"], [r - f for r, f in zip(fit["r"], curves["f"], strict=True)])
-        figure.add_scatter(x=x, y=e, name=method, mode="lines", line={"color": _FITS[method], "width": 1.5})
+        error = [r - f for r, f in zip(fit["r"], curves["f"], strict=True)]
+        figure.add_scatter(
+            **_with_gaps(curves, error),
+            name=method,
+            mode="lines",
+            line={"color": _FITS[method], "width": 1.5},
+        )
     for sign in (1, -1):
         bound = sign * curves["certificate"]["upper"]
         figure.add_scatter(
@@ -112,16 +118,12 @@ def errors(curves: dict[str, Any]) -> go.Figure:
     return _layout(figure, "t", "r(t) - f(t)")
 
 
-def _with_gaps(x: list[float], y: list[float]) -> tuple[list, list]:
-    """Break a line where the domain has a gap (a step in x much wider than its neighbours)."""
-    steps = [b - a for a, b in pairwise(x)]
-    widest = 3 * sorted(steps)[len(steps) // 2]
-    out_x: list = []
-    out_y: list = []
-    for i, (a, b) in enumerate(zip(x, y, strict=True)):
-        if i and steps[i - 1] > widest:
-            out_x.append(None)
-            out_y.append(None)
-        out_x.append(a)
-        out_y.append(b)
-    return out_x, out_y
+def _with_gaps(curves: dict[str, Any], y: list[float]) -> dict[str, list]:
+    """x and y of a curve over the fit's domain, the line broken at its gaps."""
+    x: list[float | None] = []
+    broken: list[float | None] = []
+    for low, high in curves["domain"]:
+        inside = [i for i, t in enumerate(curves["t"]) if low <= t <= high]
+        x += [*(curves["t"][i] for i in inside), None]
+        broken += [*(y[i] for i in inside), None]
+    return {"x": x, "y": broken}
