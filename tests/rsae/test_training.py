@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,50 +15,53 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
-def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(store, name, tmp_path, monkeypatch):
-    whole = random_sae(name, store)
-    history = train(whole, store, CONFIG)
-
-    checkpoint = tmp_path / "run.safetensors"
+@pytest.fixture
+def steps_from(store, monkeypatch):
+    """Train anew until `die_at` (for ever without one) and return the number of each step that ran."""
     real = Store.batch
 
-    def dying(self, step, size, seed):
-        if step == 215:
-            raise Killed
-        return real(self, step, size, seed)
+    def run(sae, config, checkpoint, die_at=None):
+        steps = []
 
-    monkeypatch.setattr(Store, "batch", dying)
-    with pytest.raises(Killed):
-        train(random_sae(name, store), store, CONFIG, checkpoint)
+        def batch(self, step, size, seed):
+            if step == die_at:
+                raise Killed
+            steps.append(step)
+            return real(self, step, size, seed)
+
+        monkeypatch.setattr(Store, "batch", batch)
+        with pytest.raises(Killed) if die_at else nullcontext():
+            train(sae, store, config, checkpoint)
+        return steps
+
+    return run
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(store, name, tmp_path, steps_from):
+    whole = random_sae(name, store)
+    train(whole, store, CONFIG)
+    checkpoint = tmp_path / "run.safetensors"
+    steps_from(random_sae(name, store), CONFIG, checkpoint, die_at=215)
     assert checkpoint.exists()
-
-    steps = []
-    monkeypatch.setattr(Store, "batch", lambda self, step, *a: steps.append(step) or real(self, step, *a))
     resumed = random_sae(name, store)
-    assert train(resumed, store, CONFIG, checkpoint) == history
-    assert steps[0] == 200
+    assert steps_from(resumed, CONFIG, checkpoint) == list(range(200, CONFIG.steps))
     for key, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value), key
     assert not checkpoint.exists()
 
 
-def test_a_checkpoint_of_other_settings_is_not_used(store, tmp_path, monkeypatch):
+def test_history_is_the_same_after_a_kill(store, tmp_path, steps_from):
+    history = train(random_sae("relu", store), store, CONFIG)
+    steps_from(random_sae("relu", store), CONFIG, tmp_path / "c", die_at=110)
+    assert (tmp_path / "c").exists()
+    assert train(random_sae("relu", store), store, CONFIG, tmp_path / "c") == history
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(store, tmp_path, steps_from):
     checkpoint = tmp_path / "run.safetensors"
-    real = Store.batch
-
-    def dying(self, step, size, seed):
-        if step == 105:
-            raise Killed
-        return real(self, step, size, seed)
-
-    monkeypatch.setattr(Store, "batch", dying)
-    with pytest.raises(Killed):
-        train(random_sae("relu", store), store, CONFIG, checkpoint)
-    steps = []
-    monkeypatch.setattr(Store, "batch", lambda self, step, *a: steps.append(step) or real(self, step, *a))
-    train(random_sae("relu", store), store, replace(CONFIG, lr=1e-3), checkpoint)
-    assert steps[0] == 0
+    steps_from(random_sae("relu", store), CONFIG, checkpoint, die_at=105)
+    assert steps_from(random_sae("relu", store), replace(CONFIG, lr=1e-3), checkpoint)[0] == 0
 
 
 @pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k"])
