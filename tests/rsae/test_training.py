@@ -29,8 +29,8 @@ def steps_from(store, monkeypatch):
             steps.append(step)
             return real(self, step, size, seed)
 
-        monkeypatch.setattr(Store, "batch", batch)
-        with pytest.raises(Killed) if die_at else nullcontext():
+        with monkeypatch.context() as patch, pytest.raises(Killed) if die_at else nullcontext():
+            patch.setattr(Store, "batch", batch)
             train(sae, store, config, checkpoint)
         return steps
 
