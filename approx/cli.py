@@ -14,7 +14,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Best rational approximations, with proven error bounds.\n\n"
     "A TARGET is a built-in name (relu, absolute, sqrt, sign, gate, jump_relu, exp, tanh, gelu, silu, "
-    'sigmoid) or a formula in x such as "exp(-x**2)". A TYPE is m,n: the degrees of numerator and denominator.',
+    'sigmoid) or a formula in x such as "exp(-x**2)". '
+    "A TYPE is m,n: the degrees of numerator and denominator.",
 )
 
 TargetName = Annotated[
