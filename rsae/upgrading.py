@@ -26,7 +26,6 @@ from rsae.formats import load, save
 from rsae.sae.base import SAE
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.rational import GATES, Rational, supplied_threshold
-from rsae.sae.relu import ReLU
 from rsae.sae.top_k import TopK
 from rsae.steps import Steps
 from rsae.training import TrainConfig, train
@@ -35,6 +34,8 @@ from rsae.training import TrainConfig, train
 DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
 #: The gap around the jump of TopK's gate on [-1, 1]
 GATE_MARGIN = 0.05
+#: Width of the straight-through kernel of a dead zone that the teacher does not have, at mean norm sqrt(D)
+_BANDWIDTH = 1.0
 #: Candidates for C_in: these multiples of a latent's 99.9 % quantile of |h|
 _SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -44,26 +45,25 @@ class UpgradeConfig:
     """How to upgrade.
 
     variant: `gated` (rational magnitude behind a trained dead zone) or `soft` (the paper's); type: (m, n) of the
-    rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; penalty: of the
-    fine-tuning loss, for the rational SAE and the control alike; where it is not given, l0 for `gated` (under L1 its
-    magnitude learns to pass many tiny values) and the paper's L1 for `soft` (dense, it has no l0 to penalise), none
-    for a TopK teacher; calibration_tokens: sample for scales and tau; tune: the
-    budget, the same for the control; where its sparsity is 0, the teacher's own weight of the penalty.
+    rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; calibration_tokens:
+    sample for scales and tau; tune: the budget, the same for the control; where its sparsity is 0, the teacher's own
+    weight of the penalty.
     """
 
     variant: Literal["gated", "soft"] = "gated"
     type: tuple[PositiveInt, PositiveInt] = (9, 8)
     form: Literal["standard", "safe", "safe-b", "partial"] = "partial"
     per_latent: bool = False
-    penalty: Literal["l0", "l1"] | None = None
     calibration_tokens: PositiveInt = 8192
     tune: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-4, sparsity_warmup=0.0))
 
     def penalty_for(self, teacher: SAE) -> str | None:
-        """The fine-tuning loss's penalty for this teacher."""
-        if teacher.penalties[0] is None:
-            return None
-        return self.penalty or {"gated": "l0", "soft": "l1"}[self.variant]
+        """The fine-tuning loss's penalty, for the rational SAE and the control alike; none for a TopK teacher.
+
+        `soft` is dense and has no l0 to penalise: it gets the paper's L1. `gated` gets l0: under L1 its magnitude
+        learns to pass many tiny values.
+        """
+        return None if teacher.penalties[0] is None else {"gated": "l0", "soft": "l1"}[self.variant]
 
     def budget_for(self, teacher: SAE) -> TrainConfig:
         """The fine-tuning, with the teacher's own weight of the penalty where none is given."""
@@ -151,7 +151,10 @@ def upgrade(
     if isinstance(control, SAE):
         controlled = control
     elif control:
-        controlled = stage("control", lambda: _tune(teacher, teacher, activations, config, directory))
+        controlled = stage(
+            "control",
+            lambda: _tune(_control(teacher, activations, config), teacher, activations, config, directory),
+        )
     else:
         controlled = None
 
@@ -166,6 +169,19 @@ def upgrade(
     assert isinstance(initial, Rational)
     assert isinstance(tuned, Rational)
     return Upgraded(initial, tuned, controlled, history, steps.seconds)
+
+
+def _control(teacher: SAE, activations: Store, config: UpgradeConfig) -> SAE:
+    """The teacher with its own activation; beside `gated`, a ReLU teacher gets the same dead zone.
+
+    An l0 penalty has nothing to train in a ReLU. With a JumpReLU that starts at threshold 0 the control differs
+    from the rational SAE in the rational function alone.
+    """
+    if config.variant == "soft" or teacher.family != "relu":
+        return teacher
+    control = JumpReLU(teacher.d_in, teacher.d_sae, threshold=0.0, bandwidth=_BANDWIDTH / activations.scale)
+    _copy_weights(teacher, control)
+    return control
 
 
 def _tune(
@@ -191,7 +207,7 @@ def start(
     scale_F = quantile(h_BF.abs(), 0.999)
     groups = teacher.d_sae if config.per_latent else 1
     k = teacher.k if isinstance(teacher, TopK) else None
-    bandwidth = teacher.bandwidth if isinstance(teacher, ReLU | JumpReLU) else 1.0  # top k has no use for it
+    bandwidth = teacher.bandwidth if isinstance(teacher, JumpReLU) else _BANDWIDTH / activations.scale
     common: dict[str, Any] = {"k": k, "bandwidth": bandwidth}
     if config.variant == "gated":
         m, n = config.type
@@ -265,6 +281,7 @@ def _calibrate(
     return c_in_F, c_out_F
 
 
+@torch.no_grad()
 def _copy_weights(teacher: SAE, sae: SAE) -> None:
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         getattr(sae, name).copy_(getattr(teacher, name))

@@ -52,16 +52,6 @@ def test_loss_is_error_plus_weighted_penalty(sae):
     assert loss.l0.item() == pytest.approx((z != 0).sum(1).float().mean().item())
 
 
-def test_l0_reaches_relus_biases_as_it_reaches_jump_relus_thresholds():
-    h = torch.randn(500, F)
-    relu, jump = ReLU(D, F), JumpReLU(D, F, threshold=0.0)
-    relu.open_gates(h).sum(1).mean().backward()
-    jump.open_gates(h).sum(1).mean().backward()
-    assert relu.b_enc.grad is not None
-    assert jump.threshold.grad is not None
-    torch.testing.assert_close(relu.b_enc.grad, -jump.threshold.grad)
-
-
 def test_every_parameter_learns(sae):
     for penalty in sae.penalties:
         sae.set_penalty(penalty)
