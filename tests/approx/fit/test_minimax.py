@@ -257,3 +257,45 @@ def test_sign_is_zolotarevs():
         assert fit.rational(x) == pytest.approx(
             approx.zolotarev_sign(n, delta)(x), abs=1e-3 * fit.error + 1e-14
         )
+
+
+@pytest.mark.parametrize(
+    ("target", "type"),
+    [
+        (approx.gate(0.785, 1.2e-4), (6, 5)),
+        (approx.jump_relu(-0.755, margin=1.3e-4), (7, 6)),
+        (approx.jump_relu(0.387, margin=1.4e-4), (2, 9)),
+        (approx.gate(-0.58, 3.5e-4), (4, 3)),
+    ],
+    ids=str,
+)
+def test_narrow_gaps_are_reached_through_wider_ones(target, type):
+    fit = approx.minimax(target, type)
+    assert fit.converged
+    assert alternates(fit)
+
+
+@pytest.mark.filterwarnings("ignore:AAA failed")
+def test_agreement_with_other_methods():
+    from scipy.interpolate import AAA
+
+    x = np.linspace(-1, 1, 2001)
+    for target, n in ((approx.exp(), 3), (approx.formula("1/(1.5 + sin(3*x))"), 4)):
+        best = approx.minimax(target, (n, n))
+        near = np.max(np.abs(target(x) - AAA(x, target(x), max_terms=n + 1, rtol=0)(x)))
+        assert best.levelled < near < 20 * best.error
+    baryrat = pytest.importorskip("baryrat")
+    error = baryrat.brasil(np.sqrt, (0, 1), 8, info=True)[1].error
+    assert approx.minimax(approx.sqrt(), (8, 8)).error == pytest.approx(error, rel=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("target", "type"), [(approx.absolute(), (40, 40)), (approx.gelu(), (9, 8))], ids=str
+)
+def test_a_certificate_says_that_it_is_best(target, type):
+    fit = approx.minimax(target, type)
+    proof = approx.certify(fit.rational, target, type=type)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.pole_free
+    assert proof.lower <= fit.error * (1 + 1e-10)
+    assert proof.upper <= proof.best_lower * (1 + 1e-8)
