@@ -480,7 +480,7 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
     elif climb.type != reduced.type:
         # fewer degrees do as well when the error alternates often enough (Achieser: m + n + 2 - defect)
         (m, n), (mu, nu) = reduced.type, climb.type
-        needed = m + n + 2 - (n if level.p.degree() < 0 else min(m - mu, n - nu))
+        needed = m + n + 2 - (n if _vanishes(level) else min(m - mu, n - nu))
         converged = converged and outcome.alternations >= needed
         notes.append(
             f"the best approximation is degenerate: it has type {climb.type}"
@@ -523,6 +523,12 @@ def _reference(reduced: Reduced, outcome: Outcome) -> list[arb]:
     if reduced.symmetry == "even" and len(left) == len(right):
         left = left[:-1]
     return [*left, *right] if reduced.symmetry else right
+
+
+def _vanishes(level: Level) -> bool:
+    """Whether the levelled function is 0 to the working precision: its defect is n then."""
+    p, q = (max((abs(c) for c in poly.coeffs()), key=float, default=arb(0)) for poly in (level.p, level.q))
+    return bool(p <= q * abs(level.value) * arb(2) ** -60)
 
 
 def _chopped(poly: arb_poly, bits: int) -> arb_poly:
