@@ -116,12 +116,15 @@ class Factored(Form):
             return d if len(root) == 1 else d * d + number(root[1] * root[1])
 
         value = number(self.gain) + 0 * t
+        balance = sum(map(len, self.zeros)) - sum(map(len, self.poles))
         zeros, poles = list(self.zeros), list(self.poles)
         while zeros or poles:
-            if zeros:
-                value = value * factor(zeros.pop())
-            while poles and sum(map(len, poles)) > sum(map(len, zeros)):
-                value = value / factor(poles.pop())
+            if zeros and (balance >= 0 or not poles):
+                root = zeros.pop()
+                value, balance = value * factor(root), balance - len(root)
+            else:
+                root = poles.pop()
+                value, balance = value / factor(root), balance + len(root)
         return value
 
     def exact(self) -> tuple[fmpq_poly, fmpq_poly]:

@@ -197,28 +197,17 @@ def _extrapolated(problem: Problem, older: list[arb], old: list[arb], count: int
     shares = np.cumsum([sum(bool(a <= x) and bool(x <= b) for x in old) for a, b in problem.intervals])
     sizes = np.diff(np.r_[0, np.round(shares * count / len(old)).astype(int)])
     reach = (np.sqrt(count) - np.sqrt(len(old))) / (np.sqrt(len(old)) - np.sqrt(len(older)))
-    points: list[arb] = []
-    for (a, b), size in zip(problem.intervals, sizes, strict=True):
-        logits = []
-        for reference in (older, old):
-            inside = [x for x in reference if a < x and x < b]
-            if len(inside) < 2:
-                return
-            logits.append([float(((x - a) / (b - x)).log()) for x in inside])
-        left, right = any(x == a for x in old), any(x == b for x in old)
-        inner = int(size) - left - right
-        if inner < 1:
+    guesses = []
+    for before, now, size in zip(_places(problem, older), _places(problem, old), sizes, strict=True):
+        ends = now[np.isinf(now)]
+        before, now = before[np.isfinite(before)], now[np.isfinite(now)]
+        inner = int(size) - len(ends)
+        if min(len(before), len(now)) < 2 or inner < 1:
             return
         share = (np.arange(inner) + 0.5) / inner
-        at = [np.interp(share, (np.arange(len(g)) + 0.5) / len(g), g) for g in logits]
-        guess = np.sort(at[1] + reach * (at[1] - at[0]))
-        points += [a] * left
-        points += [
-            (a + (b - a) / (1 + arb(-g).exp())).mid() if g < 0 else (b - (b - a) / (1 + arb(g).exp())).mid()
-            for g in map(float, guess)
-        ]
-        points += [b] * right
-    yield _separated(points, problem)
+        at = [np.interp(share, (np.arange(len(g)) + 0.5) / len(g), g) for g in (before, now)]
+        guesses.append(np.sort(np.r_[at[1] + reach * (at[1] - at[0]), ends]))
+    yield _separated(_placed(problem, guesses), problem)
 
 
 def _stretched(part: list[arb], size: int) -> list[arb]:
@@ -244,6 +233,7 @@ class _Climb:
     it.
     """
 
+    problem: Problem
     outcome: Outcome | None = None
     type: tuple[int, int] = (-1, -1)
     reason: str = ""
@@ -253,8 +243,8 @@ class _Climb:
 def _climbed(reduced: Reduced, tolerance: float, progress: bool) -> _Climb:
     """The best approximation, reached through smaller types.
 
-    First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ...; if neither
-    arrives, the lower of the two, levelled to the tolerance.
+    First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ..., then with wider
+    gaps; if none arrives, the lowest that was reached, levelled to the tolerance.
     """
     m, n = reduced.type
     diagonal = [(m - k, n - k) for k in range(min(m, n), -1, -1)]
@@ -264,7 +254,11 @@ def _climbed(reduced: Reduced, tolerance: float, progress: bool) -> _Climb:
         climbs.append(_walk(reduced.problem, path, tolerance, progress))
         if climbs[-1].type == (m, n) or (climbs[-1].outcome and climbs[-1].outcome.exact):
             return climbs[-1]
-    stuck = [c for c in climbs if c.outcome]
+    if len(reduced.problem.intervals) > 1:
+        climbs.append(_narrowed(reduced, tolerance, progress))
+        if climbs[-1].type == (m, n):
+            return climbs[-1]
+    stuck = [c for c in climbs if c.outcome and c.problem is reduced.problem]
     if not stuck:
         raise Failure(climbs[0].reason)
     best = min(stuck, key=lambda c: float(c.outcome.top))
@@ -274,6 +268,92 @@ def _climbed(reduced: Reduced, tolerance: float, progress: bool) -> _Climb:
     except Failure:
         pass
     return best
+
+
+def _narrowed(reduced: Reduced, tolerance: float, progress: bool) -> _Climb:
+    """Solve with the gaps widened, where a start is easily found, then narrow them by factors of 3 at
+    most.
+    """
+    problem, (m, n) = reduced.problem, reduced.type
+    edges = [e for interval in problem.intervals for e in interval]
+    gaps = list(zip(edges[1:-1:2], edges[2:-1:2], strict=True))
+    # a gap may take a fifth of either neighbour
+    room = [min((b - a) / 5, (d - c) / 5, key=float) for (a, b), (c, d) in pairwise(problem.intervals)]
+    widest = max(float(r / (c - b)) for r, (b, c) in zip(room, gaps, strict=True))
+    steps = max(1, int(np.ceil(np.log(max(widest, 1.0)) / np.log(3.0))))
+
+    def widened(share: float) -> Problem:
+        inner = []
+        for (b, c), r in zip(gaps, room, strict=True):
+            more = (r * arb(float(r / (c - b))) ** (share - 1)).mid() if share > 0 and r > c - b else arb(0)
+            inner += [(b - more).mid(), (c + more).mid()]
+        ends = [edges[0], *inner, edges[-1]]
+        intervals = list(zip(ends[::2], ends[1::2], strict=True))
+        return Problem(problem.f, problem.weight, intervals, problem.resolution, problem.sides)
+
+    stage = widened(1.0)
+    for path in ([(m - k, n - k) for k in range(min(m, n), -1, -1)], [(m, k) for k in range(n + 1)]):
+        climb = _walk(stage, path, 0.05, progress)
+        if climb.type == (m, n):
+            break
+    else:
+        return climb
+    assert climb.outcome is not None
+    places = [_places(stage, climb.outcome.extrema)]
+    for k in range(steps - 1, -1, -1):
+        stage = problem if k == 0 else widened(k / steps)
+        guesses = [places[-1]]
+        if len(places) > 1 and [len(g) for g in places[-1]] == [len(g) for g in places[-2]]:
+            with np.errstate(invalid="ignore"):  # points at the ends, at infinity here, stay
+                moved = [2 * new - old for old, new in zip(places[-2], places[-1], strict=True)]
+            guesses.insert(
+                0, [np.where(np.isfinite(g), g, now) for g, now in zip(moved, places[-1], strict=True)]
+            )
+        found = None
+        for guess in guesses:
+            with suppress(Failure), precision(_START_BITS):
+                start = _separated(_placed(stage, guess), stage)
+                stage.recentre(start)
+                found = stage.exchange(start, m, n, tolerance if k == 0 else 0.05, _START_BITS)
+                break
+        if found is None:
+            climb.reason = "narrowing the gaps of the domain lost the alternation"
+            climb.type = (-1, -1)
+            return climb
+        climb.outcome, climb.problem = found, stage
+        climb.history += found.history
+        places.append(_places(stage, found.extrema))
+    return climb
+
+
+def _places(problem: Problem, reference: list[arb]) -> list[np.ndarray]:
+    """log((x - a)/(b - x)) of the points in each interval [a, b], +-inf at its ends."""
+    found = []
+    for a, b in problem.intervals:
+        inside = [x for x in reference if a <= x and x <= b]
+        found.append(
+            np.array(
+                [
+                    -np.inf if x == a else np.inf if x == b else float(((x - a) / (b - x)).log())
+                    for x in inside
+                ]
+            )
+        )
+    return found
+
+
+def _placed(problem: Problem, places: list[np.ndarray]) -> list[arb]:
+    """The inverse of `_places`."""
+    points = []
+    for (a, b), values in zip(problem.intervals, places, strict=True):
+        for g in map(float, values):
+            if np.isinf(g):
+                points.append(a if g < 0 else b)
+            elif g < 0:
+                points.append((a + (b - a) / (1 + arb(-g).exp())).mid())
+            else:
+                points.append((b - (b - a) / (1 + arb(g).exp())).mid())
+    return points
 
 
 def _starts(problem: Problem, references: list[list[arb]], count: int) -> Iterator[list[arb]]:
@@ -291,7 +371,7 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
     Steps grow while they succeed; after a failure the next smaller or the next larger type is tried, because
     single types can be out of reach (a pole in a gap, a degenerate best approximation).
     """
-    climb, at, step, bits, last = _Climb(), -1, 1, _START_BITS, len(path) - 1
+    climb, at, step, bits, last = _Climb(problem), -1, 1, _START_BITS, len(path) - 1
     references: list[list[arb]] = []
     with (
         precision(bits),
@@ -400,7 +480,7 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
     elif climb.type != reduced.type:
         # fewer degrees do as well when the error alternates often enough (Achieser: m + n + 2 - defect)
         (m, n), (mu, nu) = reduced.type, climb.type
-        needed = m + n + 2 - (n if level.p.degree() < 0 else min(m - mu, n - nu))
+        needed = m + n + 2 - (n if _vanishes(level) else min(m - mu, n - nu))
         converged = converged and outcome.alternations >= needed
         notes.append(
             f"the best approximation is degenerate: it has type {climb.type}"
@@ -443,6 +523,12 @@ def _reference(reduced: Reduced, outcome: Outcome) -> list[arb]:
     if reduced.symmetry == "even" and len(left) == len(right):
         left = left[:-1]
     return [*left, *right] if reduced.symmetry else right
+
+
+def _vanishes(level: Level) -> bool:
+    """Whether the levelled function is 0 to the working precision: its defect is n then."""
+    p, q = (max((abs(c) for c in poly.coeffs()), key=float, default=arb(0)) for poly in (level.p, level.q))
+    return bool(p <= q * abs(level.value) * arb(2) ** -60)
 
 
 def _chopped(poly: arb_poly, bits: int) -> arb_poly:

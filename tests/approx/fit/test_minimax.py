@@ -135,6 +135,42 @@ def test_huge_domains():
     )
 
 
+@given(st.floats(-0.7, 0.7), st.floats(1e-3, 0.1), st.floats(1.05, 2))
+@settings(max_examples=10, deadline=None)
+def test_gates_get_harder_as_the_gap_closes_and_easier_with_the_type(theta, margin, wider):
+    close = [approx.minimax(approx.jump_relu(theta, margin=margin), (k + 1, k)) for k in (2, 4, 6)]
+    assert all(fit.converged for fit in close)
+    assert all(b.error <= a.error * (1 + 1e-9) for a, b in itertools.pairwise(close))
+    wide = approx.minimax(approx.jump_relu(theta, margin=wider * margin), (5, 4))
+    assert wide.error <= close[1].error * (1 + 1e-9)
+
+
+@given(st.floats(0.02, 0.5), st.integers(1, 5))
+@settings(max_examples=10, deadline=None)
+def test_gate_is_half_a_sign(delta, n):
+    sign, gate = (
+        approx.minimax(approx.sign(delta), (2 * n + 1, 2 * n)),
+        approx.minimax(approx.gate(0.0, delta), (2 * n + 1, 2 * n)),
+    )
+    assert gate.error == pytest.approx(sign.error / 2, rel=1e-8)
+    assert sign.error == pytest.approx(approx.zolotarev_error(n, delta), rel=1e-8)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0.1, 2))
+@settings(max_examples=8, deadline=None)
+def test_adding_a_line_changes_nothing_but_the_fit(a, b, c):
+    plain = approx.minimax(Target(lambda x: np.abs(x) ** 1.5, kinks=[0]), (5, 4))
+    moved = approx.minimax(Target(lambda x: c * np.abs(x) ** 1.5 + a * x + b, kinks=[0]), (5, 4))
+    assert moved.error == pytest.approx(c * plain.error, rel=1e-6)
+
+
+def test_the_zero_function_can_be_best():
+    fit = approx.minimax(approx.formula("atan(20*x)"), (0, 2))
+    assert fit.converged
+    assert "degenerate" in fit.message
+    assert fit.error == pytest.approx(np.arctan(20), rel=1e-12)
+
+
 def test_nested_domains():
     wide = approx.minimax(approx.exp((-2, 1)), (3, 2)).error
     assert approx.minimax(approx.exp((-1, 1)), (3, 2)).error < wide
@@ -257,3 +293,45 @@ def test_sign_is_zolotarevs():
         assert fit.rational(x) == pytest.approx(
             approx.zolotarev_sign(n, delta)(x), abs=1e-3 * fit.error + 1e-14
         )
+
+
+@pytest.mark.parametrize(
+    ("target", "type"),
+    [
+        (approx.gate(0.785, 1.2e-4), (6, 5)),
+        (approx.jump_relu(-0.755, margin=1.3e-4), (7, 6)),
+        (approx.jump_relu(0.387, margin=1.4e-4), (2, 9)),
+        (approx.gate(-0.58, 3.5e-4), (4, 3)),
+    ],
+    ids=str,
+)
+def test_narrow_gaps_are_reached_through_wider_ones(target, type):
+    fit = approx.minimax(target, type)
+    assert fit.converged
+    assert alternates(fit)
+
+
+@pytest.mark.filterwarnings("ignore:AAA failed")
+def test_agreement_with_other_methods():
+    from scipy.interpolate import AAA
+
+    x = np.linspace(-1, 1, 2001)
+    for target, n in ((approx.exp(), 3), (approx.formula("1/(1.5 + sin(3*x))"), 4)):
+        best = approx.minimax(target, (n, n))
+        near = np.max(np.abs(target(x) - AAA(x, target(x), max_terms=n + 1, rtol=0)(x)))
+        assert best.levelled < near < 20 * best.error
+    baryrat = pytest.importorskip("baryrat")
+    error = baryrat.brasil(np.sqrt, (0, 1), 8, info=True)[1].error
+    assert approx.minimax(approx.sqrt(), (8, 8)).error == pytest.approx(error, rel=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("target", "type"), [(approx.absolute(), (40, 40)), (approx.gelu(), (9, 8))], ids=str
+)
+def test_a_certificate_says_that_it_is_best(target, type):
+    fit = approx.minimax(target, type)
+    proof = approx.certify(fit.rational, target, type=type)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.pole_free
+    assert proof.lower <= fit.error * (1 + 1e-10)
+    assert proof.upper <= proof.best_lower * (1 + 1e-8)

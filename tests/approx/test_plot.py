@@ -1,0 +1,25 @@
+import numpy as np
+
+import approx
+from approx.figures import figure_1
+from approx.plot import BLUE, error_curve, figure, plot_error
+
+
+def test_the_curve_is_the_error(tmp_path):
+    fit = approx.minimax(approx.jump_relu(), (5, 4))
+    _made, axes = figure()
+    error_curve(axes[0, 0], fit.rational, fit.target, fit.reference, BLUE, "error")
+    curves = [line for line in axes[0, 0].get_lines() if len(line.get_xdata()) > 100]
+    assert len(curves) == 2  # one an interval: nothing is drawn across the gap
+    for line, (a, b) in zip(curves, fit.target.domain, strict=True):
+        x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        assert a <= x.min() <= x.max() <= b
+        assert np.allclose(y, fit.target(x) - fit.rational(x))
+        assert np.max(np.abs(y)) <= fit.error * (1 + 1e-9)
+    dots = axes[0, 0].get_lines()[-1]
+    assert np.allclose(np.abs(np.asarray(dots.get_ydata())), fit.error, rtol=1e-6)
+    assert plot_error(fit.rational, fit.target, tmp_path / "e.svg").read_text().startswith("<?xml")
+
+
+def test_figure_1(tmp_path):
+    assert figure_1(tmp_path / "f.png", (3, 2)).stat().st_size > 50_000
