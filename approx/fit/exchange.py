@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cmp_to_key
 from itertools import pairwise
 
 import numpy as np
@@ -87,6 +88,9 @@ class Problem:
     weight: Values | None
     intervals: list[tuple[arb, arb]]
     resolution: float = 0.0  # relative rounding of f, where f is not known to every precision
+    corners: tuple[
+        arb, ...
+    ] = ()  # where f has a kink: the error can peak there, and no parabola would find it
     sides: tuple[int, ...] = ()  # the sign of q on each interval; () for 1 everywhere: no pole on the hull
 
     def __post_init__(self) -> None:
@@ -131,7 +135,8 @@ class Problem:
 
     def solve(self, reference: list[arb], m: int, n: int, start: arb_poly | None, bits: int) -> Level:
         """The pole-free levelled function. Precision grows until the equations hold to 1e-13 of the level."""
-        while bits <= _MAX_BITS:
+        limit = min(_MAX_BITS, 8 * bits)
+        while bits <= limit:
             with precision(bits):
                 found = self._levelled(reference, m, n, start)
                 negligible = bool(found and abs(found[0]) < self._negligible(reference))
@@ -144,7 +149,7 @@ class Problem:
                     return level
                 expand = 3 * expand // 2
             bits = int(1.6 * bits)
-        raise Failure(f"the levelled equations are singular at {_MAX_BITS} bits")
+        raise Failure(f"the levelled equations are singular at {limit} bits")
 
     def _size(self, points: list[arb]) -> arb:
         """The largest weighted |f| on the points."""
@@ -282,7 +287,12 @@ class Problem:
         """Samples of the domain between the points of the reference, ascending, ends included."""
         points: list[arb] = []
         for a, b in self.intervals:
-            inside = [s for s in level.reference if a < s and s < b]
+            corners = [c for c in self.corners if not any(bool(c == s) for s in level.reference)]
+            inside = [s for s in (*level.reference, *corners) if a < s and s < b]
+            if corners:
+                inside.sort(
+                    key=cmp_to_key(lambda x, y: 1 if x > y else -1)
+                )  # floats could not tell neighbours apart
             for x, y in zip([a, *inside], [*inside, b], strict=True):
                 points += [x, *(mid(x + (y - x) * arb(float(u))) for u in _FRACTIONS)]
             points.append(b)

@@ -62,7 +62,14 @@ def _resolution(target: Target) -> float:
 
 def _plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) -> Reduced:
     intervals = [(arb(a), arb(b)) for a, b in target.domain]
-    problem = Problem(target_values(target), weight_values(target), intervals, _resolution(target), sides)
+    problem = Problem(
+        target_values(target),
+        weight_values(target),
+        intervals,
+        _resolution(target),
+        tuple(arb(x) for x in target.breaks),
+        sides,
+    )
     return Reduced(problem, type, "", fmpq(0), fmpq_poly(), 0)
 
 
@@ -134,10 +141,11 @@ def _reduce(target: Target, type: tuple[int, int]) -> Reduced:
 
     with precision(2 * _START_BITS):
         intervals = [(arb((a - centre) ** 2), arb((b - centre) ** 2)) for a, b in right]
+        corners = tuple(arb((dyadic(x) - centre) ** 2) for x in target.breaks)
         if odd and intervals[0][0] == 0:
             # an odd error vanishes at the centre: leave out a neighbourhood where it cannot be the largest
             intervals[0] = (intervals[-1][1] * arb(2) ** (-80 if target.enclosed else -30), intervals[0][1])
-    problem = Problem(values, weights if (odd or w) else None, intervals, _resolution(target))
+    problem = Problem(values, weights if (odd or w) else None, intervals, _resolution(target), corners)
     return Reduced(problem, type, "odd" if odd else "even", centre, line, odd)
 
 
@@ -289,7 +297,9 @@ def _narrowed(reduced: Reduced, tolerance: float, progress: bool) -> _Climb:
             inner += [(b - more).mid(), (c + more).mid()]
         ends = [edges[0], *inner, edges[-1]]
         intervals = list(zip(ends[::2], ends[1::2], strict=True))
-        return Problem(problem.f, problem.weight, intervals, problem.resolution, problem.sides)
+        return Problem(
+            problem.f, problem.weight, intervals, problem.resolution, problem.corners, problem.sides
+        )
 
     stage = widened(1.0)
     for path in ([(m - k, n - k) for k in range(min(m, n), -1, -1)], [(m, k) for k in range(n + 1)]):
@@ -553,7 +563,7 @@ def _held(
     # rounded partial fractions have a numerator of degree n - 1 at least
     forms = ("partial_fractions", "factored") if num.degree() >= den.degree() - 1 else ("factored",)
     centre = _centre(den, target)
-    bits = 53
+    bits, last = 53, np.inf
     while True:
         found = []
         for form in forms:
@@ -564,10 +574,11 @@ def _held(
         good = [f for f in found if f[1] <= limit]
         # where the target is rational itself, its own coefficients need not be dyadic: float64 is close
         # enough
-        if good or bits > 1 << 11 or limit == 0:
+        least = min(f[1] for f in found)
+        if good or bits > 1 << 11 or limit == 0 or least > last * (1 - 1e-12):
             _, error, r = min(good or found, key=lambda f: f[0])
             return r, error
-        bits *= 2
+        bits, last = 2 * bits, least
 
 
 def _float64_noise(r: Rational, x: np.ndarray) -> float:
