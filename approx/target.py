@@ -124,9 +124,8 @@ class Target:
     weight: positive callable on arrays, or "relative" for 1/|f|; the fitters minimise max |w (f - r)|.
     kinks, jumps: points where f has a kink or a jump: pieces, sampling and proofs split there.
     name, params: what `to_json` writes; only built-ins and formulas can be written.
-    enclose: the same function on `flint.arb` (and, for fast certificates, `arb_series`): without it fits
-    stop at
-        double precision and bounds are estimates.
+    enclose: the same function on `flint.arb` and, for certificates, `flint.arb_series`: without it fits
+        stop at double precision and bounds are estimates.
 
     Raises ValueError for a malformed domain, or kinks and jumps that are not finite.
     """

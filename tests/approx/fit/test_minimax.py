@@ -11,8 +11,8 @@ from approx import Target
 from approx.dyadic import precision
 from approx.fit.measure import measured_error
 
-# Best errors from independent sources: DESIGN.md; Varga, Ruttan and Carpenter (1991) for |x|; Zolotarev for
-# sign; # Meinardus for exp (asymptotics, tested apart).
+# Best errors from independent sources: Varga, Ruttan and Carpenter (1991) for |x|; Zolotarev
+# for sign; the asymptotics for exp (Meinardus) are tested apart.
 KNOWN = [
     (approx.relu(), (3, 2), 2.184450634603818e-2),
     (approx.relu(), (5, 4), 4.250742352036915e-3),
