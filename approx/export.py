@@ -105,12 +105,10 @@ def export(
     """Paste-ready source of a function `name(x)` that evaluates `rational` in `dtype`.
 
     to: "python" (math on floats and numpy arrays), "c" (float64 and float32), "torch" (a function of tensors
-    that
-        works under autograd and torch.compile), "json" (the exact record that `approx.load` reads), "sympy"
-        (an expression with exact rational coefficients in the symbol x).
+        that works under autograd and torch.compile), "json" (the exact record that `approx.load` reads),
+        "sympy" (an expression with exact rational coefficients in the symbol x).
     form: the form to write; by default the one with the least evaluation error in `dtype`. The header of the
-    code
-        states that error.
+        code states that error.
 
     Raises ValueError for an unknown language, dtype or form, and for a form whose evaluation error in
     `dtype` exceeds 100 rounding units of the largest value: "monomial" with centre 0 in float32 for a sharp

@@ -32,8 +32,7 @@ def least_squares(
     denominator, in t = (x - centre)/half-width:
         "standard": 1 + sum b_j t^j, signed. Poles in the convex hull are excluded here.
         "safe": 1 + sum |b_j| |t|^j (arXiv 2606.14990, eq. 3). For an odd power of |t| the result is two
-        rational
-            functions that meet in the middle (`Rational.branches`).
+            rational functions that meet in the middle (`Rational.branches`).
         "safe-b": 1 + |sum b_j t^j|.
 
     The numerator is projected out (Golub and Pereyra 1973) and the denominator found by Levenberg and

@@ -78,8 +78,7 @@ def _reduce(target: Target, type: tuple[int, int]) -> Reduced:
     domain.
 
     By uniqueness the best r has the same symmetry when subtracting the line leaves the class of type (m, n)
-    as it
-    is: degree(line) + n <= m. Then r is a function of u^2 of half the degrees, on half the domain.
+    as it is: degree(line) + n <= m. Then r is a function of u^2 of half the degrees, on half the domain.
     """
     plain = _plain(target, type)
     m, n = type
@@ -427,8 +426,8 @@ def minimax(
 
     tolerance: the exchange stops when the largest error exceeds the levelled error by this share of it.
     poles: "free" admits no real pole in the convex hull of the domain. "allow_in_gaps" also tries every way
-    in which
-        the denominator can change sign across the gaps of the domain, and returns the smallest error.
+        in which the denominator can change sign across the gaps of the domain, and returns the smallest
+        error.
 
     Works in arbitrary precision throughout; the result is held in float64 wherever that leaves the error as
     it is, and with more bits where it does not (`fit.message` says so). A callable without `enclose=` limits

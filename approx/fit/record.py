@@ -18,8 +18,7 @@ class Fit:
     error: max |w (f - r)| over the domain for that very function, measured on a fine grid with local
     refinement.
     reference: points of the domain where the error equi-oscillates, ascending, shape (k,); empty for fitters
-    that do
-        not level an error.
+        that do not level an error.
     converged: whether the fitter reached its own goal (for `minimax`: the best approximation).
     history: one number an iteration: the levelled error, or the objective.
     method, target, type: what was asked for; `type` is the (m, n) that the fitter was given.

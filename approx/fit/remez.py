@@ -33,23 +33,19 @@ def remez(
     The choices, where the paper leaves them open:
 
     - P = sum a_i t^i and Q = 1 + sum b_j t^j in monomials of t = (x - centre)/half-width, solved in float64.
-    That, and
-      nothing in the problem, makes the error flat from about type (15, 14) on: `minimax` has no such plateau.
+      That, and nothing in the problem, makes the error flat from about type (15, 14) on: `minimax` has no
+      such plateau.
     - The levelled equations P(x_i) - f(x_i) Q(x_i) = (-1)^i E Q(x_i)/w(x_i) are linear but for the product E
-    Q, which
-      is replaced by Q_k E, Q_k the last denominator; the first one is 1. One solve a step, for m + n + 2
-      unknowns.
+      Q, which is replaced by Q_k E, Q_k the last denominator; the first one is 1. One solve a step, for m + n
+      + 2 unknowns.
     - The first reference are Chebyshev points, moved to the grid by an irrational share of their spacing: on
-    a
-      symmetric reference the levelled error of an odd or even function vanishes and the exchange would stop
+      a symmetric reference the levelled error of an odd or even function vanishes and the exchange would stop
       at once.
     - The exchange is relaxed: each step takes the largest error of every run of one sign on the grid; where
-    runs are
-      missing, points of the last reference fill up; where there are too many, the ends with the smaller
-      error go.
-    - The best iterate that has a positive denominator on the grid is returned, not the last. `converged`
-    says whether
-      its error on the grid is within `tolerance` (relative) of the levelled error.
+      runs are missing, points of the last reference fill up; where there are too many, the ends with the
+      smaller error go.
+    - The best iterate that has a positive denominator on the grid is returned, not the last. `converged` says
+      whether its error on the grid is within `tolerance` (relative) of the levelled error.
 
     Raises ValueError for a malformed type, or a grid of fewer than m + n + 2 points.
     """
