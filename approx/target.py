@@ -1,8 +1,8 @@
 """Targets: the functions to be approximated, with their domain, weight, kinks and jumps.
 
 One definition serves float64 arrays, high-precision fitting and rigorous enclosures, so that the three
-cannot drift apart: each piece of a target between two breaks is one analytic expression, written against the `Functions`
-that exist for numpy arrays and for flint's arb, acb and arb_series alike.
+cannot drift apart: each piece of a target between two breaks is one analytic expression, written against
+the `Functions` that exist for numpy arrays and for flint's arb, acb and arb_series alike.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ class Teachers(_Section):
 
     d_sae: PositiveInt = 1536
     k: PositiveInt = 32
-    sparsity_relu: PositiveFloat = 2.5
-    sparsity_jump_relu: PositiveFloat = 2.0
-    steps: PositiveInt = 1000
+    sparsity_relu: PositiveFloat = 3.0
+    sparsity_jump_relu: PositiveFloat = 1.5
+    steps: PositiveInt = 800
     batch: PositiveInt = 1024
     lr: PositiveFloat = 1e-3
 
@@ -47,7 +47,7 @@ class Upgrade(_Section):
     variants: Annotated[list[Variant], Field(min_length=1)] = list(get_args(Variant))
     type: tuple[PositiveInt, PositiveInt] = (9, 8)
     form: Literal["partial", "standard", "safe", "safe-b"] = "partial"
-    steps: PositiveInt = 300
+    steps: PositiveInt = 250
     lr: PositiveFloat = 3e-4
 
     @field_validator("type")
@@ -62,10 +62,10 @@ class Upgrade(_Section):
 class Evaluate(_Section):
     """What is measured."""
 
-    downstream_tokens: PositiveInt = 4000
+    downstream_tokens: PositiveInt = 2500
     tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
-    probe_train: PositiveInt = 400
-    probe_test: PositiveInt = 200
+    probe_train: PositiveInt = 300
+    probe_test: PositiveInt = 150
     probe_context: PositiveInt = 32
     k: list[PositiveInt] = [1, 2, 5]
 

@@ -39,7 +39,7 @@ def harvest(
     ] = "blocks.12.hook_resid_pre",
     text: Annotated[str, typer.Option(help="wikipedia (embedded), a .txt or a .jsonl file.")] = "wikipedia",
     context: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 128,
-    tokens: Annotated[int, typer.Option(min=1, help="Training tokens, at least.")] = 150_000,
+    tokens: Annotated[int, typer.Option(min=1, help="Training tokens, at least.")] = 125_000,
     heldout_tokens: Annotated[
         int, typer.Option(min=1, help="Held-out tokens (from other articles), at least.")
     ] = 12_000,
@@ -48,7 +48,7 @@ def harvest(
     ] = 10.0,
     seed: Annotated[int, typer.Option(help="Of the split by article.")] = 0,
 ) -> None:
-    """Run a host over text and store its activations: 150,000 tokens in about 100 s on 2 cores."""
+    """Run a host over text and store its activations: 125,000 tokens in about 100 s on 2 cores."""
     from rsae import HarvestConfig
     from rsae import harvest as run_harvest
 

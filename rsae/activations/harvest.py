@@ -37,7 +37,7 @@ class HarvestConfig:
     hook: str = "blocks.12.hook_resid_pre"
     text: str = "wikipedia"
     context: PositiveInt = 128
-    tokens: PositiveInt = 150_000
+    tokens: PositiveInt = 125_000
     heldout_tokens: PositiveInt = 12_000
     norm_limit: PositiveFloat = 10.0
     seed: int = 0
