@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -468,6 +468,17 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         raise RuntimeError(f"minimax({target!r}, {type}): {failure}") from None
     outcome = climb.outcome
     assert outcome is not None
+    while outcome.exact and outcome.converged and min(climb.type) > 0:
+        # a rational target: with degrees to spare p and q share factors, up to rounding
+        try:
+            smaller = _climbed(
+                replace(reduced, type=(climb.type[0] - 1, climb.type[1] - 1)), tolerance, progress
+            )
+        except Failure:
+            break
+        if smaller.outcome is None or not smaller.outcome.exact:
+            break
+        climb, outcome = smaller, smaller.outcome
     level = outcome.level
     with precision(level.expand):
         num, den = reduced.assemble(
@@ -476,7 +487,12 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         reference = np.array([float(x) for x in _reference(reduced, outcome)])
     top = float(outcome.top)
     slack = max(1e-9, tolerance)
-    rational, error = _held(num, den, target, reference, top * (1 + slack))
+    if outcome.exact:
+        # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
+        rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=_centre(den, target))
+        error = measured_error(rational, target, reference, count=64)
+    else:
+        rational, error = _held(num, den, target, reference, top * (1 + slack))
     floor = 0.0 if outcome.exact else abs(float(level.value))
     converged = outcome.converged
     if outcome.exact and converged:

@@ -221,12 +221,22 @@ def test_a_smaller_type_error_means_more_bits():
     assert "bits" in fit.message
 
 
-def test_rational_targets_are_found_exactly():
-    fit = approx.minimax(approx.formula("1/(1 + 25*x**2)"), (5, 4))
+@pytest.mark.parametrize(
+    ("text", "domain", "type", "own"),
+    [
+        ("1/(1 + 25*x**2)", (-1, 1), (5, 4), (0, 2)),
+        ("x**-2", (1, 3), (4, 3), (0, 2)),  # a double pole, and degrees to spare
+        ("x**-3", (1, 3), (6, 5), (0, 3)),
+        ("(1 + x)/(2 + x)**2", (-1, 1), (5, 5), (1, 2)),
+        ("x**2 + 1/3", (-1, 1), (4, 4), (2, 0)),
+    ],
+)
+def test_rational_targets_are_found_exactly(text, domain, type, own):
+    fit = approx.minimax(approx.formula(text, domain), type)
     assert fit.converged
     assert fit.error < 1e-15
     assert "itself" in fit.message
-    assert fit.rational.type == (0, 2)
+    assert fit.rational.type == own
 
 
 def test_float64_callables_stop_honestly():
