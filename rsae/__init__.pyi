@@ -8,9 +8,13 @@ from .errors import InputError as InputError
 from .formats import load as load
 from .formats import save as save
 from .sae import SAE as SAE
+from .sae import BatchTopK as BatchTopK
+from .sae import Gated as Gated
 from .sae import JumpReLU as JumpReLU
+from .sae import MatryoshkaBatchTopK as MatryoshkaBatchTopK
 from .sae import Rational as Rational
 from .sae import ReLU as ReLU
+from .sae import SoftRational as SoftRational
 from .sae import TopK as TopK
 from .training import TrainConfig as TrainConfig
 from .training import train as train

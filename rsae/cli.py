@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,7 +81,10 @@ def train(
 
     cls = family_class(family)
     activations = Store.open(store)
-    sae = cls(activations.d_in, d_sae, **({"k": k} if family == "top_k" else {}))
+    settings: dict[str, Any] = {"d_in": activations.d_in, "d_sae": d_sae}
+    if "top_k" in family:
+        settings["k"] = k
+    sae = cls.from_settings(settings)
     sae.rescale_(1 / activations.scale)
     sae.initialise(activations.sample(8192, seed), seed)
     config = TrainConfig(steps=steps, batch=batch, lr=lr, sparsity=sparsity, seed=seed)

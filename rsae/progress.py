@@ -6,6 +6,8 @@ import sys
 
 from tqdm import tqdm
 
+from rsae import processes
+
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
     """A bar on stderr; in a log (no terminal) it prints a line every 20 seconds at the most."""
@@ -16,6 +18,7 @@ def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         unit=f" {unit}",
         unit_scale=total >= 10_000,
         dynamic_ncols=True,
+        disable=not processes.is_first(),
         mininterval=0.2 if sys.stderr.isatty() else 20.0,
         smoothing=0.1,
     )

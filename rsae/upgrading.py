@@ -23,9 +23,10 @@ from rsae.activation import RationalActivation
 from rsae.activations.store import Store
 from rsae.errors import InputError
 from rsae.formats import load, save
-from rsae.sae.base import SAE
+from rsae.sae.base import FAMILIES, SAE, family
 from rsae.sae.jump_relu import JumpReLU
-from rsae.sae.rational import GATES, Rational, supplied_threshold
+from rsae.sae.rational import Rational
+from rsae.sae.soft_rational import GATES, SoftRational, supplied_threshold
 from rsae.sae.top_k import TopK
 from rsae.steps import Steps
 from rsae.training import TrainConfig, train
@@ -44,26 +45,45 @@ _SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
 class UpgradeConfig:
     """How to upgrade.
 
-    variant: `gated` (rational magnitude behind a trained dead zone) or `soft` (the paper's); type: (m, n) of the
-    rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; calibration_tokens:
-    sample for scales and tau; tune: the budget, the same for the control; where its sparsity is 0, the teacher's own
-    weight of the penalty.
+    variant: `gated` (rational magnitude behind the teacher's own gate) or `soft` (the paper's); type: (m, n) of the
+    rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; dead_zone: `gated` gives a
+    ReLU teacher a trained threshold, starting at 0, and so does the control; calibration_tokens: sample for scales and
+    tau; tune: the budget, the same for the control; where its sparsity is 0, the teacher's own weight of the penalty.
     """
 
     variant: Literal["gated", "soft"] = "gated"
     type: tuple[PositiveInt, PositiveInt] = (9, 8)
     form: Literal["standard", "safe", "safe-b", "partial"] = "partial"
     per_latent: bool = False
+    dead_zone: bool = True
     calibration_tokens: PositiveInt = 8192
     tune: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-4, sparsity_warmup=0.0))
+
+    def family_for(self, teacher: SAE) -> str:
+        """The rational SAE's family; `InputError` for a teacher that has none in this variant."""
+        if self.variant == "soft":
+            if teacher.family not in GATES:
+                raise InputError(
+                    f"a teacher of family {teacher.family!r} has no gate that one rational function can stand for; "
+                    f"choose from {', '.join(GATES)}, or variant 'gated'"
+                )
+            return SoftRational.family
+        gate = "jump_relu" if teacher.family == "relu" and self.dead_zone else teacher.family
+        name = f"rational_{gate}"
+        if name not in FAMILIES:
+            known = [n.removeprefix("rational_") for n in FAMILIES if n.startswith("rational_")]
+            raise InputError(
+                f"a teacher of family {teacher.family!r} has no rational form; choose from {', '.join(known)}"
+            )
+        return name
 
     def penalty_for(self, teacher: SAE) -> str | None:
         """The fine-tuning loss's penalty, for the rational SAE and the control alike; none for a TopK teacher.
 
-        `soft` is dense and has no l0 to penalise: it gets the paper's L1. `gated` gets l0: under L1 its magnitude
+        `soft` is dense and has no l0 to penalise: it gets the paper's L1. A dead zone gets l0: under L1 its magnitude
         learns to pass many tiny values.
         """
-        return None if teacher.penalties[0] is None else {"gated": "l0", "soft": "l1"}[self.variant]
+        return None if teacher.penalties[0] is None else family(self.family_for(teacher)).penalties[0]
 
     def budget_for(self, teacher: SAE) -> TrainConfig:
         """The fine-tuning, with the teacher's own weight of the penalty where none is given."""
@@ -97,9 +117,8 @@ def target_for(gate: str) -> approx.Target:
         return approx.relu()
     if gate == "jump_relu":
         return approx.jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
-    if gate == "top_k":
-        return approx.gate(0.0, GATE_MARGIN)
-    raise InputError(f"a teacher of family {gate!r} has no rational gate; choose from {', '.join(GATES)}")
+    assert gate == "top_k"
+    return approx.gate(0.0, GATE_MARGIN)
 
 
 def upgrade(
@@ -121,7 +140,6 @@ def upgrade(
     config = config or UpgradeConfig()
     if type is not None:
         config = replace(config, type=type)
-    target_for(teacher.family)  # refuses a family that has no gate
     config = replace(config, tune=config.budget_for(teacher))
     directory = Path(out) if out is not None else None
     steps = Steps(directory)
@@ -160,8 +178,7 @@ def upgrade(
 
     def fine_tune() -> tuple[SAE, list]:
         sae, made = _tune(initial, teacher, activations, config, directory)
-        assert isinstance(sae, Rational)
-        if config.variant == "soft":
+        if isinstance(sae, SoftRational):
             match_l0(sae, controlled or teacher, activations, config.calibration_tokens)
         return sae, made
 
@@ -177,10 +194,12 @@ def _control(teacher: SAE, activations: Store, config: UpgradeConfig) -> SAE:
     An l0 penalty has nothing to train in a ReLU. With a JumpReLU that starts at threshold 0 the control differs
     from the rational SAE in the rational function alone.
     """
-    if config.variant == "soft" or teacher.family != "relu":
+    if config.variant == "soft" or teacher.family != "relu" or not config.dead_zone:
         return teacher
-    control = JumpReLU(teacher.d_in, teacher.d_sae, threshold=0.0, bandwidth=_BANDWIDTH / activations.scale)
-    _copy_weights(teacher, control)
+    control = JumpReLU.from_settings(
+        teacher.settings() | {"threshold": 0.0, "bandwidth": _BANDWIDTH / activations.scale}
+    )
+    copy_weights(teacher, control)
     return control
 
 
@@ -203,36 +222,41 @@ def start(
 
     `gated` is the teacher exactly. `soft`'s tau is set so that its honest l0 is the teacher's.
     """
+    cls = family(config.family_for(teacher))
     h_BF = teacher.pre_activations(activations.sample(config.calibration_tokens))
     scale_F = quantile(h_BF.abs(), 0.999)
     groups = teacher.d_sae if config.per_latent else 1
-    k = teacher.k if isinstance(teacher, TopK) else None
-    bandwidth = teacher.bandwidth if isinstance(teacher, JumpReLU) else _BANDWIDTH / activations.scale
-    common: dict[str, Any] = {"k": k, "bandwidth": bandwidth}
+    kwargs = teacher.settings()
     if config.variant == "gated":
         m, n = config.type
         if m != n + 1 or n % 2:
             raise InputError(
                 f"type {config.type}: `gated` takes types (2j + 1, 2j), such as (3, 2) or (9, 8)"
             )
-        activation = RationalActivation.identity(n // 2, scale_F, groups)
-        sae = Rational(teacher.d_in, teacher.d_sae, teacher.family, "gated", activation, **common)
-        _copy_weights(teacher, sae)
-        if isinstance(teacher, JumpReLU) and sae.threshold is not None:
-            sae.threshold.copy_(teacher.threshold)
-        return sae.eval()
+        kwargs["activation"] = RationalActivation.identity(n // 2, scale_F, groups)
+        if issubclass(cls, JumpReLU) and not isinstance(teacher, JumpReLU):
+            kwargs |= {"threshold": 0.0, "bandwidth": _BANDWIDTH / activations.scale}
+        sae = cls(**kwargs)
+        copy_weights(teacher, sae)
+        return sae.eval()  # type: ignore[return-value]
     if fit is None:
         fit = approx.minimax(target_for(teacher.family), config.type)
     c_in_F, c_out_F = _calibrate(teacher, fit, config.form, h_BF, scale_F)
-    activation = RationalActivation.from_fit(fit, c_in_F, c_out_F, config.form, groups)
-    sae = Rational(teacher.d_in, teacher.d_sae, teacher.family, "soft", activation, **common)
-    _copy_weights(teacher, sae)
-    match_l0(sae, teacher, activations, config.calibration_tokens)
-    return sae.eval()
+    soft = SoftRational(
+        teacher.d_in,
+        teacher.d_sae,
+        teacher.family,
+        RationalActivation.from_fit(fit, c_in_F, c_out_F, config.form, groups),
+        teacher.k if isinstance(teacher, TopK) else None,
+        teacher.subtract_b_dec,
+    )
+    copy_weights(teacher, soft)
+    match_l0(soft, teacher, activations, config.calibration_tokens)
+    return soft.eval()
 
 
 @torch.no_grad()
-def match_l0(sae: Rational, reference: SAE, activations: Store, tokens: int) -> None:
+def match_l0(sae: SoftRational, reference: SAE, activations: Store, tokens: int) -> None:
     """Set `soft`'s dead zone tau so that its honest l0 equals the reference's on a sample of training tokens."""
     x_BD = activations.sample(tokens, seed=1)
     wanted = sum(int((reference.encode(x) != 0).sum()) for x in x_BD.split(1024))
@@ -282,7 +306,7 @@ def _calibrate(
 
 
 @torch.no_grad()
-def _copy_weights(teacher: SAE, sae: SAE) -> None:
-    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-        getattr(sae, name).copy_(getattr(teacher, name))
+def copy_weights(teacher: SAE, sae: SAE) -> None:
+    """All parameters and buffers that both have; the teacher's metadata."""
+    sae.load_state_dict(teacher.state_dict(), strict=False)
     sae.metadata = dict(teacher.metadata)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rsae import SAE, Rational, Store
+from rsae import SAE, SoftRational, Store
 
 
 @torch.no_grad()
@@ -21,7 +21,6 @@ def reconstruction(
     error = soft_error = active = soft_active = square = 0.0
     total_D = torch.zeros(sae.d_in, dtype=torch.float64)
     alive_F = torch.zeros(sae.d_sae, dtype=torch.bool)
-    soft = isinstance(sae, Rational) and sae.variant == "soft"
     for x_BD in activations.blocks(split, rows):
         h_BF = sae.pre_activations(x_BD)
         z_BF = sae.activate(h_BF)
@@ -33,8 +32,8 @@ def reconstruction(
         alive_F |= fires_BF.any(0)
         total_D += x64_BD.sum(0)
         square += x64_BD.square().sum().item()
-        if soft:
-            z_BF = sae.soft_code(h_BF)  # type: ignore[union-attr]
+        if isinstance(sae, SoftRational):
+            z_BF = sae.soft_code(h_BF)
             soft_error += (sae.decode(z_BF).double() - x64_BD).square().sum().item()
             soft_active += (z_BF != 0).sum().item()
     variance = square / tokens - (total_D / tokens).square().sum().item()
@@ -47,7 +46,7 @@ def reconstruction(
         "alive": alive_F.double().mean().item(),
         "tokens": tokens,
     }
-    if soft:
+    if isinstance(sae, SoftRational):
         result |= {
             "soft_mse": soft_error / tokens,
             "soft_fvu": soft_error / tokens / variance,

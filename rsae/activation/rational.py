@@ -85,12 +85,27 @@ class RationalActivation(nn.Module):
         """phi of single pre-activations h_N, each of the latent that `latent_N` names: the sparse way."""
 
         def pick(p: torch.Tensor) -> torch.Tensor:
-            return p if len(p) == 1 else p[latent_N]
+            return p if len(p) == 1 else p.index_select(0, latent_N)
 
         return self._evaluate(h_N, pick(self.c_in), pick(self.c_out), *map(pick, self.form.coefficients()))
 
     def _evaluate(self, h_BF, c_in_F, c_out_F, *coefficients):
         return c_out_F * self.form.evaluate(h_BF / c_in_F, *coefficients)
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_settings` needs beside the weights; JSON-able."""
+        return {
+            "form": self.form.name,
+            "coefficients": self.form.shapes(),
+            "scales": len(self.log_c_in),
+            "start": self.start,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> RationalActivation:
+        """An activation with parameters yet to be loaded."""
+        form = FORMS[settings["form"]].empty(settings["coefficients"])
+        return cls(form, torch.ones(settings["scales"]), start=settings["start"])
 
     @torch.no_grad()
     def rescale_(self, factor: float, output: bool = True) -> None:

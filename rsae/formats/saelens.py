@@ -1,7 +1,7 @@
 """SAELens's directory layout, which is also the native one: `cfg.json` and `sae_weights.safetensors`.
 
 ReLU is written as `standard`, TopK as `topk`, JumpReLU as `jumprelu` (linear `threshold`), so that SAELens loads
-them. The rational family is architecture `rsae_rational`: its own settings lie under `rsae` in cfg.json, its
+them. Other families are architecture `rsae_` and their name: their own settings lie under `rsae` in cfg.json, their
 coefficients beside the weights. Activations are taken as the host gives them (`normalize_activations: none`).
 """
 
@@ -15,9 +15,15 @@ import torch
 
 from rsae.errors import InputError, did_you_mean
 from rsae.files import read_json, read_tensors, write_json, write_tensors
-from rsae.sae.base import SAE, family
+from rsae.sae import FAMILIES, SAE, family
 
-_ARCHITECTURE = {"relu": "standard", "jump_relu": "jumprelu", "top_k": "topk", "rational": "rsae_rational"}
+#: SAELens's own names; every other family is `rsae_` and its name
+_ARCHITECTURE = {name: f"rsae_{name}" for name in FAMILIES} | {
+    "relu": "standard",
+    "jump_relu": "jumprelu",
+    "top_k": "topk",
+    "gated": "gated",
+}
 _FAMILY = {architecture: name for name, architecture in _ARCHITECTURE.items()}
 
 
@@ -32,7 +38,7 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
         "d_sae": sae.d_sae,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": sae.subtract_b_dec,
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": sae.metadata,
@@ -63,7 +69,6 @@ def load(path: str | os.PathLike) -> SAE:
             + did_you_mean(cfg["architecture"], _FAMILY)
         )
     for field, wanted in (
-        ("apply_b_dec_to_input", True),
         ("normalize_activations", "none"),
         ("rescale_acts_by_decoder_norm", False),
         ("reshape_activations", "none"),
@@ -71,9 +76,11 @@ def load(path: str | os.PathLike) -> SAE:
         if cfg.get(field, wanted) != wanted:
             raise InputError(f"{cfg_file}: {field} = {cfg[field]!r} is not supported, only {wanted!r} is")
     cls = family(_FAMILY[cfg["architecture"]])
-    settings = cfg.get("rsae") or {"d_in": cfg["d_in"], "d_sae": cfg["d_sae"]} | (
-        {"k": cfg["k"]} if "k" in cfg else {}
-    )
+    settings = cfg.get("rsae") or {
+        "d_in": cfg["d_in"],
+        "d_sae": cfg["d_sae"],
+        "subtract_b_dec": cfg.get("apply_b_dec_to_input", True),
+    } | ({"k": cfg["k"]} if "k" in cfg else {})
     try:
         sae = cls.from_settings(settings)
     except (TypeError, KeyError, RuntimeError) as error:
@@ -95,4 +102,4 @@ def load(path: str | os.PathLike) -> SAE:
         )
     sae.load_state_dict({k: v.to(torch.float32) for k, v in tensors.items()})
     sae.metadata = cfg.get("metadata") or {}
-    return sae
+    return sae.eval()

@@ -1,9 +1,26 @@
 """Sparse autoencoders, one file a family."""
 
 from rsae.sae.base import FAMILIES, SAE, Loss, family
+from rsae.sae.batch_top_k import BatchTopK
+from rsae.sae.gated import Gated
 from rsae.sae.jump_relu import JumpReLU
+from rsae.sae.matryoshka_batch_top_k import MatryoshkaBatchTopK
 from rsae.sae.rational import Rational
 from rsae.sae.relu import ReLU
+from rsae.sae.soft_rational import SoftRational
 from rsae.sae.top_k import TopK
 
-__all__ = ["FAMILIES", "SAE", "JumpReLU", "Loss", "Rational", "ReLU", "TopK", "family"]
+__all__ = [
+    "FAMILIES",
+    "SAE",
+    "BatchTopK",
+    "Gated",
+    "JumpReLU",
+    "Loss",
+    "MatryoshkaBatchTopK",
+    "Rational",
+    "ReLU",
+    "SoftRational",
+    "TopK",
+    "family",
+]

@@ -8,12 +8,7 @@ import torch
 
 from rsae.errors import InputError
 from rsae.sae.base import SAE, register
-
-
-def top_k_mask(h_BF: torch.Tensor, k: int) -> torch.Tensor:
-    """True at the k largest entries of each row, where they are positive."""
-    top = h_BF.topk(k, dim=-1, sorted=False)
-    return torch.zeros_like(h_BF, dtype=torch.bool).scatter_(-1, top.indices, top.values > 0)
+from rsae.sae.sparse import Pattern
 
 
 @register
@@ -21,14 +16,17 @@ class TopK(SAE):
     family = "top_k"
     penalties = (None,)
 
-    def __init__(self, d_in: int, d_sae: int, k: int):
-        super().__init__(d_in, d_sae)
+    def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):
+        super().__init__(d_in, d_sae, subtract_b_dec)
         if not 0 < k <= d_sae:
             raise InputError(f"k={k} must lie between 1 and d_sae={d_sae}")
         self.k = k
 
-    def activate(self, h_BF: torch.Tensor) -> torch.Tensor:
-        return torch.where(top_k_mask(h_BF.detach(), self.k), h_BF, 0.0)
+    def support(self, h_BF: torch.Tensor) -> Pattern:
+        return Pattern.of_columns(h_BF.topk(self.k, dim=-1, sorted=False).indices, self.d_sae)
+
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        return torch.where(h_N > 0, self.magnitude(h_N, latent_N), 0.0)
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"k": self.k}

@@ -27,7 +27,7 @@ def exact_sae(d_in: int, error: float = 0.0) -> ReLU:
 # --- reconstruction ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k", "rational"])
+@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k", "rational_jump_relu"])
 def test_reconstruction_is_its_definition(store, name):
     """Against a slow float64 reference, token by token."""
     sae = random_sae(name, store)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from rsae import SAE, Rational, RationalActivation, Store
+import approx
+from rsae import SAE, BatchTopK, Gated, JumpReLU, RationalActivation, SoftRational, Store
 from rsae.sae import family
 
 K = 5
@@ -15,17 +18,27 @@ def random_sae(name: str, store: Store | None = None, d_in: int = 12, d_sae: int
     torch.manual_seed(seed)
     x = torch.randn(64, d_in) + 1 if store is None else store.sample(500)
     d_in = x.shape[1]
-    if name == "rational":
+    kwargs: dict[str, Any] = {"k": K} if "top_k" in name else {}
+    if "rational" in name:
         act = RationalActivation.identity(2, torch.rand(d_sae) + 0.5)
         for p in act.form.parameters():
             p.data.add_(0.1 * torch.randn_like(p))
-        sae = Rational(d_in, d_sae, "jump_relu", "gated", act)
-        assert sae.threshold is not None
+        kwargs["activation"] = act
+    if name == "soft_rational":
+        act = RationalActivation.from_fit(approx.minimax(approx.relu(), (3, 2)), torch.rand(d_sae) + 0.5)
+        kwargs |= {"gate": "relu", "activation": act}
+    sae = family(name)(d_in, d_sae, **kwargs)
+    if isinstance(sae, SoftRational):
+        sae.tau.fill_(0.3)
+    if isinstance(sae, JumpReLU):
         sae.threshold.data.uniform_(0.1, 0.5)
-    else:
-        sae = family(name)(d_in, d_sae, **({"k": K} if name == "top_k" else {}))
+    if isinstance(sae, BatchTopK):
+        sae.threshold.fill_(0.8)
     if store is not None:
         sae.rescale_(1 / store.scale)
     sae.initialise(x, seed)
-    sae.b_enc.data.normal_(std=0.3 / (store.scale if store else 1.0))
+    sae.encoder_bias.data.normal_(std=0.3 / (store.scale if store else 1.0))
+    if isinstance(sae, Gated):
+        sae.b_mag.data.copy_(sae.b_gate + 0.1 / (store.scale if store else 1.0))
+        sae.r_mag.data.normal_(std=0.1)
     return sae

@@ -77,7 +77,7 @@ def test_from_text_to_a_rational_sae(job):
     ]
     done = rsae(*arguments, "--steps", 10)
     assert done.returncode == 0, done.stderr
-    assert load(job / "new" / "tuned").family == "rational"
+    assert load(job / "new" / "tuned").family == "rational_top_k"
     assert load(job / "new" / "control").family == "top_k"
     again = rsae(*arguments, "--steps", 10)
     assert "tuned: reused" in again.stderr

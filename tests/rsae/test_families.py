@@ -1,7 +1,19 @@
+from typing import Any
+
 import pytest
 import torch
 
-from rsae import InputError, JumpReLU, ReLU, TopK
+from rsae import (
+    BatchTopK,
+    Gated,
+    InputError,
+    JumpReLU,
+    MatryoshkaBatchTopK,
+    RationalActivation,
+    ReLU,
+    SoftRational,
+    TopK,
+)
 from rsae.sae import FAMILIES, family
 from tests.rsae.helpers import K, random_sae
 
@@ -38,18 +50,131 @@ def test_change_of_units(sae, factor):
 
 
 def test_loss_is_error_plus_weighted_penalty(sae):
+    if isinstance(sae, Gated | MatryoshkaBatchTopK):
+        pytest.skip("has a loss of its own, below")
+    if isinstance(sae, SoftRational):
+        sae.tau.zero_()  # training sees the code without its dead zone
     x = torch.randn(50, D)
     z = sae.encode(x)
     sse = (sae(x) - x).square().sum(1).mean()
     penalty = {
         "l1": (z.abs() @ sae.W_dec.norm(dim=1)).mean(),
         "l0": (z != 0).sum(1).float().mean(),
+        "tanh": None,
         None: 0.0,
     }
     loss = sae.loss(x, 0.7)
     torch.testing.assert_close(loss.total, sse + 0.7 * penalty[sae.penalty])
     torch.testing.assert_close(loss.sse, sse)
     assert loss.l0.item() == pytest.approx((z != 0).sum(1).float().mean().item())
+
+
+@pytest.mark.parametrize("name", ["gated", "rational_gated"])
+def test_gated_loss_is_the_papers(name):
+    """||x - x_hat||^2 + lambda sum relu(pi) ||d|| + ||x - decode(relu(pi))||^2, the last through a frozen decoder."""
+    sae = random_sae(name)
+    assert isinstance(sae, Gated)
+    x = torch.randn(50, D)
+    pi = sae.pre_activations(x).relu()
+    sse = (sae(x) - x).square().sum(1).mean()
+    auxiliary = (pi @ sae.W_dec.detach() + sae.b_dec.detach() - x).square().sum(1).mean()
+    want = sse + 0.7 * (pi @ sae.W_dec.norm(dim=1)).mean() + auxiliary
+    got = sae.loss(x, 0.7).total
+    torch.testing.assert_close(got, want)
+    parameters = [p for p in sae.parameters() if p is not sae.b_dec]
+    for a, b in zip(torch.autograd.grad(got, parameters), torch.autograd.grad(want, parameters), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_gated_magnitude_is_the_papers():
+    """1[pi > 0] relu(exp(r_mag) W (x - b_dec) + b_mag)."""
+    sae = random_sae("gated")
+    assert isinstance(sae, Gated)
+    x = torch.randn(50, D)
+    linear = (x - sae.b_dec) @ sae.W_enc
+    want = ((linear + sae.b_gate) > 0) * (sae.r_mag.exp() * linear + sae.b_mag).relu()
+    torch.testing.assert_close(sae.encode(x), want)
+
+
+@pytest.mark.parametrize("name", ["matryoshka_batch_top_k", "rational_matryoshka_batch_top_k"])
+def test_matryoshka_loss_is_the_mean_over_nested_dictionaries(name):
+    sae = random_sae(name)
+    assert isinstance(sae, MatryoshkaBatchTopK)
+    x = torch.randn(50, D)
+    z = sae.encode(x)
+    ends = torch.tensor(sae.group_sizes).cumsum(0).tolist()
+    errors = [(z[:, :e] @ sae.W_dec[:e] + sae.b_dec - x).square().sum(1).mean() for e in ends]
+    assert ends[-1] == F
+    loss = sae.loss(x, 0.0)
+    torch.testing.assert_close(loss.total, torch.stack(errors).mean())
+    torch.testing.assert_close(loss.sse, errors[-1])
+
+
+@pytest.mark.parametrize("rows", [50, 5])
+@pytest.mark.parametrize("dense", [True, False])
+def test_sparse_products_are_the_dense_ones(sae, rows, dense, monkeypatch):
+    """The gradients of the loss by non-zeros, against autograd through the dense code."""
+    if isinstance(sae, SoftRational | Gated | MatryoshkaBatchTopK):
+        pytest.skip("dense, or a loss of its own")
+    monkeypatch.setattr("rsae.sae.sparse._DENSE", 0.0 if dense else 1.0)
+    x = torch.randn(rows, D)
+    z = sae.encode(x)
+    want = (sae.decode(z) - x).square().sum(1).mean()
+    parameters = list(sae.parameters())
+    dense_gradients = torch.autograd.grad(want, parameters, allow_unused=True)
+    sae.set_penalty(sae.penalties[-1])
+    sparse_gradients = torch.autograd.grad(sae.loss(x, 0.0).total, parameters, allow_unused=True)
+    for a, b in zip(sparse_gradients, dense_gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k", "gated", "batch_top_k"])
+def test_rational_at_the_identity_is_the_family(name):
+    """The same weights and the same gate: only the magnitude differs, and it starts as h."""
+    plain = random_sae(name).eval()
+    act = RationalActivation.identity(2, torch.rand(F) + 0.5)
+    settings: dict[str, Any] = plain.settings() | {"activation": act.settings()}
+    rational = family(f"rational_{name}").from_settings(settings).eval()
+    rational.load_state_dict({f"activation.{k}": v for k, v in act.state_dict().items()}, strict=False)
+    rational.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(50, D)
+    assert torch.equal(rational.encode(x) != 0, plain.encode(x) != 0)
+    torch.testing.assert_close(rational.encode(x), plain.encode(x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(rational.loss(x, 0.3).total, plain.loss(x, 0.3).total)
+
+
+def test_batch_top_k_shares_the_budget_and_learns_its_threshold():
+    sae = random_sae("batch_top_k")
+    assert isinstance(sae, BatchTopK)
+    sae.threshold.zero_()
+    h = torch.randn(30, F)
+    z = sae.activate(h)
+    assert (z != 0).sum() == 30 * K
+    assert torch.equal(z != 0, h >= z[z != 0].min())
+    assert sae.threshold == z[z != 0].min()  # the first batch sets it
+    sae.activate(2 * h)
+    assert sae.threshold.item() == pytest.approx(1.01 * z[z != 0].min().item(), rel=1e-5)
+    sae.eval()
+    assert torch.equal(sae.activate(h), h * (h > sae.threshold))
+    few = torch.where(torch.arange(F) < 2, h.abs(), -1.0)
+    assert torch.equal(sae.train().activate(few), few.relu())
+
+
+def test_revival_reaches_dead_latents_only():
+    sae = random_sae("top_k")
+    dead = torch.zeros(F, dtype=torch.bool)
+    dead[[3, 7]] = True
+    sae.revival_loss(torch.randn(50, D), dead).backward()
+    assert sae.W_enc.grad is not None
+    assert torch.equal(sae.W_enc.grad.abs().sum(0) > 0, dead)
+    assert sae.W_dec.grad is not None
+    assert torch.equal(sae.W_dec.grad.abs().sum(1) > 0, dead)
+
+
+@pytest.mark.parametrize("sizes", [[10, 10], [40, 0], [-1, 41]])
+def test_matryoshka_groups_must_part_the_latents(sizes):
+    with pytest.raises(InputError, match="group_sizes"):
+        MatryoshkaBatchTopK(D, F, K, sizes)
 
 
 def test_every_parameter_learns(sae):
@@ -93,7 +218,7 @@ def test_jump_relu_gradients_are_the_papers():
     assert sae.threshold.grad is not None
     assert sae.threshold.grad.item() == pytest.approx(2 * -0.5 / 0.2)
     sae.threshold.grad = None
-    sae.open_gates(h).sum().backward()
+    sae.open_gates(h[:, 0], torch.zeros(4, dtype=torch.long)).sum().backward()
     assert sae.threshold.grad is not None
     assert sae.threshold.grad.item() == pytest.approx(2 * -1 / 0.2)
 

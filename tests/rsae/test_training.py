@@ -88,7 +88,7 @@ def test_more_penalty_means_fewer_active_latents(store):
 
 def test_groups_of_parameters_have_their_own_rates(store):
     frozen = replace(CONFIG, steps=20, coefficient_lr=0.0, threshold_lr=0.0)
-    sae = random_sae("rational", store)
+    sae = random_sae("rational_jump_relu", store)
     before = {k: v.clone() for k, v in sae.state_dict().items()}
     train(sae, store, frozen)
     for key, value in sae.state_dict().items():
@@ -103,7 +103,7 @@ def test_schedule():
     assert factors[50] == 1
     assert factors[-1] == pytest.approx(1 / 20)
     assert factors[:11] == sorted(factors[:11])
-    assert [config.sparsity_at(s) for s in (0, 49, 99)] == pytest.approx([0.04, 2.0, 2.0])
+    assert [config.sparsity_factor(s) for s in (0, 49, 99)] == pytest.approx([0.02, 1.0, 1.0])
 
 
 def test_divergence_is_told(store):

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 import rsae
-from rsae import InputError, Rational, Store, TrainConfig, UpgradeConfig, upgrade
-from rsae.sae.base import SAE
+from rsae import InputError, SoftRational, Store, TrainConfig, UpgradeConfig, upgrade
 from rsae.upgrading import quantile
 from tests.rsae.helpers import random_sae
 
@@ -16,7 +15,11 @@ TEACHERS = ("relu", "jump_relu", "top_k")
 
 @pytest.fixture(scope="module", params=TEACHERS)
 def teacher(request, store):
-    sae = random_sae(request.param, store)
+    return trained(request.param, store)
+
+
+def trained(name, store):
+    sae = random_sae(name, store)
     rsae.train(sae, store, TrainConfig(steps=150, batch=64, lr=3e-3, sparsity=0.05))
     return sae
 
@@ -33,8 +36,12 @@ def fvu(sae, x):
     return ((sae(x) - x).square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
-def test_gated_starts_as_exactly_the_teacher(teacher, store):
-    new = upgrade(teacher, store, config=config("gated"), control=False)
+@pytest.mark.parametrize("name", [*TEACHERS, "batch_top_k", "matryoshka_batch_top_k", "gated"])
+@pytest.mark.parametrize("dead_zone", [True, False])
+def test_gated_starts_as_exactly_the_teacher(name, dead_zone, store):
+    teacher = trained(name, store)
+    new = upgrade(teacher, store, config=config("gated", dead_zone=dead_zone), control=False)
+    assert new.tuned.family == f"rational_{'jump_relu' if name == 'relu' and dead_zone else name}"
     x = store.sample(400, seed=5)
     assert torch.equal(new.initial.encode(x) != 0, teacher.encode(x) != 0)
     torch.testing.assert_close(new.initial(x), teacher(x), rtol=1e-5, atol=1e-5 / store.scale)
@@ -42,6 +49,7 @@ def test_gated_starts_as_exactly_the_teacher(teacher, store):
 
 def test_soft_starts_near_the_teacher_and_is_counted_truncated(teacher, store):
     new = upgrade(teacher, store, config=config("soft"), control=False)
+    assert isinstance(new.initial, SoftRational)
     x = store.sample(1024, seed=1)  # where tau is set
     assert l0(new.initial, x) == pytest.approx(l0(teacher, x), rel=0.01)
     soft = new.initial.soft_code(new.initial.pre_activations(x))
@@ -61,31 +69,25 @@ def test_control_is_the_teacher_trained_by_the_same_budget(teacher, store, varia
         seen.setdefault(current[-1], []).append((step, size, seed))
         return real(self, step, size, seed)
 
-    real_loss = SAE.loss
     losses: dict[str, set] = {}
-
-    def loss(self, x, sparsity):
-        losses.setdefault(current[-1], set()).add((self.penalty, sparsity))
-        return real_loss(self, x, sparsity)
-
     module = importlib.import_module("rsae.upgrading")
 
     real_train = module.train
 
-    def tracked(sae, *args):
+    def tracked(sae, store, config, *args):
         current.append(sae.family)
-        return real_train(sae, *args)
+        losses[sae.family] = {(sae.penalty, config)}
+        return real_train(sae, store, config, *args)
 
     monkeypatch.setattr(Store, "batch", batch)
-    monkeypatch.setattr(SAE, "loss", loss)
     monkeypatch.setattr(module, "train", tracked)
     new = upgrade(teacher, store, config=config(variant))
     assert new.control is not None
     own = "jump_relu" if (teacher.family, variant) == ("relu", "gated") else teacher.family
-    assert seen["rational"] == seen[own]
-    assert losses["rational"] == losses[own]
+    assert seen[new.tuned.family] == seen[own]
+    assert losses[new.tuned.family] == losses[own]
     penalty = None if teacher.family == "top_k" else {"soft": "l1", "gated": "l0"}[variant]
-    assert {p for p, _ in losses["rational"]} == {penalty}
+    assert {p for p, _ in losses[own]} == {penalty}
     assert new.control.family == own
     assert not torch.equal(new.control.W_dec, teacher.W_dec)
 
@@ -132,13 +134,19 @@ def test_a_killed_upgrade_goes_on_to_the_same_result(name, store, tmp_path, monk
     assert len(calls) == 3
     assert again.history == whole.history
     loaded = rsae.load(tmp_path / "tuned")
-    assert isinstance(loaded, Rational)
+    assert isinstance(loaded, SoftRational)
+    assert isinstance(whole.tuned, SoftRational)
     assert torch.equal(loaded.tau, whole.tuned.tau)
 
 
 def test_gated_rational_of_a_rational_is_refused(store):
-    with pytest.raises(InputError, match="no rational gate"):
-        upgrade(random_sae("rational", store), store)
+    with pytest.raises(InputError, match="no rational form"):
+        upgrade(random_sae("rational_relu", store), store)
+
+
+def test_soft_needs_a_gate_that_one_function_can_stand_for(store):
+    with pytest.raises(InputError, match="or variant 'gated'"):
+        upgrade(random_sae("gated", store), store, config=config("soft"))
 
 
 def test_weight_of_the_penalty_is_the_teachers_own_where_none_is_given(store):

@@ -1,0 +1,66 @@
+"""BatchTopK SAE (Bussmann et al. 2024): k B entries of a batch of B tokens; at inference a fixed threshold.
+
+In training the k B largest positive pre-activations of the batch are kept, so that tokens share the budget. A running
+mean of the smallest one kept is the threshold that `encode` uses afterwards, token by token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rsae import processes
+from rsae.errors import InputError
+from rsae.sae.base import SAE, register
+from rsae.sae.sparse import Pattern
+
+_RATE = 0.01  # of the running mean
+
+
+@register
+class BatchTopK(SAE):
+    family = "batch_top_k"
+    penalties = (None,)
+
+    def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):
+        super().__init__(d_in, d_sae, subtract_b_dec)
+        if not 0 < k <= d_sae:
+            raise InputError(f"k={k} must lie between 1 and d_sae={d_sae}")
+        self.k = k
+        self.register_buffer("threshold", torch.zeros(()))
+        self.threshold: torch.Tensor
+
+    def support(self, h_BF: torch.Tensor) -> Pattern:
+        if not self.training:
+            return Pattern.of(h_BF > self.threshold)
+        edge = self._smallest_kept(h_BF)
+        with torch.no_grad():
+            # the first batch sets the threshold, later ones move it
+            self.threshold.lerp_(edge.to(self.threshold), torch.where(self.threshold > 0, _RATE, 1.0))
+        return Pattern.of((h_BF >= edge) & (h_BF > 0))
+
+    def _smallest_kept(self, h_BF: torch.Tensor) -> torch.Tensor:
+        """The (k B)-th largest pre-activation of the batch (of all processes), 0 where fewer are positive."""
+        kept = self.k * len(h_BF) * processes.count()
+        # nearly always the candidates above half the running threshold are enough: far fewer to select from
+        for floor in (self.threshold / 2, 0.0):
+            candidates = h_BF[h_BF > floor]
+            if processes.count() > 1:
+                candidates = candidates.topk(min(kept, len(candidates)), sorted=False).values
+                candidates = processes.gather(candidates, kept)
+                candidates = candidates[candidates > floor]
+            if len(candidates) >= kept:
+                return candidates.kthvalue(len(candidates) - kept + 1).values
+        return h_BF.new_zeros(())
+
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        return self.magnitude(h_N, latent_N)
+
+    @torch.no_grad()
+    def rescale_(self, factor: float) -> None:
+        super().rescale_(factor)
+        self.threshold *= factor
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"k": self.k}

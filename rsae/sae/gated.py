@@ -1,0 +1,54 @@
+"""Gated SAE (Rajamanoharan et al. 2024a): one path decides which latents are on, another how much.
+
+pi = (x - b_dec) W_enc + b_gate opens the gate; the magnitude is relu(exp(r_mag) (x - b_dec) W_enc + b_mag), which
+shares the weights (eq. 7). The loss is ||x - x_hat||^2 + sparsity sum_i relu(pi_i) ||d_i|| + ||x - x_hat_gate||^2,
+where x_hat_gate decodes relu(pi) through a frozen decoder (eq. 8).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rsae.sae.base import SAE, Loss, mean_square, register
+from rsae.sae.sparse import Pattern, decode_at
+
+
+@register
+class Gated(SAE):
+    """Its pre-activation h_BF is the gate's pi_BF, and its encoder's bias `b_gate`."""
+
+    family = "gated"
+    penalties = ("l1",)
+
+    def __init__(self, d_in: int, d_sae: int, subtract_b_dec: bool = True):
+        super().__init__(d_in, d_sae, subtract_b_dec)
+        del self.b_enc
+        self.b_gate = nn.Parameter(torch.zeros(d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(d_sae))
+        self.r_mag = nn.Parameter(torch.zeros(d_sae))
+
+    @property
+    def encoder_bias(self) -> torch.Tensor:
+        return self.b_gate
+
+    def support(self, h_BF: torch.Tensor) -> Pattern:
+        return Pattern.of(h_BF > 0)
+
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        # the gate's own h reaches the code through the shared weights alone: no gradient to b_gate
+        r_N, b_gate_N, b_mag_N = (p.index_select(0, latent_N) for p in (self.r_mag, self.b_gate, self.b_mag))
+        linear_N = r_N.exp() * (h_N - b_gate_N) + b_mag_N
+        return torch.where(linear_N > 0, self.magnitude(linear_N, latent_N), 0.0)
+
+    def loss(self, x_BD: torch.Tensor, sparsity: float) -> Loss:
+        h_N, pattern = self.entries(x_BD)
+        z_N = self.values(h_N, pattern.latent_N)
+        loss = self.loss_of(x_BD, z_N, pattern, self.sparsity_penalty(h_N, h_N, pattern), sparsity)
+        x_gate_BD = decode_at(h_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
+        return loss._replace(total=loss.total + mean_square(x_gate_BD - x_BD))
+
+    @torch.no_grad()
+    def rescale_(self, factor: float) -> None:
+        super().rescale_(factor)
+        self.b_mag *= factor

@@ -1,0 +1,54 @@
+"""Matryoshka BatchTopK SAE (Bussmann et al. 2025): nested dictionaries, each of which reconstructs by itself.
+
+The latents are parted into groups; the loss is the mean over groups of the squared error of the reconstruction from
+that group and all before it. The code is BatchTopK's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rsae.errors import InputError
+from rsae.sae.base import mean_square, register
+from rsae.sae.batch_top_k import BatchTopK
+from rsae.sae.sparse import Pattern, decode_at
+
+
+@register
+class MatryoshkaBatchTopK(BatchTopK):
+    """`group_sizes` sum to d_sae; by default d_sae/16, /16, /8, /4 and the rest."""
+
+    family = "matryoshka_batch_top_k"
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        k: int,
+        group_sizes: list[int] | None = None,
+        subtract_b_dec: bool = True,
+    ):
+        super().__init__(d_in, d_sae, k, subtract_b_dec)
+        if group_sizes is None:
+            first = [max(1, d_sae // part) for part in (16, 16, 8, 4)]
+            group_sizes = [*first, d_sae - sum(first)]
+        if sum(group_sizes) != d_sae or min(group_sizes) < 1:
+            raise InputError(f"group_sizes {group_sizes} must be positive and sum to d_sae = {d_sae}")
+        self.group_sizes = list(group_sizes)
+
+    def reconstruction_error(
+        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        residual_BD = self.b_dec - x_BD
+        errors, first = [], 0
+        for size in self.group_sizes:
+            inside_N = (pattern.latent_N >= first) & (pattern.latent_N < first + size)
+            residual_BD = residual_BD + decode_at(z_N[inside_N], self.W_dec, None, pattern.where(inside_N))
+            errors.append(mean_square(residual_BD))
+            first += size
+        return torch.stack(errors).mean(), errors[-1]
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"group_sizes": self.group_sizes}

@@ -1,0 +1,170 @@
+"""Encoder and decoder products that follow the non-zeros, forward and backward.
+
+A code is known by its entries: a `Pattern` of N places (token, latent) and a value h_N or z_N at each. The encoder's
+forward product is dense (every pre-activation must be seen to choose among them); the decoder and all three
+backward products touch the N entries only, through `embedding_bag`, a sampled product, and one stable sort by latent.
+A pattern with more than `_DENSE` of all places takes dense products instead, which are then faster.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+
+_DENSE = 1 / 16  # measured: where a dense product costs the same
+
+
+class Pattern:
+    """N places in a [B, F] matrix, in row order: `row_N`, `latent_N`, and `start_B1`, where each row begins."""
+
+    def __init__(
+        self, start_B1: torch.Tensor, row_N: torch.Tensor, latent_N: torch.Tensor, shape: torch.Size
+    ):
+        self.start_B1, self.row_N, self.latent_N, self.shape = start_B1, row_N, latent_N, shape
+        self.dense = len(latent_N) > _DENSE * shape.numel()
+
+    @classmethod
+    def of(cls, mask_BF: torch.Tensor) -> Pattern:
+        """The places where a mask is true."""
+        row_N, latent_N = mask_BF.nonzero(as_tuple=True)
+        return cls(_starts(row_N, len(mask_BF)), row_N, latent_N, mask_BF.shape)
+
+    @classmethod
+    def of_columns(cls, latent_BK: torch.Tensor, d_sae: int) -> Pattern:
+        """The K places a row that `latent_BK` names."""
+        B, K = latent_BK.shape
+        start_B1 = torch.arange(0, B * K + 1, K, device=latent_BK.device)
+        row_N = torch.arange(B, device=latent_BK.device).repeat_interleave(K)
+        return cls(start_B1, row_N, latent_BK.flatten(), torch.Size((B, d_sae)))
+
+    def where(self, keep_N: torch.Tensor) -> Pattern:
+        """The places that `keep_N` keeps."""
+        row_N = self.row_N[keep_N]
+        return Pattern(_starts(row_N, self.shape[0]), row_N, self.latent_N[keep_N], self.shape)
+
+    @cached_property
+    def flat_N(self) -> torch.Tensor:
+        """Index into the flattened matrix."""
+        return self.row_N * self.shape[1] + self.latent_N
+
+    @cached_property
+    def by_latent(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The order that sorts the places by latent, and where each latent begins in it, [F + 1]."""
+        latent_N, order_N = torch.sort(self.latent_N, stable=True)
+        return order_N, _starts(latent_N, self.shape[1])
+
+    def gather(self, full_BF: torch.Tensor) -> torch.Tensor:
+        """The entries of a full matrix at these places, [N]."""
+        return full_BF.flatten().index_select(0, self.flat_N)
+
+    def scatter(self, value_N: torch.Tensor) -> torch.Tensor:
+        """The full matrix [B, F] with these entries, 0 elsewhere."""
+        full = value_N.new_zeros(self.shape.numel())
+        return full.index_put((self.flat_N,), value_N).reshape(self.shape)
+
+    def sum_by_latent(self, weight_N: torch.Tensor, row_BD: torch.Tensor) -> torch.Tensor:
+        """sum over a latent's entries of weight * row, [F, D]: a weight gradient."""
+        if self.dense:
+            return self.scatter(weight_N).T @ row_BD
+        order_N, start_F1 = self.by_latent
+        return _bag(self.row_N[order_N], row_BD, start_F1, weight_N[order_N])
+
+
+def encode_at(
+    x_BD: torch.Tensor,
+    W_enc: torch.Tensor,
+    b_enc: torch.Tensor,
+    b_dec: torch.Tensor | None,
+    find: Callable[[torch.Tensor], Pattern],
+) -> tuple[torch.Tensor, Pattern]:
+    """Pre-activations h_N = ((x - b_dec) W_enc + b_enc) at the places that `find(h_BF)` picks.
+
+    Differentiable in the weights, not in x. `b_dec` is None where it is not subtracted.
+    """
+    with torch.no_grad():
+        centred_BD = x_BD if b_dec is None else x_BD - b_dec
+        h_BF = F.linear(centred_BD, W_enc.T, b_enc)
+        pattern = find(h_BF)
+        h_N = pattern.gather(h_BF).float()
+    return _Encode.apply(h_N, centred_BD, W_enc, b_enc, b_dec, pattern), pattern  # type: ignore[return-value]
+
+
+def decode_at(
+    z_N: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor | None, pattern: Pattern
+) -> torch.Tensor:
+    """x_hat_BD = z W_dec + b_dec of the code with entries z_N at the pattern's places (no b_dec for None)."""
+    x_hat_BD: torch.Tensor = _Decode.apply(z_N, W_dec, pattern)  # type: ignore[assignment]
+    return x_hat_BD if b_dec is None else x_hat_BD + b_dec
+
+
+class _Encode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, h_N, centred_BD, W_enc, b_enc, b_dec, pattern):  # type: ignore[override]
+        ctx.save_for_backward(centred_BD, W_enc)
+        ctx.pattern = pattern
+        return h_N.view_as(h_N)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_N):  # type: ignore[override]
+        centred_BD, W_enc = ctx.saved_tensors
+        pattern: Pattern = ctx.pattern
+        _, _, wants_W, wants_b, wants_b_dec, _ = ctx.needs_input_grad
+        grad_W = grad_b = grad_b_dec = None
+        if wants_W:
+            grad_W = pattern.sum_by_latent(grad_N, centred_BD).T
+        if wants_b or wants_b_dec:
+            grad_b = grad_N.new_zeros(pattern.shape[1]).index_add_(0, pattern.latent_N, grad_N)
+        if wants_b_dec:
+            grad_b_dec = -(W_enc @ grad_b)
+        return None, None, grad_W, grad_b, grad_b_dec, None
+
+
+class _Decode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z_N, W_dec, pattern):  # type: ignore[override]
+        ctx.save_for_backward(z_N, W_dec)
+        ctx.pattern = pattern
+        if pattern.dense:
+            return pattern.scatter(z_N) @ W_dec
+        return _bag(pattern.latent_N, W_dec, pattern.start_B1, z_N)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_BD):  # type: ignore[override]
+        z_N, W_dec = ctx.saved_tensors
+        pattern: Pattern = ctx.pattern
+        grad_z_N = _products_at(grad_BD, W_dec, pattern) if ctx.needs_input_grad[0] else None
+        grad_W = pattern.sum_by_latent(z_N, grad_BD) if ctx.needs_input_grad[1] else None
+        return grad_z_N, grad_W, None
+
+
+def _products_at(grad_BD: torch.Tensor, W_dec: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """<grad_b, W_dec_f> at each place (b, f), [N]."""
+    if pattern.dense:
+        return pattern.gather(grad_BD @ W_dec.T)
+    zero = grad_BD.new_zeros(len(pattern.latent_N))
+    places = torch.sparse_csr_tensor(
+        pattern.start_B1, pattern.latent_N, zero, pattern.shape, check_invariants=False
+    )
+    return torch.sparse.sampled_addmm(places, grad_BD, W_dec.T, beta=0.0).values()
+
+
+def _bag(
+    index_N: torch.Tensor, row_RD: torch.Tensor, start: torch.Tensor, weight_N: torch.Tensor
+) -> torch.Tensor:
+    """Weighted sums of rows, a bag for each two neighbours in `start`."""
+    return F.embedding_bag(
+        index_N, row_RD, start, mode="sum", per_sample_weights=weight_N, include_last_offset=True
+    )
+
+
+def _starts(sorted_N: torch.Tensor, count: int) -> torch.Tensor:
+    """Where each of `count` values begins in a sorted index, [count + 1]."""
+    return F.pad(torch.bincount(sorted_N, minlength=count).cumsum(0), (1, 0))
