@@ -267,9 +267,9 @@ def gate_curve(sae: SAE) -> dict[str, list[float]] | None:
 
     `soft`'s over t in [-1.2, 1.2]; `gated`'s where its gate can be open, t >= 0.
     """
-    if not isinstance(sae, rsae.Rational) or any(p.shape[0] > 1 for p in sae.activation.form.coefficients()):
+    if not isinstance(sae, rsae.Rational) or any(p.shape[0] > 1 for p in sae.activation.form.parameters()):
         return None
     t_1N = torch.linspace(-1.2 if isinstance(sae, rsae.SoftRational) else 0.0, 1.2, 481)[None]
     with torch.no_grad():
-        r_N = sae.activation.form.evaluate(t_1N, *sae.activation.form.coefficients())[0]
+        r_N = sae.activation.form.evaluate(t_1N)[0]
     return {"t": t_1N[0].tolist(), "r": r_N.tolist()}

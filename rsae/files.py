@@ -18,6 +18,13 @@ from safetensors.torch import load_file, save_file
 
 from rsae.errors import InputError
 
+
+def cache_directory() -> Path:
+    """`$RSAE_CACHE`, or `rsae` under the user's cache directory."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("RSAE_CACHE") or Path(home) / "rsae")
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

@@ -1,8 +1,8 @@
 """Parametrisations of a rational function r(t), and how each starts from a fit.
 
-A form holds coefficients of shape [G, n]: G = 1, shared by all latents, or G = F, one set a latent. Column j of a
-coefficient tensor, [G], broadcasts against t_BF. Evaluation is a static function of t and the coefficients, so that
-the same code serves the blocked kernel and a float64 reference.
+A form holds coefficients of shape [G, n]: G = 1, shared by all latents, or G = F, one set a latent. It says which
+function the kernels evaluate (`shape`) and gives them its parameters (`pack`, differentiable); the formulas themselves
+are in reference.py.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ import torch
 from torch import nn
 
 from approx import Rational
+from rsae.activation import reference
+from rsae.activation.reference import Shape
 from rsae.errors import InputError
 
 
 class Form(nn.Module):
-    """One parametrisation; `coefficients()` is what `evaluate` takes after t."""
+    """One parametrisation of r."""
 
     name: ClassVar[str]
     #: phi grows like the identity outside the design interval, and C_out is tied to C_in
     identity: ClassVar[bool] = False
 
-    def coefficients(self) -> tuple[torch.Tensor, ...]:
-        return tuple(self.parameters())
-
-    @staticmethod
-    def evaluate(t_BF: torch.Tensor, *coefficients: torch.Tensor) -> torch.Tensor:
+    @property
+    def shape(self) -> Shape:
+        """Which function the kernels are to evaluate."""
         raise NotImplementedError
+
+    def pack(self) -> torch.Tensor:
+        """The kernels' parameters, [P, G]."""
+        raise NotImplementedError
+
+    def evaluate(self, t_BF: torch.Tensor) -> torch.Tensor:
+        """r(t_BF), by the plain reference."""
+        return reference.rational(t_BF, self.pack(), self.shape)
 
     @classmethod
     def start(cls, rational: Rational) -> dict[str, np.ndarray]:
@@ -63,8 +71,18 @@ class Form(nn.Module):
 class _Pade(Form):
     """P(t) / Q(t), monomial coefficients a [G, p+1] and b [G, q]; Q's constant term is 1."""
 
-    #: what Q is, for messages
-    denominator: ClassVar[str]
+    a: nn.Parameter
+    b: nn.Parameter
+    #: 0: Q = 1 + sum b_j t^j; 1: with |b_j| |t|^j; 2: Q = 1 + |sum b_j t^j|
+    absolute: ClassVar[int]
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(p=self.a.shape[1] - 1, q=self.b.shape[1], absolute=self.absolute)
+
+    def pack(self) -> torch.Tensor:
+        b_Gn = self.b.abs() if self.absolute == 1 else self.b
+        return torch.cat([self.a, b_Gn], dim=1).T
 
     @classmethod
     def start(cls, rational: Rational) -> dict[str, np.ndarray]:
@@ -74,34 +92,18 @@ class _Pade(Form):
         return {"a": np.asarray(rational.numerator, dtype=float) / q[0], "b": q[1:] / q[0]}
 
 
-def _horner(t_BF: torch.Tensor, c_Gn: torch.Tensor) -> torch.Tensor:
-    value = c_Gn[:, -1].expand_as(t_BF)
-    for j in range(c_Gn.shape[1] - 2, -1, -1):
-        value = torch.addcmul(c_Gn[:, j], value, t_BF)
-    return value
-
-
 class Standard(_Pade):
     """Standard-Padé: Q = 1 + sum_j b_j t^j with signed b_j; training may move a pole into the domain."""
 
     name = "standard"
-    denominator = "1 + sum_j b_j t^j"
-
-    @staticmethod
-    def evaluate(t_BF, a_Gn, b_Gn):  # type: ignore[override]
-        return _horner(t_BF, a_Gn) / (1 + t_BF * _horner(t_BF, b_Gn))
+    absolute = 0
 
 
 class SafeA(_Pade):
     """Safe-Padé, the paper's (3): Q = 1 + sum_j |b_j| |t|^j, never below 1 (PAU version A)."""
 
     name = "safe"
-    denominator = "1 + sum_j |b_j| |t|^j"
-
-    @staticmethod
-    def evaluate(t_BF, a_Gn, b_Gn):  # type: ignore[override]
-        s_BF = t_BF.abs()
-        return _horner(t_BF, a_Gn) / (1 + s_BF * _horner(s_BF, b_Gn.abs()))
+    absolute = 1
 
     @classmethod
     def start(cls, rational: Rational) -> dict[str, np.ndarray]:
@@ -122,11 +124,7 @@ class SafeB(_Pade):
     """Safe-Padé: Q = 1 + |sum_j b_j t^j| (PAU version B)."""
 
     name = "safe-b"
-    denominator = "1 + |sum_j b_j t^j|"
-
-    @staticmethod
-    def evaluate(t_BF, a_Gn, b_Gn):  # type: ignore[override]
-        return _horner(t_BF, a_Gn) / (1 + (t_BF * _horner(t_BF, b_Gn)).abs())
+    absolute = 2
 
     @classmethod
     def start(cls, rational: Rational) -> dict[str, np.ndarray]:
@@ -137,19 +135,28 @@ class SafeB(_Pade):
         return start
 
 
-def _proper(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn):
-    """sum_j (alpha_j (t - u_j) + beta_j v_j) / ((t - u_j)^2 + v_j^2), v_j = exp(log_v_j) > 0: no real pole."""
-    v_Gn = log_v_Gn.exp()
-    v2_Gn, beta_v_Gn = v_Gn * v_Gn, beta_Gn * v_Gn
-    total_BF = torch.zeros_like(t_BF)
-    for j in range(u_Gn.shape[1]):
-        s_BF = t_BF - u_Gn[:, j]
-        top_BF = torch.addcmul(beta_v_Gn[:, j], s_BF, alpha_Gn[:, j])
-        total_BF = torch.addcdiv(total_BF, top_BF, torch.addcmul(v2_Gn[:, j], s_BF, s_BF))
-    return total_BF
+class _Poles(Form):
+    """Terms sum_j (alpha_j (t - u_j) + beta_j v_j) / ((t - u_j)^2 + v_j^2), v_j = exp(log_v_j) > 0: no real pole."""
+
+    alpha: nn.Parameter
+    beta: nn.Parameter
+    u: nn.Parameter
+    log_v: nn.Parameter
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(pairs=self.alpha.shape[1])
+
+    def polynomial(self) -> torch.Tensor:
+        """c_0 and c_1 of the polynomial part c_0 + c_1 t, [G, 2]."""
+        raise NotImplementedError
+
+    def pack(self) -> torch.Tensor:
+        v_Gn = self.log_v.exp()
+        return torch.cat([self.polynomial(), self.alpha, self.beta * v_Gn, self.u, v_Gn * v_Gn], dim=1).T
 
 
-class Partial(Form):
+class Partial(_Poles):
     """Partial fractions: c_0 + c_1 t + sum_j (alpha_j (t - u_j) + beta_j v_j) / ((t - u_j)^2 + v_j^2).
 
     Type (2n + 1, 2n), pole-free by construction (v_j > 0), and well-conditioned in float32 where monomials are
@@ -157,10 +164,10 @@ class Partial(Form):
     """
 
     name = "partial"
+    c: nn.Parameter
 
-    @staticmethod
-    def evaluate(t_BF, c_Gn, alpha_Gn, beta_Gn, u_Gn, log_v_Gn):  # type: ignore[override]
-        return torch.addcmul(c_Gn[:, 0], t_BF, c_Gn[:, 1]) + _proper(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn)
+    def polynomial(self) -> torch.Tensor:
+        return self.c
 
     @classmethod
     def start(cls, rational: Rational) -> dict[str, np.ndarray]:
@@ -170,7 +177,7 @@ class Partial(Form):
         return {"c": np.pad(polynomial, (0, 2 - len(polynomial))), **terms}
 
 
-class Identity(Form):
+class Identity(_Poles):
     """Identity plus a proper rational correction, t + p(t)/q(t) with deg p < deg q, in partial fractions.
 
     It starts as exactly the identity (p = 0) with the pole pairs spread over the design interval, and grows
@@ -180,9 +187,8 @@ class Identity(Form):
     name = "identity"
     identity = True
 
-    @staticmethod
-    def evaluate(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn):  # type: ignore[override]
-        return t_BF + _proper(t_BF, alpha_Gn, beta_Gn, u_Gn, log_v_Gn)
+    def polynomial(self) -> torch.Tensor:
+        return torch.tensor([[0.0, 1.0]]).to(self.alpha).expand(len(self.alpha), 2)
 
     @classmethod
     def at_identity(cls, pairs: int, groups: int = 1) -> Identity:
@@ -194,7 +200,7 @@ class Identity(Form):
 
 
 def partial_fractions(rational: Rational) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Polynomial part (ascending) and the terms {alpha, beta, u, log_v} of `_proper`.
+    """Polynomial part (ascending) and the terms {alpha, beta, u, log_v}.
 
     Raises `InputError` where the rational has a real pole, which the form cannot hold.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from approx import Fit, Rational
-from rsae.activation.blocked import blocked
+from rsae.activation import kernels, reference
 from rsae.activation.forms import FORMS, Form, Identity
 from rsae.errors import InputError, did_you_mean
 
@@ -79,18 +79,23 @@ class RationalActivation(nn.Module):
 
     def forward(self, h_BF: torch.Tensor) -> torch.Tensor:
         """phi(h_BF), the same shape."""
-        return blocked(self._evaluate, h_BF, self.c_in, self.c_out, *self.form.coefficients())
+        parameters_PF = torch.cat([r.expand(-1, self._columns) for r in self._rows()])
+        return kernels.evaluate(h_BF, parameters_PF, self.form.shape)
 
     def at(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
         """phi of single pre-activations h_N, each of the latent that `latent_N` names: the sparse way."""
+        packed_PN, in_N, out_N = (
+            rows if rows.shape[1] == 1 else rows.index_select(1, latent_N) for rows in self._rows()
+        )
+        return out_N[0] * reference.rational(h_N * in_N[0], packed_PN, self.form.shape)
 
-        def pick(p: torch.Tensor) -> torch.Tensor:
-            return p if len(p) == 1 else p.index_select(0, latent_N)
+    def _rows(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The kernels' parameters: r's own [P, G], 1 / c_in and c_out [1, G or F]."""
+        return self.form.pack(), 1 / self.c_in[None], self.c_out[None]
 
-        return self._evaluate(h_N, pick(self.c_in), pick(self.c_out), *map(pick, self.form.coefficients()))
-
-    def _evaluate(self, h_BF, c_in_F, c_out_F, *coefficients):
-        return c_out_F * self.form.evaluate(h_BF / c_in_F, *coefficients)
+    @property
+    def _columns(self) -> int:
+        return max(rows.shape[1] for rows in self._rows())
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs beside the weights; JSON-able."""

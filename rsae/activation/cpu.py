@@ -1,0 +1,133 @@
+"""The fused CPU kernel: cpu.cpp, compiled once for each rational function's shape and kept in the cache directory.
+
+Needs a C++ compiler with GCC's vector extensions (g++ or clang++, or what $CXX names). Where there is none, `available`
+is false and the blocked evaluation serves. Rows are shared among `torch.get_num_threads()` threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from rsae.activation.reference import Shape
+from rsae.errors import InputError
+from rsae.files import cache_directory, digest, writing
+
+_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_SOURCE = Path(__file__).with_name("cpu.cpp")
+
+
+def available(h_BF: torch.Tensor, shape: Shape) -> bool:
+    """Whether the kernel can take this input."""
+    return h_BF.device.type == "cpu" and h_BF.dtype in _DTYPES and _library(shape) is not None
+
+
+def evaluate(h_BF: torch.Tensor, parameters_PF: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """phi(h_BF), see `reference.evaluate`; differentiable."""
+    return _Fused.apply(h_BF.contiguous(), parameters_PF.float().contiguous(), shape)  # type: ignore[return-value]
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, h_BF, parameters_PF, shape):  # type: ignore[override]
+        ctx.save_for_backward(h_BF, parameters_PF)
+        ctx.shape = shape
+        out_BF = torch.empty_like(h_BF)
+        function = getattr(_library(shape), f"forward_{_DTYPES[h_BF.dtype]}")
+        F = h_BF.shape[1]
+
+        def rows(low: int, high: int) -> None:
+            function(_at(h_BF, low), _at(out_BF, low), high - low, F, _at(parameters_PF, 0))
+
+        _share(rows, len(h_BF))
+        return out_BF
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_BF):  # type: ignore[override]
+        h_BF, parameters_PF = ctx.saved_tensors
+        grad_BF = grad_BF.contiguous()
+        grad_h_BF = torch.empty_like(h_BF)
+        function = getattr(_library(ctx.shape), f"backward_{_DTYPES[h_BF.dtype]}")
+        F = h_BF.shape[1]
+
+        def rows(low: int, high: int) -> torch.Tensor:
+            sums_PF = torch.zeros(parameters_PF.shape, dtype=torch.float64)
+            function(
+                _at(h_BF, low),
+                _at(grad_BF, low),
+                _at(grad_h_BF, low),
+                high - low,
+                F,
+                _at(parameters_PF, 0),
+                _at(sums_PF, 0),
+            )
+            return sums_PF
+
+        sums_PF = torch.stack(_share(rows, len(h_BF))).sum(0)
+        return grad_h_BF, sums_PF.float(), None
+
+
+def _at(tensor: torch.Tensor, row: int) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size())
+
+
+def _share(work: Callable, rows: int) -> list:
+    """`work(low, high)` of each thread's share of the rows; the results in order."""
+    threads = max(1, min(torch.get_num_threads(), rows // 16))
+    bounds = [rows * i // threads for i in range(threads + 1)]
+    if threads == 1:
+        return [work(0, rows)]
+    # ctypes lets go of the interpreter's lock, so plain threads run side by side
+    return list(_pool(threads).map(work, bounds[:-1], bounds[1:]))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "rational")
+
+
+@cache
+def _library(shape: Shape) -> ctypes.CDLL | None:
+    """The compiled kernel, or None (with a warning) where it cannot be compiled."""
+    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        warnings.warn("no C++ compiler (g++) is installed: rational activations run unfused", stacklevel=4)
+        return None
+    machine = subprocess.run(
+        [compiler, "-march=native", "-E", "-dM", "-x", "c++", os.devnull], capture_output=True
+    )
+    command = [compiler, "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC"]
+    command += [f"-D{name}={value}" for name, value in shape.macros().items()]
+    key = digest([_SOURCE.read_text(), command, machine.stdout.decode()])
+    file = cache_directory() / "kernels" / f"rational-{key}.so"
+    if not file.exists():
+        try:
+            with writing(file) as temporary:
+                subprocess.run(
+                    [*command, _SOURCE, "-o", temporary], capture_output=True, text=True, check=True
+                )
+        except (subprocess.CalledProcessError, InputError) as error:
+            reason = getattr(error, "stderr", None) or str(error)
+            warnings.warn(
+                f"{_SOURCE.name} cannot be compiled, so rational activations run unfused: {reason.strip()}",
+                stacklevel=4,
+            )
+            return None
+    library = ctypes.CDLL(str(file))
+    for name in ("forward_float32", "forward_bfloat16", "backward_float32", "backward_bfloat16"):
+        function = getattr(library, name)
+        pointers = 2 if name.startswith("forward") else 3
+        tail = [ctypes.c_void_p] * (1 if name.startswith("forward") else 2)
+        function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_long, ctypes.c_long, *tail]
+        function.restype = None
+    return library
