@@ -3,7 +3,8 @@
 // Compiled at first use (see cpu.py) for one function r: -DPAIRS=J for partial fractions with J pole pairs, or
 // -DDEGREE_P=p -DDEGREE_Q=q -DABSOLUTE=0|1|2 for P/Q with monomial coefficients. Every parameter comes as a row of F
 // values, one a latent: row-major [parameters, F]. A tile of columns keeps its parameters and its sums in the
-// first-level cache; sums run in fp32 within a tile of rows and in fp64 over the tiles.
+// first-level cache; sums run in fp32 within a tile of rows and in fp64 over the tiles. Rows are shared among OpenMP threads,
+// of torch's own OpenMP runtime where the names agree, so that its idle threads do not stand in the way.
 
 #include <cmath>
 #include <cstdint>
@@ -14,7 +15,11 @@ constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
 #endif
-constexpr int COLUMNS = 64, VECTORS = COLUMNS / LANES, ROWS = 256;
+#ifndef FW
+#define FW 1024
+#define BW 256
+#endif
+constexpr int ROWS = 256;
 
 typedef float V __attribute__((vector_size(4 * LANES)));
 typedef int32_t I __attribute__((vector_size(4 * LANES)));
@@ -116,7 +121,7 @@ static inline V gradients(V t, V g, const V *p, int stride, V *sums, V &slope) {
 #endif
 
 // The tile of parameters [PARAMETERS + 2][VECTORS]: r's own, then 1 / c_in and c_out.
-struct Tile {
+template <int VECTORS> struct Tile {
   V p[(PARAMETERS + 2) * VECTORS];
   Tile(const float *parameters, long F, long first, int columns) {
     for (int k = 0; k < PARAMETERS + 2; k++)
@@ -128,9 +133,10 @@ struct Tile {
 };
 
 template <class T> static void forward(const T *h, T *out, long B, long F, const float *parameters) {
+  constexpr int COLUMNS = 256, VECTORS = COLUMNS / LANES;
   for (long first = 0; first < F; first += COLUMNS) {
     int columns = F - first < COLUMNS ? F - first : COLUMNS;
-    Tile tile(parameters, F, first, columns);
+    Tile<VECTORS> tile(parameters, F, first, columns);
     for (long b = 0; b < B; b++)
       for (int v = 0; v * LANES < columns; v++) {
         long i = b * F + first + v * LANES;
@@ -144,10 +150,11 @@ template <class T> static void forward(const T *h, T *out, long B, long F, const
 // grad_h, and sums[k, f] += sum over rows of grad dphi/dp_k, for r's own parameters, 1 / c_in and c_out.
 template <class T>
 static void backward(const T *h, const T *grad, T *grad_h, long B, long F, const float *parameters, double *sums) {
+  constexpr int COLUMNS = 128, VECTORS = COLUMNS / LANES;
   for (long top = 0; top < B; top += ROWS)
     for (long first = 0; first < F; first += COLUMNS) {
       int columns = F - first < COLUMNS ? F - first : COLUMNS;
-      Tile tile(parameters, F, first, columns);
+      Tile<VECTORS> tile(parameters, F, first, columns);
       V total[(PARAMETERS + 2) * VECTORS]{};
       for (long b = top; b < B && b < top + ROWS; b++)
         for (int v = 0; v * LANES < columns; v++) {
@@ -166,19 +173,37 @@ static void backward(const T *h, const T *grad, T *grad_h, long B, long F, const
     }
 }
 
-extern "C" {
-void forward_float32(const float *h, float *out, long B, long F, const float *parameters) {
-  forward(h, out, B, F, parameters);
+// work(low, high, thread) for each thread's share of B rows.
+template <class Work> static void share(long B, int threads, Work work) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int i = 0; i < threads; i++) work(B * i / threads, B * (i + 1) / threads, i);
 }
-void forward_bfloat16(const uint16_t *h, uint16_t *out, long B, long F, const float *parameters) {
-  forward(h, out, B, F, parameters);
+
+template <class T> static void forward_shared(const T *h, T *out, long B, long F, const float *parameters, int threads) {
+  share(B, threads, [=](long low, long high, int) { forward(h + low * F, out + low * F, high - low, F, parameters); });
+}
+// sums[threads, PARAMETERS + 2, F]
+template <class T>
+static void backward_shared(const T *h, const T *grad, T *grad_h, long B, long F, const float *parameters, double *sums,
+                            int threads) {
+  share(B, threads, [=](long low, long high, int i) {
+    backward(h + low * F, grad + low * F, grad_h + low * F, high - low, F, parameters, sums + i * (PARAMETERS + 2) * F);
+  });
+}
+
+extern "C" {
+void forward_float32(const float *h, float *out, long B, long F, const float *parameters, int threads) {
+  forward_shared(h, out, B, F, parameters, threads);
+}
+void forward_bfloat16(const uint16_t *h, uint16_t *out, long B, long F, const float *parameters, int threads) {
+  forward_shared(h, out, B, F, parameters, threads);
 }
 void backward_float32(const float *h, const float *grad, float *grad_h, long B, long F, const float *parameters,
-                      double *sums) {
-  backward(h, grad, grad_h, B, F, parameters, sums);
+                      double *sums, int threads) {
+  backward_shared(h, grad, grad_h, B, F, parameters, sums, threads);
 }
 void backward_bfloat16(const uint16_t *h, const uint16_t *grad, uint16_t *grad_h, long B, long F,
-                       const float *parameters, double *sums) {
-  backward(h, grad, grad_h, B, F, parameters, sums);
+                       const float *parameters, double *sums, int threads) {
+  backward_shared(h, grad, grad_h, B, F, parameters, sums, threads);
 }
 }

@@ -11,8 +11,6 @@ import os
 import shutil
 import subprocess
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -43,57 +41,28 @@ class _Fused(torch.autograd.Function):
         ctx.shape = shape
         out_BF = torch.empty_like(h_BF)
         function = getattr(_library(shape), f"forward_{_DTYPES[h_BF.dtype]}")
-        F = h_BF.shape[1]
-
-        def rows(low: int, high: int) -> None:
-            function(_at(h_BF, low), _at(out_BF, low), high - low, F, _at(parameters_PF, 0))
-
-        _share(rows, len(h_BF))
+        function(*map(_pointer, (h_BF, out_BF)), *h_BF.shape, _pointer(parameters_PF), _threads(h_BF))
         return out_BF
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_BF):  # type: ignore[override]
         h_BF, parameters_PF = ctx.saved_tensors
-        grad_BF = grad_BF.contiguous()
-        grad_h_BF = torch.empty_like(h_BF)
+        grad_BF, grad_h_BF = grad_BF.contiguous(), torch.empty_like(h_BF)
+        threads = _threads(h_BF)
+        sums_TPF = torch.zeros(threads, *parameters_PF.shape, dtype=torch.float64)
         function = getattr(_library(ctx.shape), f"backward_{_DTYPES[h_BF.dtype]}")
-        F = h_BF.shape[1]
-
-        def rows(low: int, high: int) -> torch.Tensor:
-            sums_PF = torch.zeros(parameters_PF.shape, dtype=torch.float64)
-            function(
-                _at(h_BF, low),
-                _at(grad_BF, low),
-                _at(grad_h_BF, low),
-                high - low,
-                F,
-                _at(parameters_PF, 0),
-                _at(sums_PF, 0),
-            )
-            return sums_PF
-
-        sums_PF = torch.stack(_share(rows, len(h_BF))).sum(0)
-        return grad_h_BF, sums_PF.float(), None
+        inputs = map(_pointer, (h_BF, grad_BF, grad_h_BF))
+        function(*inputs, *h_BF.shape, _pointer(parameters_PF), _pointer(sums_TPF), threads)
+        return grad_h_BF, sums_TPF.sum(0).float(), None
 
 
-def _at(tensor: torch.Tensor, row: int) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size())
+def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
-def _share(work: Callable, rows: int) -> list:
-    """`work(low, high)` of each thread's share of the rows; the results in order."""
-    threads = max(1, min(torch.get_num_threads(), rows // 16))
-    bounds = [rows * i // threads for i in range(threads + 1)]
-    if threads == 1:
-        return [work(0, rows)]
-    # ctypes lets go of the interpreter's lock, so plain threads run side by side
-    return list(_pool(threads).map(work, bounds[:-1], bounds[1:]))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "rational")
+def _threads(h_BF: torch.Tensor) -> int:
+    return max(1, min(torch.get_num_threads(), len(h_BF) // 16))
 
 
 @cache
@@ -106,7 +75,16 @@ def _library(shape: Shape) -> ctypes.CDLL | None:
     machine = subprocess.run(
         [compiler, "-march=native", "-E", "-dM", "-x", "c++", os.devnull], capture_output=True
     )
-    command = [compiler, "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC"]
+    command = [
+        compiler,
+        "-O3",
+        "-march=native",
+        "-ffp-contract=fast",
+        "-fno-math-errno",
+        "-fopenmp",
+        "-shared",
+        "-fPIC",
+    ]
     command += [f"-D{name}={value}" for name, value in shape.macros().items()]
     key = digest([_SOURCE.read_text(), command, machine.stdout.decode()])
     file = cache_directory() / "kernels" / f"rational-{key}.so"
@@ -126,8 +104,8 @@ def _library(shape: Shape) -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(file))
     for name in ("forward_float32", "forward_bfloat16", "backward_float32", "backward_bfloat16"):
         function = getattr(library, name)
-        pointers = 2 if name.startswith("forward") else 3
-        tail = [ctypes.c_void_p] * (1 if name.startswith("forward") else 2)
-        function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_long, ctypes.c_long, *tail]
+        inputs, tail = (2, 1) if name.startswith("forward") else (3, 2)
+        pointer, long = ctypes.c_void_p, ctypes.c_long
+        function.argtypes = [pointer] * inputs + [long] * 2 + [pointer] * tail + [ctypes.c_int]
         function.restype = None
     return library
