@@ -61,41 +61,169 @@ def harvest(
 
 @app.command()
 def train(
-    family: Annotated[str, typer.Argument(help="relu, jump_relu or top_k.")],
+    family: Annotated[
+        str,
+        typer.Argument(help="relu, jump_relu, top_k, batch_top_k, matryoshka_batch_top_k, gated, ..."),
+    ],
     store: StorePath,
-    out: Annotated[Path, typer.Argument(help="Directory for the SAE.")],
+    out: Annotated[Path, typer.Argument(help="Directory for the SAE; for a grid, for one directory each.")],
     d_sae: Annotated[int, typer.Option(min=1, help="Latents.")] = 1536,
-    k: Annotated[int, typer.Option(min=1, help="TopK: active latents a token.")] = 32,
+    k: Annotated[
+        str, typer.Option(help="top_k families: active latents a token. 32, or a grid: 16,32,64")
+    ] = "",
     sparsity: Annotated[
-        float, typer.Option(min=0, help="Weight of the L1 (relu) or l0 (jump_relu) penalty.")
-    ] = 3.0,
+        str, typer.Option(help="Other families: weight of the penalty. 3, or a grid: 1,3,9")
+    ] = "",
+    l0: Annotated[
+        str, typer.Option(help="Instead of --sparsity: steer the weight to this l0. 32, or a grid: 16,32,64")
+    ] = "",
+    seed: Annotated[str, typer.Option(help="Of the start and the data order. 0, or a grid: 0,1,2")] = "0",
+    penalty: Annotated[str, typer.Option(help="l0, l1 or tanh; the family's own by default.")] = "",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(help="Another of the family's settings, as NAME=VALUE: bandwidth=0.5. May be repeated."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 1024,
+    batch: Annotated[int, typer.Option(min=1, help="Tokens a step, over all processes.")] = 1024,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Of the start and the data order.")] = 0,
+    lr_warmup: Annotated[int, typer.Option(min=0, help="Steps of linear rise.")] = 50,
+    lr_decay: Annotated[float, typer.Option(help="Share of the steps that decay to zero.")] = 0.3,
+    clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    revival: Annotated[float, typer.Option(help="Weight of the loss that revives dead latents.")] = 1 / 32,
+    precision: Annotated[str, typer.Option(help="Of the encoder's product: float32, bfloat16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Train an SAE, the teacher of a later upgrade."""
-    from rsae import Store, TrainConfig, save
+    """Train an SAE, the teacher of a later upgrade; or a grid of them in one pass over the activations.
+
+    With several values of --k, --sparsity, --l0 or --seed, all combinations are trained side by side on the same
+    batches (in the order of the first seed), each into a directory of its own under OUT.
+
+    Data-parallel on several processes or devices: torchrun --nproc-per-node 2 -m rsae train ...
+    """
+    from itertools import product
+
+    from rsae import InputError, Store, processes, save
     from rsae import train as run_train
     from rsae.sae import family as family_class
 
     cls = family_class(family)
+    processes.join()
     activations = Store.open(store)
-    settings: dict[str, Any] = {"d_in": activations.d_in, "d_sae": d_sae}
+    grid = {
+        name: _numbers(f"--{name}", text, kind)
+        for name, text, kind in (
+            ("k", k, int),
+            ("sparsity", sparsity, float),
+            ("l0", l0, float),
+            ("seed", seed, int),
+        )
+    }
     if "top_k" in family:
-        settings["k"] = k
-    sae = cls.from_settings(settings)
-    sae.rescale_(1 / activations.scale)
-    sae.initialise(activations.sample(8192, seed), seed)
-    config = TrainConfig(steps=steps, batch=batch, lr=lr, sparsity=sparsity, seed=seed)
-    history = run_train(sae, activations, config, out / "checkpoint.safetensors")
-    save(sae, out)
-    typer.echo(f"{out}: {family}, {d_sae} latents, l0 {history[-1]['l0']:.1f}")
+        grid["k"] = grid["k"] or [32]
+        if grid["sparsity"] or grid["l0"]:
+            raise InputError(f"{family} has no penalty: its l0 is set by --k")
+    elif grid["k"]:
+        raise InputError(
+            f"{family} takes no --k; set its l0 by --l0, or the weight of its penalty by --sparsity"
+        )
+    elif grid["sparsity"] and grid["l0"]:
+        raise InputError("give either --sparsity or --l0")
+    elif not grid["sparsity"] and not grid["l0"]:
+        grid["l0"] = [32.0]
+    grid = {name: values for name, values in grid.items() if values}
+    saes, configs, names = [], [], []
+    for values in product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        settings = {"d_in": activations.d_in, "d_sae": d_sae} | _settings(cls, setting or [])
+        if "k" in point:
+            settings["k"] = point.pop("k")
+        sae = cls.from_settings(settings)
+        if penalty:
+            sae.set_penalty(penalty)
+        sae.rescale_(1 / activations.scale)
+        start = int(point.pop("seed"))
+        sae.initialise(activations.sample(8192, start), start)
+        saes.append(sae.to(device))
+        configs.append(
+            _config(
+                steps=steps,
+                batch=batch,
+                lr=lr,
+                lr_warmup=lr_warmup,
+                lr_decay=lr_decay,
+                clip=clip,
+                revival=revival,
+                precision=precision,
+                seed=grid["seed"][0],
+                **point,
+            )
+        )
+        varied = [f"{n}{v:g}" for n, v in zip(grid, values, strict=True) if len(grid[n]) > 1]
+        names.append("-".join([family, *varied]) if varied else "")
+    histories = run_train(saes, activations, configs, out / "checkpoint.safetensors")
+    if processes.is_first():
+        for sae, name, history in zip(saes, names, histories, strict=True):
+            save(sae.cpu(), out / name)
+            last = history[-1]
+            typer.echo(
+                f"{out / name}: {family}, {d_sae} latents, l0 {last['l0']:.1f}, "
+                f"||x - x_hat||^2 {last['sse']:.1f} (normalised), {last['dead']:.0f} dead, in training"
+            )
+
+
+def _numbers(option: str, text: str, kind: Any) -> list[Any]:
+    """A comma-separated list of numbers."""
+    from rsae import InputError
+
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{option} {text!r}: write a number, or several as 16,32,64") from None
+
+
+def _settings(cls: Any, given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs, checked against what the family takes."""
+    import inspect
+
+    from rsae import InputError
+    from rsae.errors import did_you_mean
+
+    known = [n for n in inspect.signature(cls).parameters if n not in ("d_in", "d_sae", "k")]
+    if "activation" in inspect.signature(cls).parameters:
+        raise InputError(
+            f"{cls.family} starts from a trained SAE: train one of another family and upgrade it"
+        )
+    settings = {}
+    for pair in given:
+        name, _, value = pair.partition("=")
+        if name not in known:
+            raise InputError(f"--setting {pair!r}: {cls.family} takes no {name!r}{did_you_mean(name, known)}")
+        try:
+            settings[name] = json.loads(value.lower() if value in ("True", "False") else value)
+        except json.JSONDecodeError:
+            raise InputError(f"--setting {pair!r}: write NAME=VALUE, such as {known[0]}=0.5") from None
+    return settings
+
+
+def _config(**fields: Any) -> Any:
+    """A `TrainConfig`; what it refuses is told by the option's name."""
+    from pydantic import ValidationError
+
+    from rsae import InputError, TrainConfig
+
+    try:
+        return TrainConfig(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"--{option} {first['input']!r}: {first['msg'].lower()}") from None
 
 
 @app.command()
 def upgrade(
-    teacher: Annotated[Path, typer.Argument(help="Directory of a trained SAE.")],
+    teacher: Annotated[
+        str, typer.Argument(help="A trained SAE: directory, file or hub repository in any supported format.")
+    ],
     activations: Annotated[Path, typer.Option(help="Directory of an activation store.")],
     out: Annotated[Path, typer.Option(help="Directory for `initial`, `tuned` and `control`.")],
     variant: Annotated[
@@ -107,10 +235,18 @@ def upgrade(
     sparsity: Annotated[
         float, typer.Option(min=0, help="Weight of the penalty in fine-tuning; 0 takes the teacher's own.")
     ] = 0.0,
+    l0: Annotated[
+        float | None,
+        typer.Option(help="Instead: steer the weight to this l0. A teacher of unknown weight keeps its own."),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 3e-4,
+    per_latent: Annotated[
+        bool, typer.Option("--per-latent", help="One set of rational coefficients a latent, not one for all.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Upgrade a teacher to a rational SAE, and fine-tune the control by the same budget."""
-    from rsae import InputError, Store, TrainConfig, UpgradeConfig, load
+    from rsae import InputError, Store, UpgradeConfig, load, processes
     from rsae import upgrade as run_upgrade
 
     try:
@@ -119,9 +255,17 @@ def upgrade(
         raise InputError(f"--type {type!r}: write two degrees, such as 9,8") from None
     if variant not in ("gated", "soft"):
         raise InputError(f"--variant {variant!r}: choose gated or soft")
-    tune = TrainConfig(steps=steps, batch=batch, lr=lr, sparsity=sparsity, sparsity_warmup=0.0)
-    config = UpgradeConfig(variant=variant, type=(m, n), tune=tune)  # type: ignore[arg-type]
-    new = run_upgrade(load(teacher), Store.open(activations), config=config, out=out)
+    processes.join()
+    tune = _config(steps=steps, batch=batch, lr=lr, sparsity=sparsity, l0=l0, sparsity_warmup=0.0)
+    config = UpgradeConfig(variant=variant, type=(m, n), per_latent=per_latent, tune=tune)  # type: ignore[arg-type]
+    new = run_upgrade(load(teacher).to(device), Store.open(activations), config=config, out=out)
+    if not processes.is_first():
+        return
+    (start,) = new.history["initial"]
+    typer.echo(
+        f"{out}/initial: FVU {start['fvu']:.4f} at l0 {start['l0']:.1f}; "
+        f"the teacher's {start['teacher_fvu']:.4f} at {start['teacher_l0']:.1f}"
+    )
     for name in ("control", "tuned"):
         last = new.history[name][-1]
         typer.echo(

@@ -7,6 +7,7 @@ brought together, so that n processes do what one would do with the whole batch.
 
 from __future__ import annotations
 
+import atexit
 import os
 
 import torch
@@ -20,6 +21,7 @@ def join() -> None:
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if cuda else "gloo")
+        atexit.register(dist.destroy_process_group)  # else its threads can abort the process as it ends
 
 
 def count() -> int:
@@ -30,12 +32,6 @@ def count() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes files and draws bars."""
     return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def wait() -> None:
-    """Until all processes are here."""
-    if count() > 1:
-        dist.barrier()
 
 
 def share(x_BD: torch.Tensor) -> torch.Tensor:

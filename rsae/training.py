@@ -24,6 +24,7 @@ from rsae.errors import InputError
 from rsae.files import digest, read_tensors, write_tensors
 from rsae.progress import progress
 from rsae.sae.base import SAE
+from rsae.steering import Steering
 
 LOG_EVERY = 25
 CHECKPOINT_EVERY = 100  # a multiple of LOG_EVERY, so that no running mean is cut in two
@@ -37,12 +38,13 @@ class TrainConfig:
     """How to train.
 
     steps, batch (tokens a step, over all processes), lr (Adam's peak), sparsity (weight of the penalty, against
-    ||x - x_hat||^2 of activations of mean norm sqrt(D)); l0: steer `sparsity` so that this l0 is reached; lr_warmup and
-    lr_decay: steps of rise, and share of the steps that decay to zero; sparsity_warmup: share of the steps in which the
-    penalty rises; coefficient_lr: factor on lr for the rational activation's parameters; threshold_lr: factor for
-    thresholds, which have further to go than a weight; clip: largest gradient norm, of weights, thresholds and
-    coefficients each by itself; revival and dead_after: weight of the loss that revives latents which have not fired
-    for so many steps; precision: of the encoder's product; seed: of the data order.
+    ||x - x_hat||^2 of activations of mean norm sqrt(D)); l0: steer that weight so that this l0 is reached (`sparsity`
+    is then where the search starts, 0 for a start of its own); lr_warmup and lr_decay: steps of rise, and share of the
+    steps that decay to zero; sparsity_warmup: share of the steps in which the penalty rises; coefficient_lr: factor on
+    lr for the rational activation's parameters; threshold_lr: factor for thresholds, which have further to go than a
+    weight; clip: largest gradient norm, of weights, thresholds and coefficients each by itself; revival and dead_after:
+    weight of the loss that revives latents which have not fired for so many steps; precision: of the encoder's
+    product; seed: of the data order.
     """
 
     steps: PositiveInt = 1000
@@ -154,9 +156,8 @@ class _Run:
         # tells one teacher's checkpoint from another's
         self.start_weights = sae.W_enc.double().sum().item()
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.int32, device=device)  # steps without firing
-        self.control = torch.zeros(
-            2, dtype=torch.float64
-        )  # log of the factor on sparsity, running log l0 ratio
+        wanted = config.l0
+        self.steering = Steering(sae, config.steps, wanted, config.sparsity) if wanted is not None else None
         self.history: History = []
         self.sums = dict.fromkeys(_PARTS, 0.0)
 
@@ -168,7 +169,10 @@ class _Run:
         config, sae = self.config, self.sae
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * config.lr_factor(step)
-        sparsity = config.sparsity * config.sparsity_factor(step) * math.exp(self.control[0].item())
+        if self.steering is None:
+            sparsity = config.sparsity * config.sparsity_factor(step)
+        else:
+            sparsity = self.steering.weight
         half = config.precision == "bfloat16"
         with torch.autocast(x_BD.device.type, torch.bfloat16) if half else nullcontext():
             loss = sae.loss(x_BD, sparsity)
@@ -189,23 +193,10 @@ class _Run:
         total, sse, l0 = processes.average(means).tolist()
         fired_F = processes.any_of(loss.fired_F)
         self.silent_F = torch.where(fired_F, 0, self.silent_F + 1)
-        if config.l0 is not None:
-            self._steer(step, l0)
+        if self.steering is not None:
+            self.steering.update(step, l0)
         for part, value in zip(_PARTS, (total, sse, l0, dead, sparsity), strict=True):
             self.sums[part] += value
-
-    def _steer(self, step: int, l0: float) -> None:
-        """Move the penalty's weight towards the wanted l0, in logarithms.
-
-        A proportional-integral controller on a running mean of log(l0 / wanted): the integral finds the weight, the
-        proportional part damps the swing that the SAE's slow answer would cause.
-        """
-        assert self.config.l0 is not None
-        error = max(-2.0, min(2.0, math.log(max(l0, 0.1) / self.config.l0)))
-        running = self.control[1].item()
-        change = 0.1 * (error - running)
-        self.control[1] = running + change
-        self.control[0] += _DAMPING * change + _GAIN * (running + change)
 
     def log(self, step: int) -> None:
         """Append the means since the last call to the history."""
@@ -233,7 +224,9 @@ class _Run:
         tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{k}": v for k, v in state.items()}
-        return tensors | {"silent": self.silent_F, "control": self.control}
+        if self.steering is not None:
+            tensors["steering"] = self.steering.state
+        return tensors | {"silent": self.silent_F}
 
     def load_state(self, tensors: dict[str, torch.Tensor], history: History) -> None:
         """Take over what `state` gave."""
@@ -248,12 +241,10 @@ class _Run:
                     value = torch.empty_like(like).copy_(value)
                 saved["state"].setdefault(int(number), {})[field] = value
         self.optimiser.load_state_dict(saved)
-        self.silent_F, self.control = tensors["silent"], tensors["control"]
+        self.silent_F = tensors["silent"]
+        if self.steering is not None:
+            self.steering.state = tensors["steering"]
         self.history = history
-
-
-#: Of the controller of l0, a step: how fast the penalty's weight follows, and how strongly swings are damped
-_GAIN, _DAMPING = 0.02, 1.0
 
 
 def _parameter_groups(sae: SAE, config: TrainConfig) -> list[dict[str, Any]]:

@@ -48,7 +48,8 @@ class UpgradeConfig:
     variant: `gated` (rational magnitude behind the teacher's own gate) or `soft` (the paper's); type: (m, n) of the
     rational; form: `soft`'s parametrisation; per_latent: one set of coefficients a latent; dead_zone: `gated` gives a
     ReLU teacher a trained threshold, starting at 0, and so does the control; calibration_tokens: sample for scales and
-    tau; tune: the budget, the same for the control; where its sparsity is 0, the teacher's own weight of the penalty.
+    tau; tune: the budget, the same for the control. Where it gives neither a weight of the penalty nor an l0, the
+    weight is the teacher's own, or else, for a teacher that does not tell it, steered so that its l0 is kept.
     """
 
     variant: Literal["gated", "soft"] = "gated"
@@ -85,23 +86,26 @@ class UpgradeConfig:
         """
         return None if teacher.penalties[0] is None else family(self.family_for(teacher)).penalties[0]
 
-    def budget_for(self, teacher: SAE) -> TrainConfig:
-        """The fine-tuning, with the teacher's own weight of the penalty where none is given."""
-        penalty = self.penalty_for(teacher)
-        if penalty is None or self.tune.sparsity > 0:
+    def budget_for(self, teacher: SAE, activations: Store) -> TrainConfig:
+        """The fine-tuning, with a weight of the penalty or an l0 in any case."""
+        penalty, known = self.penalty_for(teacher), teacher.metadata
+        if penalty is None or self.tune.sparsity or self.tune.l0:
             return self.tune
-        if teacher.metadata.get("penalty") != penalty or not teacher.metadata.get("sparsity"):
+        if known.get("penalty") == penalty and known.get("sparsity"):
+            return replace(self.tune, sparsity=known["sparsity"])
+        if self.variant == "soft":  # it is dense in training: there is no l0 to steer
             raise InputError(
                 f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
             )
-        return replace(self.tune, sparsity=teacher.metadata["sparsity"])
+        return replace(self.tune, l0=_fit_of(teacher, activations, self.calibration_tokens)["l0"])
 
 
 @plain_dataclass
 class Upgraded:
     """What an upgrade gives: three SAEs that take activations as the host gives them.
 
-    history and seconds are by name: `initial`, `control`, `tuned`.
+    history and seconds are by name: `initial`, `control`, `tuned`; the history of `initial` is one entry, how well it
+    and the teacher do on a sample: `fvu`, `l0`, `teacher_fvu`, `teacher_l0`.
     """
 
     initial: Rational
@@ -140,7 +144,7 @@ def upgrade(
     config = config or UpgradeConfig()
     if type is not None:
         config = replace(config, type=type)
-    config = replace(config, tune=config.budget_for(teacher))
+    config = replace(config, tune=config.budget_for(teacher, activations))
     directory = Path(out) if out is not None else None
     steps = Steps(directory)
     saes: dict[str, SAE] = {}
@@ -162,10 +166,16 @@ def upgrade(
         history[name] = steps.run(name, settings, run)
         if name not in saes:
             assert directory is not None
-            saes[name] = load(directory / name)
+            saes[name] = load(directory / name).to(teacher.W_enc.device)
         return saes[name]
 
-    initial = stage("initial", lambda: (start(teacher, activations, config, fit), []))
+    def begin() -> tuple[SAE, list]:
+        sae = start(teacher, activations, config, fit)
+        tokens = config.calibration_tokens
+        there, here = _fit_of(teacher, activations, tokens), _fit_of(sae, activations, tokens)
+        return sae, [here | {f"teacher_{name}": value for name, value in there.items()}]
+
+    initial = stage("initial", begin)
     if isinstance(control, SAE):
         controlled = control
     elif control:
@@ -198,7 +208,7 @@ def _control(teacher: SAE, activations: Store, config: UpgradeConfig) -> SAE:
         return teacher
     control = JumpReLU.from_settings(
         teacher.settings() | {"threshold": 0.0, "bandwidth": _BANDWIDTH / activations.scale}
-    )
+    ).to(teacher.W_enc.device)
     copy_weights(teacher, control)
     return control
 
@@ -223,7 +233,7 @@ def start(
     `gated` is the teacher exactly. `soft`'s tau is set so that its honest l0 is the teacher's.
     """
     cls = family(config.family_for(teacher))
-    h_BF = teacher.pre_activations(activations.sample(config.calibration_tokens))
+    h_BF = teacher.pre_activations(activations.sample(config.calibration_tokens).to(teacher.W_enc.device))
     scale_F = quantile(h_BF.abs(), 0.999)
     groups = teacher.d_sae if config.per_latent else 1
     kwargs = teacher.settings()
@@ -236,7 +246,7 @@ def start(
         kwargs["activation"] = RationalActivation.identity(n // 2, scale_F, groups)
         if issubclass(cls, JumpReLU) and not isinstance(teacher, JumpReLU):
             kwargs |= {"threshold": 0.0, "bandwidth": _BANDWIDTH / activations.scale}
-        sae = cls(**kwargs)
+        sae = cls(**kwargs).to(h_BF.device)
         copy_weights(teacher, sae)
         return sae.eval()  # type: ignore[return-value]
     if fit is None:
@@ -249,16 +259,31 @@ def start(
         RationalActivation.from_fit(fit, c_in_F, c_out_F, config.form, groups),
         teacher.k if isinstance(teacher, TopK) else None,
         teacher.subtract_b_dec,
-    )
+    ).to(h_BF.device)
     copy_weights(teacher, soft)
     match_l0(soft, teacher, activations, config.calibration_tokens)
     return soft.eval()
 
 
 @torch.no_grad()
+def _fit_of(sae: SAE, activations: Store, tokens: int) -> dict[str, float]:
+    """FVU and l0 on a sample of training tokens, in the state in which the SAE is used."""
+    training = sae.training
+    sae.eval()
+    x_BD = activations.sample(tokens, seed=1).to(sae.W_enc.device)
+    error = count = 0.0
+    for rows_BD in x_BD.split(1024):
+        z_BF = sae.encode(rows_BD)
+        error += (sae.decode(z_BF) - rows_BD).square().sum().item()
+        count += z_BF.count_nonzero().item()
+    sae.train(training)
+    return {"fvu": error / (x_BD - x_BD.mean(0)).square().sum().item(), "l0": count / len(x_BD)}
+
+
+@torch.no_grad()
 def match_l0(sae: SoftRational, reference: SAE, activations: Store, tokens: int) -> None:
     """Set `soft`'s dead zone tau so that its honest l0 equals the reference's on a sample of training tokens."""
-    x_BD = activations.sample(tokens, seed=1)
+    x_BD = activations.sample(tokens, seed=1).to(sae.W_enc.device)
     wanted = sum(int((reference.encode(x) != 0).sum()) for x in x_BD.split(1024))
     largest = [sae.soft_code(sae.pre_activations(x)).abs().flatten() for x in x_BD.split(1024)]
     # only entries that can be among the `wanted` largest overall are kept

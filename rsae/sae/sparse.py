@@ -99,7 +99,8 @@ def decode_at(
     z_N: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor | None, pattern: Pattern
 ) -> torch.Tensor:
     """x_hat_BD = z W_dec + b_dec of the code with entries z_N at the pattern's places (no b_dec for None)."""
-    x_hat_BD: torch.Tensor = _Decode.apply(z_N, W_dec, pattern)  # type: ignore[assignment]
+    with torch.autocast(z_N.device.type, enabled=False):  # it is the encoder's product that may be rounded
+        x_hat_BD: torch.Tensor = _Decode.apply(z_N, W_dec, pattern)  # type: ignore[assignment]
     return x_hat_BD if b_dec is None else x_hat_BD + b_dec
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from rsae import load
 from rsae.cli import main
@@ -81,6 +82,65 @@ def test_from_text_to_a_rational_sae(job):
     assert load(job / "new" / "control").family == "top_k"
     again = rsae(*arguments, "--steps", 10)
     assert "tuned: reused" in again.stderr
+
+
+def test_a_grid_in_one_pass(job, tmp_path):
+    done = rsae(
+        *("train", "jump_relu", job / "store", tmp_path, "--d-sae", 40, "--steps", 20, "--batch", 64),
+        *("--sparsity", "0.1,2", "--seed", "0,1", "--setting", "bandwidth=0.5", "--penalty", "tanh"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
+    saes = {p.name: load(p) for p in tmp_path.iterdir()}
+    assert set(saes) == {f"jump_relu-sparsity{s}-seed{i}" for s in ("0.1", "2") for i in (0, 1)}
+    assert {s.metadata["sparsity"] for s in saes.values()} == {pytest.approx(0.0925), pytest.approx(2.0)}
+    assert {s.metadata["penalty"] for s in saes.values()} == {"tanh"}
+    a, b = (saes[f"jump_relu-sparsity2-seed{i}"] for i in (0, 1))
+    assert not torch.equal(a.W_dec, b.W_dec)
+
+
+def test_l0_is_the_goal_where_nothing_else_is_said(job, tmp_path):
+    done = rsae("train", "relu", job / "store", tmp_path, "--d-sae", 40, "--steps", 20, "--batch", 64)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("top_k", "--sparsity", 1), "its l0 is set by --k"),
+        (("relu", "--k", 3), "set its l0 by --l0"),
+        (("relu", "--l0", 3, "--sparsity", 1), "either --sparsity or --l0"),
+        (("relu", "--l0", "3;4"), "write a number, or several"),
+        (("jump_relu", "--setting", "bandwith=1"), "did you mean 'bandwidth'"),
+        (("jump_relu", "--setting", "bandwidth=wide"), "write NAME=VALUE"),
+        (("rational_relu",), "upgrade it"),
+        (("relu", "--lr", -1), "--lr -1"),
+        (("relu", "--precision", "float64"), "--precision 'float64'"),
+        (("relu", "--penalty", "l2"), "choose from l1"),
+    ],
+)
+def test_options_that_do_not_fit(job, tmp_path, arguments, words):
+    family, *rest = arguments
+    assert_one_clear_line(rsae("train", family, job / "store", tmp_path, *rest), words)
+
+
+def test_two_processes_equal_one(job, tmp_path):
+    """`torchrun -m rsae train` with two processes: the weights of one, within float error, and one writer."""
+    arguments = [
+        *("-m", "rsae", "train", "batch_top_k", job / "store"),
+        *("--d-sae", 40, "--k", 5, "--steps", 60, "--batch", 64, "--lr", 3e-3),
+    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name, command in (("one", [sys.executable]), ("two", launch)):
+        words = [*command, *arguments, "--d-sae", 40]
+        words.insert(words.index(job / "store") + 1, tmp_path / name)
+        done = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1
+    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[key], value, rtol=1e-3, atol=1e-5)
 
 
 def test_info(job):

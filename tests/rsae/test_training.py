@@ -125,3 +125,81 @@ def test_batch_larger_than_the_store(store):
 def test_config_is_validated(field):
     with pytest.raises(ValueError, match=next(iter(field))):
         TrainConfig(**field)
+
+
+@pytest.mark.parametrize(
+    ("name", "l0"), [("relu", 8.0), ("jump_relu", 3.0), ("gated", 3.0), ("rational_jump_relu", 8.0)]
+)
+def test_a_wanted_l0_is_reached(store, name, l0):
+    sae = random_sae(name, store)
+    train(sae, store, replace(CONFIG, steps=1500, lr=1e-3, sparsity=0.0, l0=l0))
+    reached = (sae.encode(store.sample(2000)) != 0).sum(1).float().mean().item()
+    assert reached == pytest.approx(l0, rel=0.05)
+    assert sae.metadata["sparsity"] > 0
+
+
+def test_an_l0_that_cannot_be_steered(store):
+    with pytest.raises(InputError, match="l0 is set by `k`"):
+        train(random_sae("top_k", store), store, replace(CONFIG, l0=4.0))
+    with pytest.raises(InputError, match="not below the 40 latents"):
+        train(random_sae("relu", store), store, replace(CONFIG, l0=40.0))
+
+
+def test_many_saes_in_one_pass_end_as_each_by_itself(store, steps_from, tmp_path):
+    names = ["top_k", "relu", "rational_jump_relu"]
+    configs = [replace(CONFIG, steps=120, sparsity=s) for s in (0.0, 0.05, 0.2)]
+    alone = [random_sae(name, store) for name in names]
+    histories = [train(sae, store, config) for sae, config in zip(alone, configs, strict=True)]
+    together = [random_sae(name, store) for name in names]
+    steps_from(together, configs, tmp_path / "c", die_at=110)
+    together = [random_sae(name, store) for name in names]
+    assert train(together, store, configs, tmp_path / "c") == histories
+    for one, other in zip(alone, together, strict=True):
+        assert_equal(one, other)
+    with pytest.raises(InputError, match="same batch, steps and seed"):
+        train(together, store, [CONFIG, CONFIG, replace(CONFIG, seed=1)])
+
+
+def assert_equal(sae, other):
+    for key, value in sae.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+
+
+def test_clipping_bounds_each_group_by_itself(store, monkeypatch):
+    norms = []
+    real = torch.optim.Adam.step
+
+    def step(self, *args):
+        norms.append([torch.stack([p.grad.norm() for p in g["params"]]).norm() for g in self.param_groups])
+        return real(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    config = replace(CONFIG, steps=30, clip=0.01)
+    train(random_sae("rational_jump_relu", store), store, config)
+    assert len(norms[0]) == 3
+    assert torch.tensor(norms).max() <= 0.01 * (1 + 1e-4)
+    assert torch.tensor(norms)[:, 0].min() > 0.0099  # the weights' gradients are larger than that
+
+
+def test_bfloat16_is_near_float32(store):
+    """It is the encoder's product that is rounded; weights and optimiser stay in float32."""
+    ends = []
+    for precision in ("float32", "bfloat16"):
+        sae = random_sae("rational_top_k", store)
+        history = train(sae, store, replace(CONFIG, precision=precision))
+        assert {p.dtype for p in sae.parameters()} == {torch.float32}
+        ends.append(history[-1]["sse"])
+    assert ends[0] != ends[1]
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
+
+
+def test_dead_latents_are_revived(store):
+    """Twenty latents whose bias keeps them shut: most stay so without the revival loss."""
+
+    def alive(revival):
+        sae = random_sae("top_k", store)
+        sae.encoder_bias.data[:20] = -2.5 / store.scale
+        train(sae, store, replace(CONFIG, steps=400, revival=revival, dead_after=20))
+        return (sae.encode(store.sample(2000))[:, :20] != 0).any(0).sum()
+
+    assert alive(1 / 32) >= alive(0.0) + 5

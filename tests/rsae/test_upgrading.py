@@ -153,11 +153,32 @@ def test_weight_of_the_penalty_is_the_teachers_own_where_none_is_given(store):
     sae = random_sae("relu", store)
     rsae.train(sae, store, TrainConfig(steps=30, batch=64, sparsity=0.37))
     quiet = config("soft", tune=replace(TUNE, sparsity=0.0))
-    assert quiet.budget_for(sae).sparsity == 0.37
-    assert config("soft").budget_for(sae).sparsity == TUNE.sparsity
-    with pytest.raises(InputError, match="set tune.sparsity"):
-        upgrade(sae, store, config=replace(quiet, variant="gated"))  # that is another penalty: l0
-    assert quiet.budget_for(random_sae("top_k", store)).sparsity == 0.0
+    assert quiet.budget_for(sae, store).sparsity == 0.37
+    assert config("soft").budget_for(sae, store).sparsity == TUNE.sparsity
+    top_k = random_sae("top_k", store)
+    assert quiet.budget_for(top_k, store) == quiet.tune
+
+
+def test_l0_is_kept_where_the_teacher_does_not_tell_its_weight(store):
+    sae = random_sae("jump_relu", store)
+    quiet = config("gated", tune=replace(TUNE, sparsity=0.0))
+    wanted = l0(sae, store.sample(1024, seed=1))
+    assert quiet.budget_for(sae, store).l0 == pytest.approx(wanted)
+    assert replace(quiet, tune=replace(TUNE, l0=3.0)).budget_for(sae, store).l0 == 3.0
+    with pytest.raises(InputError, match=r"set tune\.sparsity"):
+        replace(quiet, variant="soft").budget_for(sae, store)  # dense in training: nothing to steer
+
+
+@pytest.mark.parametrize("variant", ["gated", "soft"])
+def test_how_far_off_the_start_is_is_told(teacher, store, variant):
+    new = upgrade(teacher, store, config=config(variant), control=False)
+    (told,) = new.history["initial"]
+    x = store.sample(1024, seed=1)
+    for key, sae in (("", new.initial), ("teacher_", teacher)):
+        assert told[f"{key}fvu"] == pytest.approx(fvu(sae, x), rel=1e-4)
+        assert told[f"{key}l0"] == pytest.approx(l0(sae, x))
+    if variant == "gated":
+        assert told["fvu"] == pytest.approx(told["teacher_fvu"], rel=1e-4)
 
 
 def test_type_that_gated_cannot_hold(store):

@@ -1,0 +1,5 @@
+"""`python -m rsae`, and `torchrun -m rsae`."""
+
+from rsae.cli import main
+
+main()
