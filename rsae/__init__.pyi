@@ -8,6 +8,9 @@ from .activations.stream import Stream as Stream
 from .errors import InputError as InputError
 from .formats import load as load
 from .formats import save as save
+from .formats.hub import from_pretrained as from_pretrained
+from .formats.hub import push_to_hub as push_to_hub
+from .formats.normalisation import normalise as normalise
 from .sae import SAE as SAE
 from .sae import BatchTopK as BatchTopK
 from .sae import Gated as Gated
