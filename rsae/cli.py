@@ -139,18 +139,47 @@ def upgrade(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Directory, file, or hub repository OWNER/NAME of an SAE.")],
+    out: Annotated[Path, typer.Argument(help="Directory for the SAE.")],
+    format: Annotated[
+        str, typer.Option(help="saelens (native), dictionary_learning, sparsify or gemma_scope.")
+    ] = "saelens",
+    input_scale: Annotated[
+        float | None, typer.Option(help="sqrt(d_in) / mean norm, where the source asks for it.")
+    ] = None,
+    normalised: Annotated[
+        bool,
+        typer.Option("--normalised", help="Take an SAE of layer-normalised activations as one of those."),
+    ] = False,
+    revision: Annotated[str | None, typer.Option(help="Of a hub repository: branch, tag or commit.")] = None,
+    subfolder: Annotated[str | None, typer.Option(help="The SAE's folder in the source.")] = None,
+) -> None:
+    """Read an SAE in any supported format and write it in another."""
+    from rsae import load, save
+
+    sae = load(source, input_scale=input_scale, normalised=normalised, revision=revision, subfolder=subfolder)
+    save(sae, out, format)
+    typer.echo(f"{out}: {sae.family}, {sae.d_sae} latents of {sae.d_in} dimensions, as {format}")
+
+
+@app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Directory of an SAE or of an activation store.")],
+    path: Annotated[str, typer.Argument(help="An SAE (as for convert), or the directory of a store.")],
 ) -> None:
     """Say what an SAE or a store is."""
     from rsae import Store, load
+    from rsae.formats import detect
 
-    if (path / "manifest.json").exists():
-        manifest = {k: v for k, v in Store.open(path).manifest.items() if k != "shards"}
+    local = Path(path)
+    if (local / "manifest.json").exists():
+        manifest = {k: v for k, v in Store.open(local).manifest.items() if k != "shards"}
         typer.echo(json.dumps(manifest, indent=1))
     else:
         sae = load(path)
-        typer.echo(json.dumps({"family": sae.family, **sae.settings(), "metadata": sae.metadata}, indent=1))
+        said = {"format": detect(local)} if local.exists() else {}
+        said |= {"family": sae.family, **sae.settings(), "metadata": sae.metadata}
+        typer.echo(json.dumps(said, indent=1))
 
 
 def main() -> None:

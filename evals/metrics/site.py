@@ -7,6 +7,8 @@ from rsae import SAE, InputError
 
 def hook_of(sae: SAE, hook: str | None) -> str:
     """`hook`, or the hook point of the activations that the SAE was trained on."""
+    if kind := sae.metadata.get("input_normalisation"):
+        raise InputError(f"the SAE takes activations after {kind!r}, which the host's are not")
     found = hook or sae.metadata.get("hook_name")
     if not found:
         raise InputError(

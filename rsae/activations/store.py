@@ -36,7 +36,9 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike, manifest: dict[str, Any], window: int = 0):
-        self.path, self.manifest, self.window = Path(path), manifest, window
+        self.path, self.window = Path(path), window
+        # with the window, a checkpoint made in another order is not taken over
+        self.manifest = manifest | ({"window": window} if window else {})
 
     @classmethod
     def open(cls, path: str | os.PathLike, verify: bool = True, window: int = 0) -> Store:

@@ -179,6 +179,6 @@ def _normalise_decoder(sae: SAE) -> None:
     if torch.allclose(norm_F, torch.ones_like(norm_F)):
         return
     norm_F = norm_F.clamp_min(1e-12)
-    sae.W_dec /= norm_F[:, None]
-    sae.W_enc *= norm_F
+    sae.W_dec.div_(norm_F[:, None])
+    sae.W_enc.mul_(norm_F)
     sae.encoder_bias.mul_(norm_F)

@@ -1,8 +1,9 @@
 """SAELens's directory layout, which is also the native one: `cfg.json` and `sae_weights.safetensors`.
 
 What SAELens knows, it is given under its own names: ReLU is `standard`, TopK `topk`, JumpReLU `jumprelu`, Gated
-`gated`, BatchTopK and Matryoshka BatchTopK `jumprelu` with a constant threshold. Other families are architecture `rsae_`
-and their name, which SAELens reads after `import rsae.formats.saelens`. Our own settings lie under `rsae` in cfg.json.
+`gated`, BatchTopK and Matryoshka BatchTopK `jumprelu` with a constant threshold. Other families are architecture
+`rsae_` and their name, which SAELens reads after `import rsae.formats.saelens`. Our own settings lie under `rsae` in
+cfg.json.
 
 Read are version 6, the flat cfg before it, and SAELens's training checkpoints.
 """
@@ -133,8 +134,8 @@ def load(path: str | os.PathLike, input_scale: float | None = None, normalised: 
     if "hook_point" in raw:
         flat.setdefault("hook_name", raw["hook_point"])
     sae.metadata = (flat if cfg.metadata is None else cfg.metadata) | note
-    if cfg.rsae is not None:
-        sae.metadata.pop("sae_lens_version", None)  # ours; `save` writes it again
+    if sae.metadata.get("sae_lens_version") == _LAYOUT:
+        del sae.metadata["sae_lens_version"]  # ours; `save` writes it again
     return sae
 
 

@@ -5,7 +5,7 @@ They are both tests by themselves (test_peers.py) and the source of the golden f
 """
 
 # the peers are installed in an environment of their own
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -453,7 +453,7 @@ def gemma_scope_npz(path: Path) -> Made:
 
     path.mkdir(parents=True, exist_ok=True)
     np.savez(path / "params.npz", **gemma_arrays())  # type: ignore[arg-type]
-    with mock.patch.object(loaders, "hf_hub_download", lambda **_: str(path / "params.npz")):
+    with mock.patch.object(loaders, "hf_hub_download", return_value=str(path / "params.npz")):
         cfg, state, _ = loaders.gemma_2_sae_huggingface_loader(
             "google/gemma-scope-2b-pt-res", "layer_12/width_16k/average_l0_82"
         )
@@ -480,7 +480,7 @@ def gemma_scope_2(path: Path) -> Made:
     shapes = {k: list(v.shape) for k, v in arrays.items()}
     with (
         mock.patch.object(loaders, "hf_hub_download", download),
-        mock.patch.object(loaders, "get_safetensors_tensor_shapes", lambda *_: shapes),
+        mock.patch.object(loaders, "get_safetensors_tensor_shapes", return_value=shapes),
     ):
         cfg, state, _ = loaders.gemma_3_sae_huggingface_loader(
             "google/gemma-scope-2-270m-pt", "resid_post/layer_5_width_16k_l0_small"

@@ -1,6 +1,8 @@
 """Equality with the peers' own code on the same input: `make test-peers` runs this in an environment of its own."""
 
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from tests.rsae.helpers import random_sae
 from tests.rsae.test_formats_golden import assert_same
 
 # float32 products summed in another order
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
 
 @pytest.mark.parametrize("name", cases.CASES)
@@ -45,7 +47,7 @@ def assert_peer_computes_what_we_do(sae: rsae.SAE, peer: cases.Made, rescaled: b
 def test_saelens_reads_every_family(family, subtract, tmp_path):
     import sae_lens
 
-    import rsae.formats.saelens  # noqa: F401
+    import rsae.formats.saelens
 
     sae = our_sae(family, subtract)
     rsae.save(sae, tmp_path / "sae")
@@ -63,7 +65,7 @@ def test_saelens_reads_every_family(family, subtract, tmp_path):
 def test_saelens_with_a_custom_family(family, tmp_path):
     import sae_lens
 
-    import rsae.formats.saelens  # noqa: F401
+    import rsae.formats.saelens
 
     rsae.save(our_sae(family), tmp_path)
     theirs = sae_lens.SAE.load_from_disk(tmp_path)
@@ -110,7 +112,7 @@ def test_the_gemma_scope_loader_of_saelens_reads_what_we_write(family, subtract,
 
     sae = our_sae(family, subtract)
     rsae.save(sae, tmp_path, format="gemma_scope")
-    with mock.patch.object(loaders, "hf_hub_download", lambda **_: str(tmp_path / "params.npz")):
+    with mock.patch.object(loaders, "hf_hub_download", return_value=str(tmp_path / "params.npz")):
         cfg, state, _ = loaders.gemma_2_sae_huggingface_loader(
             "google/gemma-scope-2b-pt-res", "layer_12/width_16k/average_l0_82"
         )
