@@ -96,7 +96,8 @@ def test_a_killed_harvest_goes_on(store, harvest_config, host, tmp_path, monkeyp
 def test_a_harvest_killed_with_minus_9_goes_on(store, harvest_config, host, tmp_path, monkeypatch):
     """In a process of its own, slowed down so that it dies in the middle: the first shard is kept."""
     code = (
-        "import json, sys, time; from rsae.activations import harvest as m; real = m.activations_at\n"
+        "import json, sys, time, torch; from rsae.activations import harvest as m; real = m.activations_at\n"
+        "torch.set_num_threads(1)\n"  # as here: sums in another order would be other bytes
         "def slow(*a): time.sleep(0.05); return real(*a)\n"
         "m.activations_at = slow; m.harvest(m.HarvestConfig(**json.loads(sys.argv[1])), sys.argv[2])"
     )
