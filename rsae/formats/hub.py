@@ -24,14 +24,20 @@ def from_pretrained(
     """Load an SAE from a hub repository, in any supported format; the other options are those of `rsae.load`.
 
     revision: a branch, tag or commit; name a commit where the result must not change. subfolder: the SAE's directory
-    in the repository; only that is fetched. Raises `InputError` where the hub does not give it.
+    in the repository. Only that directory is fetched (without one, the repository's top), not the folders in it: a
+    repository may hold hundreds of SAEs. Raises `InputError` where the hub does not give it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     within = f"{subfolder.strip('/')}/" if subfolder else ""
     try:
-        path = snapshot_download(repo_id, revision=revision, allow_patterns=[within + f for f in _FILES])
+        path = snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=[within + f for f in _FILES],
+            ignore_patterns=[f"{within}*/*"],  # a * matches slashes too
+        )
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -39,8 +45,11 @@ def from_pretrained(
             "your network and, for a private repository, your login"
         ) from error
     directory = Path(path) / within
-    if not directory.is_dir():
-        raise InputError(f"{repo_id}: no folder {subfolder!r} with an SAE in revision {revision or 'main'}")
+    if not any(directory.glob("*")):
+        where = f"folder {subfolder!r}" if subfolder else "top folder"
+        raise InputError(
+            f"{repo_id}: no SAE in its {where}, revision {revision or 'main'}; name the one that holds it as subfolder"
+        )
     sae = load(directory, input_scale=input_scale, normalised=normalised)
     sae.metadata.setdefault("repository", repo_id)
     return sae

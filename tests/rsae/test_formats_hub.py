@@ -24,7 +24,13 @@ def hub(tmp_path, monkeypatch):
         asked.append((repo_id, kwargs))
         if not (tmp_path / repo_id).exists():
             raise FileNotFoundError("404 not found")
-        return str(tmp_path / repo_id)
+        files = [str(f.relative_to(tmp_path / repo_id)) for f in (tmp_path / repo_id).rglob("*.*")]
+        patterns = {k: v for k, v in kwargs.items() if k.endswith("_patterns")}
+        snapshot = tmp_path / "snapshots" / str(len(asked))
+        for file in huggingface_hub.utils.filter_repo_objects(files, **patterns):
+            (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / repo_id / file, snapshot / file)
+        return str(snapshot)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     return SimpleNamespace(path=tmp_path, asked=asked)
@@ -53,10 +59,21 @@ def test_what_the_hub_does_not_have(hub):
     with pytest.raises(InputError, match=r"no/where: neither a directory nor to be had from the hub \(404"):
         rsae.load("no/where")
     shutil.copytree(GOLDEN / "saelens_topk", hub.path / "a" / "b" / "c")
-    with pytest.raises(InputError, match="no folder 'd'"):
+    with pytest.raises(InputError, match="no SAE in its folder 'd', revision main; name the one"):
         rsae.load("a/b", subfolder="d")
-    with pytest.raises(InputError, match="there are some in its folders c"):
+    with pytest.raises(InputError, match="no SAE in its top folder"):
         rsae.load("a/b")
+
+
+def test_the_folders_below_are_not_fetched(hub):
+    """A repository may hold hundreds of SAEs in folders."""
+    for place in ("", "more", "more/still"):
+        shutil.copytree(GOLDEN / "saelens_topk", hub.path / "a" / "b" / place, dirs_exist_ok=True)
+    for number, subfolder in enumerate((None, "more"), start=1):
+        rsae.load("a/b", subfolder=subfolder)
+        snapshot = hub.path / "snapshots" / str(number)
+        fetched = {f.relative_to(snapshot) for f in snapshot.rglob("*.*")}
+        assert fetched == {Path(subfolder or "") / f for f in ("cfg.json", "sae_weights.safetensors")}
 
 
 def test_push_and_load_again(hub, monkeypatch):
