@@ -14,7 +14,7 @@ from rsae import InputError, Store, Stream, TrainConfig, harvest, train
 from rsae.activations import harvest as module
 from rsae.activations.text import load_documents, split_documents
 from rsae.activations.windows import Windows
-from rsae.files import read_tensors
+from rsae.files import read_tensors, write_tensors
 from tests.rsae.helpers import random_sae
 
 
@@ -231,6 +231,27 @@ def test_a_windowed_store_uses_every_token_once_in_an_epoch(store):
     assert len(everything - seen) < 8
     again = Store.open(store.path, window=1000)
     assert torch.equal(again.batch(21, size, seed=0), windowed.batch(21, size, seed=0))
+
+
+def anonymous_memory() -> int:
+    """Bytes of this process that no file backs: what it holds by itself."""
+    with open("/proc/self/status") as file:
+        return 1024 * int(next(line for line in file if line.startswith("RssAnon")).split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("window", [0, 2048])
+def test_a_store_is_read_without_being_held_in_memory(tmp_path, window):
+    """An epoch over 128 MB of shards: batches and windows alone are in memory."""
+    shards = [{"file": f"{i}.safetensors", "tokens": 16_384, "split": "train"} for i in range(4)]
+    for shard in shards:
+        write_tensors(tmp_path / shard["file"], {"x_ND": torch.ones(16_384, 512)})
+    big = Store(tmp_path, {"d_in": 512, "scale": 1.0, "shards": shards}, window)
+    before, most = anonymous_memory(), 0
+    for step in range(big.tokens() // 1024):
+        assert big.batch(step, 1024, seed=0).sum() == 1024 * 512
+        most = max(most, anonymous_memory() - before)
+    assert most < 64 * 2**20
 
 
 @pytest.fixture
