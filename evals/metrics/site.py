@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rsae import SAE, InputError
+from rsae.formats.normalisation import check_takes_host_activations
 
 
 def hook_of(sae: SAE, hook: str | None) -> str:
     """`hook`, or the hook point of the activations that the SAE was trained on."""
-    if kind := sae.metadata.get("input_normalisation"):
-        raise InputError(f"the SAE takes activations after {kind!r}, which the host's are not")
+    check_takes_host_activations(sae)
     found = hook or sae.metadata.get("hook_name")
     if not found:
         raise InputError(

@@ -38,7 +38,7 @@ class Store:
     def __init__(self, path: str | os.PathLike, manifest: dict[str, Any], window: int = 0):
         self.path, self.window = Path(path), window
         # with the window, a checkpoint made in another order is not taken over
-        self.manifest = manifest | ({"window": window} if window else {})
+        self.manifest: dict[str, Any] = manifest | ({"window": window} if window else {})
 
     @classmethod
     def open(cls, path: str | os.PathLike, verify: bool = True, window: int = 0) -> Store:

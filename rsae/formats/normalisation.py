@@ -13,6 +13,7 @@ import torch
 
 from rsae.errors import InputError, did_you_mean
 from rsae.formats.checks import Tensors
+from rsae.sae import SAE
 
 EACH_TOKEN = ("constant_norm_rescale", "layer_norm")
 _EPS = 1e-5
@@ -32,6 +33,15 @@ def normalise(x_BD: torch.Tensor, kind: str) -> tuple[torch.Tensor, Callable[[to
         factor_B1 = x_BD.shape[-1] ** 0.5 / x_BD.norm(dim=-1, keepdim=True)
         return x_BD * factor_B1, lambda y_BD: y_BD / factor_B1
     raise InputError(f"normalisation {kind!r} is unknown{did_you_mean(kind, EACH_TOKEN)}")
+
+
+def check_takes_host_activations(sae: SAE) -> None:
+    """Raise `InputError` for an SAE of activations that have to be normalised first: a host or a store has others."""
+    if kind := sae.metadata.get("input_normalisation"):
+        raise InputError(
+            f"the SAE takes activations after {kind!r}, which those of a host or a store are not: normalise them by "
+            "rsae.normalise and call the SAE yourself"
+        )
 
 
 def folded(

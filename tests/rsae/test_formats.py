@@ -4,7 +4,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -92,6 +92,8 @@ def test_normalisation_that_weights_cannot_hold_is_asked_about(tmp_path):
     with pytest.raises(InputError, match="normalised=True"):
         rsae.load(tmp_path / "again")
     assert rsae.load(tmp_path / "again", normalised=True).metadata == sae.metadata
+    with pytest.raises(InputError, match="which those of a host or a store are not"):
+        rsae.upgrade(sae, cast(rsae.Store, None))
     with pytest.raises(InputError, match="cannot say that activations come normalised"):
         rsae.save(sae, tmp_path / "x", format="sparsify")
 
@@ -317,7 +319,7 @@ def test_an_unknown_tensor(malformed):
         rsae.load(path)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
 def test_a_truncated_file(malformed, share):
     path, file, _, _ = malformed
@@ -330,7 +332,7 @@ def test_a_truncated_file(malformed, share):
         (path / file).write_bytes(whole)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_loads_or_gives_one_clear_error(malformed, data):
     """Any byte of the weights changed: nothing but an InputError comes out."""
@@ -365,7 +367,8 @@ def test_nothing_is_unpickled(malformed, tmp_path):
         attempts.append((path / file).read_bytes())
     if file.endswith(".npz"):
         arrays = {k: v.numpy() for k, v in _Npz.read(path / file).items()}
-        np.savez(path / file, **arrays | {"b_dec": np.array([hostile], dtype=object)})
+        arrays["b_dec"] = np.array([hostile], dtype=object)
+        np.savez(path / file, **arrays)  # type: ignore[arg-type]
         attempts.append((path / file).read_bytes())
     for content in attempts:
         (path / file).write_bytes(content)
