@@ -347,6 +347,19 @@ def test_a_damaged_file_loads_or_gives_one_clear_error(malformed, data):
     (path / file).write_bytes(whole)
 
 
+def test_an_archive_that_asks_for_what_cannot_be_done(tmp_path):
+    """An unknown compression, an encrypted member: errors of another kind than a torn archive's."""
+    path = shutil.copytree(GOLDEN / "gemma_scope_npz", tmp_path / "sae")
+    whole = (path / "params.npz").read_bytes()
+    entry = whole.index(b"PK\x01\x02")  # of the first member, in the directory at the end
+    for offset, value in ((10, 99), (8, 1)):  # its method of compression, its flags
+        damaged = bytearray(whole)
+        damaged[entry + offset] = value
+        (path / "params.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match="params.npz: not a whole .npz file"):
+            rsae.load(path)
+
+
 class Hostile:
     """Unpickled, it would write a file."""
 
@@ -500,7 +513,7 @@ def test_thresholds_of_a_batch_top_k_that_are_not_one(tmp_path):
     assert rsae.load(tmp_path).family == "jump_relu"  # as the message says
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "3", '"cfg"', "null", "\xff"])
+@pytest.mark.parametrize("content", ["{", "[]", "3", '"cfg"', "null", "\xff", "[" * 100_000])
 @pytest.mark.parametrize("name", ["saelens_standard", "sparsify_topk", "dictionary_gated", "gemma_scope_2"])
 def test_a_config_that_is_no_object(tmp_path, name, content):
     path = shutil.copytree(GOLDEN / name, tmp_path / "sae")
