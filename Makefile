@@ -4,13 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/demo
 
-.PHONY: help install demo test lint benchmarks clean
+PEERS  := .venv-peers
+
+.PHONY: help install demo test test-peers lint benchmarks clean
 
 help:
 	@echo "make demo        install, then run the main job into $(RUN) (about 15 minutes on 2 cores; resumes)"
 	@echo "make test        install, then lint, types and tests"
+	@echo "make test-peers  equality with SAELens, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
 	@echo "make benchmarks  the measured ratios of docs/benchmarks.md"
-	@echo "make clean       remove $(VENV); runs stay"
+	@echo "make clean       remove $(VENV) and $(PEERS); runs stay"
 
 install: $(VENV)/installed
 
@@ -36,8 +39,19 @@ lint: install
 test: lint
 	$(BIN)/pytest
 
+# The peers' code beside ours; without the dependencies of dictionary-learning, which its classes do not need.
+$(PEERS)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[sae]' \
+	  sae-lens==6.54.12 transformer-lens==3.9.0 eai-sparsify==1.3.3 pytest pytest-benchmark pytest-timeout
+	$(PEERS)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
+	@touch $@
+
+test-peers: $(PEERS)/installed
+	$(PEERS)/bin/python -m pytest tests/peers
+
 benchmarks: install
 	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds -p no:cacheprovider
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

@@ -4,9 +4,13 @@ from .activations.harvest import harvest as harvest
 from .activations.host import Host as Host
 from .activations.host import load_host as load_host
 from .activations.store import Store as Store
+from .activations.stream import Stream as Stream
 from .errors import InputError as InputError
 from .formats import load as load
 from .formats import save as save
+from .formats.hub import from_pretrained as from_pretrained
+from .formats.hub import push_to_hub as push_to_hub
+from .formats.normalisation import normalise as normalise
 from .sae import SAE as SAE
 from .sae import BatchTopK as BatchTopK
 from .sae import Gated as Gated

@@ -32,10 +32,10 @@ StorePath = Annotated[
 def harvest(
     out: Annotated[Path, typer.Argument(help="Directory for the store.")],
     host: Annotated[
-        str, typer.Option(help="smollm2-135m (embedded), a directory or a hub name.")
+        str, typer.Option(help="smollm2-135m (embedded), a directory, a .gguf file or a hub name.")
     ] = "smollm2-135m",
     hook: Annotated[
-        str, typer.Option(help="TransformerLens name of a residual-stream hook point.")
+        str, typer.Option(help="blocks.L.hook_SITE, SITE one of resid_pre, attn_out, mlp_out, resid_post.")
     ] = "blocks.12.hook_resid_pre",
     text: Annotated[str, typer.Option(help="wikipedia (embedded), a .txt or a .jsonl file.")] = "wikipedia",
     context: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 128,
@@ -47,13 +47,21 @@ def harvest(
         float, typer.Option(help="Leave out tokens above so many times the median norm.")
     ] = 10.0,
     seed: Annotated[int, typer.Option(help="Of the split by article.")] = 0,
+    dtype: Annotated[
+        str, typer.Option(help="Of the stored activations: float32, bfloat16, float16.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="Where the host runs: cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Run a host over text and store its activations: 125,000 tokens in about 100 s on 2 cores."""
-    from rsae import HarvestConfig
+    from rsae import HarvestConfig, InputError, load_host
     from rsae import harvest as run_harvest
+    from rsae.activations.host import DTYPES
 
-    config = HarvestConfig(host, hook, text, context, tokens, heldout_tokens, norm_limit, seed)
-    store = run_harvest(config, out)
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(DTYPES)}")
+    settings = (host, hook, text, context, tokens, heldout_tokens, norm_limit, seed, dtype)
+    config = HarvestConfig(*settings)  # type: ignore[arg-type]
+    store = run_harvest(config, out, None if device == "cpu" else load_host(host, device))
     typer.echo(
         f"{out}: {store.tokens()} training and {store.tokens('heldout')} held-out tokens of {store.d_in} dimensions"
     )
@@ -275,18 +283,47 @@ def upgrade(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Directory, file, or hub repository OWNER/NAME of an SAE.")],
+    out: Annotated[Path, typer.Argument(help="Directory for the SAE.")],
+    format: Annotated[
+        str, typer.Option(help="saelens (native), dictionary_learning, sparsify or gemma_scope.")
+    ] = "saelens",
+    input_scale: Annotated[
+        float | None, typer.Option(help="sqrt(d_in) / mean norm, where the source asks for it.")
+    ] = None,
+    normalised: Annotated[
+        bool,
+        typer.Option("--normalised", help="Take an SAE of layer-normalised activations as one of those."),
+    ] = False,
+    revision: Annotated[str | None, typer.Option(help="Of a hub repository: branch, tag or commit.")] = None,
+    subfolder: Annotated[str | None, typer.Option(help="The SAE's folder in the source.")] = None,
+) -> None:
+    """Read an SAE in any supported format and write it in another."""
+    from rsae import load, save
+
+    sae = load(source, input_scale=input_scale, normalised=normalised, revision=revision, subfolder=subfolder)
+    save(sae, out, format)
+    typer.echo(f"{out}: {sae.family}, {sae.d_sae} latents of {sae.d_in} dimensions, as {format}")
+
+
+@app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Directory of an SAE or of an activation store.")],
+    path: Annotated[str, typer.Argument(help="An SAE (as for convert), or the directory of a store.")],
 ) -> None:
     """Say what an SAE or a store is."""
     from rsae import Store, load
+    from rsae.formats import detect
 
-    if (path / "manifest.json").exists():
-        manifest = {k: v for k, v in Store.open(path).manifest.items() if k != "shards"}
+    local = Path(path)
+    if (local / "manifest.json").exists():
+        manifest = {k: v for k, v in Store.open(local).manifest.items() if k != "shards"}
         typer.echo(json.dumps(manifest, indent=1))
     else:
         sae = load(path)
-        typer.echo(json.dumps({"family": sae.family, **sae.settings(), "metadata": sae.metadata}, indent=1))
+        said = {"format": detect(local)} if local.exists() else {}
+        said |= {"family": sae.family, **sae.settings(), "metadata": sae.metadata}
+        typer.echo(json.dumps(said, indent=1))
 
 
 def main() -> None:

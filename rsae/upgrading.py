@@ -23,6 +23,7 @@ from rsae.activation import RationalActivation
 from rsae.activations.store import Store
 from rsae.errors import InputError
 from rsae.formats import load, save
+from rsae.formats.normalisation import check_takes_host_activations
 from rsae.sae.base import FAMILIES, SAE, family
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.rational import Rational
@@ -141,6 +142,7 @@ def upgrade(
     directory, the SAEs are saved there as `initial`, `control` and `tuned`, and a killed call goes on where it
     stopped. Raises `InputError` for a teacher without a rational gate.
     """
+    check_takes_host_activations(teacher)
     config = config or UpgradeConfig()
     if type is not None:
         config = replace(config, type=type)

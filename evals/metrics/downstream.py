@@ -8,7 +8,7 @@ import torch
 
 from evals.metrics.site import hook_of, norm_limit_of
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, activations_at, logits_from, pad
+from rsae.activations.hooks import HookPoint, Prefix, logits_from, pad, prefix_at
 from rsae.errors import InputError
 from rsae.progress import progress
 
@@ -51,16 +51,18 @@ def downstream(
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             tokens_BP, mask_BP = pad(chosen, host.device)
-            x_BPD = activations_at(host, point, tokens_BP, mask_BP)
+            prefix = prefix_at(host, point, tokens_BP, mask_BP)
+            x_BPD = prefix.x_BPD
             counted_BP = mask_BP[:, 1:].bool().clone()  # predictions of token p + 1 made at p
             counted_BP[:, 0] = False
             target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
-            clean_NV = _log_probabilities(host, point, tokens_BP, mask_BP, x_BPD, counted_BP)
+            clean_NV = _log_probabilities(host, point, tokens_BP, mask_BP, prefix, counted_BP)
             ce_clean -= clean_NV.gather(1, target_N1).double().sum().item()
             count += len(target_N1)
             for name, variant in variants.items():
                 spliced_BPD = splice(variant, x_BPD, mask_BP, norm_limit)
-                spliced_NV = _log_probabilities(host, point, tokens_BP, mask_BP, spliced_BPD, counted_BP)
+                spliced = prefix._replace(x_BPD=spliced_BPD)
+                spliced_NV = _log_probabilities(host, point, tokens_BP, mask_BP, spliced, counted_BP)
                 ce[name] -= spliced_NV.gather(1, target_N1).double().sum().item()
                 kl[name] += (clean_NV.exp() * (clean_NV - spliced_NV)).sum(-1).double().sum().item()
             bar.update(sum(map(len, chosen)))
@@ -89,11 +91,11 @@ def _log_probabilities(
     point: HookPoint,
     tokens_BP: torch.Tensor,
     mask_BP: torch.Tensor,
-    x_BPD: torch.Tensor,
+    prefix: Prefix,
     counted_BP: torch.Tensor,
 ) -> torch.Tensor:
-    """log p [counted predictions, vocabulary] with x_BPD at the hook point."""
-    return logits_from(host, point, tokens_BP, mask_BP, x_BPD)[:, :-1][counted_BP].log_softmax(-1)
+    """log p [counted predictions, vocabulary] with the prefix's x_BPD at the hook point."""
+    return logits_from(host, point, tokens_BP, mask_BP, *prefix)[:, :-1][counted_BP].log_softmax(-1)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from rsae import SAE, SoftRational, Store
+from rsae.formats.normalisation import check_takes_host_activations
 
 
 @torch.no_grad()
@@ -17,6 +18,7 @@ def reconstruction(
     code; alive = share of latents that are non-zero on at least one token. For a `soft` rational SAE the figures
     of its dense code stand beside them as `soft_mse`, `soft_fvu`, `soft_l0`. `rows` does not change the result.
     """
+    check_takes_host_activations(sae)
     tokens = 0
     error = soft_error = active = soft_active = square = 0.0
     total_D = torch.zeros(sae.d_in, dtype=torch.float64)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from rsae import SAE, InputError
+from rsae.formats.normalisation import check_takes_host_activations
 
 
 def hook_of(sae: SAE, hook: str | None) -> str:
     """`hook`, or the hook point of the activations that the SAE was trained on."""
+    check_takes_host_activations(sae)
     found = hook or sae.metadata.get("hook_name")
     if not found:
         raise InputError(

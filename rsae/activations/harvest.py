@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
@@ -11,15 +12,17 @@ from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from rsae.activations.hooks import HookPoint, activations_at, pad
-from rsae.activations.host import EMBEDDED_HOST, Host, load_host
+from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
 from rsae.activations.store import VERSION, Store
 from rsae.activations.text import Document, load_documents, split_documents
 from rsae.errors import InputError
 from rsae.files import read_json, sha256, write_json, write_tensors
 from rsae.progress import progress
 
-_SEQUENCES_A_SHARD = 128
+SEQUENCES_A_SHARD = 128
+_SHARDS_AT_MOST = 4096  # more sequences than 128 times that make larger shards, not more of them
 _SEQUENCES_A_BATCH = 16
+EXCLUDED = "position 0 of every sequence, padding, and tokens above the norm limit"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -30,7 +33,7 @@ class HarvestConfig:
     (embedded), a .txt or a .jsonl file; context: tokens a sequence; tokens and heldout_tokens: at least so many
     are kept, from different articles; norm_limit: tokens whose norm is above so many times the median are left out
     (attention sinks: some ten in 100,000 tokens, which would make up most of the variance); seed: of the split by
-    article.
+    article; dtype: of the activations on disk (bfloat16 and float16 halve the store).
     """
 
     host: str = EMBEDDED_HOST
@@ -41,6 +44,7 @@ class HarvestConfig:
     heldout_tokens: PositiveInt = 12_000
     norm_limit: PositiveFloat = 10.0
     seed: int = 0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = None) -> Store:
@@ -52,7 +56,7 @@ def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = N
     out = Path(out)
     settings = _settings(config)
     plan_file, manifest_file = out / "plan.json", out / "manifest.json"
-    if plan_file.exists() and read_json(plan_file) != settings:
+    if plan_file.exists() and _settings(HarvestConfig()) | read_json(plan_file) != settings:
         raise InputError(
             f"{out} holds a store of other settings (see plan.json); choose another directory or delete it"
         )
@@ -61,6 +65,8 @@ def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = N
         if all((out / f).exists() and sha256(out / f) == digest for f, digest in recorded.items()):
             return Store.open(out, verify=False)
     write_json(plan_file, settings)
+    for torn in out.glob(".*.tmp"):  # of a run that was killed while it wrote
+        torn.unlink()
     host = host or load_host(config.host)
     point = HookPoint.parse(config.hook, host)
     parts = split_documents(load_documents(config.text), config.seed)
@@ -70,13 +76,12 @@ def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = N
     for split, budget in (("train", config.tokens), ("heldout", config.heldout_tokens)):
         sequences = plan_sequences(host, parts[split], config.context, budget)
         kept = sum(len(ids) - 1 for _, ids in sequences)
+        size = max(SEQUENCES_A_SHARD, -(-len(sequences) // _SHARDS_AT_MOST))
         with progress(kept, f"harvest {split}", "tok") as bar:
-            for start in range(0, len(sequences), _SEQUENCES_A_SHARD):
-                file = f"{split}-{start // _SEQUENCES_A_SHARD:05d}.safetensors"
-                chosen = sequences[start : start + _SEQUENCES_A_SHARD]
-                shards.append(
-                    _shard(host, point, chosen, out / file, config.norm_limit, limit, bar) | {"split": split}
-                )
+            for start in range(0, len(sequences), size):
+                file = out / f"{split}-{start // size:05d}.safetensors"
+                chosen = sequences[start : start + size]
+                shards.append(_shard(host, point, chosen, file, config, limit, bar) | {"split": split})
                 limit = shards[0]["norm_limit"]
 
     manifest = {
@@ -84,8 +89,7 @@ def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = N
         **settings,
         "host_note": host.note,
         "d_in": host.d_model,
-        "dtype": "float32",
-        "excluded_positions": "position 0 of every sequence, padding, and tokens above the norm limit",
+        "excluded_positions": EXCLUDED,
         "excluded_norm": limit,
         "excluded_by_norm": sum(s["excluded_by_norm"] for s in shards),
         "bos": "none prepended",
@@ -117,18 +121,36 @@ def _settings(config: HarvestConfig) -> dict:
     return {k: getattr(config, k) for k in HarvestConfig.__dataclass_fields__}
 
 
+def run_sequences(
+    host: Host, point: HookPoint, sequences: list[list[int]], bar: tqdm | None = None
+) -> list[torch.Tensor]:
+    """Each sequence's activations x_PD without position 0, as float32 on the CPU; `bar` counts tokens."""
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))  # little padding in a batch
+    rows: dict[int, torch.Tensor] = {}
+    for start in range(0, len(order), _SEQUENCES_A_BATCH):
+        chosen = order[start : start + _SEQUENCES_A_BATCH]
+        tokens_BP, mask_BP = pad([sequences[i] for i in chosen], host.device)
+        x_BPD = activations_at(host, point, tokens_BP, mask_BP).float().cpu()
+        for row, i in enumerate(chosen):
+            rows[i] = x_BPD[row, 1 : len(sequences[i])]
+        if bar is not None:
+            bar.update(sum(len(rows[i]) for i in chosen))
+            bar.set_postfix_str("", refresh=False)
+    return [rows[i] for i in range(len(sequences))]
+
+
 def _shard(
     host: Host,
     point: HookPoint,
     sequences: list[tuple[int, list[int]]],
     file: Path,
-    multiple: float,
+    config: HarvestConfig,
     limit: float | None,
     bar: tqdm,
 ) -> dict:
     """Write one shard, or take it over from an earlier run, and return its line in the manifest.
 
-    Without a `limit` on the norm, it is `multiple` times the median of this shard.
+    Without a `limit` on the norm, it is `config.norm_limit` times the median of this shard.
     """
     mark = file.with_suffix(".json")  # written after the shard: says that it is whole
     if mark.exists() and file.exists() and sha256(file) == read_json(mark)["sha256"]:
@@ -136,28 +158,23 @@ def _shard(
         bar.update(line["tokens"] + line["excluded_by_norm"])
         bar.set_postfix_str("reused", refresh=False)
         return line
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][1]))  # little padding in a batch
-    rows: dict[int, torch.Tensor] = {}
-    for start in range(0, len(order), _SEQUENCES_A_BATCH):
-        chosen = order[start : start + _SEQUENCES_A_BATCH]
-        tokens_BP, mask_BP = pad([sequences[i][1] for i in chosen], host.device)
-        x_BPD = activations_at(host, point, tokens_BP, mask_BP).float().cpu()
-        for row, i in enumerate(chosen):
-            rows[i] = x_BPD[row, 1 : len(sequences[i][1])]
-        bar.update(sum(len(rows[i]) for i in chosen))
-        bar.set_postfix_str("", refresh=False)
-    indices = range(len(sequences))
+    x_ND = torch.cat(run_sequences(host, point, [ids for _, ids in sequences], bar))
+    norm_N = x_ND.norm(dim=1)
+    limit = config.norm_limit * norm_N.median().item() if limit is None else limit
+    kept_N = norm_N <= limit
     tensors = {
-        "x_ND": torch.cat([rows[i] for i in indices]),
-        "token_N": torch.cat([torch.tensor(sequences[i][1][1:], dtype=torch.int32) for i in indices]),
-        "position_N": torch.cat([torch.arange(1, len(sequences[i][1]), dtype=torch.int32) for i in indices]),
+        "x_ND": x_ND.to(DTYPES[config.dtype]),
+        "token_N": torch.cat([torch.tensor(ids[1:], dtype=torch.int32) for _, ids in sequences]),
+        "position_N": torch.cat([torch.arange(1, len(ids), dtype=torch.int32) for _, ids in sequences]),
         "document_N": torch.cat(
-            [torch.full((len(sequences[i][1]) - 1,), sequences[i][0], dtype=torch.int32) for i in indices]
+            [torch.full((len(ids) - 1,), number, dtype=torch.int32) for number, ids in sequences]
         ),
     }
-    norm_N = tensors["x_ND"].norm(dim=1)
-    limit = multiple * norm_N.median().item() if limit is None else limit
-    kept_N = norm_N <= limit
+    if not tensors["x_ND"][kept_N].isfinite().all():
+        raise InputError(
+            f"{file}: activations at {point} of host {host.name!r} are not finite in {config.dtype}; "
+            "harvest with dtype float32 or bfloat16"
+        )
     write_tensors(file, {name: value[kept_N] for name, value in tensors.items()})
     line = {
         "file": file.name,

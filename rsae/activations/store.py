@@ -5,34 +5,43 @@
     store/heldout-00000.safetensors
 
 Training and held-out tokens come from different articles. Shards hold activations as the host gives them; the
-manifest's `scale` brings their mean norm to sqrt(D), and training multiplies by it.
+manifest's `scale` brings their mean norm to sqrt(D), and training multiplies by it. They are memory-mapped: a store
+may be larger than the memory.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from rsae.activations.windows import Windows
 from rsae.errors import InputError
 from rsae.files import read_json, read_tensors, sha256
 
 VERSION = 1
+RUN = 256  # neighbouring rows that a window takes together
 
 
-@dataclass(frozen=True)
 class Store:
-    """A finished store, opened for reading; the shards are memory-mapped."""
+    """A finished store, opened for reading; the shards are memory-mapped.
 
-    path: Path
-    manifest: dict
+    window: 0 shuffles all training tokens among each other; each batch then reads rows from everywhere, which is
+    right as long as the store fits into the page cache. Larger than that, give so many rows to shuffle at a time:
+    an epoch then reads runs of 256 neighbouring rows in a random order, and shuffles within windows of that size.
+    """
+
+    def __init__(self, path: str | os.PathLike, manifest: dict[str, Any], window: int = 0):
+        self.path, self.window = Path(path), window
+        # with the window, a checkpoint made in another order is not taken over
+        self.manifest: dict[str, Any] = manifest | ({"window": window} if window else {})
 
     @classmethod
-    def open(cls, path: str | os.PathLike, verify: bool = True) -> Store:
+    def open(cls, path: str | os.PathLike, verify: bool = True, window: int = 0) -> Store:
         """Open a store; with `verify` every shard's checksum is compared.
 
         Raises `InputError` for a missing, unfinished or corrupt store, naming the file and the remedy.
@@ -56,7 +65,7 @@ class Store:
                     f"{file}: the shard is corrupt (its checksum is not the manifest's); delete it and run the same "
                     "`rsae harvest` again, it makes only this one"
                 )
-        return cls(path, manifest)
+        return Store(path, manifest, window)
 
     @property
     def d_in(self) -> int:
@@ -93,8 +102,8 @@ class Store:
     def batch(self, step: int, size: int, seed: int) -> torch.Tensor:
         """Training batch number `step`, x_BD: a pure function of its arguments, so that a run can resume.
 
-        Each epoch is a fresh permutation of all training tokens by (seed, epoch); what is left of an epoch
-        after its last whole batch is not used.
+        Each epoch is a fresh shuffle of all training tokens by (seed, epoch); what is left of an epoch after its
+        last whole batch is not used.
         """
         total = self.tokens()
         if size > total:
@@ -102,16 +111,31 @@ class Store:
                 f"batch {size} is larger than the {total} training tokens of {self.path}; lower `batch`"
             )
         epoch, index = divmod(step, total // size)
-        order = self._order(seed, epoch)
-        return self._gather("train", order[index * size : (index + 1) * size])
+        return self._rows(index * size, size, seed * 1_000_003 + epoch)
 
-    def _order(self, seed: int, epoch: int) -> torch.Tensor:
+    def _rows(self, start: int, count: int, seed: int) -> torch.Tensor:
+        """`count` rows from `start` on, in the epoch's order."""
+        if self.window:
+            return self._windows.rows(start, count, seed)
+        return self._gather("train", self._order(seed)[start : start + count])
+
+    def _order(self, seed: int) -> torch.Tensor:
         cached = self.__dict__.get("_epoch")
-        if cached is None or cached[0] != (seed, epoch):
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            cached = ((seed, epoch), torch.randperm(self.tokens(), generator=generator))
+        if cached is None or cached[0] != seed:
+            generator = torch.Generator().manual_seed(seed)
+            cached = (seed, torch.randperm(self.tokens(), generator=generator))
             self.__dict__["_epoch"] = cached  # one epoch's permutation is kept, not recomputed a batch
         return cached[1]
+
+    @cached_property
+    def _windows(self) -> Windows:
+        shards = self._split("train")
+        runs = [(n, i, min(RUN, len(x) - i)) for n, x in enumerate(shards) for i in range(0, len(x), RUN)]
+
+        def load(chosen: list[int]) -> torch.Tensor:
+            return torch.cat([shards[n][i : i + rows].float() for n, i, rows in (runs[u] for u in chosen)])
+
+        return Windows([rows for _, _, rows in runs], self.window, load)
 
     def _split(self, split: str) -> list[torch.Tensor]:
         if split not in self._shards:

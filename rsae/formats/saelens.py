@@ -1,105 +1,87 @@
-"""SAELens's directory layout, which is also the native one: `cfg.json` and `sae_weights.safetensors`.
+"""Importing this module teaches `sae_lens` to read the families that it does not know: `SAE.load_from_disk(path)`.
 
-ReLU is written as `standard`, TopK as `topk`, JumpReLU as `jumprelu` (linear `threshold`), so that SAELens loads
-them. Other families are architecture `rsae_` and their name: their own settings lie under `rsae` in cfg.json, their
-coefficients beside the weights. Activations are taken as the host gives them (`normalize_activations: none`).
+It needs `sae_lens`; nothing else in this package does. What SAELens reads without it is said in rsae.formats.native.
 """
+
+# sae_lens is no dependency: the checker does not see it
+# pyright: basic, reportMissingImports=false
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
+import sae_lens
 import torch
+from sae_lens.registry import SAE_CLASS_REGISTRY
 
-from rsae.errors import InputError, did_you_mean
-from rsae.files import read_json, read_tensors, write_json, write_tensors
-from rsae.sae import FAMILIES, SAE, family
-
-#: SAELens's own names; every other family is `rsae_` and its name
-_ARCHITECTURE = {name: f"rsae_{name}" for name in FAMILIES} | {
-    "relu": "standard",
-    "jump_relu": "jumprelu",
-    "top_k": "topk",
-    "gated": "gated",
-}
-_FAMILY = {architecture: name for name, architecture in _ARCHITECTURE.items()}
+from rsae.formats.native import ARCHITECTURE
+from rsae.sae import family
 
 
-def save(sae: SAE, path: str | os.PathLike) -> None:
-    """Write the directory `path`; weights first, so that a cfg.json says that they are there."""
-    path = Path(path)
-    write_tensors(path / "sae_weights.safetensors", sae.state_dict())
-    settings = sae.settings()
-    cfg: dict[str, Any] = {
-        "architecture": _ARCHITECTURE[sae.family],
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": sae.subtract_b_dec,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": sae.metadata,
-        "rsae": settings,
-    }
-    if sae.family == "top_k":
-        cfg |= {"k": settings["k"], "rescale_acts_by_decoder_norm": False}
-    write_json(path / "cfg.json", cfg)
+@dataclass
+class _Config(sae_lens.SAEConfig):
+    """SAELens's config with our settings in it."""
+
+    rsae: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def architecture(cls) -> str:
+        raise NotImplementedError  # each family's own class says it
 
 
-def load(path: str | os.PathLike) -> SAE:
-    """Read what `save` wrote, or a SAELens (version 6) directory of architecture standard, topk or jumprelu.
+class _SAE(sae_lens.SAE[_Config]):
+    """One of our SAEs in the clothes of SAELens's; `rsae` is it.
 
-    Raises `InputError` that names the file, the field or tensor, and what was expected there.
+    Decoder norms are not folded away: a rational activation is not homogeneous.
     """
-    path = Path(path)
-    cfg_file, weights_file = path / "cfg.json", path / "sae_weights.safetensors"
-    if not cfg_file.exists():
-        raise InputError(
-            f"{path}: no cfg.json, so no SAE; give a directory with cfg.json and sae_weights.safetensors"
-        )
-    cfg = read_json(cfg_file)
-    if not isinstance(cfg, dict) or not {"architecture", "d_in", "d_sae"} <= cfg.keys():
-        raise InputError(f"{cfg_file}: needs the fields architecture, d_in and d_sae")
-    if cfg["architecture"] not in _FAMILY:
-        raise InputError(
-            f"{cfg_file}: architecture {cfg['architecture']!r} is not supported"
-            + did_you_mean(cfg["architecture"], _FAMILY)
-        )
-    for field, wanted in (
-        ("normalize_activations", "none"),
-        ("rescale_acts_by_decoder_norm", False),
-        ("reshape_activations", "none"),
-    ):
-        if cfg.get(field, wanted) != wanted:
-            raise InputError(f"{cfg_file}: {field} = {cfg[field]!r} is not supported, only {wanted!r} is")
-    cls = family(_FAMILY[cfg["architecture"]])
-    settings = cfg.get("rsae") or {
-        "d_in": cfg["d_in"],
-        "d_sae": cfg["d_sae"],
-        "subtract_b_dec": cfg.get("apply_b_dec_to_input", True),
-    } | ({"k": cfg["k"]} if "k" in cfg else {})
-    try:
-        sae = cls.from_settings(settings)
-    except (TypeError, KeyError, RuntimeError) as error:
-        raise InputError(f"{cfg_file}: the settings do not make a {cls.family} SAE ({error})") from error
-    tensors = read_tensors(weights_file)
-    expected = sae.state_dict()
-    for name, value in expected.items():
-        if name not in tensors:
-            raise InputError(f"{weights_file}: tensor {name!r} is missing")
-        if tensors[name].shape != value.shape:
-            raise InputError(
-                f"{weights_file}: {name} has shape {list(tensors[name].shape)}, cfg.json says {list(value.shape)}"
-            )
-        if not torch.isfinite(tensors[name]).all():
-            raise InputError(f"{weights_file}: {name} holds NaN or infinity")
-    if extra := tensors.keys() - expected.keys():
-        raise InputError(
-            f"{weights_file}: unknown tensor {min(extra)!r} for architecture {cfg['architecture']!r}"
-        )
-    sae.load_state_dict({k: v.to(torch.float32) for k, v in tensors.items()})
-    sae.metadata = cfg.get("metadata") or {}
-    return sae.eval()
+
+    def initialize_weights(self) -> None:
+        settings = dict(self.cfg.rsae)
+        inner = family(settings.pop("family")).from_settings(settings)
+        self.rsae = inner.to(device=self.device, dtype=self.dtype).eval()
+
+    @property
+    def W_enc(self) -> torch.Tensor:
+        return self.rsae.W_enc
+
+    @property
+    def W_dec(self) -> torch.Tensor:
+        return self.rsae.W_dec
+
+    @property
+    def b_dec(self) -> torch.Tensor:
+        return self.rsae.b_dec
+
+    @property
+    def b_enc(self) -> torch.Tensor:
+        return self.rsae.encoder_bias
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.process_sae_in(x) @ self.W_enc + self.b_enc
+        return self.hook_sae_acts_post(self.rsae.activate(self.hook_sae_acts_pre(h)))
+
+    def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
+        x_hat = self.run_time_activation_norm_fn_out(self.hook_sae_recons(self.rsae.decode(feature_acts)))
+        return self.reshape_fn_out(x_hat, self.d_head)
+
+    def fold_W_dec_norm(self) -> None:
+        raise ValueError("decoder norms cannot be folded into an SAE whose activation is not homogeneous")
+
+    def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
+        for name in list(state_dict):
+            state_dict[f"rsae.{name}"] = state_dict.pop(name)
+
+    def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
+        for name in list(state_dict):
+            state_dict[name.removeprefix("rsae.")] = state_dict.pop(name).contiguous()
+
+
+def _register(architecture: str) -> None:
+    config = dataclass(type("Config", (_Config,), {"architecture": classmethod(lambda cls: architecture)}))
+    sae_lens.register_sae_class(architecture, type("SAE", (_SAE,), {}), config)
+
+
+for _architecture in ARCHITECTURE.values():
+    if _architecture.startswith("rsae_") and _architecture not in SAE_CLASS_REGISTRY:
+        _register(_architecture)

@@ -88,7 +88,11 @@ def test_zero_sae_is_the_zero_ablation(host, sequences):
     assert got["loss_recovered"] == pytest.approx(0, abs=1e-9)
 
 
-def test_downstream_is_its_definition(host, sequences):
+@pytest.mark.parametrize(
+    ("hook", "module"),
+    [(HOOK, ""), ("blocks.1.hook_mlp_out", "mlp"), ("blocks.1.hook_attn_out", "self_attn")],
+)
+def test_downstream_is_its_definition(host, sequences, hook, module):
     """Against whole forward passes of the host, one sequence at a time, with a hook of our own."""
     sae = exact_sae(host.d_model, error=0.3)
     clean_ce, ce, kl = [], [], []
@@ -96,20 +100,21 @@ def test_downstream_is_its_definition(host, sequences):
         tokens = torch.tensor([ids])
 
         def edit(_module, _args, output):
-            out = output.clone()
-            out[:, 1:] = sae(output[:, 1:])
-            return out
+            first = output[0] if isinstance(output, tuple) else output
+            out = first.clone()
+            out[:, 1:] = sae(first[:, 1:])
+            return (out, *output[1:]) if isinstance(output, tuple) else out
 
         with torch.no_grad():
             clean = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
-            handle = host.blocks[1].register_forward_hook(edit)
+            handle = host.blocks[1].get_submodule(module).register_forward_hook(edit)
             spliced = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
             handle.remove()
         for p in range(1, len(ids) - 1):
             clean_ce.append(-clean[p, ids[p + 1]].item())
             ce.append(-spliced[p, ids[p + 1]].item())
             kl.append((clean[p].exp() * (clean[p] - spliced[p])).sum().item())
-    got = downstream(sae, host, sequences, HOOK)
+    got = downstream(sae, host, sequences, hook)
     assert got["ce_clean"] == pytest.approx(np.mean(clean_ce), rel=1e-5)
     assert got["ce"] == pytest.approx(np.mean(ce), rel=1e-5)
     assert got["kl"] == pytest.approx(np.mean(kl), rel=1e-3, abs=1e-7)
@@ -140,7 +145,7 @@ def test_the_prefix_runs_once_however_many_saes(host, sequences):
 
 def test_tokens_above_the_norm_limit_are_left_alone(host, sequences):
     tokens, mask = pad(sequences)
-    norm = activations_at(host, HookPoint(1, "post"), tokens, mask).norm(dim=-1)
+    norm = activations_at(host, HookPoint(1, "resid_post"), tokens, mask).norm(dim=-1)
     limit = norm[:, 1:][mask[:, 1:].bool()].median().item()
     spliced = splice(
         None, torch.ones(1, 3, 2) * torch.tensor([1.0, 5.0, 2.0])[:, None], torch.ones(1, 3), 3.0

@@ -148,9 +148,21 @@ def test_info(job):
     assert json.loads(rsae("info", job / "store").stdout)["d_in"] == 32
 
 
+def test_convert(job, tmp_path):
+    done = rsae("convert", job / "teacher", tmp_path / "a", "--format", "dictionary_learning")
+    assert done.stdout.strip().endswith("top_k, 40 latents of 32 dimensions, as dictionary_learning")
+    assert rsae("convert", tmp_path / "a", tmp_path / "b", "--format", "sparsify").returncode == 0
+    said = json.loads(rsae("info", tmp_path / "b").stdout)
+    assert (said["format"], said["family"], said["k"]) == ("sparsify", "top_k", 5)
+    assert_one_clear_line(
+        rsae("convert", job / "teacher", tmp_path / "c", "--format", "gemma_scope"), "cannot hold", "sparsify"
+    )
+    assert_one_clear_line(rsae("convert", tmp_path / "none", tmp_path / "c"), "no such file or directory")
+
+
 def test_help_teaches():
     text = rsae("--help").stdout
-    for command in ("harvest", "train", "upgrade", "info"):
+    for command in ("harvest", "train", "upgrade", "convert", "info"):
         assert command in text
 
 

@@ -1,14 +1,21 @@
 import json
+import os
 import shutil
-from dataclasses import replace
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from rsae import InputError, Store, harvest
+from rsae import InputError, Store, Stream, TrainConfig, harvest, train
 from rsae.activations import harvest as module
 from rsae.activations.text import load_documents, split_documents
-from rsae.files import read_tensors
+from rsae.activations.windows import Windows
+from rsae.files import read_tensors, write_tensors
+from tests.rsae.helpers import random_sae
 
 
 def copy(store, tmp_path):
@@ -86,6 +93,35 @@ def test_a_killed_harvest_goes_on(store, harvest_config, host, tmp_path, monkeyp
     assert len(calls) == total  # nothing ran again
 
 
+def test_a_harvest_killed_with_minus_9_goes_on(store, harvest_config, host, tmp_path, monkeypatch):
+    """In a process of its own, slowed down so that it dies in the middle: the first shard is kept."""
+    code = (
+        "import json, sys, time, torch; from rsae.activations import harvest as m; real = m.activations_at\n"
+        "torch.set_num_threads(1)\n"  # as here: sums in another order would be other bytes
+        "def slow(*a): time.sleep(0.05); return real(*a)\n"
+        "m.activations_at = slow; m.harvest(m.HarvestConfig(**json.loads(sys.argv[1])), sys.argv[2])"
+    )
+    settings = json.dumps(asdict(harvest_config))
+    process = subprocess.Popen([sys.executable, "-c", code, settings, str(tmp_path / "s")], stderr=-3)
+    first = tmp_path / "s" / "train-00000.json"
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (tmp_path / "s" / ".train-00001.safetensors.1.tmp").write_bytes(b"half a shard")
+    assert not (tmp_path / "s" / "manifest.json").exists()
+    calls = []
+    real = module.activations_at
+    monkeypatch.setattr(module, "activations_at", lambda *a: calls.append(1) or real(*a))
+    resumed = harvest(harvest_config, tmp_path / "s", host)
+    assert resumed.manifest == store.manifest  # checksums and all
+    assert not list((tmp_path / "s").glob(".*"))
+    once = len(calls)
+    harvest(harvest_config, tmp_path / "again", host)
+    assert len(calls) - once == once + 8  # the first shard's 128 sequences, in batches of 16, ran once only
+
+
 def test_a_corrupt_shard_is_named_and_only_it_is_made_again(
     store, harvest_config, host, tmp_path, monkeypatch
 ):
@@ -137,6 +173,158 @@ def test_norm_limit_leaves_outliers_out(harvest_config, host, tmp_path, monkeypa
     assert limited.tokens() + limited.tokens("heldout") + limited.manifest["excluded_by_norm"] == (
         kept.tokens() + kept.tokens("heldout")
     )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stores(store, harvest_config, host, tmp_path, dtype):
+    half = harvest(replace(harvest_config, dtype=dtype), tmp_path / "s", host)
+    sizes = [(s.path / "train-00000.safetensors").stat().st_size for s in (half, store)]
+    assert sizes[0] < 0.6 * sizes[1]
+    x, truth = half.batch(3, 64, seed=0), store.batch(3, 64, seed=0)
+    assert x.dtype == torch.float32
+    assert torch.equal(x, truth.to(getattr(torch, dtype)).float())
+    assert half.scale == pytest.approx(store.scale, rel=1e-2)
+
+
+def test_float16_that_overflows(harvest_config, host, tmp_path, monkeypatch):
+    real = module.activations_at
+    monkeypatch.setattr(module, "activations_at", lambda *a: real(*a) * 1e6)
+    with pytest.raises(InputError, match=r"not finite in float16; harvest with dtype float32 or bfloat16"):
+        harvest(replace(harvest_config, dtype="float16"), tmp_path / "s", host)
+
+
+def test_many_sequences_make_larger_shards(store, harvest_config, host, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SHARDS_AT_MOST", 1)
+    one = harvest(harvest_config, tmp_path / "s", host)
+    assert [s["split"] for s in one.manifest["shards"]] == ["train", "heldout"]
+    assert torch.equal(one.batch(2, 64, seed=1), store.batch(2, 64, seed=1))
+
+
+# --- windows: an order for stores larger than memory, and for streams --------------------------------------
+
+
+@pytest.mark.parametrize("window", [1, 40, 10_000])
+def test_windows_give_every_row_once_an_epoch_in_an_order_of_their_seed(window):
+    sizes = [7, 1, 30, 12, 5, 9]
+    units = list(torch.arange(sum(sizes))[:, None].split(sizes))
+    loads = []
+
+    def load(chosen):
+        loads.extend(chosen)
+        return torch.cat([units[u] for u in chosen])
+
+    windows = Windows(sizes, window, load)
+    epoch = torch.cat([windows.rows(i, 8, seed=3) for i in range(0, 64, 8)])
+    assert sorted(epoch.flatten().tolist()) == list(range(64))
+    assert sorted(loads) == list(range(6))  # each unit was loaded once
+    assert torch.equal(Windows(sizes, window, load).rows(20, 30, seed=3), epoch[20:50])
+    assert not torch.equal(windows.rows(0, 64, seed=4), epoch)
+
+
+def test_a_windowed_store_uses_every_token_once_in_an_epoch(store):
+    windowed = Store.open(store.path, window=1000)
+    size = store.tokens() // 8
+    rows = torch.cat([windowed.batch(i, size, seed=0) for i in range(8)])
+    everything = {tuple(r) for r in torch.cat(list(store.blocks("train"))).tolist()}
+    seen = {tuple(r) for r in rows.tolist()}
+    assert seen <= everything
+    assert len(everything - seen) < 8
+    again = Store.open(store.path, window=1000)
+    assert torch.equal(again.batch(21, size, seed=0), windowed.batch(21, size, seed=0))
+
+
+def anonymous_memory() -> int:
+    """Bytes of this process that no file backs: what it holds by itself."""
+    with open("/proc/self/status") as file:
+        return 1024 * int(next(line for line in file if line.startswith("RssAnon")).split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("window", [0, 2048])
+def test_a_store_is_read_without_being_held_in_memory(tmp_path, window):
+    """An epoch over 128 MB of shards: batches and windows alone are in memory."""
+    shards = [{"file": f"{i}.safetensors", "tokens": 16_384, "split": "train"} for i in range(4)]
+    for shard in shards:
+        write_tensors(tmp_path / shard["file"], {"x_ND": torch.ones(16_384, 512)})
+    big = Store(tmp_path, {"d_in": 512, "scale": 1.0, "shards": shards}, window)
+    before, most = anonymous_memory(), 0
+    for step in range(big.tokens() // 1024):
+        assert big.batch(step, 1024, seed=0).sum() == 1024 * 512
+        most = max(most, anonymous_memory() - before)
+    assert most < 64 * 2**20
+
+
+@pytest.fixture
+def stream(harvest_config, host):
+    return Stream(harvest_config, host, window=800)
+
+
+def test_a_stream_is_the_store_in_another_order(stream, store):
+    """The same activations, all of them once an epoch, and the same scale but for sampling."""
+    size = stream.tokens() // 8
+    rows = torch.cat([stream.batch(i, size, seed=0) for i in range(8)])
+    stored = torch.cat(list(store.blocks("train")))
+    distance = torch.cdist(rows.double(), stored.double())
+    # within the host's float error, as other sequences stand beside it in the batch
+    assert distance.min(dim=1).values.max() < 1e-4
+    assert (distance.min(dim=0).values < 1e-4).double().mean() > 0.99  # the last few have no whole batch
+    assert stream.scale == pytest.approx(store.scale, rel=0.02)
+    assert stream.d_in == store.d_in
+    heldout = [torch.cat(list(s.blocks("heldout"))) for s in (stream, store)]
+    torch.testing.assert_close(*heldout, rtol=1e-4, atol=1e-5)
+
+
+def test_training_on_a_stream_resumes_to_the_same_weights(
+    stream, harvest_config, host, tmp_path, monkeypatch
+):
+    config = TrainConfig(steps=120, batch=64)
+
+    def trained(source, checkpoint):
+        sae = random_sae("top_k", store=source)
+        train(sae, source, config, checkpoint)
+        return sae.state_dict()
+
+    whole = trained(stream, None)
+    real, calls = Stream.batch, []
+
+    def dying(self, step, size, seed):
+        calls.append(step)
+        if step == 110:
+            raise KeyboardInterrupt
+        return real(self, step, size, seed)
+
+    monkeypatch.setattr(Stream, "batch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        trained(stream, tmp_path / "checkpoint")
+    monkeypatch.setattr(Stream, "batch", lambda *a: calls.append(a[1]) or real(*a))
+    calls.clear()
+    resumed = trained(Stream(harvest_config, host, window=800), tmp_path / "checkpoint")
+    assert calls[0] == 100
+    assert all(torch.equal(resumed[k], v) for k, v in whole.items())
+
+
+def test_a_stream_leaves_outliers_out(stream, harvest_config, host, monkeypatch):
+    real = module.activations_at
+
+    def with_outlier(host, point, tokens, mask):
+        x = real(host, point, tokens, mask).clone()
+        x[0, 2] *= 1000
+        return x
+
+    monkeypatch.setattr(module, "activations_at", with_outlier)
+    limited = Stream(harvest_config, host, window=800)
+    assert limited.manifest["excluded_norm"] == pytest.approx(stream.manifest["excluded_norm"], rel=0.1)
+    rows = torch.cat([limited.batch(i, 64, seed=0) for i in range(20)])
+    assert rows.norm(dim=1).max() <= limited.manifest["excluded_norm"]
+    assert max(x.norm(dim=1).max() for x in limited.blocks("heldout")) <= limited.manifest["excluded_norm"]
+    assert limited.sample(50).norm(dim=1).max() <= limited.manifest["excluded_norm"]
+
+
+def test_sample_of_a_stream(stream):
+    assert torch.equal(stream.sample(50, seed=1), stream.sample(50, seed=1))
+    assert stream.sample(50, seed=2).shape == (50, 32)
+    with pytest.raises(InputError, match="it has train, heldout"):
+        stream.sample(5, split="test")
 
 
 def test_too_little_text(harvest_config, host, tmp_path):

@@ -1,0 +1,116 @@
+"""What all formats share: reading files without trusting them, and filling a family with their tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from rsae.errors import InputError
+from rsae.files import read_json
+from rsae.sae import SAE, family
+
+Tensors = dict[str, torch.Tensor]
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def read_config(file: Path, model: type[Config]) -> Config:
+    """Read a JSON file into a pydantic model; `InputError` names the file and the field."""
+    return parse_config(read_json(file), file, model)
+
+
+def parse_config(value: Any, file: Path, model: type[Config]) -> Config:
+    """The same for what has been read."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{file}: {field}: {first['msg'].lower()}; is this the config of this SAE?"
+        ) from None
+
+
+def read_torch(file: Path) -> dict[str, Any]:
+    """A dictionary saved by `torch.save`, with tensors and plain values only: nothing in it is run."""
+    try:
+        value = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file") from None
+    except Exception as error:  # a torn or hostile file can fail in many ways
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{file}: not a whole file of tensors and plain values ({reason}); anything else is not opened, "
+            "as it could run code: fetch it anew, or convert it where you trust it"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: holds a {type(value).__name__}, not a state dict")
+    return value
+
+
+def renamed(
+    tensors: Mapping[str, Any], file: Path, names: Mapping[str, str], ignore: Sequence[str] = ()
+) -> Tensors:
+    """Our names for a file's tensors; `names` is ours -> theirs. A missing or unknown one is an error."""
+    for theirs in names.values():
+        if not isinstance(tensors.get(theirs), torch.Tensor):
+            raise InputError(f"{file}: tensor {theirs!r} is missing")
+    if extra := tensors.keys() - set(names.values()) - set(ignore):
+        raise InputError(f"{file}: unknown tensor {min(extra)!r}; is the config of another SAE beside it?")
+    return {ours: tensors[theirs] for ours, theirs in names.items()}
+
+
+def transposed(x: torch.Tensor) -> torch.Tensor:
+    """A matrix transposed; anything else as it is, for the check of the shapes to find."""
+    return x.T if x.ndim == 2 else x
+
+
+def assemble(name: str, settings: dict[str, Any], tensors: Tensors, config: Path, weights: Path) -> SAE:
+    """A member of the family `name` with the given weights, as float32, in eval mode.
+
+    Raises `InputError` where the settings do not make one, or a tensor is missing, unknown, of another shape than the
+    config says, or not finite.
+    """
+    # before anything of the config's size is allocated
+    expected_enc = [settings.get("d_in"), settings.get("d_sae")]
+    if "W_enc" in tensors and list(tensors["W_enc"].shape) != expected_enc:
+        raise _wrong_shape("W_enc", tensors["W_enc"], expected_enc, config, weights)
+    cls = family(name)
+    try:
+        sae = cls.from_settings(settings)
+    except InputError as error:
+        raise InputError(f"{config}: {error}") from error
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{config}: the settings do not make a {name} SAE ({error})") from error
+    expected = sae.state_dict()
+    tensors = renamed(tensors, weights, {k: k for k in expected})
+    for key, value in expected.items():
+        if tensors[key].shape != value.shape:
+            raise _wrong_shape(key, tensors[key], list(value.shape), config, weights)
+        if not torch.isfinite(tensors[key]).all():
+            raise InputError(f"{weights}: {key} holds NaN or infinity")
+    sae.load_state_dict({k: v.to(torch.float32) for k, v in tensors.items()})
+    return sae.eval()
+
+
+def _wrong_shape(name: str, found: torch.Tensor, said: list, config: Path, weights: Path) -> InputError:
+    where = "its other tensors say" if config == weights else f"{config.name} says"
+    return InputError(f"{weights}: {name} has shape {list(found.shape)}, {where} {said}")
+
+
+def encoder_bias(sae: SAE, subtract_b_dec: bool) -> torch.Tensor:
+    """The encoder's bias for a format in which b_dec is (not) subtracted from the input: the same h, rounded anew."""
+    if sae.subtract_b_dec == subtract_b_dec:
+        return sae.encoder_bias.detach()
+    shift_F = (sae.b_dec.detach().double() @ sae.W_enc.detach().double()).float()
+    return sae.encoder_bias.detach() + (shift_F if subtract_b_dec else -shift_F)
+
+
+def hook_name(module: str) -> str | None:
+    """The hook point whose activation a block puts out, from a module name such as `model.layers.5`; else None."""
+    match = re.fullmatch(r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.output)?", module)
+    return f"blocks.{match[1]}.hook_resid_post" if match else None

@@ -1,0 +1,134 @@
+"""SAEs on the Hugging Face hub, by `huggingface_hub`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rsae.errors import InputError
+from rsae.formats import load, native
+from rsae.sae import SAE
+
+#: Nothing else of a repository is fetched.
+_FILES = ("*.json", "*.safetensors", "*.npz", "*.pt")
+
+
+def from_pretrained(
+    repo_id: str,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    *,
+    input_scale: float | None = None,
+    normalised: bool = False,
+) -> SAE:
+    """Load an SAE from a hub repository, in any supported format; the other options are those of `rsae.load`.
+
+    revision: a branch, tag or commit; name a commit where the result must not change. subfolder: the SAE's directory
+    in the repository. Only that directory is fetched (without one, the repository's top), not the folders in it: a
+    repository may hold hundreds of SAEs. Raises `InputError` where the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    within = f"{subfolder.strip('/')}/" if subfolder else ""
+    try:
+        path = snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=[within + f for f in _FILES],
+            ignore_patterns=[f"{within}*/*"],  # a * matches slashes too
+        )
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{repo_id}: neither a directory nor to be had from the hub ({reason}); look at the name, the revision, "
+            "your network and, for a private repository, your login"
+        ) from error
+    directory = Path(path) / within
+    if not any(directory.glob("*")):
+        where = f"folder {subfolder!r}" if subfolder else "top folder"
+        raise InputError(
+            f"{repo_id}: no SAE in its {where}, revision {revision or 'main'}; name the one that holds it as subfolder"
+        )
+    sae = load(directory, input_scale=input_scale, normalised=normalised)
+    sae.metadata.setdefault("repository", repo_id)
+    return sae
+
+
+def push_to_hub(
+    sae: SAE,
+    repo_id: str,
+    *,
+    subfolder: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "Upload SAE",
+) -> str:
+    """Upload an SAE in the native format, with a model card, and return the commit's address.
+
+    The repository is made where it is missing. Raises `InputError` where the hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi()
+    with tempfile.TemporaryDirectory() as directory:
+        native.save(sae, directory)
+        (Path(directory) / "README.md").write_text(model_card(sae, repo_id))
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=directory,
+                path_in_repo=subfolder,
+                revision=revision,
+                commit_message=message,
+            )
+        except (OSError, HfHubHTTPError, HFValidationError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{repo_id}: the hub refuses ({reason}); is your login one that may write?"
+            ) from error
+    return str(commit.commit_url)
+
+
+def model_card(sae: SAE, repo_id: str) -> str:
+    """A README.md for the repository: what the SAE is, of which host, and how to load it."""
+    rows = {
+        "family": sae.family,
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "host": sae.metadata.get("model_name", "not recorded"),
+        "hook point": sae.metadata.get("hook_name", "not recorded"),
+        "norm limit": sae.metadata.get("norm_limit", "none"),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    bridge = (
+        "" if not native.ARCHITECTURE[sae.family].startswith("rsae_") else "import rsae.formats.saelens\n"
+    )
+    return f"""---
+library_name: rsae
+tags:
+- sparse-autoencoder
+- interpretability
+---
+# {repo_id.split("/")[-1]}
+
+A sparse autoencoder. It takes activations as the host gives them.
+
+| | |
+|---|---|
+{table}
+
+```python
+import rsae
+sae = rsae.load("{repo_id}")
+```
+
+The files are SAELens's layout, so SAELens reads them too, from a local copy:
+
+```python
+from sae_lens import SAE
+{bridge}sae = SAE.load_from_disk(path)
+```
+"""

@@ -1,0 +1,77 @@
+"""EleutherAI's `sparsify`: `cfg.json` and `sae.safetensors`, a directory a hook point.
+
+z = topk(relu(W (x - b_dec) + b)). Its cfg fields normalize_decoder and multi_topk concern training only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, NonNegativeInt, PositiveInt
+
+from rsae.errors import InputError
+from rsae.files import read_json, read_tensors, write_json, write_tensors
+from rsae.formats.checks import assemble, encoder_bias, hook_name, read_config, renamed, transposed
+from rsae.sae import SAE
+
+CFG, WEIGHTS = "cfg.json", "sae.safetensors"
+FAMILIES = ("top_k",)
+_NAMES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_dec": "b_dec"}
+
+
+class _Cfg(BaseModel):
+    d_in: PositiveInt
+    k: PositiveInt = 32
+    num_latents: NonNegativeInt = 0
+    expansion_factor: PositiveInt = 32
+    activation: str = "topk"
+    signed: bool = False
+    transcode: bool = False
+    skip_connection: bool = False
+
+
+def load(path: str | os.PathLike) -> SAE:
+    """Read a hook point's directory.
+
+    Raises `InputError` for transcoders and skip connections (they predict another activation than they read), for the
+    activation `groupmax`, and for files that do not fit.
+    """
+    path = Path(path)
+    cfg_file, weights_file = path / CFG, path / WEIGHTS
+    cfg = read_config(cfg_file, _Cfg)
+    if cfg.activation != "topk" or cfg.signed:
+        what = "signed" if cfg.signed else f"activation {cfg.activation!r}"
+        raise InputError(f"{cfg_file}: {what} is not supported, only the activation 'topk' is")
+    if cfg.transcode or cfg.skip_connection:
+        raise InputError(f"{cfg_file}: a transcoder, or one with a skip connection, is no autoencoder")
+    tensors = renamed(read_tensors(weights_file), weights_file, _NAMES)
+    tensors["W_enc"] = transposed(tensors["W_enc"])
+    settings = {"d_in": cfg.d_in, "d_sae": cfg.num_latents or cfg.d_in * cfg.expansion_factor, "k": cfg.k}
+    sae = assemble("top_k", settings, tensors, cfg_file, weights_file)
+    run = path.parent / "config.json"  # of the run that trained all hook points
+    model = read_json(run).get("model") if run.exists() else None
+    sae.metadata = {k: v for k, v in (("model_name", model), ("hook_name", hook_name(path.name))) if v}
+    return sae
+
+
+def save(sae: SAE, path: str | os.PathLike) -> None:
+    """Write `cfg.json` and `sae.safetensors`."""
+    path = Path(path)
+    ours = sae.state_dict() | {"b_enc": encoder_bias(sae, subtract_b_dec=True)}
+    ours["W_enc"] = ours["W_enc"].T
+    write_tensors(path / WEIGHTS, {theirs: ours[k] for k, theirs in _NAMES.items()})
+    write_json(
+        path / CFG,
+        {
+            "activation": "topk",
+            "expansion_factor": max(1, sae.d_sae // sae.d_in),
+            "normalize_decoder": True,
+            "num_latents": sae.d_sae,
+            "k": sae.settings()["k"],
+            "multi_topk": False,
+            "skip_connection": False,
+            "transcode": False,
+            "d_in": sae.d_in,
+        },
+    )

@@ -1,0 +1,82 @@
+"""Hosts by name: a directory, a GGUF file; what is wrong is said in one line."""
+
+import gguf
+import pytest
+import torch
+
+from rsae import InputError, load_host
+from rsae.activations.text import Document
+
+
+@pytest.fixture(scope="module")
+def gguf_file(host, host_directory, tmp_path_factory):
+    """The tiny Llama of `host`, as llama.cpp would store it."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    config, vocabulary = host.model.config, host.tokenizer.get_vocab()
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*sorted(vocabulary, key=vocabulary.__getitem__), "qz"])
+    writer.add_token_types([1] * (len(vocabulary) + 1))
+    writer.add_token_merges(["q z"])  # there has to be one
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    names = {
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "lm_head": "output",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        **{f"self_attn.{p}_proj": f"attn_{p}" for p in "qkv"},
+        "self_attn.o_proj": "attn_output",
+        **{f"mlp.{p}_proj": f"ffn_{p}" for p in ("gate", "up", "down")},
+    }
+    heads = config.num_attention_heads
+    for name, value in host.model.state_dict().items():
+        parts = name.split(".")
+        if parts[1] == "layers":
+            target = f"blk.{parts[2]}.{names['.'.join(parts[3:-1])]}.weight"
+        else:
+            target = names[".".join(parts[:-1])] + ".weight"
+        if "attn_q" in target or "attn_k" in target:  # llama.cpp interleaves the rotary halves
+            value = value.reshape(heads, 2, -1, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
+        writer.add_tensor(target, value.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_is_the_host_that_was_written(gguf_file, host):
+    loaded = load_host(str(gguf_file))
+    tokens = torch.arange(20)[None]
+    torch.testing.assert_close(loaded.model(tokens).logits, host.model(tokens).logits)
+    text = [Document("", "the river stone")]
+    assert loaded.sequences(text, 32, shortest=1) == host.sequences(text, 32, shortest=1)
+
+
+def test_dtype_of_the_weights(host_directory):
+    assert next(load_host(str(host_directory), dtype="bfloat16").model.parameters()).dtype == torch.bfloat16
+    with pytest.raises(InputError, match="did you mean 'bfloat16'"):
+        load_host(str(host_directory), dtype="bfloat")
+
+
+@pytest.mark.parametrize("name", ["nobody/no-model", "missing.gguf", "smollm2"])
+def test_unknown_hosts(name):
+    with pytest.raises(InputError, match=rf"host '{name}' cannot be loaded.*smollm2-135m.*hub name"):
+        load_host(name)
+
+
+def test_a_file_that_is_no_gguf(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"not a model")
+    with pytest.raises(InputError, match="x.gguf' cannot be loaded"):
+        load_host(str(tmp_path / "x.gguf"))
