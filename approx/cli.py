@@ -39,6 +39,14 @@ File = Annotated[
 METHODS = ("minimax", "remez", "least_squares", "smoothed_linf")
 
 
+def _writable(path: Path | None) -> None:
+    """Before the work is done, not after."""
+    if path is not None and not path.resolve().parent.is_dir():
+        raise ValueError(
+            f"--output {str(path)!r}: there is no folder {str(path.resolve().parent)!r}; make it first"
+        )
+
+
 @app.command()
 def fit(
     target: TargetName,
@@ -68,6 +76,9 @@ def fit(
     """
     import approx
 
+    _writable(output)
+    if denominator != "standard" and method in ("minimax", "remez"):
+        raise ValueError(f"--denominator belongs to least_squares and smoothed_linf; --method is {method!r}")
     the_target = _target(target, domain, theta, margin, delta, kinks)
     if relative:
         the_target = the_target.with_weight("relative")
@@ -120,12 +131,8 @@ def certify_command(
     \b
     approx certify fit.json --target relu -o proof.json
     """
-    rational, known = _read(file)
-    the_target = _target(target, domain, theta, margin, delta, kinks) if target else known
-    if the_target is None:
-        raise ValueError(
-            "--target is missing: a file with a rational function alone does not say what it approximates"
-        )
+    _writable(output)
+    rational, the_target = _pair(file, target, domain, theta, margin, delta, kinks)
     proof = _prove(rational, the_target, _type(type) if type else rational.type)
     if output:
         proof.save(output)
@@ -134,9 +141,7 @@ def certify_command(
 
 @app.command()
 def verify(file: File) -> None:
-    """Replay the proof in a certificate from the file alone; exits with 1 when anything in it does not
-    hold.
-    """
+    """Replay the proof in a certificate; the exit status is 2 when anything in it does not hold."""
     import approx
 
     certificate = approx.verify(file)
@@ -181,12 +186,8 @@ def plot(
     """Draw the error curve of the function in FILE."""
     from approx.plot import plot_error
 
-    rational, known = _read(file)
-    the_target = _target(target, domain, theta, margin, delta, kinks) if target else known
-    if the_target is None:
-        raise ValueError(
-            "--target is missing: a file with a rational function alone does not say what it approximates"
-        )
+    _writable(output)
+    rational, the_target = _pair(file, target, domain, theta, margin, delta, kinks)
     typer.echo(f"written to {plot_error(rational, the_target, output)}")
 
 
@@ -207,6 +208,7 @@ def table(
     """
     from approx import tables
 
+    _writable(output)
     if rebuild:
         typer.echo(f"written to {tables.rebuild()}")
     elif name is None:
@@ -232,7 +234,7 @@ def figures(
     ] = Path("figures"),
     up_to: Annotated[int, typer.Option(min=2, max=18, help="Largest denominator degree.")] = 18,
 ) -> None:
-    """Compute the paper's Figures 1 and 3 again: four fitters on ReLU and JumpReLU, and the best there is."""
+    """Draw the paper's Figures 1 and 3 again: four fitters, and the best there is (20 minutes)."""
     from approx.figures import figures as draw
     from approx.tables import TYPES
 
@@ -310,6 +312,18 @@ def _read(file: Path) -> tuple[Any, Any]:
     return Rational.from_json(data), None
 
 
+def _pair(file: Path, target: str | None, *options: Any) -> tuple[Any, Any]:
+    """The rational function in a file, and the target that is named or that its certificate holds."""
+    rational, known = _read(file)
+    if target is None and known is None:
+        raise ValueError(
+            "--target is missing: a file with a rational function alone does not say what it approximates"
+        )
+    if target is None and any(o is not None for o in options):
+        raise ValueError("--domain, --theta, --margin, --delta and --kinks need --target beside them")
+    return rational, known if target is None else _target(target, *options)
+
+
 def _prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
     import approx
 
@@ -325,8 +339,9 @@ def _prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
 def _show(certificate: Any) -> None:
     typer.echo(f"  proven      {certificate.lower!r} <= sup |f - r| <= {certificate.upper!r}")
     typer.echo(f"  pole-free   {'yes' if certificate.pole_free else 'NO'}, on the convex hull of the domain")
+    best = f"no type {certificate.type} function has an error below {certificate.best_lower!r}"
     typer.echo(
-        f"  best        no type {certificate.type} function has an error below {certificate.best_lower!r}"
+        f"  best        {best if certificate.best_lower else 'nothing is proven: too few alternations'}"
     )
 
 

@@ -48,6 +48,8 @@ class _Symbol:
             return _Symbol(self.writer, "0")
         if op == "+" and "0" in (a, b):
             return _Symbol(self.writer, b if a == "0" else a)
+        if op in ("-", "/") and (b if op == "-" else a) == "0":
+            return _Symbol(self.writer, a)
         return self.writer.name(f"{a} {op} {b}")
 
     def __add__(self, o: Any) -> _Symbol:
@@ -143,11 +145,16 @@ def export(
         number = _rounded(to_float(value), kind)
         if not np.isfinite(number):
             raise ValueError(f"a parameter overflows in {kind}: use another form or dtype")
+        if number == 0:
+            return _Symbol(writer, "0")
         text = f"{number.hex()}{suffix}" if to == "c" else repr(number)
         return _Symbol(writer, f"({text})" if number < 0 else text)
 
     result = held._run(_Symbol(writer, "x"), literal)
-    return _LAYOUT[to](name, writer.lines, result.text, _about(held, kind, error), kind)
+    value = result.text
+    if not any("x" in line.split() for line in writer.lines) and value != "x":
+        value = f"{value} + 0 * x"  # a constant takes the shape of x
+    return _LAYOUT[to](name, writer.lines, value, _about(held, kind, error), kind)
 
 
 def _about(held: Rational, kind: str, error: float) -> str:

@@ -581,6 +581,12 @@ def load(path: str | os.PathLike[str]) -> Rational:
         raise ValueError(f"{path}: {error}") from None
 
 
+def check_rational(rational: Any) -> None:
+    """Raise ValueError unless this is a Rational."""
+    if not isinstance(rational, Rational):
+        raise ValueError(f"rational={rational!r:.80}: expected an approx.Rational; a fit's is `fit.rational`")
+
+
 # -- exact polynomials
 
 

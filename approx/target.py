@@ -275,6 +275,15 @@ class Target:
         return f"<Target {self.name}({params}) on {' u '.join(f'[{a:g}, {b:g}]' for a, b in self.domain)}>"
 
 
+def check_kind(target: Any) -> None:
+    """Raise ValueError unless this is a Target."""
+    if not isinstance(target, Target):
+        raise ValueError(
+            f"target={target!r:.80}: expected an approx.Target such as approx.relu(), "
+            "approx.formula('exp(-x**2)') or approx.Target(f, domain=(-1, 1))"
+        )
+
+
 def _encode(value: Any) -> Any:
     return (
         [v.hex() for v in value]

@@ -59,6 +59,9 @@ def sample(target: Target, count: int, near: Sequence[float] | np.ndarray = ()) 
             # ends can hide features that are exponentially small: log spacing towards each
             decay = (y - x) * np.geomspace(1e-16, 0.5, max(32, size // 8))
             parts += [x + decay, y - decay]
+            if x * y > 0:
+                # or, on an interval that spans many orders of magnitude, anywhere in between
+                parts.append(np.geomspace(x, y, 256)[1:-1])
     points = np.unique(np.concatenate(parts))
     return points[np.logical_or.reduce([(points >= a) & (points <= b) for a, b in target.domain])]
 

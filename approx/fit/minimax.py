@@ -18,7 +18,7 @@ from tqdm import tqdm
 from approx.dyadic import dyadic, precision
 from approx.fit.exchange import Failure, Level, Outcome, Problem, Values
 from approx.fit.measure import measured_error, target_values, weight_values
-from approx.fit.record import Fit, check_type, check_weight
+from approx.fit.record import Fit, check_target, check_type
 from approx.rational import Rational
 from approx.target import Target
 
@@ -445,7 +445,7 @@ def minimax(
         raise ValueError(f"poles={poles!r}: expected 'free' or 'allow_in_gaps'")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
-    check_weight(target)
+    check_target(target)
     fit = _fit(target, (m, n), _reduce(target, (m, n)), tolerance, progress)
     if not fit.converged and fit.error > fit.levelled * (1 + 1e-6) and "symmetry" in fit.message:
         # the symmetry held to the digits that were looked at, and not beyond
@@ -501,7 +501,9 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         notes.append("the error has fallen to the rounding of the target in float64: give enclose= to go on")
     elif error > top * (1 + 10 * slack):
         converged = False
-        notes.append(f"the result's error is {error:.6e}, above the {top:.6e} that the exchange reached")
+        notes.append(f"the result's error is {error:.9e}, above the {top:.9e} that the exchange reached")
+        if not target.enclosed:
+            notes.append("the target is known to the rounding of float64 only: give enclose= to go on")
     elif climb.type != reduced.type:
         # fewer degrees do as well when the error alternates often enough (Achieser: m + n + 2 - defect)
         (m, n), (mu, nu) = reduced.type, climb.type

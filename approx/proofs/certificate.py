@@ -17,8 +17,8 @@ from approx.dyadic import dyadic
 from approx.proofs.bounds import Branch, Error, alternation, branches, improved, least, most, reference
 from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
 from approx.proofs.polynomials import Root, isolate, separated
-from approx.rational import Rational, read_json, write_json
-from approx.target import Target
+from approx.rational import Rational, check_rational, read_json, write_json
+from approx.target import Target, check_kind
 
 VERSION = 1
 
@@ -76,7 +76,7 @@ class Certificate:
 
     @property
     def upper(self) -> float:
-        return math.inf if self.bounds is None else -float_below(-self.bounds[1])
+        return math.inf if self.bounds is None else -float_below(-self.bounds[1]) + 0.0  # no -0
 
     @property
     def best_lower(self) -> float:
@@ -182,6 +182,8 @@ def certify(
     Raises ValueError for rel outside (0, 1), a weight that is infinite in the domain, or an enclosure that
     does not run on power series; ArithmeticError where the target has no enclosure that is tight enough.
     """
+    check_rational(rational)
+    check_kind(target)
     if not 0 < rel < 1:
         raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")
     width = dyadic(rel)

@@ -55,6 +55,8 @@ def models(
             mid = (lo + hi) / 2
             todo += [(mid, hi, depth + 1), (lo, mid, depth + 1)]
     if todo:
+        if min(tolerances) == 0:
+            raise ArithmeticError("the error seems to be 0, which the enclosure of this target cannot prove")
         near, within = float(arb(todo[-1][0])), min(float(arb(t)) for t in tolerances)
         raise ArithmeticError(f"the target cannot be enclosed to {within:.1e} near x = {near}")
 

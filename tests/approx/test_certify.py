@@ -674,6 +674,12 @@ def test_a_weight_may_be_any_positive_function():
 
 def test_what_cannot_be_proven_raises():
     r = Rational.from_monomial([1.0, 1.0])
+    with pytest.raises(ValueError, match=r"fit\.rational"):
+        certify(minimax(targets.relu(), (3, 2)), targets.relu())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"approx\.Target"):
+        certify(r, np.exp)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArithmeticError, match="seems to be 0"):
+        certify(Rational.from_monomial([-1], [2, -1]), targets.formula("1/(x - 2)"))
     with pytest.raises(ValueError, match="rel=0"):
         certify(r, targets.relu(), rel=0)
     with pytest.raises(ValueError, match="arb_series"):

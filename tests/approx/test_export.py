@@ -76,6 +76,15 @@ def test_json_is_what_load_reads(tmp_path):
     assert json.loads(GATE.export("json"))["kind"] == "rational"
 
 
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_constant_takes_the_shape_of_its_argument(value):
+    scope: dict = {}
+    exec(export(Rational.from_monomial([value]), "python", "float32", name="f"), scope)
+    got = scope["f"](X.astype("float32"))
+    assert got.dtype == np.float32
+    assert np.array_equal(got, np.full(X.shape, value, dtype="float32"))
+
+
 def test_sympy_is_exact():
     sympy = pytest.importorskip("sympy")
     expression = export(RELU, "sympy")
