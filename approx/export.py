@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from approx.dyadic import to_float
-from approx.evaluation import best_form, evaluation_error, inputs, known_dtype, run
+from approx.evaluation import best_form, evaluation_error, inputs, known_dtype, round_bfloat16, run
 from approx.rational import Rational
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ def _rounded(value: float, dtype: str) -> float:
         return value
     with np.errstate(over="ignore"):
         if dtype == "bfloat16":
-            from approx.evaluation import _bfloat16
-
-            return float(_bfloat16(value))
+            return float(round_bfloat16(np.array(value, dtype=np.float32)))
         return float(np.dtype(dtype).type(value))
 
 
@@ -129,14 +127,17 @@ def export(
         raise ValueError("dtype='bfloat16': numpy has no such type; use to='torch'")
     if not name.isidentifier():
         raise ValueError(f"name={name!r} is not an identifier")
-    form = best_form(rational, kind) if form is None else form
+    best = best_form(rational, kind, writable=True)
+    form = best if form is None else form
     held = rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))
+    if not held.form.writable:
+        raise ValueError(f"form={form!r} divides by zero at its nodes, which code cannot: use form={best!r}")
     error = evaluation_error(held, kind)
     scale = float(np.max(np.abs(run(rational, inputs(rational, rational.domain, "float64"), "float64"))))
     if not error <= 100 * _EPS[kind] * scale and not force:
         raise ValueError(
             f"form={held.form.name!r} evaluated in {kind} is wrong by {error:.1e}, where rounding alone is "
-            f"{_EPS[kind] * scale:.0e}: use form={best_form(rational, kind)!r} (or force=True)"
+            f"{_EPS[kind] * scale:.0e}: use form={best!r} (or force=True)"
         )
     writer = _Writer(absolute={"c": "fabs" if kind == "float64" else "fabsf"}.get(to, "abs"))
     suffix = "f" if to == "c" and kind == "float32" else ""
