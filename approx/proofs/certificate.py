@@ -234,7 +234,11 @@ def verify(path: str | os.PathLike[str]) -> Certificate:
     claims what its own data do not prove; FileNotFoundError if there is no such file.
     """
     try:
-        certificate = Certificate.from_json(read_json(path))
+        data = read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise CertificateError(str(error)) from None
+    try:
+        certificate = Certificate.from_json(data)
         certificate.verify()
     except (ValueError, ArithmeticError, RecursionError) as error:
         raise CertificateError(f"{path}: {error}") from None
