@@ -125,9 +125,9 @@ EVERYTHING = [
     targets.sqrt((0.01, 2)),
     targets.sign(0.1),
     targets.gate(0.2, 0.05),
-    targets.gate(0.2, domain=(-1, 1)),
+    targets.gate(0.2).with_domain((-1, 1)),
     targets.jump_relu(0.1, 0.01),
-    targets.jump_relu(-0.3, domain=(-1, 1)),
+    targets.jump_relu(-0.3).with_domain((-1, 1)),
     targets.exp(),
     targets.exp((-4, 4)),
     targets.tanh((-3, 3)),
@@ -260,7 +260,7 @@ def test_the_scale_of_the_domain_does_not_matter(name: str, scale: float):
         "relu": lambda s: (targets.relu((-s, s)), [0.1, 0.5, 0.4]),
         "sqrt": lambda s: (targets.sqrt((0, s)), [0.2, 1]),
         "absolute": lambda s: (targets.absolute((-s, 2 * s)), [0.1, 0, 1]),
-        "sign": lambda s: (targets.sign(0.1, [(-s, -s / 8), (s / 8, s)]), [0, 2]),
+        "sign": lambda s: (targets.sign(0.1).with_domain([(-s, -s / 8), (s / 8, s)]), [0, 2]),
     }
     t, coefficients = make[name](scale)
     unit, _ = make[name](1.0)
