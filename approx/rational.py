@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from flint import acb, arb, arb_series, fmpq, fmpq_poly
+from flint import acb, arb, arb_series, ctx, fmpq, fmpq_poly
 
 from approx import evaluation
 from approx.dyadic import decode, dyadic, encode, power_of_two_above, precision, to_float
@@ -744,6 +744,8 @@ def _polished(poly: fmpq_poly, root: Sequence[arb]) -> tuple[arb, ...]:
     for _ in range(8):
         step = acb_horner(poly, p) / acb_horner(slope, p)
         p = acb((p - step).real.mid(), (p - step).imag.mid())
+        if abs(step) < abs(p) * arb(2) ** (-3 * ctx.prec // 4):  # quadratic: the next is below rounding
+            break
     return p.real, p.imag
 
 

@@ -582,19 +582,21 @@ def _held(
     centre = _centre(den, target)
     bits, last = 53, np.inf
     while True:
-        found = []
+        candidates, found = [], []
         for form in forms:
             r = Rational.from_exact(num, den, target.domain, form, bits, centre=centre)
-            found.append((_float64_noise(r, x), measured_error(r, target, reference, count=64), r))
-            if found[-1][1] <= limit and found[-1][0] <= rounding:
+            candidates.append((_float64_noise(r, x), r))
+            if candidates[-1][0] <= rounding:
                 break
-        good = [f for f in found if f[1] <= limit]
+        for _, r in sorted(candidates, key=lambda c: c[0]):
+            found.append((measured_error(r, target, reference, count=64), r))
+            if found[-1][0] <= limit:
+                return r, found[-1][0]
         # where the target is rational itself, its own coefficients need not be dyadic: float64 is close
         # enough
-        least = min(f[1] for f in found)
-        if good or bits > 1 << 11 or limit == 0 or least > last * (1 - 1e-12):
-            _, error, r = min(good or found, key=lambda f: f[0])
-            return r, error
+        least = min(error for error, _ in found)
+        if bits > 1 << 11 or limit == 0 or least > last * (1 - 1e-12):
+            return found[0][1], found[0][0]
         bits, last = 2 * bits, least
 
 

@@ -9,7 +9,8 @@ errors from the literature where there are some (`LITERATURE`), else lower bound
 from __future__ import annotations
 
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -125,13 +126,20 @@ def test_not_slower_than_brasil_where_it_succeeds(benchmark):
     baryrat = pytest.importorskip("baryrat")
     target = approx.sqrt()
 
-    def clock(run) -> float:
+    def clock(run: Callable[[], object]) -> float:
         start = time.perf_counter()
         run()
         return time.perf_counter() - start
 
+    def best_of_three() -> list[float]:
+        """In turns: a shared machine has its moods."""
+        pair = (
+            partial(approx.minimax, target, (40, 40), tolerance=1e-4),
+            partial(baryrat.brasil, target, (0, 1), 40),
+        )
+        return np.min([[clock(run) for run in pair] for _ in range(3)], axis=0).tolist()
+
     approx.minimax(target, (3, 3))
-    ours = benchmark.pedantic(clock, (lambda: approx.minimax(target, (40, 40), tolerance=1e-4),), rounds=1)
-    theirs = clock(lambda: baryrat.brasil(target, (0, 1), 40))
+    ours, theirs = benchmark.pedantic(best_of_three, rounds=1)
     benchmark.extra_info |= {"ours": ours, "theirs": theirs}
     assert ours <= theirs
