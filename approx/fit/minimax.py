@@ -19,6 +19,7 @@ from approx.dyadic import dyadic, precision
 from approx.fit.exchange import Failure, Level, Outcome, Problem, Values
 from approx.fit.measure import measured_error, target_values, weight_values
 from approx.fit.record import Fit, check_target, check_type
+from approx.forms import Chebyshev
 from approx.rational import Rational
 from approx.target import Target
 
@@ -485,12 +486,17 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
             level, *(_chopped(p, level.bits) if outcome.exact else p for p in (level.p, level.q))
         )
         reference = np.array([float(x) for x in _reference(reduced, outcome)])
+    if _vanishes(level):
+        num, den = reduced.line, fmpq_poly([1])  # and not its rounding
     top = float(outcome.top)
     slack = max(1e-9, tolerance)
     if outcome.exact:
         # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
         rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=_centre(den, target))
         error = measured_error(rational, target, reference, count=64)
+        plain = _cleared(rational, level.bits)
+        if (plain_error := measured_error(plain, target, reference, count=64)) <= 2 * error:
+            rational, error = plain, plain_error
     else:
         rational, error = _held(num, den, target, reference, top * (1 + slack))
     floor = 0.0 if outcome.exact else abs(float(level.value))
@@ -562,6 +568,17 @@ def _chopped(poly: arb_poly, bits: int) -> arb_poly:
     """Coefficients that are rounding set to zero: they would be roots at infinity."""
     top = max((abs(c) for c in poly.coeffs()), key=float, default=arb(0))
     return arb_poly([c if abs(c) > top * arb(2) ** (-bits // 4) else 0 for c in poly.coeffs()])
+
+
+def _cleared(rational: Rational, bits: int) -> Rational:
+    """A Chebyshev form without the coefficients that are the rounding of `bits` bits: powers that cancelled."""
+
+    def clear(series: tuple[fmpq, ...]) -> tuple[fmpq, ...]:
+        least = max(map(abs, series)) / (1 << bits // 4)
+        return tuple(c if abs(c) > least else fmpq(0) for c in series)
+
+    assert isinstance(rational.form, Chebyshev)
+    return replace(rational, form=Chebyshev(clear(rational.form.num), clear(rational.form.den)))
 
 
 def _poles_inside(rational: Rational) -> bool:

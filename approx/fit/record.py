@@ -67,10 +67,14 @@ def check_target(target: Target) -> None:
             f"f of target {target.name!r} must map float64 arrays to real arrays of the same shape: an array "
             f"of shape {x.shape} gave {raw.dtype} of shape {raw.shape}"
         )
-    values = raw.astype(float)
+    values = np.broadcast_to(raw.astype(float), x.shape)
     if not np.all(np.isfinite(values)):
         raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
-    if not np.all(np.isfinite(weights) & (weights > 0)):
+    crosses = target.weight == "relative" and any(
+        values[inside].min() < 0 < values[inside].max()
+        for inside in ((x >= a) & (x <= b) for a, b in target.domain)
+    )
+    if crosses or not np.all(np.isfinite(weights) & (weights > 0)):
         raise ValueError(
             "weight must be finite and positive on the domain (a relative error is not, where the target "
             "is 0): change weight= or domain="

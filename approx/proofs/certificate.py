@@ -14,7 +14,17 @@ import numpy as np
 from flint import fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
-from approx.proofs.bounds import Branch, Error, alternation, branches, improved, least, most, reference
+from approx.proofs.bounds import (
+    Branch,
+    Error,
+    alternation,
+    branches,
+    enough,
+    improved,
+    least,
+    most,
+    reference,
+)
 from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
 from approx.proofs.polynomials import Root, isolate, separated
 from approx.rational import Rational, check_rational, read_json, write_json
@@ -54,8 +64,9 @@ class Certificate:
     poles: an interval around each distinct real pole in the convex hull of the domain. A pole in the domain
         itself makes both bounds infinite: `bounds` and `witness` are None then.
     best: no rational of type (m, n) or below, without poles on the hull, has an error below it. Proven by
-        `points`, m + n + 2 pairs (piece, x) at which the error of `comparison` (num, den; None for r itself)
-        alternates in sign and is at least `best` (de la Vallee-Poussin). Without such points `best` is 0.
+        `points`, pairs (piece, x), m + n + 2 of them or fewer if `comparison` has fewer degrees, at which the
+        error of `comparison` (num, den; None for r itself) alternates in sign and is at least `best` (de la
+        Vallee-Poussin). Without such points `best` is 0.
     """
 
     rational: Rational
@@ -199,10 +210,10 @@ def certify(
     error = Error(target, parts)
     extrema = error.extrema(width)
     witness = max(extrema, key=lambda p: least(p.error))
-    chosen = reference(extrema, parts[0].den, sum(kind) + 2) if len(parts) == 1 else []
+    chosen = reference(extrema, parts[0].den, enough(parts[0], kind)) if len(parts) == 1 else []
     points = tuple((p.piece, p.x) for p in chosen)
     best, comparison = alternation(error, points, kind, width), None
-    if chosen and best < most(witness.error) * (1 - width):
+    if len(chosen) == sum(kind) + 2 and best < most(witness.error) * (1 - width):
         neighbour = improved(error, chosen, kind)
         levelled = alternation(Error(target, [neighbour]), points, kind, width) if neighbour else fmpq(0)
         if neighbour and levelled > best:

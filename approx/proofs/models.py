@@ -52,11 +52,13 @@ def models(
                 yield lo, hi, [m for m in found if m is not None]
                 break
         else:
+            if min(tolerances) == 0:
+                raise ArithmeticError(
+                    "the error seems to be 0, which the enclosure of this target cannot prove"
+                )
             mid = (lo + hi) / 2
             todo += [(mid, hi, depth + 1), (lo, mid, depth + 1)]
     if todo:
-        if min(tolerances) == 0:
-            raise ArithmeticError("the error seems to be 0, which the enclosure of this target cannot prove")
         near, within = float(arb(todo[-1][0])), min(float(arb(t)) for t in tolerances)
         raise ArithmeticError(f"the target cannot be enclosed to {within:.1e} near x = {near}")
 

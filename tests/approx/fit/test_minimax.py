@@ -226,6 +226,13 @@ def test_the_zero_function_can_be_best():
     assert fit.converged
     assert "degenerate" in fit.message
     assert fit.error == pytest.approx(np.arctan(20), rel=1e-12)
+    # three alternations prove it of type (1, n): the difference to another has only its numerator's zeros
+    t = approx.formula("sin(3*x)", (-0.58, 1.8))
+    fit = approx.minimax(t, (1, 3))
+    proof = approx.certify(fit.rational, t, type=(1, 3))
+    assert isinstance(proof, approx.Certificate)
+    assert proof.best_lower == pytest.approx(1, rel=1e-9)
+    assert len(proof.points) == 3
 
 
 def test_nested_domains():
@@ -296,6 +303,13 @@ def test_rational_targets_are_found_exactly(text, domain, type, own):
     assert fit.rational.type == own
 
 
+def test_powers_that_cancel_leave_no_rounding_behind():
+    t = approx.formula("1/(1 + 25*x**2)", [(-1.635707954198042, -0.09765760408520796), (0.3065, 0.9014)])
+    num, den = approx.minimax(t, (5, 4)).rational.exact()
+    assert [int(c) for c in num.coeffs()] == [1]
+    assert [int(c) for c in den.coeffs()] == [1, 0, 25]
+
+
 def test_float64_callables_stop_honestly():
     fit = approx.minimax(Target(np.exp), (9, 8))
     assert not fit.converged
@@ -354,6 +368,8 @@ def test_what_is_no_target_is_refused(target, says):
 def test_unbounded_relative_errors_are_refused():
     with pytest.raises(ValueError, match="weight"):
         approx.minimax(approx.relu().with_weight("relative"), (3, 2))
+    with pytest.raises(ValueError, match="weight"):  # a zero between the points that are looked at
+        approx.minimax(approx.silu((-1.7377, 4.2964)).with_weight("relative"), (3, 2))
     with pytest.raises(ValueError, match="domain"):
         approx.minimax(Target(np.log), (3, 2))
 
@@ -413,7 +429,9 @@ def test_agreement_with_other_methods():
 
 
 @pytest.mark.parametrize(
-    ("target", "type"), [(approx.absolute(), (40, 40)), (approx.gelu(), (9, 8))], ids=str
+    ("target", "type"),
+    [(approx.absolute(), (40, 40)), (approx.gelu(), (9, 8)), (approx.sign(0.01), (12, 7))],
+    ids=str,
 )
 def test_a_certificate_says_that_it_is_best(target, type):
     fit = approx.minimax(target, type)
