@@ -495,7 +495,9 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=_centre(den, target))
         error = measured_error(rational, target, reference, count=64)
         plain = _cleared(rational, level.bits)
-        if (plain_error := measured_error(plain, target, reference, count=64)) <= 2 * error:
+        plain_error = measured_error(plain, target, reference, count=64)
+        # 1e-30: both are measured to some 128 bits
+        if plain_error <= max(2 * error, 1e-30 * float(np.max(np.abs(target(reference)), initial=0.0))):
             rational, error = plain, plain_error
     else:
         rational, error = _held(num, den, target, reference, top * (1 + slack))

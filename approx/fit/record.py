@@ -59,7 +59,9 @@ def check_target(target: Target) -> None:
     positive, on a sample of the domain.
     """
     check_kind(target)
-    x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain])
+    x = np.concatenate(
+        [np.r_[np.linspace(a, b, 101), [x for x in target.breaks if a < x < b]] for a, b in target.domain]
+    )
     with np.errstate(all="ignore"):
         raw, weights = np.asarray(target(x)), np.asarray(target.weight_at(x), dtype=float)
     if raw.shape not in ((), x.shape) or raw.dtype.kind not in "fiub":
