@@ -39,6 +39,20 @@ File = Annotated[
 METHODS = ("minimax", "remez", "least_squares", "smoothed_linf")
 
 
+def _writable(path: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Before the work is done, not after."""
+    if path is None:
+        return
+    if not path.resolve().parent.is_dir():
+        raise ValueError(
+            f"--output {str(path)!r}: there is no folder {str(path.resolve().parent)!r}; make it first"
+        )
+    if path.is_dir():
+        raise ValueError(f"--output {str(path)!r} is a folder: give the name of a file")
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"--output {str(path)!r}: the name must end in {', '.join(suffixes)}")
+
+
 @app.command()
 def fit(
     target: TargetName,
@@ -68,6 +82,11 @@ def fit(
     """
     import approx
 
+    _writable(output)
+    if denominator != "standard" and method in ("minimax", "remez"):
+        raise ValueError(f"--denominator belongs to least_squares and smoothed_linf; --method is {method!r}")
+    if poles != "free" and method != "minimax":
+        raise ValueError(f"--poles belongs to minimax; --method is {method!r}")
     the_target = _target(target, domain, theta, margin, delta, kinks)
     if relative:
         the_target = the_target.with_weight("relative")
@@ -120,12 +139,8 @@ def certify_command(
     \b
     approx certify fit.json --target relu -o proof.json
     """
-    rational, known = _read(file)
-    the_target = _target(target, domain, theta, margin, delta, kinks) if target else known
-    if the_target is None:
-        raise ValueError(
-            "--target is missing: a file with a rational function alone does not say what it approximates"
-        )
+    _writable(output)
+    rational, the_target, _ = _pair(file, target, domain, theta, margin, delta, kinks)
     proof = _prove(rational, the_target, _type(type) if type else rational.type)
     if output:
         proof.save(output)
@@ -134,9 +149,7 @@ def certify_command(
 
 @app.command()
 def verify(file: File) -> None:
-    """Replay the proof in a certificate from the file alone; exits with 1 when anything in it does not
-    hold.
-    """
+    """Replay the proof in a certificate; the exit status is 2 when anything in it does not hold."""
     import approx
 
     certificate = approx.verify(file)
@@ -178,16 +191,18 @@ def plot(
     delta: Delta = None,
     kinks: Kinks = None,
 ) -> None:
-    """Draw the error curve of the function in FILE."""
+    """Draw the error curve of the function in FILE, with the alternation points that its certificate holds.
+
+    \b
+    approx plot relu98.json -o relu98.png
+    """
+    from approx.dyadic import to_float
     from approx.plot import plot_error
 
-    rational, known = _read(file)
-    the_target = _target(target, domain, theta, margin, delta, kinks) if target else known
-    if the_target is None:
-        raise ValueError(
-            "--target is missing: a file with a rational function alone does not say what it approximates"
-        )
-    typer.echo(f"written to {plot_error(rational, the_target, output)}")
+    _writable(output, (".png", ".pdf", ".svg"))
+    rational, the_target, known = _pair(file, target, domain, theta, margin, delta, kinks)
+    points = known.points if known and target is None else ()
+    typer.echo(f"written to {plot_error(rational, the_target, output, [to_float(x) for _, x in points])}")
 
 
 @app.command()
@@ -207,6 +222,7 @@ def table(
     """
     from approx import tables
 
+    _writable(output)
     if rebuild:
         typer.echo(f"written to {tables.rebuild()}")
     elif name is None:
@@ -232,7 +248,7 @@ def figures(
     ] = Path("figures"),
     up_to: Annotated[int, typer.Option(min=2, max=18, help="Largest denominator degree.")] = 18,
 ) -> None:
-    """Compute the paper's Figures 1 and 3 again: four fitters on ReLU and JumpReLU, and the best there is."""
+    """Draw the paper's Figures 1 and 3 again: four fitters, and the best there is (20 minutes)."""
     from approx.figures import figures as draw
     from approx.tables import TYPES
 
@@ -287,7 +303,10 @@ def _target(
     if name.isidentifier() and name != "x":
         raise ValueError(f"target {name!r} is not known: expected {', '.join(names)}, or a formula in x")
     if kinks is not None:
-        options["kinks"] = [float(k) for k in kinks.split(",")]
+        try:
+            options["kinks"] = [float(k) for k in kinks.split(",")]
+        except ValueError:
+            raise ValueError(f"--kinks {kinks!r}: expected numbers such as 0 or -1,1") from None
     return built_in.formula(name, **options)
 
 
@@ -299,15 +318,32 @@ def _numbers(text: str) -> list[tuple[float, float]]:
 
 
 def _read(file: Path) -> tuple[Any, Any]:
-    """(rational, target or None) out of a rational function's file or a certificate."""
+    """(rational, certificate or None) out of a rational function's file or a certificate."""
     from approx.proofs import Certificate
     from approx.rational import Rational, read_json
 
     data = read_json(file)
-    if isinstance(data, dict) and data.get("kind") == "certificate":
-        certificate = Certificate.from_json(data)
-        return certificate.rational, certificate.target
-    return Rational.from_json(data), None
+    try:
+        if isinstance(data, dict) and data.get("kind") == "certificate":
+            certificate = Certificate.from_json(data)
+            return certificate.rational, certificate
+        return Rational.from_json(data), None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _pair(file: Path, target: str | None, *options: Any) -> tuple[Any, Any, Any]:
+    """The rational function in a file, the target that is named or that its certificate holds, and the
+    certificate.
+    """
+    rational, certificate = _read(file)
+    if target is None and certificate is None:
+        raise ValueError(
+            "--target is missing: a file with a rational function alone does not say what it approximates"
+        )
+    if target is None and any(o is not None for o in options):
+        raise ValueError("--domain, --theta, --margin, --delta and --kinks need --target beside them")
+    return rational, certificate.target if target is None else _target(target, *options), certificate
 
 
 def _prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
@@ -325,8 +361,9 @@ def _prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
 def _show(certificate: Any) -> None:
     typer.echo(f"  proven      {certificate.lower!r} <= sup |f - r| <= {certificate.upper!r}")
     typer.echo(f"  pole-free   {'yes' if certificate.pole_free else 'NO'}, on the convex hull of the domain")
+    best = f"no type {certificate.type} function has an error below {certificate.best_lower!r}"
     typer.echo(
-        f"  best        no type {certificate.type} function has an error below {certificate.best_lower!r}"
+        f"  best        {best if certificate.best_lower else 'nothing is proven: too few alternations'}"
     )
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from approx.rational import Rational
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-CONVERTIBLE = ("monomial", "chebyshev", "factored", "partial_fractions")
+WRITABLE = ("monomial", "chebyshev", "factored", "partial_fractions")
+CONVERTIBLE = (*WRITABLE, "barycentric")
 
 
 def round_bfloat16(x: np.ndarray) -> np.ndarray:
@@ -126,13 +127,17 @@ def evaluation_error(
     return float(np.max(np.where(np.isfinite(error), error, np.inf)))
 
 
-def best_form(rational: Rational, dtype: Any = "float32") -> str:
-    """See `Rational.best_form`."""
-    names = [rational.form.name]
+def best_form(rational: Rational, dtype: Any = "float32", writable: bool = False) -> str:
+    """See `Rational.best_form`; writable: only of forms that straight-line code can evaluate."""
+    names = [rational.form.name] if rational.form.writable or not writable else []
     if not isinstance(rational.form, SafePade | SafePadeB):
         num, den = rational.exact()
         simple = den.gcd(den.derivative()).degree() == 0
         # rounded partial fractions have a numerator of degree n - 1 at least
         fits = simple and num.degree() >= den.degree() - 1
-        names += [f for f in CONVERTIBLE if f not in names and (f != "partial_fractions" or fits)]
+        names += [
+            f
+            for f in (WRITABLE if writable else CONVERTIBLE)
+            if f not in names and (f != "partial_fractions" or fits)
+        ]
     return min(names, key=lambda f: evaluation_error(rational, dtype, f))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from approx.dyadic import to_float
-from approx.evaluation import best_form, evaluation_error, inputs, known_dtype, run
+from approx.evaluation import best_form, evaluation_error, inputs, known_dtype, round_bfloat16, run
 from approx.rational import Rational
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class _Symbol:
             return _Symbol(self.writer, "0")
         if op == "+" and "0" in (a, b):
             return _Symbol(self.writer, b if a == "0" else a)
+        if op in ("-", "/") and (b if op == "-" else a) == "0":
+            return _Symbol(self.writer, a)
         return self.writer.name(f"{a} {op} {b}")
 
     def __add__(self, o: Any) -> _Symbol:
@@ -87,9 +89,7 @@ def _rounded(value: float, dtype: str) -> float:
         return value
     with np.errstate(over="ignore"):
         if dtype == "bfloat16":
-            from approx.evaluation import _bfloat16
-
-            return float(_bfloat16(value))
+            return float(round_bfloat16(np.array(value, dtype=np.float32)))
         return float(np.dtype(dtype).type(value))
 
 
@@ -127,14 +127,17 @@ def export(
         raise ValueError("dtype='bfloat16': numpy has no such type; use to='torch'")
     if not name.isidentifier():
         raise ValueError(f"name={name!r} is not an identifier")
-    form = best_form(rational, kind) if form is None else form
+    best = best_form(rational, kind, writable=True)
+    form = best if form is None else form
     held = rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))
+    if not held.form.writable:
+        raise ValueError(f"form={form!r} divides by zero at its nodes, which code cannot: use form={best!r}")
     error = evaluation_error(held, kind)
     scale = float(np.max(np.abs(run(rational, inputs(rational, rational.domain, "float64"), "float64"))))
     if not error <= 100 * _EPS[kind] * scale and not force:
         raise ValueError(
             f"form={held.form.name!r} evaluated in {kind} is wrong by {error:.1e}, where rounding alone is "
-            f"{_EPS[kind] * scale:.0e}: use form={best_form(rational, kind)!r} (or force=True)"
+            f"{_EPS[kind] * scale:.0e}: use form={best!r} (or force=True)"
         )
     writer = _Writer(absolute={"c": "fabs" if kind == "float64" else "fabsf"}.get(to, "abs"))
     suffix = "f" if to == "c" and kind == "float32" else ""
@@ -143,11 +146,16 @@ def export(
         number = _rounded(to_float(value), kind)
         if not np.isfinite(number):
             raise ValueError(f"a parameter overflows in {kind}: use another form or dtype")
+        if number == 0:
+            return _Symbol(writer, "0")
         text = f"{number.hex()}{suffix}" if to == "c" else repr(number)
         return _Symbol(writer, f"({text})" if number < 0 else text)
 
     result = held._run(_Symbol(writer, "x"), literal)
-    return _LAYOUT[to](name, writer.lines, result.text, _about(held, kind, error), kind)
+    value = result.text
+    if not any("x" in line.split() for line in writer.lines) and value != "x":
+        value = f"{value} + 0 * x"  # a constant takes the shape of x
+    return _LAYOUT[to](name, writer.lines, value, _about(held, kind, error), kind)
 
 
 def _about(held: Rational, kind: str, error: float) -> str:

@@ -62,8 +62,8 @@ def figure_3(found: dict[str, Any], path: str | Path) -> Path:
                 degrees, mse, color=color, marker=marker, markersize=size, linewidth=width, label=label
             )
         ax.axhline(PUBLISHED[name], color="black", linestyle=(0, (4, 3)), linewidth=0.9)
-        note, at = f"published best, {PUBLISHED[name]:.1e}", (degrees[-1], PUBLISHED[name])
-        ax.annotate(note, at, (0, 4), textcoords="offset points", fontsize=7.5, ha="right")
+        note, at = f"published best\n{PUBLISHED[name]:.1e}", (degrees[0], PUBLISHED[name])
+        ax.annotate(note, at, (-4, -4), textcoords="offset points", fontsize=7.5, va="top")
         ax.set_title(name, fontsize=10)
         ax.set_xticks(degrees, [f"({d + 1},{d})" for d in degrees], fontsize=7.5)
         ax.set_xlabel("type (m, n)")

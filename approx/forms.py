@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
-from flint import fmpq, fmpq_poly, fmpz_poly
+from flint import arb, fmpq, fmpq_poly, fmpz_poly
 
 from approx.dyadic import decode, encode
 
@@ -53,6 +53,11 @@ class Form:
 
     def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
         raise NotImplementedError
+
+    @property
+    def writable(self) -> bool:
+        """Whether `evaluate` needs no case distinction, so that it can be written as straight-line code."""
+        return True
 
     def parameters(self) -> tuple[fmpq, ...]:
         """All parameters, flat."""
@@ -193,18 +198,39 @@ class Barycentric(Form):
     values: Params
     weights: Params
 
+    @property
+    def writable(self) -> bool:
+        return False  # at a node the formula is 0/0
+
     def evaluate(self, t: Any, number: Number) -> Any:
+        # without a weight there is no interpolation
+        terms = [x for x in zip(self.nodes, self.values, self.weights, strict=True) if x[2] != 0]
+        if isinstance(t, arb | fmpq):
+            for x, f, _ in terms:
+                if t - x == 0:
+                    return f + 0 * t
         with np.errstate(divide="ignore", invalid="ignore"):
             num = den = 0 * t
-            for x, f, w in zip(self.nodes, self.values, self.weights, strict=True):
+            for x, f, w in terms:
                 cauchy = number(w) / (t - number(x))
                 num, den = num + cauchy * number(f), den + cauchy
-            value = num / den
-        if isinstance(t, np.ndarray):
-            value = np.array(value)
-            for x, f in zip(self.nodes, self.values, strict=True):
-                value[t == number(x)] = number(f)
+            value: Any = num / den
+        # arrays, also those of dual and of emulated numbers: fill in the nodes
+        places, slopes = getattr(t, "value", t), getattr(t, "slope", None)
+        if isinstance(places, np.ndarray):
+            for x, f, _ in terms:
+                hit = places == number(x)
+                if hit.any():
+                    getattr(value, "value", value)[hit] = number(f)
+                    if slopes is not None:
+                        value.slope[hit] = number(self._slope(x, f)) * slopes[hit]
         return value
+
+    def _slope(self, node: fmpq, value: fmpq) -> fmpq:
+        """The derivative at a node (Schneider, Werner 1986, proposition 11)."""
+        terms = list(zip(self.nodes, self.values, self.weights, strict=True))
+        (weight,) = (w for x, _, w in terms if x == node)
+        return sum((w * (f - value) / (node - x) for x, f, w in terms if x != node), fmpq()) / weight
 
     def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
         linear = [fmpq_poly([-x, 1]) for x in self.nodes]

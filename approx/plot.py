@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from approx.fit.measure import sample
+from approx.fit.measure import errors, sample
 from approx.rational import Rational
 from approx.target import Target
 
@@ -44,8 +44,7 @@ def error_curve(
     """
     x = sample(target, 4000, tuple(reference))
     edges = [e for interval in target.domain for e in interval]
-    with np.errstate(all="ignore"):
-        error = target.weight_at(x) * (target(x) - rational(x))
+    error = errors(rational, target, x)
     top = float(np.max(np.abs(error)))
     for i, (a, b) in enumerate(target.domain):
         inside = (x >= a) & (x <= b)

@@ -7,6 +7,7 @@ gives the same function as two polynomials over Q, which is what a proof is abou
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from flint import acb, arb, arb_series, fmpq, fmpq_poly
+from flint import acb, arb, arb_series, ctx, fmpq, fmpq_poly
 
 from approx import evaluation
 from approx.dyadic import decode, dyadic, encode, power_of_two_above, precision, to_float
@@ -156,6 +157,10 @@ class Expression(Form):
 
         return substitute(a), substitute(b)
 
+    @property
+    def writable(self) -> bool:
+        return self.left.form.writable and (self.right is None or self.right.form.writable)
+
     def parameters(self) -> tuple[fmpq, ...]:
         return (*self.left.form.parameters(), *(self.right.form.parameters() if self.right else ()))
 
@@ -284,12 +289,14 @@ class Rational:
         centre: Any = 0,
         scale: Any = 1,
     ) -> Rational:
-        """sum w_j f_j/(t - t_j) over sum w_j/(t - t_j). Raises ValueError for unequal lengths or repeated
-        nodes.
+        """sum w_j f_j/(t - t_j) over sum w_j/(t - t_j). Raises ValueError for unequal lengths, repeated nodes
+        or no weight but 0.
         """
         form = Barycentric(_params(nodes), _params(values), _params(weights))
         if not len(form.nodes) == len(form.values) == len(form.weights) == len(set(form.nodes)) > 0:
             raise ValueError("nodes must be distinct, with as many values and weights as nodes")
+        if not any(w != 0 for w in form.weights):
+            raise ValueError("weights must not all be 0")
         return cls._make(form, domain, centre, scale)
 
     @classmethod
@@ -320,6 +327,9 @@ class Rational:
         )
         shift = fmpq_poly([centre, scale])
         num, den = reduced(num(shift), den(shift))
+        if form == "barycentric":
+            ends = sorted((dyadic(e) - centre) / scale for e in (domain[0][0], domain[-1][1]))
+            return cls(_to_barycentric(num, den, bits, *map(to_float, ends)), domain, centre, scale)
         return cls(_FROM_EXACT[_known(form)](num, den, bits), domain, centre, scale)
 
     # -- values
@@ -448,6 +458,8 @@ class Rational:
     def to(self, form: str, bits: int = 53, centre: Any = None) -> Rational:
         """The same function in another form, parameters rounded to `bits` bits.
 
+        form: "monomial", "chebyshev", "factored", "partial_fractions" or "barycentric". Rounded barycentric
+        parameters define a function of type (k, k), k = max(m, n), that differs from this one by as much.
         The variable stays t = (x - self.centre)/self.scale, unless another `centre` is given: 0 for
         coefficients in x itself, which for a sharp gate away from 0 is a good deal less accurate.
         Raises ValueError for an unknown form, or multiple poles with "partial_fractions".
@@ -581,6 +593,12 @@ def load(path: str | os.PathLike[str]) -> Rational:
         raise ValueError(f"{path}: {error}") from None
 
 
+def check_rational(rational: Any) -> None:
+    """Raise ValueError unless this is a Rational."""
+    if not isinstance(rational, Rational):
+        raise ValueError(f"rational={rational!r:.80}: expected an approx.Rational; a fit's is `fit.rational`")
+
+
 # -- exact polynomials
 
 
@@ -690,12 +708,44 @@ def _to_partial_fractions(num: fmpq_poly, den: fmpq_poly, bits: int) -> PartialF
     return PartialFractions(_rounded(poly.coeffs(), bits), tuple(pairs), tuple(real))
 
 
+def _to_barycentric(num: fmpq_poly, den: fmpq_poly, bits: int, low: float, high: float) -> Barycentric:
+    """Interpolation at Leja points of [low, high] for the weight 1/|den|: they crowd where the poles are near."""
+    count = max(num.degree(), den.degree(), 0) + 1
+    real, imag = np.array(
+        [(float(r[0]), float(r[1]) if len(r) == 2 else 0.0) for r in roots(den, 53)] or [(0.0, 1.0)]
+    ).T
+    nearest = np.clip(real, low, high)
+    steps = np.multiply.outer([-1.0, 1.0], 2.0 ** np.arange(-2, 60))[..., None] * np.hypot(
+        real - nearest, imag
+    )
+    close = np.ravel(nearest + steps)
+    places = np.unique(np.clip(np.r_[np.linspace(low, high, 50 * count), close], low, high))
+    with precision(bits + 20 * count):
+        coefficients = [arb(c) for c in den.coeffs()]
+        sizes = [abs(horner(coefficients, arb(x))) for x in places]
+        usable = np.array([bool(size > 0) for size in sizes])
+        attraction = np.array([float(s.log()) if ok else 0.0 for s, ok in zip(sizes, usable, strict=True)])
+    places, attraction = places[usable], attraction[usable]
+    nodes, score = [places[0]], np.zeros(len(places))
+    with np.errstate(divide="ignore"):
+        for k in range(1, count):
+            score += np.log(np.abs(places - nodes[-1]))
+            nodes.append(places[np.argmax(score - k / count * attraction)])
+    at = sorted(map(dyadic, nodes))
+    weights = [den(x) / math.prod((x - y for y in at if y != x), start=fmpq(1)) for x in at]
+    unit = power_of_two_above(dyadic(max(map(abs, weights)), bits))
+    values = _rounded((num(x) / den(x) for x in at), bits)
+    return Barycentric(tuple(at), values, _rounded((w / unit for w in weights), bits))
+
+
 def _polished(poly: fmpq_poly, root: Sequence[arb]) -> tuple[arb, ...]:
     """A root refined by Newton's method to the working precision (midpoints: the result is not a proof)."""
     p, slope = acb(*root), poly.derivative()
     for _ in range(8):
         step = acb_horner(poly, p) / acb_horner(slope, p)
         p = acb((p - step).real.mid(), (p - step).imag.mid())
+        if abs(step) < abs(p) * arb(2) ** (-3 * ctx.prec // 4):  # quadratic: the next is below rounding
+            break
     return p.real, p.imag
 
 
@@ -723,5 +773,5 @@ _FROM_EXACT: dict[str, Callable[[fmpq_poly, fmpq_poly, int], Form]] = {
 
 def _known(form: str) -> str:
     if form not in _FROM_EXACT:
-        raise ValueError(f"form={form!r}: expected one of {', '.join(_FROM_EXACT)}")
+        raise ValueError(f"form={form!r}: expected one of {', '.join(_FROM_EXACT)}, barycentric")
     return form

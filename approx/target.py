@@ -275,6 +275,15 @@ class Target:
         return f"<Target {self.name}({params}) on {' u '.join(f'[{a:g}, {b:g}]' for a, b in self.domain)}>"
 
 
+def check_kind(target: Any) -> None:
+    """Raise ValueError unless this is a Target."""
+    if not isinstance(target, Target):
+        raise ValueError(
+            f"target={target!r:.80}: expected an approx.Target such as approx.relu(), "
+            "approx.formula('exp(-x**2)') or approx.Target(f, domain=(-1, 1))"
+        )
+
+
 def _encode(value: Any) -> Any:
     return (
         [v.hex() for v in value]
@@ -320,40 +329,51 @@ def sqrt(domain: Any = (0, 1)) -> Target:
     return _built_in("sqrt", np.sqrt, [Functions.sqrt], domain)
 
 
-def sign(delta: float = 0.1, domain: Any = None) -> Target:
-    """sign(x) on [-1, -delta] u [delta, 1]. Raises ValueError unless 0 < delta < 1."""
-    if not 0 < delta < 1:
-        raise ValueError(f"delta={delta} must lie in (0, 1): the sign has no approximation across its jump")
-    domain = [(-1, -delta), (delta, 1)] if domain is None else domain
+def _without(domain: Any, low: float, high: float, names: str) -> list[tuple[float, float]]:
+    """The domain without the open interval (low, high) around a jump."""
+    domain = as_domain(domain)
+    a, b = domain[0][0], domain[-1][1]
+    if not a < low < high < b:
+        raise ValueError(f"{names}: the gap from {low} to {high} must not be empty and lie inside ({a}, {b})")
+    parts = [part for x, y in domain for part in ((x, min(y, low)), (max(x, high), y))]
+    return [(x, y) for x, y in parts if x < y]
+
+
+def sign(delta: float = 0.1, domain: Any = (-1, 1)) -> Target:
+    """sign(x) on the domain without (-delta, delta). Raises ValueError when this gap is not inside it."""
+    return _sign(delta, _without(domain, -delta, delta, f"delta={delta}"))
+
+
+def _sign(delta: float, domain: Any) -> Target:
     return _built_in("sign", np.sign, [-_ONE, _ONE], domain, jumps=(0,), params={"delta": float(delta)})
 
 
-def _gap(theta: float, margin: float) -> list[tuple[float, float]]:
-    if not (margin > 0 and theta - margin > -1 and theta + margin < 1):
-        raise ValueError(
-            f"theta={theta}, margin={margin}: the gap theta +- margin must lie inside (-1, 1), margin > 0"
-        )
-    return [(-1, theta - margin), (theta + margin, 1)]
+def gate(theta: float = 0.0, margin: float = 0.01, domain: Any = (-1, 1)) -> Target:
+    """The Heaviside gate 1[h > theta] on the domain without (theta - margin, theta + margin).
 
-
-def gate(theta: float = 0.0, margin: float = 0.01, domain: Any = None) -> Target:
-    """The Heaviside gate 1[h > theta] on [-1, 1] without (theta - margin, theta + margin).
-
-    Raises ValueError when the gap does not lie inside (-1, 1).
+    Raises ValueError when this gap is not inside the domain. `with_domain` puts the jump back: no rational
+    function is closer to it than half its height.
     """
-    domain = _gap(theta, margin) if domain is None else domain
+    names = f"theta={theta}, margin={margin}"
+    return _gate(theta, margin, _without(domain, theta - margin, theta + margin, names))
+
+
+def _gate(theta: float, margin: float, domain: Any) -> Target:
     params = {"theta": float(theta), "margin": float(margin)}
     return _built_in(
         "gate", lambda x: (x > theta) * 1.0, [_ZERO, _ONE], domain, jumps=(theta,), params=params
     )
 
 
-def jump_relu(theta: float = 0.1, margin: float = 0.01, domain: Any = None) -> Target:
-    """h 1[h > theta] on [-1, 1] without (theta - margin, theta + margin).
-
-    Raises ValueError when the gap does not lie inside (-1, 1).
+def jump_relu(theta: float = 0.1, margin: float = 0.01, domain: Any = (-1, 1)) -> Target:
+    """h 1[h > theta] on the domain without (theta - margin, theta + margin). Raises ValueError as `gate`
+    does.
     """
-    domain = _gap(theta, margin) if domain is None else domain
+    names = f"theta={theta}, margin={margin}"
+    return _jump_relu(theta, margin, _without(domain, theta - margin, theta + margin, names))
+
+
+def _jump_relu(theta: float, margin: float, domain: Any) -> Target:
     params = {"theta": float(theta), "margin": float(margin)}
     return _built_in(
         "jump_relu", lambda x: x * (x > theta), [_ZERO, _X], domain, jumps=(theta,), params=params
@@ -510,13 +530,14 @@ def _absolute(x: Any) -> Any:
     return abs(x)
 
 
+# What a file names: the domain in it is whole, nothing is cut out of it again.
 _BUILT_IN: dict[str, Callable[..., Target]] = {
     "relu": relu,
     "absolute": absolute,
     "sqrt": sqrt,
-    "sign": sign,
-    "gate": gate,
-    "jump_relu": jump_relu,
+    "sign": _sign,
+    "gate": _gate,
+    "jump_relu": _jump_relu,
     "exp": exp,
     "tanh": tanh,
     "sigmoid": sigmoid,

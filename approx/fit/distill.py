@@ -9,8 +9,8 @@ from approx.dyadic import dyadic
 from approx.fit.least_squares import best_of, stationary
 from approx.fit.measure import measured_error
 from approx.fit.pade import DENOMINATORS, Grid
-from approx.fit.record import Fit
-from approx.rational import Rational
+from approx.fit.record import Fit, check_target
+from approx.rational import Rational, check_rational
 from approx.target import Target
 
 
@@ -38,6 +38,8 @@ def distill(
 
     Raises ValueError for an unknown denominator, or a `rational` that is not finite on the target's domain.
     """
+    check_rational(rational)
+    check_target(target)
     if denominator not in DENOMINATORS:
         raise ValueError(f"denominator={denominator!r}: expected one of {', '.join(map(repr, DENOMINATORS))}")
     method, type = f"distill({denominator})", rational.type

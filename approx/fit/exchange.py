@@ -139,7 +139,7 @@ class Problem:
         while bits <= limit:
             with precision(bits):
                 found = self._levelled(reference, m, n, start)
-                negligible = bool(found and abs(found[0]) < self._negligible(reference))
+                negligible = bool(found and abs(found[0]) <= self._negligible(reference))
             expand = 3 * bits // 2 + 2 * (m + n)
             while found is not None and expand <= 8 * bits + 64 * (m + n):
                 with precision(expand):
@@ -197,7 +197,7 @@ class Problem:
         )
         B = _mids(phi.transpose() * (_diagonal([side * c for side, c in zip(sides, b, strict=True)]) * phi))
         ones = arb_mat(n + 1, 1, [mid(1 / c) for c in columns])
-        if not any(side < 0 for side in sides) and _top(A * ones) < self._negligible(reference) * _top(
+        if not any(side < 0 for side in sides) and _top(A * ones) <= self._negligible(reference) * _top(
             B * ones
         ):
             return arb(0), support, [arb(1)] * (n + 1)  # a polynomial of degree m fits the points
@@ -294,7 +294,7 @@ class Problem:
                     key=cmp_to_key(lambda x, y: 1 if x > y else -1)
                 )  # floats could not tell neighbours apart
             for x, y in zip([a, *inside], [*inside, b], strict=True):
-                points += [x, *(mid(x + (y - x) * arb(float(u))) for u in _FRACTIONS)]
+                points += [x, *_between(x, y)]
             points.append(b)
         return points
 
@@ -304,7 +304,7 @@ class Problem:
         """
         points = self._points(level)
         top = max((abs(e) for e in self.error(level.p, level.q, points)), key=float)
-        return bool(top < 2**10 * self._negligible(points, level.bits))
+        return bool(top <= 2**10 * self._negligible(points, level.bits))
 
     def extrema(self, level: Level, fine: float = 1e-13) -> tuple[list[arb], arb, int]:
         """The new reference (alternating local extrema, the highest among them), the largest weighted error,
@@ -337,6 +337,16 @@ class Problem:
 
         s, value = climb(height, x, [sign * v for v in e], fine)
         return s, sign * value
+
+
+def _between(x: arb, y: arb) -> list[arb]:
+    """Points between two neighbours, ascending; by ratio where they are many orders of magnitude apart."""
+    near, far = (x, y) if abs(x) < abs(y) else (y, x)
+    if not x * y > 0 or abs(far) < abs(near) * 10**6:
+        return [mid(x + (y - x) * arb(float(u))) for u in _FRACTIONS]
+    step = (far / near).log() / (2 * len(_FRACTIONS))
+    points = [mid(near * (k * step).exp()) for k in range(1, 2 * len(_FRACTIONS))]
+    return points if near is x else points[::-1]
 
 
 def _spread(count: int, total: int) -> list[int]:
@@ -406,7 +416,7 @@ def _rayleigh(A: arb_mat, B: arb_mat, v: arb_mat) -> tuple[arb, arb_mat] | None:
     settle.
     """
     previous = None
-    for _ in range(30):
+    for _ in range(200):  # the eigenvalues may span a hundred decades, and the start be at the wrong end
         Bv = B * v
         lam = mid((v.transpose() * (A * v))[0, 0] / (v.transpose() * Bv)[0, 0])
         if not lam.is_finite():

@@ -4,6 +4,7 @@ denominator.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from approx.fit.measure import measured_error
 from approx.fit.minimax import minimax
 from approx.fit.pade import Grid, Model, Safe, SafeB, model
-from approx.fit.record import Fit, check_type, check_weight
+from approx.fit.record import Fit, check_target, check_type
 from approx.rational import Rational
 from approx.target import Target
 
@@ -45,7 +46,7 @@ def least_squares(
     Raises ValueError for a malformed type or denominator, or fewer grid points than parameters.
     """
     m, n = check_type(type)
-    check_weight(target)
+    check_target(target)
     if grid < 2 * (m + n + 1):
         raise ValueError(
             f"grid={grid} must have at least twice as many points as parameters, {2 * (m + n + 1)}"
@@ -71,24 +72,32 @@ def least_squares(
 def best_of(
     grid: Grid, type: tuple[int, int], denominator: str, progress: bool = False
 ) -> tuple[Model, Solution, list[float]]:
-    """The best local minimum over the starts, climbing in steps of (2, 2); and the mean square error of
-    each.
-    """
+    """The best local minimum over the starts, and the mean square error of each."""
+    *_, last = levels(grid, type, denominator, progress)
+    return last
+
+
+def levels(
+    grid: Grid, type: tuple[int, int], denominator: str, progress: bool = False
+) -> Iterator[tuple[Model, Solution, list[float]]]:
+    """`best_of` for types that climb to `type`, each a start for the next: the last steps are (2, 2)."""
     m, n = type
-    below = min(m, n) // 2
-    known: Solution | None = None
-    history: list[float] = []
-    the_model = model(grid, type, denominator)
-    for k in tqdm(
-        range(below, -1, -1), desc=f"least squares, {denominator}", disable=not progress, leave=False, delay=2
-    ):
-        the_model = model(grid, (m - 2 * k, n - 2 * k), denominator)
-        known, history = _best(the_model, known, iterations=60 if k else 300)
-    assert known is not None
-    return the_model, known, history
+    m0, n0 = (k - min(m, n) // 2 * 2 for k in type)
+    path = [(m0, n0)]
+    if n0 == 1:
+        path = [(k, n0) for k in range(m0 + 1)]
+    elif n0 > 1:
+        path = [(m0, k) for k in range(n0 + 1)]
+    path += [(m0 + k, n0 + k) for k in range(2, min(m, n) + 1, 2)]
+    below: tuple[Model, Solution] | None = None
+    for step in tqdm(path, f"least squares, {denominator}", disable=not progress, leave=False, delay=2):
+        the_model = model(grid, step, denominator)
+        known, history = _best(the_model, below)
+        yield the_model, known, history
+        below = the_model, known
 
 
-def _best(the_model: Model, below: Solution | None, iterations: int) -> tuple[Solution, list[float]]:
+def _best(the_model: Model, below: tuple[Model, Solution] | None) -> tuple[Solution, list[float]]:
     starts: list[np.ndarray | None] = []
     with suppress(RuntimeError):  # no minimax fit of this type: the other starts remain
         starts.append(
@@ -97,11 +106,14 @@ def _best(the_model: Model, below: Solution | None, iterations: int) -> tuple[So
     if isinstance(the_model, Safe) and not isinstance(the_model, SafeB):
         starts.append(the_model.linearised())
     if below is not None:
-        starts.append(the_model.extended(below[0]))
+        starts.append(the_model.extended(below[1][0], below[0]))
+    if the_model.n == 1:  # at rest: the polynomial of type (m, 0)
+        polynomial = the_model.__class__(the_model.grid, (the_model.m, 0))
+        starts.append(the_model.extended(np.zeros(0), polynomial))
     if not any(s is not None for s in starts):
         starts.append(the_model.start(Rational.from_monomial([1.0])))
     w = the_model.grid.w
-    found = [the_model.minimise(s, w, iterations) for s in starts if s is not None]
+    found = [the_model.minimise(s, w) for s in starts if s is not None]
     history = [value / len(w) for *_, value in found]
     return min(found, key=lambda s: s[2]), history
 

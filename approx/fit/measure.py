@@ -59,6 +59,9 @@ def sample(target: Target, count: int, near: Sequence[float] | np.ndarray = ()) 
             # ends can hide features that are exponentially small: log spacing towards each
             decay = (y - x) * np.geomspace(1e-16, 0.5, max(32, size // 8))
             parts += [x + decay, y - decay]
+            if x * y > 0:
+                # or, on an interval that spans many orders of magnitude, anywhere in between
+                parts.append(np.geomspace(x, y, 256)[1:-1])
     points = np.unique(np.concatenate(parts))
     return points[np.logical_or.reduce([(points >= a) & (points <= b) for a, b in target.domain])]
 
@@ -90,6 +93,28 @@ def climb(
     return x[1], y[1]
 
 
+def _in_balls(rational: Rational, target: Target) -> Callable[[list[arb]], list[arb]]:
+    """w (f - r) on lists of arbs, at the working precision."""
+    f, w = target_values(target), weight_values(target)
+
+    def error(points: list[arb]) -> list[arb]:
+        weights = w(points) if w else [arb(1)] * len(points)
+        return [(wk * (fk - rational(s))).mid() for s, fk, wk in zip(points, f(points), weights, strict=True)]
+
+    return error
+
+
+def errors(rational: Rational, target: Target, x: np.ndarray) -> np.ndarray:
+    """w (f - r) at x, float64; computed at high precision where float64 would see little but its own rounding."""
+    with np.errstate(all="ignore"):
+        values = np.asarray(target(x))
+        error = np.asarray(target.weight_at(x)) * (values - rational(x))
+    if target.enclosed and not np.max(np.abs(error)) > 1e-10 * np.max(np.abs(values)):
+        with precision(128 + rational.bits):
+            error = np.array([float(e) for e in _in_balls(rational, target)([arb(float(s)) for s in x])])
+    return error
+
+
 def measured_error(
     rational: Rational, target: Target, near: Sequence[float] | np.ndarray = (), count: int = 2000
 ) -> float:
@@ -99,13 +124,10 @@ def measured_error(
     are points (such as a reference) around which peaks are known to be. It is measured, not proven:
     `approx.certify` proves.
     """
-    f, w = target_values(target), weight_values(target)
+    signed = _in_balls(rational, target)
 
     def exact(points: list[arb]) -> list[arb]:
-        weights = w(points) if w else [arb(1)] * len(points)
-        return [
-            abs((wk * (fk - rational(s))).mid()) for s, fk, wk in zip(points, f(points), weights, strict=True)
-        ]
+        return [abs(e) for e in signed(points)]
 
     x = sample(target, count, near)
     with np.errstate(all="ignore"):

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from approx.dyadic import dyadic, precision
 from approx.fit.exchange import Failure, Level, Outcome, Problem, Values
 from approx.fit.measure import measured_error, target_values, weight_values
-from approx.fit.record import Fit, check_type, check_weight
+from approx.fit.record import Fit, check_target, check_type
+from approx.forms import Chebyshev
 from approx.rational import Rational
 from approx.target import Target
 
@@ -445,7 +446,7 @@ def minimax(
         raise ValueError(f"poles={poles!r}: expected 'free' or 'allow_in_gaps'")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
-    check_weight(target)
+    check_target(target)
     fit = _fit(target, (m, n), _reduce(target, (m, n)), tolerance, progress)
     if not fit.converged and fit.error > fit.levelled * (1 + 1e-6) and "symmetry" in fit.message:
         # the symmetry held to the digits that were looked at, and not beyond
@@ -485,12 +486,19 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
             level, *(_chopped(p, level.bits) if outcome.exact else p for p in (level.p, level.q))
         )
         reference = np.array([float(x) for x in _reference(reduced, outcome)])
+    if _vanishes(level):
+        num, den = reduced.line, fmpq_poly([1])  # and not its rounding
     top = float(outcome.top)
     slack = max(1e-9, tolerance)
     if outcome.exact:
         # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
         rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=_centre(den, target))
         error = measured_error(rational, target, reference, count=64)
+        plain = _cleared(rational, level.bits)
+        plain_error = measured_error(plain, target, reference, count=64)
+        # 1e-30: both are measured to some 128 bits
+        if plain_error <= max(2 * error, 1e-30 * float(np.max(np.abs(target(reference)), initial=0.0))):
+            rational, error = plain, plain_error
     else:
         rational, error = _held(num, den, target, reference, top * (1 + slack))
     floor = 0.0 if outcome.exact else abs(float(level.value))
@@ -501,7 +509,9 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         notes.append("the error has fallen to the rounding of the target in float64: give enclose= to go on")
     elif error > top * (1 + 10 * slack):
         converged = False
-        notes.append(f"the result's error is {error:.6e}, above the {top:.6e} that the exchange reached")
+        notes.append(f"the result's error is {error:.9e}, above the {top:.9e} that the exchange reached")
+        if not target.enclosed:
+            notes.append("the target is known to the rounding of float64 only: give enclose= to go on")
     elif climb.type != reduced.type:
         # fewer degrees do as well when the error alternates often enough (Achieser: m + n + 2 - defect)
         (m, n), (mu, nu) = reduced.type, climb.type
@@ -562,6 +572,17 @@ def _chopped(poly: arb_poly, bits: int) -> arb_poly:
     return arb_poly([c if abs(c) > top * arb(2) ** (-bits // 4) else 0 for c in poly.coeffs()])
 
 
+def _cleared(rational: Rational, bits: int) -> Rational:
+    """A Chebyshev form without the coefficients that are the rounding of `bits` bits: powers that cancelled."""
+
+    def clear(series: tuple[fmpq, ...]) -> tuple[fmpq, ...]:
+        least = max(map(abs, series)) / (1 << bits // 4)
+        return tuple(c if abs(c) > least else fmpq(0) for c in series)
+
+    assert isinstance(rational.form, Chebyshev)
+    return replace(rational, form=Chebyshev(clear(rational.form.num), clear(rational.form.den)))
+
+
 def _poles_inside(rational: Rational) -> bool:
     low, high = rational.hull
     return any(p.imag == 0 and low <= p.real <= high for p in rational.poles())
@@ -580,19 +601,21 @@ def _held(
     centre = _centre(den, target)
     bits, last = 53, np.inf
     while True:
-        found = []
+        candidates, found = [], []
         for form in forms:
             r = Rational.from_exact(num, den, target.domain, form, bits, centre=centre)
-            found.append((_float64_noise(r, x), measured_error(r, target, reference, count=64), r))
-            if found[-1][1] <= limit and found[-1][0] <= rounding:
+            candidates.append((_float64_noise(r, x), r))
+            if candidates[-1][0] <= rounding:
                 break
-        good = [f for f in found if f[1] <= limit]
+        for _, r in sorted(candidates, key=lambda c: c[0]):
+            found.append((measured_error(r, target, reference, count=64), r))
+            if found[-1][0] <= limit:
+                return r, found[-1][0]
         # where the target is rational itself, its own coefficients need not be dyadic: float64 is close
         # enough
-        least = min(f[1] for f in found)
-        if good or bits > 1 << 11 or limit == 0 or least > last * (1 - 1e-12):
-            _, error, r = min(good or found, key=lambda f: f[0])
-            return r, error
+        least = min(error for error, _ in found)
+        if bits > 1 << 11 or limit == 0 or least > last * (1 - 1e-12):
+            return found[0][1], found[0][0]
         bits, last = 2 * bits, least
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from flint import fmpq_poly
 from numpy.polynomial import chebyshev
 from scipy.linalg import solve_triangular
 from scipy.optimize import lsq_linear
@@ -23,6 +24,7 @@ from approx.rational import Rational
 from approx.target import Target
 
 DENOMINATORS = ("standard", "safe", "safe-b")
+_INSIDE = 1 - 2.0**-40  # keeps a real pole 1/a off the ends of the hull
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,18 @@ class Grid:
 
     @classmethod
     def of(cls, target: Target, size: int) -> Grid:
-        x = grid_of(target, size)
+        """`size` equally spaced points."""
+        return cls.at(target, grid_of(target, size))
+
+    @classmethod
+    def at(cls, target: Target, x: np.ndarray) -> Grid:
+        """The points x of the domain."""
         low, high = target.hull
         centre, half = (low + high) / 2, (high - low) / 2
-        f = np.asarray(target(x), dtype=float)
-        return cls(
-            target, x, (x - centre) / half, f, np.asarray(target.weight_at(x), dtype=float), centre, half
+        f, w = (
+            np.broadcast_to(np.asarray(v, dtype=float), x.shape) for v in (target(x), target.weight_at(x))
         )
+        return cls(target, x, (x - centre) / half, f, w, centre, half)
 
     def mse(self, rational: Rational) -> float:
         """mean of (w (f - r))^2 over the grid."""
@@ -83,16 +90,20 @@ class Model(ABC):
         """theta of a denominator like that of `rational`; None where there is none in this model."""
 
     @abstractmethod
-    def extended(self, theta: np.ndarray) -> np.ndarray:
-        """theta of the type (m-2, n-2) model, with the two new parameters where they leave the function as
-        it is.
+    def extended(self, theta: np.ndarray, below: Model) -> np.ndarray:
+        """theta of a model of smaller type, n - 2, n - 1 or n, with the new parameters where they leave the
+        function as it is: but for a standard denominator of even n, whose poles are pairs, after n - 1.
         """
 
-    def project(self, theta: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, float]:
-        """c of the best fit for theta under weights w, and its sum of squares |w (f - phi c)|^2."""
+    def project(
+        self, theta: np.ndarray, w: np.ndarray, f: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float]:
+        """c of the best fit to f (the target's values) for theta under weights w, and its sum of squares
+        |w (f - phi c)|^2.
+        """
         phi = w[:, None] * self.basis(theta)
         norms = _norms(phi)
-        r = _triangle(np.column_stack([phi / norms, w * self.grid.f]))
+        r = _triangle(np.column_stack([phi / norms, w * (self.grid.f if f is None else f)]))
         return _solve(r[:-1, :-1], r[:-1, -1]) / norms, float(r[-1, -1] ** 2)
 
     def residual(self, theta: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -119,7 +130,7 @@ class Model(ABC):
         return r[k:, k:-1], r[k:, -1]
 
     def minimise(
-        self, theta: np.ndarray, w: np.ndarray, iterations: int = 200, tolerance: float = 1e-10
+        self, theta: np.ndarray, w: np.ndarray, iterations: int = 300, tolerance: float = 1e-10
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """theta, c and the sum of squares of a local minimum, by Levenberg and Marquardt on the projected
         residual.
@@ -165,7 +176,8 @@ class Standard(Model):
 
     def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pairs = theta[: 2 * (self.n // 2)].reshape(-1, 2)
-        return pairs[:, 0], np.exp(np.clip(pairs[:, 1], -80, 80)), np.tanh(theta[2 * (self.n // 2) :])
+        a = _INSIDE * np.tanh(theta[2 * (self.n // 2) :])
+        return pairs[:, 0], np.exp(np.clip(pairs[:, 1], -80, 80)), a
 
     def _q(self, theta: np.ndarray) -> np.ndarray:
         u, v, a = self._parts(theta)
@@ -179,7 +191,9 @@ class Standard(Model):
         u, v, a = self._parts(theta)
         d = t - u
         poly = chebyshev.chebvander(self.grid.t, self.m - self.n) if self.m >= self.n else t[:, :0]
-        return np.hstack([poly, v / (d**2 + v**2) * v, d / (d**2 + v**2) * v, 1 / (1 - a * t)])
+        # t^k/(1 - a t) with the next power: neither dependent on the others nor lost as the pole 1/a moves out
+        pole = t ** max(self.m - self.n + 1, 0) / (1 - a * t)
+        return np.hstack([poly, v / (d**2 + v**2) * v, d / (d**2 + v**2) * v, pole])
 
     def slopes(self, theta: np.ndarray, c: np.ndarray) -> np.ndarray:
         u, v, a = self._parts(theta)
@@ -192,14 +206,14 @@ class Standard(Model):
             norm = 1 + u**2 + v**2
             out[:, 0 : 2 * k : 2] = r * 2 * (d / (d**2 + v**2) + u / norm)
             out[:, 1 : 2 * k : 2] = -r * 2 * v**2 * (1 / (d**2 + v**2) - 1 / norm)
-            out[:, 2 * k :] = r * t / (1 - a * t) * (1 - a**2)
+            out[:, 2 * k :] = r * t / (1 - a * t) * (_INSIDE - a**2 / _INSIDE)
             return out
         base = max(self.m - self.n + 1, 0)
         b, s = c[base : base + k], c[base + k : base + 2 * k]
         den = (d**2 + v**2) ** 2
         out[:, 0 : 2 * k : 2] = (b * 2 * d * v**2 + s * v * (d**2 - v**2)) / den
         out[:, 1 : 2 * k : 2] = (b * 2 * v**2 * d**2 + s * d * v * (d**2 - v**2)) / den
-        out[:, 2 * k :] = c[base + 2 * k :] * t / (1 - a * t) ** 2 * (1 - a**2)
+        out[:, 2 * k :] = c[base + 2 * k :] * t ** (base + 1) / (1 - a * t) ** 2 * (_INSIDE - a**2 / _INSIDE)
         return out
 
     def rational(self, theta: np.ndarray, c: np.ndarray) -> Rational:
@@ -219,10 +233,13 @@ class Standard(Model):
         base, k = max(self.m - self.n + 1, 0), len(u)
         poly = chebyshev.cheb2poly(c[:base]) if base else np.zeros(0)
         b, s = c[base : base + k] * v**2, c[base + k : base + 2 * k] * v
-        if len(a) and a[0] == 0:
-            poly = np.r_[poly[:1] + c[-1], poly[1:]] if len(poly) else c[-1:]
-        real = [(-ci / ai, 1 / ai) for ci, ai in zip(c[base + 2 * k :], a, strict=True) if ai != 0]
-        return Rational.from_partial_fractions(poly, zip(s, b, u, v, strict=True), real, *place)
+        r = Rational.from_partial_fractions(poly, zip(s, b, u, v, strict=True), (), *place)
+        if not len(a):
+            return r
+        num, den = r.form.exact()
+        linear, power = fmpq_poly([1, -dyadic(a[0])]), fmpq_poly([0, 1]) ** base
+        num = num * linear + dyadic(c[-1]) * power * den
+        return Rational.from_monomial(num.coeffs() or [0], (den * linear).coeffs(), *place).to("factored")
 
     def start(self, rational: Rational) -> np.ndarray | None:
         poles = (rational.poles() - self.grid.centre) / self.grid.half
@@ -235,11 +252,15 @@ class Standard(Model):
             theta.append(np.arctanh(np.clip(real[0], -0.999999, 0.999999)) if real else 0.05)
         return np.array(theta)
 
-    def extended(self, theta: np.ndarray) -> np.ndarray:
+    def extended(self, theta: np.ndarray, below: Model) -> np.ndarray:
+        if below.n == self.n:
+            return theta
+        if self.n % 2 and below.n == self.n - 1:
+            return np.r_[theta, 0.0]
         k = 2 * (self.n // 2 - 1)
         # a new pair brings new columns and takes none away: any place does; the middle, of medium height, is
         # neutral
-        return np.r_[theta[:k], 0.05, np.log(0.3), theta[k:]]
+        return np.r_[theta[:k], 0.05, np.log(0.3), theta[k:]][: self.n]
 
 
 class Safe(Model):
@@ -273,8 +294,8 @@ class Safe(Model):
         b = np.abs(_in_t(rational, self.grid)[1 : self.n + 1])
         return _log(np.r_[b, np.zeros(self.n - len(b))])
 
-    def extended(self, theta: np.ndarray) -> np.ndarray:
-        return np.r_[theta, theta.max(initial=0.0) - 38, theta.max(initial=0.0) - 38]
+    def extended(self, theta: np.ndarray, below: Model) -> np.ndarray:
+        return np.r_[theta, np.full(self.n - below.n, theta.max(initial=0.0) - 38)]
 
     def linearised(self, rounds: int = 12) -> np.ndarray:
         """theta of the Sanathanan-Koerner iteration: min sum (w (p - f q)/q_last)^2 over p and b >= 0,
@@ -316,8 +337,8 @@ class SafeB(Safe):
         b = _in_t(rational, self.grid)[1 : self.n + 1]
         return np.r_[b, np.zeros(self.n - len(b))]
 
-    def extended(self, theta: np.ndarray) -> np.ndarray:
-        return np.r_[theta, 0.0, 0.0]
+    def extended(self, theta: np.ndarray, below: Model) -> np.ndarray:
+        return np.r_[theta, np.zeros(self.n - below.n)]
 
 
 def _log(b: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from approx.rational import Rational
-from approx.target import Target
+from approx.target import Target, check_kind
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Fit:
 
 
 def check_type(type: tuple[int, int]) -> tuple[int, int]:
-    """(m, n) as two ints; raises ValueError unless both are non-negative integers."""
+    """(m, n) as two ints; raises ValueError unless both are non-negative integers, and at most 1000."""
     try:
         m, n = type
         if m != int(m) or n != int(n) or m < 0 or n < 0:
@@ -49,19 +49,34 @@ def check_type(type: tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"type={type!r}: expected two non-negative integers (m, n), the degrees of r = p/q"
         ) from None
+    if max(m, n) > 1000:
+        raise ValueError(f"type={type!r}: degrees above 1000 are out of reach of these dense methods")
     return int(m), int(n)
 
 
-def check_weight(target: Target) -> None:
-    """Raise ValueError unless target and weight are finite, and the weight positive, on a sample of the
-    domain.
+def check_target(target: Target) -> None:
+    """Raise ValueError unless target is a Target whose values and weight are real and finite, and the weight
+    positive, on a sample of the domain.
     """
-    x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain])
+    check_kind(target)
+    x = np.concatenate(
+        [np.r_[np.linspace(a, b, 101), [x for x in target.breaks if a < x < b]] for a, b in target.domain]
+    )
     with np.errstate(all="ignore"):
-        values, weights = np.asarray(target(x), dtype=float), np.asarray(target.weight_at(x), dtype=float)
+        raw, weights = np.asarray(target(x)), np.asarray(target.weight_at(x), dtype=float)
+    if raw.shape not in ((), x.shape) or raw.dtype.kind not in "fiub":
+        raise ValueError(
+            f"f of target {target.name!r} must map float64 arrays to real arrays of the same shape: an array "
+            f"of shape {x.shape} gave {raw.dtype} of shape {raw.shape}"
+        )
+    values = np.broadcast_to(raw.astype(float), x.shape)
     if not np.all(np.isfinite(values)):
         raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
-    if not np.all(np.isfinite(weights) & (weights > 0)):
+    crosses = target.weight == "relative" and any(
+        values[inside].min() < 0 < values[inside].max()
+        for inside in ((x >= a) & (x <= b) for a, b in target.domain)
+    )
+    if crosses or not np.all(np.isfinite(weights) & (weights > 0)):
         raise ValueError(
             "weight must be finite and positive on the domain (a relative error is not, where the target "
             "is 0): change weight= or domain="

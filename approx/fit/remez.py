@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from approx.fit.measure import measured_error
-from approx.fit.record import Fit, check_type, check_weight
+from approx.fit.record import Fit, check_target, check_type
 from approx.rational import Rational
 from approx.target import Target
 
@@ -50,7 +50,7 @@ def remez(
     Raises ValueError for a malformed type, or a grid of fewer than m + n + 2 points.
     """
     m, n = check_type(type)
-    check_weight(target)
+    check_target(target)
     count = m + n + 2
     if grid < count:
         raise ValueError(f"grid={grid} must have at least m + n + 2 = {count} points")
@@ -58,7 +58,7 @@ def remez(
     low, high = target.hull
     centre, half = (low + high) / 2, (high - low) / 2
     t = (x - centre) / half
-    f, w = np.asarray(target(x), dtype=float), np.asarray(target.weight_at(x), dtype=float)
+    f, w = (np.broadcast_to(np.asarray(v, dtype=float), x.shape) for v in (target(x), target.weight_at(x)))
     powers = np.vander(t, max(m, n) + 1, increasing=True)
     signs = (-1.0) ** np.arange(count)
 

@@ -196,6 +196,8 @@ class Error:
         size = max(most(value) for _, value in extrema(num, den, p.a, p.b))
         limits = [tolerance / 2, tolerance / 2 / max(size, fmpq(1))]
         if weight == "relative":
+            if (arb(p(arb(p.a))) * arb(p(arb(p.b)))) < 0:
+                raise ValueError("weight='relative': the target has a zero in its domain")
             both: list[Any] = [lambda s: 1 + 0 * s, lambda s: 1 / p(s)]
         else:
             both = [lambda s: self._weight(s) * p(s), self._weight]
@@ -251,16 +253,25 @@ def reference(points: list[Point], den: fmpq_poly, count: int) -> list[Point]:
     return runs if len(runs) == count else []
 
 
+def enough(r: Branch, kind: tuple[int, int]) -> int:
+    """How many alternations of r prove a bound on the best error of type `kind`: two more than the degree of
+    num q - p den may be, so m + n + 2, or fewer where r has fewer degrees.
+    """
+    m, n = kind
+    right = m + min(r.den.degree(), n)
+    return (right if r.num == 0 else max(min(r.num.degree(), m) + n, right)) + 2
+
+
 def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[int, int], rel: fmpq) -> fmpq:
     """The bound on the best error of type `kind` that the points prove; 0 for none, or a branched r.
 
     De la Vallee-Poussin: let r = num/den have degrees at most (m, n), and let (f - r) den alternate in sign
-    at m + n + 2 points. If s = p/q of type (m, n), q > 0 on the hull, had a smaller weighted error at all of
-    them, then (r - s) den q = num q - p den, of degree at most m + n, would alternate too: m + n + 1 zeros.
+    at `enough` points. If s = p/q of type (m, n), q > 0 on the hull, had a smaller weighted error at all of
+    them, then (r - s) den q = num q - p den would alternate too, and have more zeros than its degree.
     Two points may share their x where f jumps: r - s cannot have both signs there.
     """
     m, n = kind
-    if len(error.branches) != 1 or len(points) < m + n + 2:
+    if len(error.branches) != 1 or len(points) < enough(error.branches[0], kind):
         return fmpq(0)
     num, den = error.branches[0].num, error.branches[0].den
     if den == 0 or num.degree() > m or den.degree() > n:

@@ -14,11 +14,21 @@ import numpy as np
 from flint import fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
-from approx.proofs.bounds import Branch, Error, alternation, branches, improved, least, most, reference
+from approx.proofs.bounds import (
+    Branch,
+    Error,
+    alternation,
+    branches,
+    enough,
+    improved,
+    least,
+    most,
+    reference,
+)
 from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
 from approx.proofs.polynomials import Root, isolate, separated
-from approx.rational import Rational, read_json, write_json
-from approx.target import Target
+from approx.rational import Rational, check_rational, read_json, write_json
+from approx.target import Target, check_kind
 
 VERSION = 1
 
@@ -54,8 +64,9 @@ class Certificate:
     poles: an interval around each distinct real pole in the convex hull of the domain. A pole in the domain
         itself makes both bounds infinite: `bounds` and `witness` are None then.
     best: no rational of type (m, n) or below, without poles on the hull, has an error below it. Proven by
-        `points`, m + n + 2 pairs (piece, x) at which the error of `comparison` (num, den; None for r itself)
-        alternates in sign and is at least `best` (de la Vallee-Poussin). Without such points `best` is 0.
+        `points`, pairs (piece, x), m + n + 2 of them or fewer if `comparison` has fewer degrees, at which the
+        error of `comparison` (num, den; None for r itself) alternates in sign and is at least `best` (de la
+        Vallee-Poussin). Without such points `best` is 0.
     """
 
     rational: Rational
@@ -76,7 +87,7 @@ class Certificate:
 
     @property
     def upper(self) -> float:
-        return math.inf if self.bounds is None else -float_below(-self.bounds[1])
+        return math.inf if self.bounds is None else -float_below(-self.bounds[1]) + 0.0  # no -0
 
     @property
     def best_lower(self) -> float:
@@ -182,6 +193,8 @@ def certify(
     Raises ValueError for rel outside (0, 1), a weight that is infinite in the domain, or an enclosure that
     does not run on power series; ArithmeticError where the target has no enclosure that is tight enough.
     """
+    check_rational(rational)
+    check_kind(target)
     if not 0 < rel < 1:
         raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")
     width = dyadic(rel)
@@ -197,10 +210,10 @@ def certify(
     error = Error(target, parts)
     extrema = error.extrema(width)
     witness = max(extrema, key=lambda p: least(p.error))
-    chosen = reference(extrema, parts[0].den, sum(kind) + 2) if len(parts) == 1 else []
+    chosen = reference(extrema, parts[0].den, enough(parts[0], kind)) if len(parts) == 1 else []
     points = tuple((p.piece, p.x) for p in chosen)
     best, comparison = alternation(error, points, kind, width), None
-    if chosen and best < most(witness.error) * (1 - width):
+    if len(chosen) == sum(kind) + 2 and best < most(witness.error) * (1 - width):
         neighbour = improved(error, chosen, kind)
         levelled = alternation(Error(target, [neighbour]), points, kind, width) if neighbour else fmpq(0)
         if neighbour and levelled > best:
@@ -232,7 +245,11 @@ def verify(path: str | os.PathLike[str]) -> Certificate:
     claims what its own data do not prove; FileNotFoundError if there is no such file.
     """
     try:
-        certificate = Certificate.from_json(read_json(path))
+        data = read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise CertificateError(str(error)) from None
+    try:
+        certificate = Certificate.from_json(data)
         certificate.verify()
     except (ValueError, ArithmeticError, RecursionError) as error:
         raise CertificateError(f"{path}: {error}") from None

@@ -52,6 +52,10 @@ def models(
                 yield lo, hi, [m for m in found if m is not None]
                 break
         else:
+            if min(tolerances) == 0:
+                raise ArithmeticError(
+                    "the error seems to be 0, which the enclosure of this target cannot prove"
+                )
             mid = (lo + hi) / 2
             todo += [(mid, hi, depth + 1), (lo, mid, depth + 1)]
     if todo:

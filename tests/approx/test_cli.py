@@ -37,7 +37,11 @@ def test_fit_certify_verify_export_plot(approx_cli, tmp_path):
     code, out, _ = approx_cli("plot", file, "-o", tmp_path / "relu.png")
     assert code == 0
     assert (tmp_path / "relu.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "relu.png").stat().st_size > 10_000
+    # the alternation points of the certificate are drawn, those of another target are not known
+    assert approx_cli("plot", file, "-o", tmp_path / "relu.svg")[0] == 0
+    assert approx_cli("plot", file, "-o", tmp_path / "other.svg", "--target", "silu")[0] == 0
+    dots = [(tmp_path / name).read_text().count("<use") for name in ("relu.svg", "other.svg")]
+    assert dots[0] >= dots[1] + 11
 
 
 def test_a_changed_digit_fails(approx_cli, tmp_path):
@@ -104,11 +108,22 @@ def test_figures(approx_cli, tmp_path):
         (["fit", "relu", "--type", "-1,2"], "type"),
         (["fit", "relu", "--method", "magic"], "--method"),
         (["fit", "relu", "--domain", "1"], "--domain"),
+        (["fit", "relu", "--domain", "1,-1"], "domain"),
+        (["fit", "relu", "--denominator", "safe"], "--denominator"),
+        (["fit", "relu", "-o", "/no/such/folder/r.json"], "--output"),
+        (["fit", "relu", "--relative"], "weight"),
+        (["fit", "1/x"], "domain"),
         (["fit", "relu", "--theta", "0.1"], "--theta"),
         (["fit", "relu", "--kinks", "0"], "--kinks"),
         (["fit", "softplus"], "not known"),
         (["fit", "__import__('os').system('true')"], "not known"),
         (["fit", "abs(x)"], "kinks"),
+        (["fit", "abs(x)", "--kinks", "zero"], "--kinks 'zero'"),
+        (["fit", "relu", "--method", "remez", "--poles", "allow_in_gaps"], "--poles"),
+        (["fit", "relu", "-o", "."], "is a folder"),
+        (["plot", __file__, "-o", "error.bmpx"], "--output 'error.bmpx'"),
+        (["plot", __file__], "test_cli.py is not a JSON file"),
+        (["verify", __file__], "test_cli.py is not a JSON file"),
         (["table", "relu"], "type is missing"),
         (["table", "relu", "4,4"], "type"),
     ],

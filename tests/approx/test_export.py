@@ -7,7 +7,7 @@ import pytest
 
 import approx
 from approx import Rational, load
-from approx.evaluation import CONVERTIBLE
+from approx.evaluation import WRITABLE
 from approx.export import export
 
 RELU = approx.minimax(approx.relu(), (5, 4)).rational
@@ -31,7 +31,7 @@ def test_python_source_runs(r, dtype):
     assert close(value, r, dtype)
 
 
-@pytest.mark.parametrize("form", CONVERTIBLE)
+@pytest.mark.parametrize("form", WRITABLE)
 def test_every_form_can_be_written(form):
     scope: dict = {}
     exec(export(RELU, "python", form=form, force=True), scope)
@@ -76,6 +76,15 @@ def test_json_is_what_load_reads(tmp_path):
     assert json.loads(GATE.export("json"))["kind"] == "rational"
 
 
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_constant_takes_the_shape_of_its_argument(value):
+    scope: dict = {}
+    exec(export(Rational.from_monomial([value]), "python", "float32", name="f"), scope)
+    got = scope["f"](X.astype("float32"))
+    assert got.dtype == np.float32
+    assert np.array_equal(got, np.full(X.shape, value, dtype="float32"))
+
+
 def test_sympy_is_exact():
     sympy = pytest.importorskip("sympy")
     expression = export(RELU, "sympy")
@@ -84,6 +93,17 @@ def test_sympy_is_exact():
     assert expression.subs("x", 1) == sympy.Rational(int(value.p), int(value.q))
     with pytest.raises(ValueError, match="branches"):
         export(SAFE, "sympy")
+
+
+def test_barycentric_forms_are_written_as_others():
+    nodes = np.array([-1, -0.25, 0, 0.5, 1])
+    r = Rational.from_barycentric(nodes, RELU(nodes), [1, -3, 4, -3, 1])
+    for held in (r, r.compose(Rational.from_monomial([0, 1]))):
+        scope: dict = {}
+        exec(export(held, "python"), scope)
+        assert scope["rational"](nodes) == pytest.approx(RELU(nodes), abs=1e-13)
+    with pytest.raises(ValueError, match="form='barycentric' divides by zero.*use form="):
+        export(RELU, "c", form="barycentric")
 
 
 def test_a_useless_form_is_refused():

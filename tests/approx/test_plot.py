@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 import approx
 from approx.figures import figure_1
@@ -19,6 +20,16 @@ def test_the_curve_is_the_error(tmp_path):
     dots = axes[0, 0].get_lines()[-1]
     assert np.allclose(np.abs(np.asarray(dots.get_ydata())), fit.error, rtol=1e-6)
     assert plot_error(fit.rational, fit.target, tmp_path / "e.svg").read_text().startswith("<?xml")
+
+
+def test_a_curve_below_rounding_is_the_error_too():
+    fit = approx.minimax(approx.exp(), (9, 8))
+    _made, axes = figure()
+    error_curve(axes[0, 0], fit.rational, fit.target, fit.reference)
+    curve, *_, dots = axes[0, 0].get_lines()
+    assert np.max(np.abs(np.asarray(curve.get_ydata()))) == pytest.approx(fit.error, rel=1e-6)
+    assert np.allclose(np.abs(np.asarray(dots.get_ydata())), fit.error, rtol=1e-6, atol=0)
+    assert len(fit.reference) == 19
 
 
 def test_figure_1(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import approx
 from approx import Rational
 from approx.dyadic import decode, dyadic, encode, precision
+from approx.evaluation import CONVERTIBLE
 from approx.rational import as_domain
 
 X = np.linspace(-1, 1, 41)
@@ -30,7 +31,7 @@ def test_held_form_and_exact_polynomials_are_one_function(r):
     assert [exact_at(r, x) for x in X[::8]] == pytest.approx(list(r(X[::8])), rel=1e-11, abs=1e-11)
 
 
-@given(rationals, st.sampled_from(["monomial", "chebyshev", "factored", "partial_fractions"]))
+@given(rationals, st.sampled_from(CONVERTIBLE))
 @settings(max_examples=60, deadline=None)
 def test_conversions_agree_to_the_bits_asked_for(r, form):
     with precision(600):
@@ -115,6 +116,37 @@ def test_barycentric_interpolates_and_is_exact():
     r = Rational.from_barycentric([-1, 0, 1], [1, 0, 1], [0.5, -1, 0.25])
     assert list(r(np.array([-1.0, 0.0, 1.0]))) == [1, 0, 1]
     assert exact_at(r, 0.3) == pytest.approx(r(0.3), rel=1e-14)
+    # a node is a removable 0/0, whatever the formula runs on
+    assert r(arb(0)) == 0
+    assert r(fmpq(1)) == 1
+    slopes = r.to("factored", bits=106).derivative()(np.array([-1.0, 0.0, 1.0, 0.3]))
+    assert r.derivative()(np.array([-1.0, 0.0, 1.0, 0.3])) == pytest.approx(slopes, rel=1e-12)
+    assert all(r.evaluation_error(dtype) < 0.1 for dtype in ("float64", "float32", "bfloat16"))
+    # without a weight a node is none
+    assert Rational.from_barycentric([-1, 0, 1], [1, 5, 1], [0.5, 0, 0.25])(0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "type"),
+    [
+        (approx.relu(), (9, 8)),
+        (approx.sqrt(), (10, 10)),  # its poles are real, next to the domain
+        (approx.jump_relu(), (15, 14)),
+        (approx.absolute(), (40, 40)),
+        (approx.exp(), (2, 5)),
+    ],
+    ids=str,
+)
+def test_barycentric_nodes_crowd_where_the_poles_do(target, type):
+    fit = approx.minimax(target, type)
+    held = fit.rational.to("barycentric")
+    assert len(held.form.parameters()) == 3 * (max(type) + 1)
+    assert held.evaluation_error("float64") < 1e-13
+    x = np.concatenate(
+        [np.r_[np.linspace(a, b, 999), a + np.geomspace(1e-15, 1, 99)] for a, b in target.domain]
+    )
+    x = x[np.logical_or.reduce([(x >= a) & (x <= b) for a, b in target.domain])]
+    assert np.max(np.abs(held(x) - fit.rational(x))) < 1e-12
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -174,6 +206,8 @@ def test_malformed_parameters_are_refused():
         Rational.from_monomial([np.nan])
     with pytest.raises(ValueError, match="distinct"):
         Rational.from_barycentric([0, 0], [1, 1], [1, 1])
+    with pytest.raises(ValueError, match="weights"):
+        Rational.from_barycentric([0, 1], [1, 1], [0, 0])
     with pytest.raises(ValueError, match="multiple pole"):
         Rational.from_monomial([1], [1, 0, 2, 0, 1]).to("partial_fractions")
     with pytest.raises(ValueError, match="form="):

@@ -65,6 +65,15 @@ def test_pieces_are_exact():
     assert len(approx.relu((0, 1)).pieces()) == 1
 
 
+def test_gaps_are_cut_out_of_any_domain():
+    assert approx.jump_relu(0.5, margin=0.25, domain=(-2, 2)).domain == ((-2, 0.25), (0.75, 2))
+    assert approx.gate(3, 1, [(0, 1), (2.5, 3.5), (5, 6)]).domain == ((0, 1), (5, 6))
+    assert approx.sign(0.25, (-2, 4)).domain == ((-2, -0.25), (0.25, 4))
+    # what `with_domain` puts back stays, in a file too
+    whole = approx.gate(0.2).with_domain((-1, 1))
+    assert Target.from_json(whole.to_json()).domain == whole.domain == ((-1, 1),)
+
+
 def test_weights():
     t = approx.exp().with_weight("relative")
     assert t.weight_at(np.array([0.5]))[0] == pytest.approx(np.exp(-0.5))
@@ -126,6 +135,8 @@ def test_formulas_mean_what_they_say(text, f):
         (lambda: approx.sign(1.5), "delta"),
         (lambda: approx.gate(0.995, 0.01), "theta"),
         (lambda: approx.jump_relu(0.1, margin=0), "margin"),
+        (lambda: approx.jump_relu(0.1, margin=-1), "margin"),
+        (lambda: approx.jump_relu(0.1, domain=(1, 2)), r"inside \(1.0, 2.0\)"),
         (lambda: approx.sqrt((-1, 1)), "domain"),
         (lambda: Target("exp(x)"), "formula"),  # pyright: ignore[reportArgumentType]
         (lambda: Target(np.exp, kinks=[np.nan]), "kinks"),

@@ -3,12 +3,14 @@
     pytest tests/benchmarks --benchmark-only --benchmark-group-by=group
 
 The group is the problem; `extra_info` holds the error and how far it is above the truth. The truth are best
-errors from the literature where there are some (`LITERATURE`), else the lower end of a proven enclosure.
+errors from the literature where there are some (`LITERATURE`), else lower bounds on the best error, certified.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ PROBLEMS = {
     "JumpReLU (19,18)": (approx.jump_relu(), (19, 18)),
     "exp (4,4)": (approx.exp(), (4, 4)),
     "exp (9,8)": (approx.exp(), (9, 8)),
+    "exp (19,18)": (approx.exp(), (19, 18)),
 }
 LITERATURE = {
     "|x| (40,40)": 1.56132885699e-8,
@@ -38,10 +41,15 @@ LITERATURE = {
 SQUARE = [name for name, (_, (m, n)) in PROBLEMS.items() if m == n]
 
 
+@cache
 def truth(name: str) -> float:
     if name in LITERATURE:
         return LITERATURE[name]
-    return approx.minimax(*PROBLEMS[name]).levelled
+    target, type = PROBLEMS[name]
+    proof = approx.certify(approx.minimax(target, type).rational, target, type=type)
+    assert isinstance(proof, approx.Certificate)
+    assert 0 < proof.best_lower <= proof.upper <= proof.best_lower * (1 + 1e-8)
+    return proof.best_lower
 
 
 def largest(target: approx.Target, r) -> float:
@@ -69,6 +77,8 @@ def test_minimax(benchmark, name):
     note(benchmark, name, fit.error)
     assert fit.converged
     assert fit.error == pytest.approx(truth(name), rel=1e-6)
+    if name == "|x| (40,40)":
+        assert benchmark.stats.stats.max <= 5
 
 
 @pytest.mark.parametrize("name", SQUARE)
@@ -101,13 +111,14 @@ def test_aaa(benchmark, name):
     note(benchmark, name, largest(target, r))
 
 
-@pytest.mark.parametrize("name", ["ReLU (19,18)", "JumpReLU (19,18)", "exp (9,8)", "sqrt (20,20)"])
+@pytest.mark.parametrize("name", ["ReLU (19,18)", "JumpReLU (19,18)", "exp (19,18)", "sqrt (20,20)"])
 def test_certificate(benchmark, name):
     benchmark.group = name
     fit = approx.minimax(*PROBLEMS[name])
     certificate = benchmark.pedantic(approx.certify, (fit.rational, fit.target), rounds=1, warmup_rounds=1)
     note(benchmark, name, certificate.upper)
     assert certificate.best_lower <= certificate.upper <= certificate.best_lower * (1 + 1e-6)
+    assert benchmark.stats.stats.max <= 2
 
 
 def test_not_slower_than_brasil_where_it_succeeds(benchmark):
@@ -115,13 +126,20 @@ def test_not_slower_than_brasil_where_it_succeeds(benchmark):
     baryrat = pytest.importorskip("baryrat")
     target = approx.sqrt()
 
-    def clock(run) -> float:
+    def clock(run: Callable[[], object]) -> float:
         start = time.perf_counter()
         run()
         return time.perf_counter() - start
 
+    def best_of_three() -> list[float]:
+        """In turns: a shared machine has its moods."""
+        pair = (
+            partial(approx.minimax, target, (40, 40), tolerance=1e-4),
+            partial(baryrat.brasil, target, (0, 1), 40),
+        )
+        return np.min([[clock(run) for run in pair] for _ in range(3)], axis=0).tolist()
+
     approx.minimax(target, (3, 3))
-    ours = benchmark.pedantic(clock, (lambda: approx.minimax(target, (40, 40), tolerance=1e-4),), rounds=1)
-    theirs = clock(lambda: baryrat.brasil(target, (0, 1), 40))
+    ours, theirs = benchmark.pedantic(best_of_three, rounds=1)
     benchmark.extra_info |= {"ours": ours, "theirs": theirs}
     assert ours <= theirs

@@ -54,6 +54,29 @@ def test_errors_fall_with_the_type_and_beat_minimax_in_the_mean(target, denomina
             assert fit.error >= best.levelled * (1 - 1e-9)
 
 
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+@pytest.mark.parametrize("fitter", [approx.least_squares, approx.smoothed_linf])
+def test_no_larger_type_is_worse(fitter, denominator):
+    target = approx.jump_relu()
+    error = {}
+    for type in itertools.product(range(4), range(3)):
+        fit = fitter(target, type, denominator, grid=401)
+        error[type] = (
+            grid_mse(fit.rational, target, 401) if fitter is approx.least_squares else fit.history[-1]
+        )
+    for (m, n), value in error.items():
+        for wider in ((m + 1, n), (m, n + 1), (m + 2, n + 2)):
+            # the last power of the p-norm leaves a percent
+            slack = 1e-6 if fitter is approx.least_squares or wider[0] == m + 2 else 2e-2
+            assert error.get(wider, 0.0) <= value * (1 + slack), (m, n, wider)
+
+
+def test_a_real_pole_stays_off_the_hull():
+    for target in (approx.relu(), approx.formula("1/(1.0000001 - x)")):
+        fit = approx.least_squares(target, (2, 1))
+        assert not [p for p in fit.rational.poles() if p.imag == 0 and abs(p.real) <= 1]
+
+
 def test_relu_at_the_papers_types_beats_its_best_published_fit():
     assert grid_mse(approx.least_squares(approx.relu(), (9, 8)).rational, approx.relu()) < 3.8e-7 / 10
 

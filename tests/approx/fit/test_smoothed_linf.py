@@ -30,6 +30,14 @@ def test_errors_fall_with_the_type():
     assert errors[1] < errors[0]
 
 
+def test_a_kink_between_the_points_is_seen():
+    # the grid crowds at the kink: an equally spaced one of 4001 points loses the error there from (9, 8) on
+    fit, best = approx.smoothed_linf(approx.relu(), (9, 8)), approx.minimax(approx.relu(), (9, 8))
+    assert fit.error < 1.02 * best.error
+    assert fit.error == max(fit.error, fit.history[-1] * (1 - 1e-9))
+    assert fit.error < fit.history[-1] * 1.01
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="denominator"):
         approx.smoothed_linf(approx.relu(), (3, 2), "none")
