@@ -1,0 +1,179 @@
+"""The rational activation beside torch.relu, and training steps beside the encoder's matrix product.
+
+    pytest tests/benchmarks/test_rsae_benchmarks.py --benchmark-only
+
+The reference of each ratio is timed in turns with what it is the reference of; the ratio (of medians) stands in
+`extra_info`, and the run fails above the bar. Where `sae-lens` is installed (in the environment of `make test-peers`),
+its training steps are timed in the same way.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import approx
+from rsae import SAE, JumpReLU, RationalActivation
+from rsae.sae import family
+
+B, D_IN, D_SAE, K = 2048, 576, 4608, 32
+ROUNDS = 15
+
+
+def in_turns(run: Callable[[], object], reference: Callable[[], object]) -> tuple[list[float], float]:
+    """Seconds of each run, and the ratio of the medians of `run` and `reference`, timed in turns."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(ROUNDS + 2):
+        for which, job in enumerate((run, reference)):
+            start = time.perf_counter()
+            job()
+            if number >= 2:  # the first two warm up
+                seconds[which].append(time.perf_counter() - start)
+    return seconds[0], statistics.median(seconds[0]) / statistics.median(seconds[1])
+
+
+@pytest.fixture
+def ratio(benchmark):
+    """Time `run` in turns with `reference`; fail above `bar` times it."""
+
+    def measure(run: Callable[[], object], reference: Callable[[], object], bar: float | None) -> None:
+        _, found = in_turns(run, reference)
+        benchmark.extra_info["ratio"] = round(found, 2)
+        benchmark.pedantic(run, rounds=5)
+        print(f"\n{benchmark.name}: {found:.2f} times the reference", end="")
+        if bar is not None:
+            assert found <= bar
+
+    return measure
+
+
+# --- the activation ------------------------------------------------------------------------------------------
+
+FIT = partial(approx.minimax, approx.relu(), (9, 8))
+ACTIVATIONS: dict[str, Callable[[], RationalActivation]] = {
+    "partial": lambda: RationalActivation.from_fit(FIT(), torch.ones(D_SAE)),
+    "safe": lambda: RationalActivation.from_fit(FIT(), torch.ones(D_SAE), form="safe"),
+    "identity": lambda: RationalActivation.identity(4, torch.ones(D_SAE)),
+    "identity-per-latent": lambda: RationalActivation.identity(4, torch.ones(D_SAE), D_SAE),
+}
+
+
+@pytest.mark.parametrize("form", ACTIVATIONS)
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward-backward"])
+def test_activation(ratio, form, backward):
+    """Type (9, 8), float32, 2048 x 4608, beside torch.relu; bars for one set of coefficients shared by all latents."""
+    activation = ACTIVATIONS[form]()
+    h_BF, grad_BF = torch.randn(B, D_SAE), torch.randn(B, D_SAE)
+
+    def run(f: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        if backward:
+            f(h_BF.detach().requires_grad_()).backward(grad_BF)
+        else:
+            with torch.no_grad():
+                f(h_BF)
+
+    bar = None if form == "identity-per-latent" else 2.2 if backward else 1.5
+    ratio(lambda: run(activation), lambda: run(torch.relu), bar)
+
+
+# --- training steps ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def x_BD() -> torch.Tensor:
+    """Low-rank activations with noise, of mean norm sqrt(D)."""
+    torch.manual_seed(0)
+    x = torch.randn(B, 48) @ torch.randn(48, D_IN) + 0.3 * torch.randn(B, D_IN)
+    return x * (D_IN**0.5 / x.norm(dim=1).mean())
+
+
+def product(x_BD: torch.Tensor) -> Callable[[], object]:
+    """The encoder's matrix product."""
+    W_FD = torch.randn(D_SAE, D_IN)
+    return lambda: F.linear(x_BD, W_FD)
+
+
+def sae_with_about_k_active(name: str, x_BD: torch.Tensor) -> SAE:
+    """Started on the batch; a threshold is set so that about K latents a token are active."""
+    settings = {"d_in": D_IN, "d_sae": D_SAE}
+    if "top_k" in name:
+        settings["k"] = K
+    if name.startswith("rational"):
+        activation = RationalActivation.identity(4, torch.full((D_SAE,), 5.0))
+        sae = family(name)(**settings, activation=activation)
+    else:
+        sae = family(name)(**settings)
+    sae.initialise(x_BD)
+    if isinstance(sae, JumpReLU):
+        some_N = sae.pre_activations(x_BD).detach().flatten()[::97]
+        sae.threshold.data.fill_(some_N.topk(B * K // 97).values[-1])
+        sae.bandwidth = 0.1
+    return sae.train()
+
+
+BARS = {
+    "top_k": 2.5,
+    "rational_top_k": 2.5,
+    "batch_top_k": None,
+    "jump_relu": None,
+    "rational_jump_relu": 2.5,
+}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_training_step(ratio, name, x_BD):
+    """Forward, backward, Adam, at D = 576, F = 4608, batch 2048, about 32 active latents a token."""
+    sae = sae_with_about_k_active(name, x_BD)
+    # the rate is 0, so that the share of active latents stays what it is
+    optimiser = torch.optim.Adam(sae.parameters(), lr=0.0, fused=True)
+
+    def step() -> None:
+        loss = sae.loss(x_BD, 0.1)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+
+    ratio(step, product(x_BD), BARS[name])
+
+
+@pytest.mark.parametrize("name", ["topk", "topk-dense", "jumprelu", "standard"])
+def test_training_step_of_saelens(ratio, name, x_BD):
+    """The same step by SAELens's own training classes and Adam, as its trainer calls them."""
+    sae_lens = pytest.importorskip("sae_lens")
+    from sae_lens.saes.sae import TrainStepInput  # pyright: ignore[reportMissingImports]
+
+    shared = {"d_in": D_IN, "d_sae": D_SAE}
+    if name.startswith("topk"):
+        cfg = sae_lens.TopKTrainingSAEConfig(**shared, k=K, use_sparse_activations=name == "topk")
+        sae, coefficients = sae_lens.TopKTrainingSAE(cfg), {}
+    elif name == "jumprelu":
+        sae, coefficients = (
+            sae_lens.JumpReLUTrainingSAE(sae_lens.JumpReLUTrainingSAEConfig(**shared)),
+            {"l0": 1.0},
+        )
+        ours = sae_with_about_k_active("jump_relu", x_BD)
+        assert isinstance(ours, JumpReLU)
+        with torch.no_grad():
+            for mine, theirs in ((ours.W_enc, sae.W_enc), (ours.W_dec, sae.W_dec), (ours.b_dec, sae.b_dec)):
+                theirs.copy_(mine)
+            sae.threshold.copy_(ours.threshold)
+    else:
+        sae, coefficients = (
+            sae_lens.StandardTrainingSAE(sae_lens.StandardTrainingSAEConfig(**shared)),
+            {"l1": 1.0},
+        )
+    optimiser = torch.optim.Adam(sae.parameters(), lr=0.0)
+
+    def step() -> None:
+        out = sae.training_forward_pass(TrainStepInput(x_BD, coefficients, None, 10, False))
+        optimiser.zero_grad()
+        out.loss.backward()
+        optimiser.step()
+
+    ratio(step, product(x_BD), None)
