@@ -147,6 +147,10 @@ def upgrade(
     if type is not None:
         config = replace(config, type=type)
     config = replace(config, tune=config.budget_for(teacher, activations))
+    if isinstance(teacher, JumpReLU) and "penalty" not in teacher.metadata:
+        # trained elsewhere: files do not say the bandwidth, and it has the activations' unit
+        teacher = copy.deepcopy(teacher)
+        teacher.bandwidth = _BANDWIDTH / activations.scale
     directory = Path(out) if out is not None else None
     steps = Steps(directory)
     saes: dict[str, SAE] = {}

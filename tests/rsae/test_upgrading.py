@@ -169,6 +169,31 @@ def test_l0_is_kept_where_the_teacher_does_not_tell_its_weight(store):
         replace(quiet, variant="soft").budget_for(sae, store)  # dense in training: nothing to steer
 
 
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("relu", "dictionary_learning"),
+        ("gated", "dictionary_learning"),
+        ("top_k", "sparsify"),
+        ("jump_relu", "gemma_scope"),
+    ],
+)
+def test_a_teacher_in_a_foreign_format(store, name, format, tmp_path):
+    """Nothing is known of its training: it keeps its l0, and its gate's bandwidth suits the activations."""
+    rsae.save(trained(name, store), tmp_path, format=format)
+    teacher = rsae.load(tmp_path)
+    assert "penalty" not in teacher.metadata
+    quiet = config("gated", tune=replace(TUNE, sparsity=0.0, steps=400))
+    new = upgrade(teacher, store, config=quiet)
+    x = store.sample(1024, seed=1)
+    torch.testing.assert_close(new.initial(x), teacher(x), rtol=1e-4, atol=1e-4 / store.scale)
+    assert new.control is not None
+    for sae in (new.tuned, new.control):
+        assert l0(sae, x) == pytest.approx(l0(teacher, x), rel=0.15)
+    if name == "jump_relu":
+        assert new.tuned.settings()["bandwidth"] == pytest.approx(1 / store.scale)
+
+
 @pytest.mark.parametrize("variant", ["gated", "soft"])
 def test_how_far_off_the_start_is_is_told(teacher, store, variant):
     new = upgrade(teacher, store, config=config(variant), control=False)
