@@ -99,6 +99,12 @@ def train(
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     revival: Annotated[float, typer.Option(help="Weight of the loss that revives dead latents.")] = 1 / 32,
     precision: Annotated[str, typer.Option(help="Of the encoder's product: float32, bfloat16.")] = "float32",
+    window: Annotated[
+        int,
+        typer.Option(
+            min=0, help="For a store larger than memory: shuffle within so many tokens, e.g. 1000000."
+        ),
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train an SAE, the teacher of a later upgrade; or a grid of them in one pass over the activations.
@@ -116,7 +122,7 @@ def train(
 
     cls = family_class(family)
     processes.join()
-    activations = Store.open(store)
+    activations = Store.open(store, window=window)
     grid = {
         name: _numbers(f"--{name}", text, kind)
         for name, text, kind in (
@@ -251,6 +257,12 @@ def upgrade(
     per_latent: Annotated[
         bool, typer.Option("--per-latent", help="One set of rational coefficients a latent, not one for all.")
     ] = False,
+    window: Annotated[
+        int,
+        typer.Option(
+            min=0, help="For a store larger than memory: shuffle within so many tokens, e.g. 1000000."
+        ),
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Upgrade a teacher to a rational SAE, and fine-tune the control by the same budget."""
@@ -266,7 +278,9 @@ def upgrade(
     processes.join()
     tune = _config(steps=steps, batch=batch, lr=lr, sparsity=sparsity, l0=l0, sparsity_warmup=0.0)
     config = UpgradeConfig(variant=variant, type=(m, n), per_latent=per_latent, tune=tune)  # type: ignore[arg-type]
-    new = run_upgrade(load(teacher).to(device), Store.open(activations), config=config, out=out)
+    new = run_upgrade(
+        load(teacher).to(device), Store.open(activations, window=window), config=config, out=out
+    )
     if not processes.is_first():
         return
     (start,) = new.history["initial"]

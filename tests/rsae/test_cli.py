@@ -105,6 +105,14 @@ def test_a_grid_in_one_pass(job, tmp_path):
 def test_l0_is_the_goal_where_nothing_else_is_said(job, tmp_path):
     done = rsae("train", "relu", job / "store", tmp_path, "--d-sae", 40, "--steps", 20, "--batch", 64)
     assert done.returncode == 0, done.stderr
+    assert load(tmp_path).metadata["sparsity"] > 0
+
+
+def test_a_window_changes_the_order(job, tmp_path):
+    arguments = ["--d-sae", 40, "--k", 5, "--steps", 5, "--batch", 64]
+    for window in (0, 512):
+        rsae("train", "top_k", job / "store", tmp_path / str(window), *arguments, "--window", window)
+    assert not torch.equal(load(tmp_path / "0").W_dec, load(tmp_path / "512").W_dec)
 
 
 @pytest.mark.parametrize(
