@@ -9,7 +9,7 @@ PEERS  := .venv-peers
 .PHONY: help install demo test test-peers lint benchmarks clean
 
 help:
-	@echo "make demo        install, then run the main job into $(RUN) (about 15 minutes on 2 cores; resumes)"
+	@echo "make demo        install, then run the main job into $(RUN) (about 13 minutes on 2 cores; resumes)"
 	@echo "make test        install, then lint, types and tests"
 	@echo "make test-peers  equality with SAELens, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
 	@echo "make benchmarks  the measured ratios of docs/benchmarks.md"
