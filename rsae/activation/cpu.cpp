@@ -9,15 +9,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #ifdef __AVX512F__
 constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
-#endif
-#ifndef FW
-#define FW 1024
-#define BW 256
 #endif
 constexpr int ROWS = 256;
 
@@ -27,6 +26,16 @@ typedef int32_t I __attribute__((vector_size(4 * LANES)));
 static inline V splat(float x) { return x - V{}; }
 static inline V absolute(V x) { return (V)((I)x & 0x7fffffff); }
 static inline V sign(V x) { return x > 0 ? splat(1) : x < 0 ? splat(-1) : splat(0); }
+
+// 1 / x, to an ulp or two: an estimate of 14 bits and a Newton step cost less than a division.
+static inline V reciprocal(V x) {
+#ifdef __AVX512F__
+  V y = (V)_mm512_rcp14_ps((__m512)x);
+  return y + y * (splat(1) - x * y);
+#else
+  return splat(1) / x;
+#endif
+}
 
 // Up to LANES values from memory; missing ones are 0.
 static inline V load(const float *p, int n) {
@@ -57,7 +66,7 @@ static inline V value(V t, const V *p, int stride) {
   V r = p[0] + p[stride] * t;
   for (int j = 0; j < PAIRS; j++) {
     V s = t - p[(2 + 2 * PAIRS + j) * stride];
-    r += (p[(2 + PAIRS + j) * stride] + p[(2 + j) * stride] * s) / (s * s + p[(2 + 3 * PAIRS + j) * stride]);
+    r += (p[(2 + PAIRS + j) * stride] + p[(2 + j) * stride] * s) * reciprocal(s * s + p[(2 + 3 * PAIRS + j) * stride]);
   }
   return r;
 }
@@ -69,7 +78,7 @@ static inline V gradients(V t, V g, const V *p, int stride, V *sums, V &slope) {
   sums[stride] += g * t;
   for (int j = 0; j < PAIRS; j++) {
     V s = t - p[(2 + 2 * PAIRS + j) * stride], alpha = p[(2 + j) * stride];
-    V inverse = splat(1) / (s * s + p[(2 + 3 * PAIRS + j) * stride]);
+    V inverse = reciprocal(s * s + p[(2 + 3 * PAIRS + j) * stride]);
     V q = (p[(2 + PAIRS + j) * stride] + alpha * s) * inverse;
     V d = (alpha - 2 * s * q) * inverse, g_inverse = g * inverse;
     r += q;
@@ -132,7 +141,27 @@ template <int VECTORS> struct Tile {
   }
 };
 
+// Whether r is the same for all latents: its parameters then stay in registers, and h is read in the order of memory.
+static bool shared(const float *parameters, long F) {
+  for (int k = 0; k < PARAMETERS; k++)
+    for (long f = 1; f < F; f++)
+      if (parameters[k * F + f] != parameters[k * F]) return false;
+  return true;
+}
+
+template <class T> static void forward_of_one(const T *h, T *out, long B, long F, const float *parameters) {
+  V p[PARAMETERS];
+  for (int k = 0; k < PARAMETERS; k++) p[k] = splat(parameters[k * F]);
+  const float *in = parameters + PARAMETERS * F, *scale = in + F;
+  for (long b = 0; b < B; b++, h += F, out += F)
+    for (long f = 0; f < F; f += LANES) {
+      int n = F - f < LANES ? F - f : LANES;
+      store(out + f, load(scale + f, n) * value(load(h + f, n) * load(in + f, n), p, 1), n);
+    }
+}
+
 template <class T> static void forward(const T *h, T *out, long B, long F, const float *parameters) {
+  if (shared(parameters, F)) return forward_of_one(h, out, B, F, parameters);
   constexpr int COLUMNS = 256, VECTORS = COLUMNS / LANES;
   for (long first = 0; first < F; first += COLUMNS) {
     int columns = F - first < COLUMNS ? F - first : COLUMNS;

@@ -69,6 +69,9 @@ ACTIVATIONS: dict[str, Callable[[], RationalActivation]] = {
 def test_activation(ratio, form, backward):
     """Type (9, 8), float32, 2048 x 4608, beside torch.relu; bars for one set of coefficients shared by all latents."""
     activation = ACTIVATIONS[form]()
+    if form == "identity-per-latent":  # else the kernel would find that all latents have the same
+        for parameter in activation.form.parameters():
+            parameter.data += 0.01 * torch.randn_like(parameter)
     h_BF, grad_BF = torch.randn(B, D_SAE), torch.randn(B, D_SAE)
 
     def run(f: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -142,15 +145,15 @@ def test_training_step(ratio, name, x_BD):
     ratio(step, product(x_BD), BARS[name])
 
 
-@pytest.mark.parametrize("name", ["topk", "topk-dense", "jumprelu", "standard"])
+@pytest.mark.parametrize("name", ["topk", "jumprelu", "standard"])
 def test_training_step_of_saelens(ratio, name, x_BD):
     """The same step by SAELens's own training classes and Adam, as its trainer calls them."""
     sae_lens = pytest.importorskip("sae_lens")
     from sae_lens.saes.sae import TrainStepInput  # pyright: ignore[reportMissingImports]
 
     shared = {"d_in": D_IN, "d_sae": D_SAE}
-    if name.startswith("topk"):
-        cfg = sae_lens.TopKTrainingSAEConfig(**shared, k=K, use_sparse_activations=name == "topk")
+    if name == "topk":  # its option `use_sparse_activations` fails on this torch
+        cfg = sae_lens.TopKTrainingSAEConfig(**shared, k=K, use_sparse_activations=False)
         sae, coefficients = sae_lens.TopKTrainingSAE(cfg), {}
     elif name == "jumprelu":
         sae, coefficients = (

@@ -60,6 +60,25 @@ def test_the_cpu_kernel_compiles_here():
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("rows", "columns"), [(64, 32), (33, 70), (5, 67)])
+def test_coefficients_shared_by_all_latents_take_a_way_of_their_own(shape, rows, columns):
+    h, parameters, _ = problem(shape, rows, columns)
+    parameters[:-2] = parameters[:-2, :1]  # the scales stay one a latent
+    got = cpu.evaluate(h, parameters, shape)
+    assert_agree([got], [reference.evaluate(h.double(), parameters.double(), shape)], 1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
+def test_far_outside_the_design_interval(shape):
+    """Pre-activations reach 1000 times a typical one; nothing overflows long after that."""
+    h, parameters, _ = problem(shape, 64, 32)
+    h = h * 10.0 ** torch.linspace(0, 15, 64)[:, None]
+    got = cpu.evaluate(h, parameters, shape)
+    want = reference.evaluate(h.double(), parameters.double(), shape)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("rows", "columns"), [(64, 32), (33, 70), (1, 1), (300, 5)])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_value_and_gradients_are_the_references(kernel, shape, rows, columns):
