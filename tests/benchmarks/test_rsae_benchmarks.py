@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def product(x_BD: torch.Tensor) -> Callable[[], object]:
 
 def sae_with_about_k_active(name: str, x_BD: torch.Tensor) -> SAE:
     """Started on the batch; a threshold is set so that about K latents a token are active."""
-    settings = {"d_in": D_IN, "d_sae": D_SAE}
+    settings: dict[str, Any] = {"d_in": D_IN, "d_sae": D_SAE}
     if "top_k" in name:
         settings["k"] = K
     if name.startswith("rational"):
@@ -151,7 +152,7 @@ def test_training_step_of_saelens(ratio, name, x_BD):
     sae_lens = pytest.importorskip("sae_lens")
     from sae_lens.saes.sae import TrainStepInput  # pyright: ignore[reportMissingImports]
 
-    shared = {"d_in": D_IN, "d_sae": D_SAE}
+    shared: dict[str, Any] = {"d_in": D_IN, "d_sae": D_SAE}
     if name == "topk":  # its option `use_sparse_activations` fails on this torch
         cfg = sae_lens.TopKTrainingSAEConfig(**shared, k=K, use_sparse_activations=False)
         sae, coefficients = sae_lens.TopKTrainingSAE(cfg), {}
