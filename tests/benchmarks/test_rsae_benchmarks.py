@@ -109,10 +109,8 @@ def sae_with_about_k_active(name: str, x_BD: torch.Tensor) -> SAE:
     if "top_k" in name:
         settings["k"] = K
     if name.startswith("rational"):
-        activation = RationalActivation.identity(4, torch.full((D_SAE,), 5.0))
-        sae = family(name)(**settings, activation=activation)
-    else:
-        sae = family(name)(**settings)
+        settings["activation"] = RationalActivation.identity(4, torch.full((D_SAE,), 5.0))
+    sae = family(name)(**settings)
     sae.initialise(x_BD)
     if isinstance(sae, JumpReLU):
         some_N = sae.pre_activations(x_BD).detach().flatten()[::97]
