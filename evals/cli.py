@@ -53,6 +53,47 @@ def demo(
     run_demo(settings, out)
 
 
+@app.command(name="run")
+def run_suite(
+    suite: Annotated[
+        str, typer.Argument(help="TOML file of a grid, or a preset: quick, standard, paper.", metavar="SUITE")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the run.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; each runs units of the grid by itself.")] = 1,
+    shard: Annotated[
+        str, typer.Option(help="i/n, i from 0: only every n-th unit, for an array of jobs. After --prepare.")
+    ] = "",
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only harvest, and run the host over the probing texts.")
+    ] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the suite's file and stop.")
+    ] = False,
+) -> None:
+    """Run a grid of teachers, upgrades and controls, a result file a cell; the same command again goes on.
+
+    Slurm, after one run with --prepare:  evals run my.toml --out RUN --shard $SLURM_ARRAY_TASK_ID/8  with --array=0-7
+    """
+    from evals.config import PRESETS, SuiteConfig, preset
+    from rsae import InputError
+
+    file = preset(f"suite-{suite}") if suite in PRESETS else Path(suite)
+    config = SuiteConfig.read(file)
+    if show_config:
+        typer.echo(file.read_text())
+        return
+    part = None
+    if shard:
+        index, slash, count = shard.partition("/")
+        if not (slash and index.isdigit() and count.isdigit()):
+            raise InputError(f"--shard {shard!r}: write i/n, such as 0/8")
+        part = (int(index), int(count))
+    from evals.suite import run as run_grid
+
+    run_grid(config, out, jobs, part, prepare)
+    typer.echo(f"{out}: compare its cells with `evals compare {out}`")
+
+
 @app.command()
 def report(run_directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]) -> None:
     """Write a run's report.html anew from its result files."""
@@ -64,12 +105,27 @@ def report(run_directory: Annotated[Path, typer.Argument(help="Directory of a ru
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN...")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="Leave out the table of all cells.")] = False,
+    json: Annotated[
+        Path | None, typer.Option(help="Write what is compared, the fronts' cells too, to this file.")
+    ] = None,
 ) -> None:
-    """Print the table of one run or several, each rational SAE with its control."""
+    """Print the cells of one run or several, each rational SAE with its control.
+
+    Where the controls have two levels of sparsity or more, also: differences at matched l0, hypervolumes of the Pareto
+    fronts, cells that strictly dominate their teacher, and wins, ties and losses.
+    """
+    from evals.compare import print_comparison
     from evals.report.table import print_table
 
-    print_table(runs, markdown)
+    if not brief:
+        print_table(runs, markdown)
+    found = print_comparison(runs, markdown)
+    if json is not None:
+        from rsae.files import write_json
+
+        write_json(json, found)
 
 
 def main() -> None:

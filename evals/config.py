@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -16,17 +17,37 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
-from evals.tasks import TASKS
-from rsae import HarvestConfig
+from evals.tasks import check_task
+from rsae import HarvestConfig, TrainConfig, UpgradeConfig
+from rsae.activations.hooks import SITES
+from rsae.activations.host import EMBEDDED_HOST
 from rsae.errors import InputError, did_you_mean
+from rsae.sae import FAMILIES
+from rsae.sae.rational import Rational
+from rsae.sae.soft_rational import GATES
 
 Variant = Literal["soft", "gated"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _File(_Section):
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> Self:
+        """Read and validate a TOML file; `InputError` names the file, the key and the remedy."""
+        try:
+            data = tomllib.loads(Path(path).read_text())
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"config {path}: not readable as TOML ({error})") from None
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise InputError(f"config {path}: {explain(error, cls)}") from None
 
 
 class Teachers(_Section):
@@ -73,12 +94,11 @@ class Evaluate(_Section):
     @classmethod
     def _known(cls, tasks: list[str]) -> list[str]:
         for task in tasks:
-            if task not in TASKS:
-                raise ValueError(f"task {task!r} is unknown{did_you_mean(task, TASKS)}")
+            check_task(task)
         return tasks
 
 
-class DemoConfig(_Section):
+class DemoConfig(_File):
     """The main job's settings."""
 
     seed: int = 0
@@ -87,36 +107,160 @@ class DemoConfig(_Section):
     upgrade: Upgrade = Upgrade()
     evaluate: Evaluate = Evaluate()
 
+
+class Site(_Section):
+    """A host and its hook points; with `teachers` (public SAEs) those are upgraded there, and none is trained.
+
+    A teacher is a path, or OWNER/NAME:SUBFOLDER on the hub.
+    """
+
+    host: str = EMBEDDED_HOST
+    hooks: Annotated[list[str], Field(min_length=1)] = ["blocks.12.hook_resid_pre"]
+    teachers: list[str] = []
+
+    @field_validator("hooks")
     @classmethod
-    def read(cls, path: str | os.PathLike) -> DemoConfig:
-        """Read and validate a TOML file; `InputError` names the file, the key and the remedy."""
-        try:
-            data = tomllib.loads(Path(path).read_text())
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"config {path}: not readable as TOML ({error})") from None
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise InputError(f"config {path}: {explain(error, cls)}") from None
+    def _named(cls, hooks: list[str]) -> list[str]:
+        for hook in hooks:
+            if not re.fullmatch(rf"blocks\.\d+\.hook_({'|'.join(SITES)})", hook):
+                raise ValueError(
+                    f"hook point {hook!r}: write blocks.L.hook_SITE, SITE one of {', '.join(SITES)}"
+                )
+        return hooks
+
+
+class Grid(_Section):
+    """The teachers: families x widths x levels of sparsity x seeds.
+
+    A family's levels are `l0` (top_k families take it as k; the penalty's weight of others is steered to it), unless
+    `k` (for top_k families) or the family's own weights `sparsity.FAMILY` are given.
+    """
+
+    families: Annotated[list[str], Field(min_length=1)] = ["relu", "jump_relu", "top_k"]
+    d_sae: Annotated[list[PositiveInt], Field(min_length=1)] = [1536]
+    l0: list[PositiveInt] = [16, 32, 64]
+    k: list[PositiveInt] = []
+    sparsity: dict[str, Annotated[list[PositiveFloat], Field(min_length=1)]] = {}
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+
+    @field_validator("families")
+    @classmethod
+    def _trainable(cls, families: list[str]) -> list[str]:
+        known = [n for n, f in FAMILIES.items() if not issubclass(f, Rational)]
+        for name in families:
+            if name not in known:
+                raise ValueError(f"family {name!r} is unknown{did_you_mean(name, known)}")
+        return families
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Grid:
+        for name in self.sparsity:
+            if name not in self.families or "top_k" in name:
+                fit = [f for f in self.families if "top_k" not in f]
+                raise ValueError(f"sparsity.{name} is no family with a penalty{did_you_mean(name, fit)}")
+        for family in self.families:
+            levels = self.levels(family)
+            if not levels:
+                raise ValueError(f"family {family!r} has no level of sparsity; give l0 = [...]")
+            largest = max(level.get("k", level.get("l0", 0)) for level in levels.values())
+            if largest >= min(self.d_sae):
+                raise ValueError(f"l0 {largest:g} is not below the {min(self.d_sae)} latents of d_sae")
+        return self
+
+    def levels(self, family: str) -> dict[str, dict[str, Any]]:
+        """By name: `k` of the family, or the training's `l0` or `sparsity`."""
+        if "top_k" in family:
+            return {f"k{k}": {"k": k} for k in self.k or self.l0}
+        if family in self.sparsity:
+            return {f"sparsity{w:g}": {"sparsity": w} for w in self.sparsity[family]}
+        return {f"l0_{goal}": {"l0": float(goal)} for goal in self.l0}
+
+
+class SuiteConfig(_File):
+    """A grid of cells: sites x teachers x upgrades, each with its start and its control.
+
+    `harvest` holds for all sites, `train` for all teachers, `tune` (the fine-tuning) for all upgrades and controls.
+    `soft_sparsity`: weight of the L1 penalty that `soft` and its control get where the teacher was trained with
+    another penalty.
+    """
+
+    sites: Annotated[list[Site], Field(min_length=1)] = [Site()]
+    harvest: HarvestConfig = HarvestConfig()
+    grid: Grid = Grid()
+    train: TrainConfig = TrainConfig(steps=800)
+    upgrades: Annotated[dict[str, UpgradeConfig], Field(min_length=1)] = {"gated": UpgradeConfig()}
+    tune: TrainConfig = UpgradeConfig().tune
+    soft_sparsity: PositiveFloat = 3.0
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_elsewhere(cls, data: Any) -> Any:
+        sections = {name: part for name, part in data.items() if isinstance(part, dict)}
+        places = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
+        for section, keys in places.items():
+            for key in keys:
+                if key in sections.get(section, {}):
+                    place = "sites" if section == "harvest" else "grid"
+                    raise ValueError(f"{section}.{key} is given by [{place}]; leave it out there")
+        for name, upgrade in sections.get("upgrades", {}).items():
+            if isinstance(upgrade, dict) and "tune" in upgrade:
+                raise ValueError(
+                    f"upgrades.{name}.tune: the budget is [tune], the same for all and for the control"
+                )
+        return data
+
+    @model_validator(mode="after")
+    def _fitting(self) -> SuiteConfig:
+        for name, upgrade in self.upgrades.items():
+            if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("teacher", "control"):
+                raise ValueError(f"upgrades.{name}: choose another name, of a-z, 0-9 and _")
+            m, n = upgrade.type
+            if m != n + 1 or n % 2:
+                raise ValueError(f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]")
+            for family in self.grid.families if upgrade.variant == "soft" else ():
+                if family not in GATES:
+                    raise ValueError(
+                        f"upgrades.{name}: 'soft' has no gate for family {family!r}; leave out one of the two"
+                    )
+            for family in self.grid.families:
+                if upgrade.variant == "gated" and f"rational_{family}" not in FAMILIES:
+                    raise ValueError(
+                        f"upgrades.{name}: family {family!r} has no rational form; leave out one of the two"
+                    )
+        return self
+
+
+#: Shipped suites, by name
+PRESETS = ("quick", "standard", "paper")
 
 
 def preset(name: str) -> Path:
-    """The file of a shipped config: `demo` or `quick`."""
+    """The file of a shipped config: `demo`, `quick`; of a shipped suite: `suite-quick`, `suite-standard`, ..."""
     return Path(str(resources.files("evals") / "configs" / f"{name}.toml"))
 
 
 def explain(error: ValidationError, model: Any) -> str:
     """The first complaint as one line: the key, what is wrong with it, the nearest valid key for a typo."""
     first = error.errors()[0]
-    *parents, key = [str(part) for part in first["loc"]]
+    *parents, key = [str(part) for part in first["loc"]] or [""]
     name = ".".join([*parents, key])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         for parent in parents:
-            model = _fields(model)[parent]
+            model = _inner(model, parent)
         return f"unknown key {name!r}{did_you_mean(key, _fields(model))}"
-    return f"{name} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+    message = first["msg"].removeprefix("Value error, ")
+    # a complaint about a whole section shows its own words, not the section
+    return message if isinstance(first["input"], dict) else f"{name} = {first['input']!r}: {message}"
 
 
 def _fields(model: Any) -> dict[str, Any]:
     fields = getattr(model, "model_fields", None) or model.__pydantic_fields__
     return {name: field.annotation for name, field in fields.items()}
+
+
+def _inner(model: Any, part: str) -> Any:
+    """The model of a field; in a list or a table of sections, that of its items."""
+    if get_origin(model) in (list, dict):
+        return get_args(model)[-1]
+    return _fields(model)[part]

@@ -1,17 +1,25 @@
-"""Labelled sets for sparse probing: balanced, without duplicates, train and test parted by source."""
+"""Labelled sets for sparse probing: balanced, without duplicates, train and test parted by source.
+
+A task is an embedded one, or a file of the user's: FILE or FILE#CLASS, FILE a `.csv` or `.jsonl` with `text` and
+`label` (and `source`, where texts of one source belong together). With two labels the second in order is the
+positive class; with more, CLASS against the rest.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import zstandard
 
-from rsae.activations.text import package_directory, split_documents, wikipedia
+from rsae.activations.text import Document, package_directory, split_documents, wikipedia
 from rsae.errors import InputError, did_you_mean
 
 _TRAIN_SHARE = 0.75
@@ -40,11 +48,49 @@ def load_task(name: str, train: int = 4000, test: int = 1000, seed: int = 42) ->
 
     A source goes to train or test by a hash of (seed, source), so that no text, and no article in two
     languages, is on both sides. Where a set is too small for `train` or `test`, both shrink in proportion.
-    Raises `InputError` for an unknown name or a missing package.
+    `name` may be a file too (see the module). Raises `InputError` for an unknown name, a missing package, a file
+    without the two fields.
     """
-    if name not in TASKS:
-        raise InputError(f"task {name!r} is unknown{did_you_mean(name, TASKS)}")
-    return split_task(name, TASKS[name](), train, test, seed)
+    check_task(name)
+    examples = TASKS[name]() if name in TASKS else from_file(name)
+    return split_task(name, examples, train, test, seed)
+
+
+def check_task(name: str) -> None:
+    """Raise `InputError` where `name` is neither an embedded task nor a file."""
+    path = _file_and_class(name)[0]
+    if name not in TASKS and not (path.suffix in (".csv", ".jsonl") and path.is_file()):
+        raise InputError(
+            f"task {name!r} is neither a .csv or .jsonl file nor embedded{did_you_mean(name, TASKS)}"
+        )
+
+
+def from_file(name: str) -> list[Example]:
+    """The examples of FILE or FILE#CLASS."""
+    path, positive = _file_and_class(name)
+    try:
+        if path.suffix == ".csv":
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+        else:
+            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        found = [(str(r["text"]), str(r["label"]), str(r.get("source") or r["text"])) for r in rows]
+    except KeyError as error:
+        raise InputError(f"{path}: the field {error} is missing; a task needs `text` and `label`") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not readable as {path.suffix} ({error})") from None
+    labels = sorted({label for _, label, _ in found})
+    if positive is None and len(labels) == 2:
+        positive = labels[1]
+    if positive not in labels or len(labels) < 2:
+        raise InputError(
+            f"{path} has the labels {', '.join(labels[:20])}: name one of two or more as {path}#LABEL"
+        )
+    return [Example(text, int(label == positive), source) for text, label, source in found]
+
+
+def _file_and_class(name: str) -> tuple[Path, str | None]:
+    file, _, positive = name.partition("#")
+    return Path(file), positive or None
 
 
 def split_task(name: str, examples: Iterable[Example], train: int, test: int, seed: int) -> Task:
@@ -106,13 +152,33 @@ def _wiki_topic(topic: str) -> list[Example]:
     return [Example(d.text, int(d.topic == topic), d.title) for d in documents]
 
 
-def _french() -> list[Example]:
-    english = split_documents(wikipedia())["probing"]
-    return [Example(d.text, 0, d.title) for d in english] + [
-        Example(d.text, 1, d.title) for d in wikipedia("fr-fr")
-    ]
+def _language(negative: str, positive: str) -> Callable[[], list[Example]]:
+    """Articles in one language against articles in another; English ones that no SAE was trained on."""
+
+    def articles(language: str) -> list[Document]:
+        found = wikipedia(language)
+        return split_documents(found)["probing"] if language == "en-us" else found
+
+    def examples() -> list[Example]:
+        pair = ((0, negative), (1, positive))
+        return [Example(d.text, label, d.title) for label, language in pair for d in articles(language)]
+
+    return examples
 
 
+_TOPICS = {
+    "people": "People",
+    "physical": "Physical sciences",
+    "biology": "Biology and health sciences",
+    "geography": "Geography",
+    "society": "Society and social sciences",
+    "arts": "Arts",
+    "technology": "Technology",
+    "history": "History",
+    "everyday": "Everyday life",
+    "philosophy": "Philosophy and religion",
+    "mathematics": "Mathematics",
+}
 _AGNEWS = {"world": "161_agnews_0", "sports": "162_agnews_1", "business": "163_agnews_2"}
 _CODE = {"c": "158_code_C", "python": "159_code_Python", "html": "160_code_HTML"}
 
@@ -125,9 +191,10 @@ TASKS: dict[str, Callable[[], list[Example]]] = {
     "spam": lambda: _binary("96_spam_is"),
     "sst2": lambda: _binary("92_glue_sst2"),
     "amazon_5star": lambda: _binary("157_amazon_5star"),
-    "wiki_people": lambda: _wiki_topic("People"),
-    "wiki_physical": lambda: _wiki_topic("Physical sciences"),
-    "french": _french,
+    **{f"wiki_{name}": partial(_wiki_topic, topic) for name, topic in _TOPICS.items()},
+    "french": _language("en-us", "fr-fr"),
+    "spanish": _language("en-us", "es-es"),
+    "spanish_not_french": _language("fr-fr", "es-es"),
     **{f"agnews_{name}": _rebuilt(_AGNEWS, name) for name in _AGNEWS},
     **{f"code_{name}": _rebuilt(_CODE, name) for name in _CODE},
 }

@@ -20,19 +20,36 @@ class Steps:
 
     def run(self, name: str, settings: Any, make: Callable[[], Any]) -> Any:
         """`make()`'s JSON-able result, from file where a step of that name and settings has finished."""
-        file, key = None, digest(settings)
-        if self.directory is not None:
-            file = self.directory / f"{name}.json"
-            if file.exists() and (done := read_json(file)).get("key") == key:
+        return self.run_all({name: settings}, lambda _: {name: make()})[name]
+
+    def run_all(
+        self, settings: dict[str, Any], make: Callable[[list[str]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Results of several steps, whose settings are given by name.
+
+        `make` gets the names of those that have no result yet, and makes them together.
+        """
+        results: dict[str, Any] = {}
+        for name, given in settings.items():
+            file = self._file(name)
+            if file is not None and file.exists() and (done := read_json(file)).get("key") == digest(given):
                 say(f"{name}: reused from {self.directory}")
-                self.seconds[name] = done["seconds"]
-                return done["result"]
-        start = time.perf_counter()
-        result = make()
-        self.seconds[name] = round(time.perf_counter() - start, 2)
-        if file is not None:
-            write_json(file, {"key": key, "seconds": self.seconds[name], "result": result})
-        return result
+                self.seconds[name], results[name] = done["seconds"], done["result"]
+        missing = [name for name in settings if name not in results]
+        if missing:
+            start = time.perf_counter()
+            results |= make(missing)
+            seconds = round((time.perf_counter() - start) / len(missing), 2)
+            for name in missing:
+                self.seconds[name] = seconds
+                if (file := self._file(name)) is not None:
+                    write_json(
+                        file, {"key": digest(settings[name]), "seconds": seconds, "result": results[name]}
+                    )
+        return results
+
+    def _file(self, name: str) -> Path | None:
+        return None if self.directory is None else self.directory / f"{name}.json"
 
 
 def say(text: str) -> None:
