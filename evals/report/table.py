@@ -30,6 +30,7 @@ COLUMNS = (
     ("k1", "probe k=1", "{:.3f}", "sparse probing, mean test accuracy with the best latent"),
     ("k2", "k=2", "{:.3f}", "with the 2 best latents"),
     ("k5", "k=5", "{:.3f}", "with the 5 best latents"),
+    ("k20", "k=20", "{:.3f}", "with the 20 best latents"),
     ("soft_fvu", "soft FVU", "{:.4f}", "FVU of the dense code before truncation"),
     ("soft_l0", "soft l0", "{:.0f}", "non-zero entries of the dense code"),
     ("seconds", "s", "{:.0f}", "seconds to make it (training, or calibration for an init)"),
@@ -41,14 +42,25 @@ def read_results(run: str | os.PathLike) -> list[dict[str, Any]]:
     directory = Path(run) / "results"
     results = [read_json(file) for file in sorted(directory.glob("*.json"))]
     if not results:
-        raise InputError(f"{directory}: no result files; make them with `evals demo --out {run}`")
+        raise InputError(
+            f"{directory}: no result files; make them with `evals demo --out {run}` or `evals run`"
+        )
     for file, result in zip(sorted(directory.glob("*.json")), results, strict=True):
         missing = {"family", "variant", "control", "metrics"} - result.keys()
         if missing:
             raise InputError(
                 f"{file}: the field {min(missing)!r} is missing; delete it and run `evals demo` again"
             )
-    return sorted(results, key=lambda r: (_rank(_FAMILIES, r["family"]), _rank(_VARIANTS, r["variant"])))
+    return sorted(results, key=_order)
+
+
+def _order(result: dict[str, Any]) -> tuple:
+    """Hook point, family, width, level, variant, seed; levels in the order of their l0."""
+    where = [str(result.get(key, "")) for key in ("host", "hook")]
+    level = result.get("level", "")
+    number = float(level.lstrip("abcdefghijklmnopqrstuvwxyz_") or 0) if level[-1:].isdigit() else 0.0
+    family, variant = _rank(_FAMILIES, result["family"]), _rank(_VARIANTS, result["variant"])
+    return (*where, family, result.get("d_sae", 0), number, level, variant, result.get("seed", 0))
 
 
 def _rank(order: tuple[str, ...], name: str) -> tuple[int, str]:
@@ -64,6 +76,7 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
         "family": result["family"],
         "variant": result["variant"],
         "control": result["control"],
+        **{key: result[key] for key in ("host", "hook", "d_sae", "level", "seed") if key in result},
         **metrics["reconstruction"],
         **metrics["downstream"],
         **{k: float(np.mean([task[k] for task in probing])) for k in ks},
@@ -103,17 +116,35 @@ def print_table(runs: Sequence[str | os.PathLike], markdown: bool = False) -> No
     """Print the cells of several runs, family by family, to the terminal; or as a Markdown table."""
     headings = ["run", "variant", *(heading for _, heading, _, _ in COLUMNS)]
     lines = [
-        [Path(run).name, f"{result['family']} {result['variant']}", *cells(row(result))]
-        for run in runs
-        for result in read_results(run)
+        [Path(run).name, name(result), *cells(row(result))] for run in runs for result in read_results(run)
     ]
+    print_lines("measured on held-out tokens, on the code that l0 counts", headings, lines, markdown)
+
+
+def name(result: dict[str, Any]) -> str:
+    """Family and variant; in a suite with hook point, width, level and seed."""
+    if "level" not in result:
+        return f"{result['family']} {result['variant']}"
+    return f"{place(result)} {result['level']} s{result['seed']} {result['variant']}"
+
+
+def place(record: dict[str, Any]) -> str:
+    """Hook point, family and width, in short."""
+    parts = [str(record.get("hook") or "").replace("blocks.", "").replace("hook_", "")]
+    return " ".join(filter(None, [*parts, record["family"], str(record.get("d_sae") or "")]))
+
+
+def print_lines(title: str, headings: list[str], lines: list[list[str]], markdown: bool) -> None:
+    """A table on the terminal, controls in bold; or as Markdown."""
     if markdown:
-        for line in (headings, ["---", "---", *["---:"] * len(COLUMNS)], *lines):
+        numbers = len(headings) - 2
+        for line in (headings, ["---", "---", *["---:"] * numbers], *lines):
             print("| " + " | ".join(line) + " |")
         return
-    table = Table(title="measured on held-out tokens, on the code that l0 counts", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("run", "variant") else "right")
+        words = ("run", "variant", "place", "difference", "control", "against")
+        table.add_column(heading, justify="left" if heading in words else "right")
     for line in lines:
         table.add_row(*line, style="bold" if " control" in line[1] else None)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
