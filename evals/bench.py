@@ -21,7 +21,7 @@ import approx
 import rsae
 from evals.config import Evaluate
 from evals.metrics.downstream import downstream
-from evals.metrics.probing import ProbeData, dense_baseline, probe, probe_data
+from evals.metrics.probing import ProbeData, bootstrap, correct_dense, probe, probe_data
 from evals.metrics.reconstruction import reconstruction
 from evals.tasks import load_task
 from rsae import SAE, HarvestConfig, TrainConfig, UpgradeConfig
@@ -92,7 +92,13 @@ class Bench:
             data = probe_data(self.host, h.hook, loaded, e.probe_context, self.norm_limit)
             data.save(file)
             train = int(data.is_train_T.sum())
-            return {"dense": dense_baseline(data), "train": train, "test": len(data.label_T) - train}
+            correct_T = correct_dense(data)
+            return {
+                "dense": float(correct_T.mean()),
+                "dense_interval": bootstrap(correct_T),
+                "train": train,
+                "test": len(correct_T),
+            }
 
         settings = [task, h.host, h.hook, self.norm_limit, e.probe_train, e.probe_test, e.probe_context]
         baseline = self.steps.run(f"probing-{name}", settings, make)

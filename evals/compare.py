@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.report.table import place, print_lines, read_results, row
+from evals.report.table import place, print_lines, probed, read_results, row
 
 Row = dict[str, Any]
 
@@ -79,7 +79,7 @@ def _about(r: Row) -> dict[str, Any]:
 
 
 def _probes(rows: list[Row]) -> list[str]:
-    return sorted({k for r in rows for k in r if k[0] == "k" and k[1:].isdigit()}, key=lambda k: int(k[1:]))
+    return sorted({k for r in rows for k in probed(r)}, key=lambda k: int(k[1:]))
 
 
 def _upgraded(group: list[Row]) -> dict[str, str]:

@@ -88,7 +88,7 @@ class Evaluate(_Section):
     probe_train: PositiveInt = 300
     probe_test: PositiveInt = 150
     probe_context: PositiveInt = 32
-    k: list[PositiveInt] = [1, 2, 5]
+    k: list[PositiveInt] = [1, 2, 5, 20]
 
     @field_validator("tasks")
     @classmethod
@@ -105,7 +105,7 @@ class DemoConfig(_File):
     harvest: HarvestConfig = HarvestConfig()
     teachers: Teachers = Teachers()
     upgrade: Upgrade = Upgrade()
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Evaluate(k=[1, 2, 5])
 
 
 class Site(_Section):

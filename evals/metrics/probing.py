@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evals.metrics.site import hook_of, norm_limit_of
+from evals.metrics.site import codes, hook_of, norm_limit_of
 from evals.tasks import Task
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, activations_at, pad
@@ -22,6 +23,7 @@ from rsae.files import read_tensors, write_tensors
 from rsae.progress import progress
 
 _BATCH = 16
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -86,49 +88,78 @@ def probe_data(
 
 
 @torch.no_grad()
-def pooled(sae: SAE | None, data: ProbeData, rows: int = 4096) -> np.ndarray:
+def pooled(
+    encode: Callable[[torch.Tensor], torch.Tensor] | None, data: ProbeData, rows: int = 4096
+) -> np.ndarray:
     """Mean over each text's tokens of the code (of the activation itself for None), float64 [T, F]."""
-    width = data.x_ND.shape[1] if sae is None else sae.d_sae
-    total_TF = torch.zeros(len(data.label_T), width, dtype=torch.float64)
+    total_TF: torch.Tensor | None = None
     for x_BD, text_B in zip(data.x_ND.split(rows), data.text_N.split(rows), strict=True):
-        z_BF = x_BD if sae is None else sae.encode(x_BD)
-        total_TF.index_add_(0, text_B.long(), z_BF.double())
+        z_BF = (x_BD if encode is None else encode(x_BD)).double().cpu()
+        if total_TF is None:
+            total_TF = torch.zeros(len(data.label_T), z_BF.shape[1], dtype=torch.float64)
+        total_TF.index_add_(0, text_B.long(), z_BF)
+    assert total_TF is not None
     count_T = torch.bincount(data.text_N.long(), minlength=len(data.label_T))
     return (total_TF / count_T[:, None]).numpy()
 
 
-def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5)) -> dict[str, float]:
+def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> dict[str, Any]:
     """Test accuracy `k1`, `k2`, ... of an L2 logistic regression (C = 1) on the k best latents.
 
-    The best are those with the largest |mean over positives - mean over negatives| on train.
+    The best are those with the largest |mean over positives - mean over negatives| on train. `interval` holds a 95 %
+    bootstrap interval for each. A `soft` rational SAE has the same of its dense code beside them, as `soft_k1`, ... .
     """
-    z_TF = pooled(sae, data)
-    train, test, label = data.is_train_T, ~data.is_train_T, data.label_T
+    result: dict[str, Any] = {"interval": {}}
+    device = sae.W_enc.device
+    for prefix, encode in codes(sae).items():
+        z_TF = pooled(lambda x_BD, encode=encode: encode(x_BD.to(device)), data)
+        correct = correct_with_best(z_TF, data, k)
+        for n, correct_T in correct.items():
+            result[f"{prefix}k{n}"] = float(correct_T.mean())
+            result["interval"][f"{prefix}k{n}"] = bootstrap(correct_T)
+    return result
+
+
+def correct_with_best(z_TF: np.ndarray, data: ProbeData, k: Sequence[int]) -> dict[int, np.ndarray]:
+    """By k: for each test text, whether the probe on the k best columns is right."""
+    train, label = data.is_train_T, data.label_T
     gap_F = np.abs(z_TF[train & (label == 1)].mean(0) - z_TF[train & (label == 0)].mean(0))
     best = np.argsort(-gap_F, kind="stable")
-    result = {}
-    for n in k:
-        chosen = z_TF[:, best[:n]]
-        model = LogisticRegression(C=1.0, max_iter=1000).fit(chosen[train], label[train])
-        result[f"k{n}"] = float(model.score(chosen[test], label[test]))
-    return result
+    model = LogisticRegression(C=1.0, max_iter=1000)
+    return {n: _correct(model, z_TF[:, best[:n]], data) for n in k}
+
+
+def correct_dense(data: ProbeData) -> np.ndarray:
+    """For each test text, whether the probe on the whole (standardised) activation is right."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+    return _correct(model, pooled(None, data), data)
+
+
+def _correct(model: Any, z_TF: np.ndarray, data: ProbeData) -> np.ndarray:
+    train, test, label = data.is_train_T, ~data.is_train_T, data.label_T
+    return model.fit(z_TF[train], label[train]).predict(z_TF[test]) == label[test]
+
+
+def bootstrap(correct_T: np.ndarray, seed: int = 0) -> list[float]:
+    """The 95 % percentile interval of an accuracy over resampled test texts (the probe is not trained again)."""
+    means = np.random.default_rng(seed).binomial(len(correct_T), correct_T.mean(), _RESAMPLES) / len(
+        correct_T
+    )
+    return [float(q) for q in np.quantile(means, (0.025, 0.975))]
 
 
 def dense_baseline(data: ProbeData) -> float:
     """Test accuracy of a logistic regression on the whole (standardised) activation: what there is to find."""
-    x_TD = pooled(None, data)
-    train, test, label = data.is_train_T, ~data.is_train_T, data.label_T
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
-    return float(model.fit(x_TD[train], label[train]).score(x_TD[test], label[test]))
+    return float(correct_dense(data).mean())
 
 
 def sparse_probing(
     sae: SAE,
     host: Host,
     task: Task,
-    k: Sequence[int] = (1, 2, 5),
+    k: Sequence[int] = (1, 2, 5, 20),
     hook: str | None = None,
     context: int = 128,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """`probe` on a task's texts, run through the host first; `hook` is by default what the SAE's metadata say."""
     return probe(sae, probe_data(host, hook_of(sae, hook), task, context, norm_limit_of(sae, None)), k)

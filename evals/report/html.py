@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from evals.report import figures
-from evals.report.table import COLUMNS, against_control, cells, read_results, row
+from evals.report.table import against_control, cells, columns_of, probed, read_results, row
 from rsae.files import read_json, writing
 
 TITLES = {"relu": "ReLU", "jump_relu": "JumpReLU", "top_k": "TopK"}
@@ -23,6 +23,7 @@ def write_report(run: str | os.PathLike) -> Path:
     run = Path(run)
     results = read_results(run)
     rows = [row(result) for result in results]
+    columns = columns_of(rows)
     families = []
     for name in dict.fromkeys(r["family"] for r in results):
         curves = read_json(run / "fits" / f"{name}-curves.json")
@@ -33,7 +34,7 @@ def write_report(run: str | os.PathLike) -> Path:
             {
                 "name": name,
                 "title": TITLES.get(name, name),
-                "rows": [(r["variant"], cells(r)) for r in members],
+                "rows": [(r["variant"], cells(r, columns)) for r in members],
                 "curves": curves,
                 "pareto": _figure(figures.pareto(members)),
                 "gates": _figure(figures.gates(curves, trained)),
@@ -46,7 +47,7 @@ def write_report(run: str | os.PathLike) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         plotly=get_plotlyjs(),
-        columns=COLUMNS,
+        columns=columns,
         families=families,
         pairs=against_control(rows),
         titles=TITLES,
@@ -68,7 +69,7 @@ def _probing(results: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """A family's probing accuracies by task: variants down, tasks across, at each k."""
     members = [r for r in results if r["family"] == name]
     tasks = members[0]["metrics"]["probing"]
-    ks = [k for k in next(iter(tasks.values())) if k.startswith("k")]
+    ks = probed(next(iter(tasks.values())))
     return {
         "tasks": [(task, f"{figures_['dense']:.2f}") for task, figures_ in tasks.items()],
         "rows": [

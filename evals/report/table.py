@@ -27,12 +27,16 @@ COLUMNS = (
     ("dce", "dCE", "{:.4f}", "cross-entropy with the reconstruction spliced in, minus clean (nats a token)"),
     ("loss_recovered", "LR", "{:.4f}", "loss recovered: 0 is zero ablation, 1 is the clean host"),
     ("kl", "KL", "{:.4f}", "KL(clean || spliced), nats a token"),
+    ("top1", "top-1", "{:.3f}", "share of predictions whose most likely token is the clean host's"),
+    ("cosine", "cosine", "{:.4f}", "mean cosine of activation and reconstruction"),
+    ("relative_bias", "bias", "{:.4f}", "relative bias: below 1, reconstructions are too short"),
     ("k1", "probe k=1", "{:.3f}", "sparse probing, mean test accuracy with the best latent"),
     ("k2", "k=2", "{:.3f}", "with the 2 best latents"),
     ("k5", "k=5", "{:.3f}", "with the 5 best latents"),
     ("k20", "k=20", "{:.3f}", "with the 20 best latents"),
     ("soft_fvu", "soft FVU", "{:.4f}", "FVU of the dense code before truncation"),
     ("soft_l0", "soft l0", "{:.0f}", "non-zero entries of the dense code"),
+    ("soft_dce", "soft dCE", "{:.4f}", "dCE of the dense code"),
     ("seconds", "s", "{:.0f}", "seconds to make it (training, or calibration for an init)"),
 )
 
@@ -71,7 +75,7 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
     """The figures of a result, flat; probing is the mean over tasks."""
     metrics = result["metrics"]
     probing = metrics["probing"].values()
-    ks = [k for k in next(iter(probing)) if k.startswith("k")]
+    ks = probed(next(iter(probing)))
     return {
         "family": result["family"],
         "variant": result["variant"],
@@ -82,6 +86,16 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
         **{k: float(np.mean([task[k] for task in probing])) for k in ks},
         "seconds": result["seconds"],
     }
+
+
+def probed(figures: dict[str, Any]) -> list[str]:
+    """The keys `k1`, `k2`, ... of a task's figures."""
+    return sorted((k for k in figures if k[0] == "k" and k[1:].isdigit()), key=lambda k: int(k[1:]))
+
+
+def columns_of(rows: list[dict[str, Any]]) -> tuple:
+    """The columns that some row has a figure for."""
+    return tuple(column for column in COLUMNS if any(column[0] in r for r in rows))
 
 
 def cells(values: dict[str, Any], columns: tuple = COLUMNS) -> list[str]:
@@ -114,10 +128,10 @@ def against_control(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def print_table(runs: Sequence[str | os.PathLike], markdown: bool = False) -> None:
     """Print the cells of several runs, family by family, to the terminal; or as a Markdown table."""
-    headings = ["run", "variant", *(heading for _, heading, _, _ in COLUMNS)]
-    lines = [
-        [Path(run).name, name(result), *cells(row(result))] for run in runs for result in read_results(run)
-    ]
+    results = [(Path(run).name, result) for run in runs for result in read_results(run)]
+    columns = columns_of([row(result) for _, result in results])
+    headings = ["run", "variant", *(heading for _, heading, _, _ in columns)]
+    lines = [[run, name(result), *cells(row(result), columns)] for run, result in results]
     print_lines("measured on held-out tokens, on the code that l0 counts", headings, lines, markdown)
 
 

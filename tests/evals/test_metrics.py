@@ -1,3 +1,6 @@
+import itertools
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +8,10 @@ import torch
 import evals
 import rsae
 from evals.metrics.downstream import downstream, splice
-from evals.metrics.probing import ProbeData, dense_baseline, pooled, probe, probe_data
-from evals.metrics.reconstruction import reconstruction
-from evals.tasks import Example, Task, split_task
-from rsae import InputError, ReLU
+from evals.metrics.probing import ProbeData, bootstrap, dense_baseline, pooled, probe, probe_data
+from evals.metrics.reconstruction import largest_cosines, reconstruction
+from evals.tasks import Example, Task, load_task, split_task
+from rsae import InputError, ReLU, SoftRational
 from rsae.activations.hooks import HookPoint, activations_at, pad
 from tests.rsae.helpers import random_sae
 
@@ -27,7 +30,7 @@ def exact_sae(d_in: int, error: float = 0.0) -> ReLU:
 # --- reconstruction ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k", "rational_jump_relu"])
+@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k", "rational_jump_relu", "soft_rational"])
 def test_reconstruction_is_its_definition(store, name):
     """Against a slow float64 reference, token by token."""
     sae = random_sae(name, store)
@@ -49,12 +52,54 @@ def test_reconstruction_is_its_definition(store, name):
     assert got["l0"] == pytest.approx(np.mean(active), abs=0.02)
     assert got["alive"] == pytest.approx(fired.double().mean().item(), abs=1e-9)
     assert got["tokens"] == len(rows)
+    x_hat = torch.stack([sae64(x) for x in rows])
+    pairs = [(x.numpy(), y.detach().numpy()) for x, y in zip(rows, x_hat, strict=True)]
+    cosine = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]
+    assert got["cosine"] == pytest.approx(np.mean(cosine), rel=1e-5)
+    assert got["l2_ratio"] == pytest.approx(np.mean([np.sqrt(b @ b / (a @ a)) for a, b in pairs]), rel=1e-5)
+    bias = sum(b @ b for _, b in pairs) / sum(a @ b for a, b in pairs)
+    assert got["relative_bias"] == pytest.approx(bias, rel=1e-5)
+    if isinstance(sae64, SoftRational):
+        dense = [sae64.decode(sae64.soft_code(sae64.pre_activations(x)))[None] for x in rows]
+        soft = (torch.cat(dense) - torch.stack(rows)).square().sum(1).mean().item()
+        assert got["soft_mse"] == pytest.approx(soft, rel=1e-5)
+        assert got["soft_l0"] == sae64.d_sae
+        assert got["soft_fvu"] / got["fvu"] == pytest.approx(got["soft_mse"] / got["mse"])
+
+
+def test_density_counts_every_latent_once(store):
+    sae = random_sae("jump_relu", store)
+    got = reconstruction(sae, store)
+    z = sae.encode(torch.cat(list(store.blocks("heldout"))))
+    density = (z != 0).double().mean(0)
+    edges = got["density"]["up_to"]
+    expected = [int((density == 0).sum())]
+    expected += [int(((density > a) & (density <= b)).sum()) for a, b in itertools.pairwise(edges)]
+    assert got["density"]["latents"] == expected
+    assert sum(expected) == sae.d_sae
+
+
+def test_decoder_redundancy_is_the_mean_largest_cosine(store):
+    sae = random_sae("relu", store)
+    rows = [d / np.sqrt(d @ d) for d in sae.W_dec.detach().double().numpy()]
+    largest = [max(a @ b for j, b in enumerate(rows) if j != i) for i, a in enumerate(rows)]
+    np.testing.assert_allclose(largest_cosines(sae.W_dec, rows=7).numpy(), largest, rtol=1e-4, atol=1e-6)
+    assert reconstruction(sae, store)["decoder_redundancy"] == pytest.approx(np.mean(largest), rel=1e-5)
+
+
+def test_shrinkage_is_seen(store):
+    got = reconstruction(exact_sae(store.d_in, error=0.25), store)
+    assert got["relative_bias"] == pytest.approx(0.75)
+    assert got["l2_ratio"] == pytest.approx(0.75)
+    assert got["cosine"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 10_000])
-def test_reconstruction_does_not_depend_on_the_batch(store, rows):
-    sae = random_sae("top_k", store)
+@pytest.mark.parametrize("name", ["top_k", "soft_rational"])
+def test_reconstruction_does_not_depend_on_the_batch(store, rows, name):
+    sae = random_sae(name, store)
     one, other = reconstruction(sae, store), reconstruction(sae, store, rows=rows)
+    assert other.pop("density") == one.pop("density")
     for key, value in one.items():
         assert other[key] == pytest.approx(value, rel=1e-6), key
 
@@ -95,7 +140,7 @@ def test_zero_sae_is_the_zero_ablation(host, sequences):
 def test_downstream_is_its_definition(host, sequences, hook, module):
     """Against whole forward passes of the host, one sequence at a time, with a hook of our own."""
     sae = exact_sae(host.d_model, error=0.3)
-    clean_ce, ce, kl = [], [], []
+    clean_ce, ce, kl, agree = [], [], [], []
     for ids in sequences:
         tokens = torch.tensor([ids])
 
@@ -113,11 +158,23 @@ def test_downstream_is_its_definition(host, sequences, hook, module):
         for p in range(1, len(ids) - 1):
             clean_ce.append(-clean[p, ids[p + 1]].item())
             ce.append(-spliced[p, ids[p + 1]].item())
+            agree.append(clean[p].argmax() == spliced[p].argmax())
             kl.append((clean[p].exp() * (clean[p] - spliced[p])).sum().item())
     got = downstream(sae, host, sequences, hook)
     assert got["ce_clean"] == pytest.approx(np.mean(clean_ce), rel=1e-5)
     assert got["ce"] == pytest.approx(np.mean(ce), rel=1e-5)
     assert got["kl"] == pytest.approx(np.mean(kl), rel=1e-3, abs=1e-7)
+    assert got["top1"] == pytest.approx(np.mean(agree))
+
+
+def test_the_dense_code_of_soft_is_spliced_in_beside_the_honest_one(host, store, sequences):
+    sae = random_sae("soft_rational", store)
+    got = downstream(sae, host, sequences, HOOK)
+    sae.tau.zero_()  # now the honest code is the dense one
+    dense = downstream(sae, host, sequences, HOOK)
+    for key in ("ce", "kl", "top1", "loss_recovered", "dce"):
+        assert got[f"soft_{key}"] == pytest.approx(dense[key], rel=1e-6), key
+    assert got["soft_ce"] != got["ce"]
 
 
 def test_downstream_does_not_depend_on_the_batch(host, sequences):
@@ -169,7 +226,7 @@ def test_the_hook_point_is_read_from_the_sae(host, store, sequences):
     task = Task(
         "t", (["one two", "a longer text"], np.array([0, 1])), (["three", "four five"], np.array([1, 0]))
     )
-    assert evals.sparse_probing(sae, host, task, k=(1,)).keys() == {"k1"}
+    assert evals.sparse_probing(sae, host, task, k=(1,)).keys() == {"k1", "interval"}
 
 
 def test_sequences_too_short(host):
@@ -202,6 +259,26 @@ def test_probe_finds_the_planted_latent(feature):
     assert dense_baseline(data) >= 0.97
 
 
+def test_more_latents_and_the_dense_code_stand_beside(store):
+    sae = random_sae("soft_rational", store)
+    data = planted(2, d_in=store.d_in)
+    got = probe(sae, data)
+    assert got.keys() == {"interval", *(f"{p}k{n}" for p in ("", "soft_") for n in (1, 2, 5, 20))}
+    sae.tau.zero_()
+    assert [probe(sae, data)[f"k{n}"] for n in (1, 20)] == [got[f"soft_k{n}"] for n in (1, 20)]
+
+
+def test_bootstrap_interval_covers_the_accuracy():
+    """Against resampling the texts one by one; and over many test sets it covers the truth about 95 % of the time."""
+    rng = np.random.default_rng(3)
+    correct = rng.random(200) < 0.8
+    low, high = bootstrap(correct)
+    means = [rng.choice(correct, len(correct)).mean() for _ in range(2000)]
+    assert [low, high] == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.015)
+    covered = [low <= 0.8 <= high for low, high in (bootstrap(rng.random(200) < 0.8) for _ in range(300))]
+    assert 0.88 < np.mean(covered) <= 0.99
+
+
 def test_probe_on_noise_is_a_coin():
     data = planted(0)
     rng = np.random.default_rng(1)
@@ -211,7 +288,7 @@ def test_probe_on_noise_is_a_coin():
 
 def test_pooling_is_the_mean_of_the_code_over_a_texts_tokens():
     data, sae = planted(1), exact_sae(6)
-    z = pooled(sae, data, rows=7)
+    z = pooled(sae.encode, data, rows=7)
     for text in (0, 57, 119):
         rows = data.x_ND[data.text_N == text]
         np.testing.assert_allclose(z[text], sae.encode(rows).mean(0).detach().numpy(), rtol=1e-5, atol=1e-6)
@@ -291,3 +368,44 @@ def test_wiki_tasks_use_articles_that_no_sae_saw():
 def test_unknown_task():
     with pytest.raises(InputError, match="did you mean 'spam'"):
         evals.load_task("spm")
+
+
+def test_tasks_from_files(tmp_path):
+    """A .csv and a .jsonl with the same rows are the same task; sources are kept together."""
+    rows = [
+        {"text": f"text, number {i}", "label": ["a", "b", "c"][i % 3], "source": f"s{i // 5}"}
+        for i in range(300)
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = [f'"{r["text"]}",{r["label"]},{r["source"]}' for r in rows]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label,source", *lines]))
+    one, other = (load_task(f"{tmp_path}/t.{kind}#b", 60, 20) for kind in ("csv", "jsonl"))
+    assert one.train[0] == other.train[0]
+    source = {r["text"]: r["source"] for r in rows}
+    label = {r["text"]: int(r["label"] == "b") for r in rows}
+    assert not {source[t] for t in one.train[0]} & {source[t] for t in one.test[0]}
+    for texts, labels in (one.train, one.test):
+        assert [label[t] for t in texts] == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("t.csv", "text,lable\nx,1\n", "'label' is missing"),
+        ("t.csv", "text,label\nx,a\ny,b\nz,c\n", "a, b, c: name one"),
+        ("t.csv", "text,label\nx,a\n", "labels a"),
+        ("t.jsonl", "{'text': 1}", "not readable as .jsonl"),
+        ("t.txt", "", "neither a .csv or .jsonl"),
+    ],
+)
+def test_mistakes_in_task_files(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_task(str(tmp_path / name))
+
+
+def test_topics_and_languages_are_balanced_tasks_parted_by_article():
+    for name in ("wiki_mathematics", "spanish_not_french"):
+        task = load_task(name, 60, 20)
+        assert task.train[1].mean() == task.test[1].mean() == 0.5
+        assert not set(task.train[0]) & set(task.test[0])

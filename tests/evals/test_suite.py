@@ -186,7 +186,9 @@ def test_no_figure_without_its_control(run, tmp_path):
     assert done.stdout.count("| gated |") >= 4
     found = json.loads((tmp_path / "c.json").read_text())
     assert found == json.loads(json.dumps(library.compare([run])))
-    top_k = next(r for r in found["matched"] if r["family"] == "top_k")  # its l0 is the control's, but for zeros
+    top_k = next(
+        r for r in found["matched"] if r["family"] == "top_k"
+    )  # its l0 is the control's, but for zeros
     assert (top_k["variant"], top_k["control"], top_k["seeds"]) == ("gated", "control", 2)
     assert top_k["fvu"]["se"] >= 0
     by_place = {}
