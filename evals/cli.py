@@ -128,6 +128,37 @@ def compare(
         write_json(json, found)
 
 
+@app.command()
+def saebench(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
+    out: Annotated[
+        Path, typer.Option(help="Directory; the results go to `core` and `sparse_probing` in it.")
+    ],
+    release: Annotated[str, typer.Option(help="Name of the release, the first part of the files' names.")],
+    task: Annotated[list[str] | None, typer.Option(help="Probing task. May be repeated.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Held-out tokens to splice.")] = 2500,
+    train: Annotated[int, typer.Option(min=20, help="Training texts a task.")] = 4000,
+    test: Annotated[int, typer.Option(min=20, help="Test texts a task.")] = 1000,
+) -> None:
+    """Write SAEBench's result files of an SAE: core, and sparse probing for the tasks given."""
+    from evals.saebench import core, sparse_probing, write_result
+    from rsae import Store, load, load_host
+    from rsae.activations.harvest import plan_sequences
+    from rsae.activations.text import load_documents, split_documents
+
+    store, loaded = Store.open(activations), load(sae)
+    made = store.manifest
+    loaded.metadata |= {"hook_name": made["hook"], "norm_limit": made["excluded_norm"]}
+    host = load_host(made["host"])
+    documents = split_documents(load_documents(made["text"]), made["seed"])["heldout"]
+    sequences = [ids for _, ids in plan_sequences(host, documents, made["context"], tokens)]
+    typer.echo(write_result(core(loaded, store, host, sequences), out / "core", release))
+    if task:
+        result = sparse_probing(loaded, host, task, train=train, test=test, context=made["context"])
+        typer.echo(write_result(result, out / "sparse_probing", release))
+
+
 def main() -> None:
     """Entry point."""
     run(app)
