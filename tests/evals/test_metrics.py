@@ -170,6 +170,7 @@ def test_downstream_is_its_definition(host, sequences, hook, module):
 def test_the_dense_code_of_soft_is_spliced_in_beside_the_honest_one(host, store, sequences):
     sae = random_sae("soft_rational", store)
     got = downstream(sae, host, sequences, HOOK)
+    assert isinstance(sae, SoftRational)
     sae.tau.zero_()  # now the honest code is the dense one
     dense = downstream(sae, host, sequences, HOOK)
     for key in ("ce", "kl", "top1", "loss_recovered", "dce"):
@@ -264,6 +265,7 @@ def test_more_latents_and_the_dense_code_stand_beside(store):
     data = planted(2, d_in=store.d_in)
     got = probe(sae, data)
     assert got.keys() == {"interval", *(f"{p}k{n}" for p in ("", "soft_") for n in (1, 2, 5, 20))}
+    assert isinstance(sae, SoftRational)
     sae.tau.zero_()
     assert [probe(sae, data)[f"k{n}"] for n in (1, 20)] == [got[f"soft_k{n}"] for n in (1, 20)]
 
