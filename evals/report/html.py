@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from evals.report import figures
 from evals.report.table import against_control, cells, columns_of, probed, read_results, row
+from rsae.errors import InputError
 from rsae.files import read_json, writing
 
 TITLES = {"relu": "ReLU", "jump_relu": "JumpReLU", "top_k": "TopK"}
@@ -22,6 +23,10 @@ def write_report(run: str | os.PathLike) -> Path:
     """Write `report.html` into a run's directory from its `results` and `fits`, and return its path."""
     run = Path(run)
     results = read_results(run)
+    if not (run / "fits").is_dir():
+        raise InputError(
+            f"{run} is no run of `evals demo`, which the report is of; print it with `evals compare {run}`"
+        )
     rows = [row(result) for result in results]
     columns = columns_of(rows)
     families = []

@@ -201,6 +201,10 @@ def test_no_figure_without_its_control(run, tmp_path):
     assert all(r["win"] == r["loss"] == 0 for r in found["tally"])  # two seeds claim nothing
 
 
+def test_the_report_is_of_the_demo(run):
+    assert_one_clear_line(evals("report", run), "evals compare")
+
+
 def test_matched_l0_is_read_off_the_controls_front():
     fvu, k5 = ERRORS[1], Measure("k5", "k", more=True)
     controls = [{"l0": 10.0, "fvu": 0.4, "k5": 0.9}, {"l0": 40.0, "fvu": 0.1, "k5": 0.7}]
