@@ -92,10 +92,10 @@ def _of(group: list[Row], variant: str) -> list[Row]:
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and its standard error (None for a single value)."""
+    """Mean and its standard error (None for a single value), of `n` values."""
     n = len(values)
     error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
-    return {"mean": float(np.mean(values)), "se": error}
+    return {"mean": float(np.mean(values)), "se": error, "n": n}
 
 
 # --- at matched l0 ---------------------------------------------------------------------------------------------
@@ -320,12 +320,12 @@ def print_comparison(runs: Sequence[str | os.PathLike], markdown: bool = False) 
             f"{r['variant']} - {r['control']}",
             f"{r['cells']} ({r['outside']} outside)",
             str(r["seeds"]),
-            *(_plus_minus(r.get(k), formats.get(k, "{:+.3f}")) for k in keys),
+            *(_plus_minus(r.get(k), formats.get(k, "{:+.3f}"), r["seeds"]) for k in keys),
         ]
         for r in matched
     ]
     headings = ["place", "difference", "cells", "seeds", *(_heading(k) for k in keys)]
-    print_lines("at matched l0, mean +- standard error over seeds", headings, lines, markdown)
+    _print("at matched l0, mean +- standard error over seeds", headings, lines, markdown)
 
     volumes: dict[tuple[str, str], dict[str, str]] = {}
     for r in found["fronts"]:
@@ -333,16 +333,14 @@ def print_comparison(runs: Sequence[str | os.PathLike], markdown: bool = False) 
         volumes.setdefault((place(r), r["variant"]), {})[f"{r['y']} / {r['x']}"] = text
     headings = list(next(iter(volumes.values())))
     lines = [[*at, *(texts.get(h, "–") for h in headings)] for at, texts in volumes.items()]
-    print_lines(
-        "hypervolume of the fronts (more is better)", ["place", "variant", *headings], lines, markdown
-    )
+    _print("hypervolume of the fronts (more is better)", ["place", "variant", *headings], lines, markdown)
 
     lines = [
         [place(r), r["variant"], *_zone(r["figures"]), r["control"], *_zone(r["controls"])]
         for r in found["sweet_zone"]
     ]
     headings = ["place", "variant", "MSE and l0", "MSE and alive", "control", "MSE and l0", "MSE and alive"]
-    print_lines("cells that strictly dominate their teacher", headings, lines, markdown)
+    _print("cells that strictly dominate their teacher", headings, lines, markdown)
 
     tally: dict[tuple[str, str], dict[str, str]] = {}
     for r in found["tally"]:
@@ -351,19 +349,27 @@ def print_comparison(runs: Sequence[str | os.PathLike], markdown: bool = False) 
     headings = list(next(iter(tally.values())))
     lines = [[*at, *(texts.get(h, "–") for h in headings)] for at, texts in tally.items()]
     title = f"win/tie/loss by {_ERRORS:g} standard errors; open with fewer than {_SEEDS} seeds"
-    print_lines(title, ["variant", "against", *map(_heading, headings)], lines, markdown)
+    _print(title, ["variant", "against", *map(_heading, headings)], lines, markdown)
     return found
+
+
+def _print(title: str, headings: list[str], lines: list[list[str]], markdown: bool) -> None:
+    if markdown:
+        print(f"\n{title}\n")
+    print_lines(title, headings, lines, markdown)
 
 
 def _heading(key: str) -> str:
     return next((m.heading for m in ERRORS if m.key == key), f"probing {key}")
 
 
-def _plus_minus(figure: dict[str, float | None] | None, form: str) -> str:
+def _plus_minus(figure: dict[str, float | None] | None, form: str, seeds: float | None = None) -> str:
+    """Mean and error as text, with the number of seeds where it is not `seeds`."""
     if figure is None:
         return "–"
     error = figure["se"]
-    return form.format(figure["mean"]) + ("" if error is None else " ± " + form.format(error).lstrip("+"))
+    text = form.format(figure["mean"]) + ("" if error is None else " ± " + form.format(error).lstrip("+"))
+    return text if seeds is None or figure["n"] == seeds else f"{text} (n = {figure['n']})"
 
 
 def _zone(counts: dict[str, int]) -> list[str]:

@@ -191,6 +191,7 @@ def test_no_figure_without_its_control(run, tmp_path):
     )  # its l0 is the control's, but for zeros
     assert (top_k["variant"], top_k["control"], top_k["seeds"]) == ("gated", "control", 2)
     assert top_k["fvu"]["se"] >= 0
+    assert top_k["fvu"]["n"] == 2
     by_place = {}
     for r in found["fronts"]:
         by_place.setdefault((r["family"], r["x"], r["y"]), set()).add(r["variant"])
