@@ -30,6 +30,16 @@ def heaviside(h: torch.Tensor, theta: torch.Tensor, bandwidth: torch.Tensor | fl
     return dead_zone(one.expand_as(h), h, theta, bandwidth, one)
 
 
+def bi_jump_relu(h: torch.Tensor, theta: torch.Tensor, bandwidth: torch.Tensor | float) -> torch.Tensor:
+    """h where |h| > theta, exactly 0 elsewhere: the jump of JumpReLU on both sides (arXiv 2605.28149).
+
+    `theta` is the edge of the dead zone on h's side. The gradient passes to h outside the dead zone, and to theta as
+    -sign(h) (theta / eps) K, u = (|h| - theta) / eps.
+    """
+    size = h.abs()
+    return h.sign() * dead_zone(size, size, theta, bandwidth, theta.detach())
+
+
 class _DeadZone(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value, h, theta, bandwidth, edge):  # type: ignore[override]
