@@ -15,14 +15,15 @@ def reconstruction(
     """MSE, FVU, R^2, l0, alive and the count of tokens, on the code that is decoded.
 
     MSE = mean ||x - x_hat||^2; FVU = MSE / mean ||x - mean(x)||^2; l0 = mean number of non-zero entries of the
-    code; alive = share of latents that are non-zero on at least one token. For a `soft` rational SAE the figures
+    code; alive = share of latents that are non-zero on at least one token; for a family with signed codes, bipolar =
+    share of latents that use both signs. For a `soft` rational SAE the figures
     of its dense code stand beside them as `soft_mse`, `soft_fvu`, `soft_l0`. `rows` does not change the result.
     """
     check_takes_host_activations(sae)
     tokens = 0
     error = soft_error = active = soft_active = square = 0.0
     total_D = torch.zeros(sae.d_in, dtype=torch.float64)
-    alive_F = torch.zeros(sae.d_sae, dtype=torch.bool)
+    alive_F, plus_F, minus_F = torch.zeros(3, sae.d_sae, dtype=torch.bool)
     for x_BD in activations.blocks(split, rows):
         h_BF = sae.pre_activations(x_BD)
         z_BF = sae.activate(h_BF)
@@ -32,6 +33,9 @@ def reconstruction(
         error += (sae.decode(z_BF).double() - x64_BD).square().sum().item()
         active += fires_BF.sum().item()
         alive_F |= fires_BF.any(0)
+        if sae.signed:
+            plus_F |= (z_BF > 0).any(0)
+            minus_F |= (z_BF < 0).any(0)
         total_D += x64_BD.sum(0)
         square += x64_BD.square().sum().item()
         if isinstance(sae, SoftRational):
@@ -48,6 +52,8 @@ def reconstruction(
         "alive": alive_F.double().mean().item(),
         "tokens": tokens,
     }
+    if sae.signed:
+        result["bipolar"] = (plus_F & minus_F).double().mean().item()
     if isinstance(sae, SoftRational):
         result |= {
             "soft_mse": soft_error / tokens,

@@ -99,4 +99,6 @@ class SignAwareGated(Gated):
 
     def settings(self) -> dict[str, Any]:
         switches = ("bandwidth", "tie_r", "tie_threshold", "two_sided", "auxiliary", "reset")
-        return super().settings() | {"threshold": self.start} | {name: getattr(self, name) for name in switches}
+        return (
+            super().settings() | {"threshold": self.start} | {name: getattr(self, name) for name in switches}
+        )
