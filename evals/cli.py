@@ -62,11 +62,14 @@ def synthetic(
         "runs/synthetic"
     ),
     seeds: Annotated[int, typer.Option(min=1, help="Worlds and starts to average over.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Of training, for each SAE.")] = 800,
+    steps: Annotated[int, typer.Option(min=1, help="Of training, for each SAE.")] = 1000,
 ) -> None:
     """Run one of SA-GSAE's synthetic protocols: minutes on 2 cores; a stopped one goes on where it stopped."""
+    import torch
+
     from evals.synthetic import run_protocol
 
+    torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for each other
     typer.echo(run_protocol(protocol, out, seeds, steps))
 
 

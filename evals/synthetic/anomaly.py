@@ -18,7 +18,7 @@ from evals.synthetic.run import Protocol, Row, curves
 from evals.synthetic.worlds import Samples, World, unit_directions
 from rsae import SAE
 
-D, AXES, RATE = 32, 32, 1 / 16
+D, AXES, RATE = 16, 16, 1 / 8
 TRAIN, HELDOUT = 20_000, 4_000
 #: An anomaly's magnitude is uniform in this interval; ordinary ones end at 1.5
 ANOMALY = (2.0, 2.5)
@@ -26,7 +26,7 @@ ANOMALY = (2.0, 2.5)
 COUNT = 100
 #: AUROC from which a direction counts as detected
 DETECTED = 0.95
-BUDGETS = (16, 32, 64)
+BUDGETS = (8, 16, 32)
 LEVELS = (1.0, 2.0, 4.0)
 #: (latents, wanted l0): a sweep of the budget at the true l0, and of l0 at a latent an axis
 POINTS = tuple((H, l0) for H in BUDGETS for l0 in LEVELS if H == AXES or l0 == AXES * RATE)

@@ -35,7 +35,9 @@ class Contender:
 
     def make(self, samples: Samples, H: int, seed: int, k: int | None = None) -> SAE:
         """An untrained SAE for the samples as they come."""
-        settings = dict(self.settings) | ({"k": k} if self.top_k else {})
+        settings = dict(self.settings)
+        if self.top_k:
+            settings["k"] = k
         if self.family.startswith("rational"):
             settings["activation"] = RationalActivation.identity(2, samples.d_in**0.5)
         sae = family(self.family)(samples.d_in, self.width * H, **settings)

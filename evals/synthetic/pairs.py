@@ -23,7 +23,7 @@ D, ACTIVE = 16, 2.0
 TRAIN, HELDOUT = 20_000, 4_000
 MATCH, FIRES = 0.9, 0.5
 RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0)
-OPPOSITIONS = (0.0, 0.4, 0.6, 0.8, 0.9, 0.95)
+OPPOSITIONS = (0.0, 0.6, 0.8, 0.9, 0.95)
 RATIO = 2.0  # of the sweep over opposition
 #: The picture of the geometry: pairs in the plane
 TOY, TOY_PAIRS, TOY_RATE = "plane", 3, 0.1

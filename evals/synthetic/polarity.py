@@ -17,10 +17,10 @@ from evals.synthetic.run import Protocol, Row, curves
 from evals.synthetic.worlds import Samples, World, unit_directions
 from rsae import SAE
 
-D, AXES, RATE, GAIN = 32, 32, 0.1, (1.0, 0.5)
+D, AXES, RATE, GAIN = 16, 16, 0.1, (1.0, 0.5)
 TRAIN, HELDOUT = 20_000, 4_000
 #: Weights of the penalty, and k of the TopK families beside them
-STRENGTHS = ((0.3, 16), (1.0, 8), (2.0, 5), (4.0, 3), (8.0, 2))
+STRENGTHS = ((0.5, 6), (1.0, 4), (2.0, 2), (4.0, 1))
 NAMES = (
     "gated_2h",
     "gated_h",
@@ -92,7 +92,7 @@ def draw(axes: Any, summary: list[Row], rows: list[Row]) -> None:
         curves(ax, summary, lambda row: row["l0"], metric)
         ax.axvline(true_l0, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)))
         ax.set(xlabel="l0 (dashed: the truth)", ylabel=label, xscale="log")
-        ax.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+        ax.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
         ax.minorticks_off()
     axes[0, 0].set_yscale("log")
     for ax, side in ((axes[1, 0], "positive"), (axes[1, 1], "negative")):

@@ -35,7 +35,7 @@ class Protocol(NamedTuple):
 _MODULES = {"A": "polarity", "B": "anomaly", "C": "pairs"}
 
 
-def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int = 800) -> Path:
+def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int = 1000) -> Path:
     """Run protocol A, B or C into the directory `out`; returns the path of its JSON result.
 
     A stopped run goes on where it stopped: a finished cell (a seed at a point of the sweep) is kept under

@@ -1,9 +1,10 @@
 """Sign-Aware Gated SAE (SA-GSAE, arXiv 2605.28149): a Gated SAE whose latents use both signs of their direction.
 
-pi = (x - b_dec) W_enc + b_gate opens the gate outside a learned dead zone [-theta^-, theta^+]; the magnitude
-exp(r^+-) (x - b_dec) W_enc + b_mag shares the weights and has a scale for each sign of pi. The loss is
-||x - x_hat||^2 + sparsity sum_i |g_i| ||d_i|| + ||x - x_hat_gate||^2, where g is the Bi-Jump-ReLU of pi, and x_hat_gate
-decodes it through a frozen decoder. docs/families/sign_aware_gated.md says what the paper leaves open.
+pi = (x - b_dec) W_enc + b_gate opens the gate outside a learned dead zone [-theta^-, theta^+] (the Bi-Jump-ReLU); the
+magnitude exp(r^+-) (x - b_dec) W_enc + b_mag shares the weights and has a scale for each sign of pi. The loss is
+||x - x_hat||^2 + sparsity sum_i |g_i| ||d_i|| + ||x - x_hat_gate||^2; g = sign(pi) relu(|pi| - theta) is the gate's
+activation, and x_hat_gate decodes it through a frozen decoder. What the paper leaves open, and how it is decided here,
+is in docs/families/sign_aware_gated.md.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from rsae.sae.sparse import Pattern
 class SignAwareGated(Gated):
     """`threshold` is where theta starts, and where that of a dead latent goes back to.
 
-    `bandwidth` is the straight-through kernel's eps; both in the units of pi, for activations of mean norm sqrt(D). The
-    four switches are the ablations: `tie_r` and `tie_threshold` have one r, one theta for both signs; without
-    `two_sided` the gate opens on the positive side only; without `auxiliary` the gate learns from the penalty alone;
-    without `reset` thresholds of dead latents stay where they are. `r_mag` and `threshold` are [1, F] (tied) or [2, F]
-    (the positive side first).
+    `bandwidth`, if it is not 0, lets the code pull at theta, too, straight through a kernel so wide. Both are in the
+    units of pi, for activations of mean norm sqrt(D). The switches are the ablations: `tie_r` and `tie_threshold` have
+    one r, one theta for both signs; without `two_sided` the gate opens on the positive side only; without `auxiliary`
+    the gate learns from the penalty alone; without `reset` thresholds of dead latents stay where they are. `r_mag` and
+    `threshold` are [1, F] (tied) or [2, F] (the positive side first).
     """
 
     family = "sign_aware_gated"
@@ -37,7 +38,7 @@ class SignAwareGated(Gated):
         d_in: int,
         d_sae: int,
         threshold: float = 0.1,
-        bandwidth: float = 0.5,
+        bandwidth: float = 0.0,
         tie_r: bool = True,
         tie_threshold: bool = True,
         two_sided: bool = True,
@@ -56,7 +57,7 @@ class SignAwareGated(Gated):
         )
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
-        # in training also the places inside the dead zone that pull at its edge
+        # with a bandwidth, in training also the places inside the dead zone that pull at its edge
         edge_PF = self.threshold - (self.bandwidth / 2 if self.training else 0.0)
         if not self.two_sided:
             return Pattern.of((h_BF > edge_PF[0]) & (h_BF > 0))
@@ -64,16 +65,16 @@ class SignAwareGated(Gated):
         return Pattern.of(h_BF.abs() > edge_BF)
 
     def gate(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        """g_N, the Bi-Jump-ReLU of the gate's path: what the penalty and the auxiliary reconstruction see."""
-        return bi_jump_relu(h_N, self._of_sign(self.threshold, h_N, latent_N), self.bandwidth)
+        """g_N: how far pi is beyond its edge, with its sign; continuous, so that theta learns without an estimate."""
+        return h_N.sign() * (h_N.abs() - self._of_sign(self.threshold, h_N, latent_N)).relu()
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
         r_N = self._of_sign(self.r_mag, h_N, latent_N)
         b_gate_N, b_mag_N = (p.index_select(0, latent_N) for p in (self.b_gate, self.b_mag))
         linear_N = r_N.exp() * (h_N - b_gate_N) + b_mag_N
-        open_N = h_N.abs() > self._of_sign(self.threshold, h_N, latent_N)
         # a magnitude never has the other sign than its gate
-        return torch.where(open_N & (linear_N * h_N > 0), self.magnitude(linear_N, latent_N), 0.0)
+        signed_N = torch.where(linear_N * h_N > 0, self.magnitude(linear_N, latent_N), 0.0)
+        return bi_jump_relu(signed_N, h_N, self._of_sign(self.threshold, h_N, latent_N), self.bandwidth)
 
     def _of_sign(self, p_PF: torch.Tensor, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
         """The entries of a parameter [1, F] or [2, F] that the signs of h_N choose."""

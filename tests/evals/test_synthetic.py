@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evals.synthetic import anomaly, pairs, polarity, run
-from evals.synthetic.contenders import CONTENDERS
+from evals.synthetic.contenders import CONTENDERS, config_of, fit
 from evals.synthetic.worlds import NOISE, Samples, World, unit_directions
 from rsae import AbsTopK, InputError, TopK
 
@@ -68,9 +68,9 @@ def exact(axes: torch.Tensor, signed: bool, active: int) -> TopK:
 def test_slopes_are_1_for_the_truth_and_0_for_what_is_not_seen(signed):
     world = polarity.world(0)
     c, x = world.draw(3000, 0)
-    sae = exact(world.plus_MD, signed, 12)
+    sae = exact(world.plus_MD, signed, 8)
     torch.testing.assert_close(
-        polarity.slopes(sae, world.plus_MD, c, x), torch.ones(2, 32), atol=0.02, rtol=0.0
+        polarity.slopes(sae, world.plus_MD, c, x), torch.ones(2, 16), atol=0.02, rtol=0.0
     )
     sae.W_enc.data[:, 0] *= 0.5
     assert polarity.slopes(sae, world.plus_MD, c, x)[0, 0].item() == pytest.approx(0.5, abs=0.02)
@@ -106,6 +106,26 @@ def test_consolidation_is_one_latent_for_both_poles():
     apart = pairs.represented(exact(world.plus_MD, False, 4), world, c, x)
     assert (apart != 0).any(1).all()
     assert not (apart[0] * apart[1] < 0).any()
+
+
+# --- trained -----------------------------------------------------------------------------------------------
+
+
+def test_without_the_auxiliary_loss_the_gate_collapses():
+    """With it a latent for each two opposite directions is enough, which it is not for Gated."""
+    axes_MD = unit_directions(16, 16, 0)
+    world = World(axes_MD, -axes_MD, 0.15)
+    samples = Samples(world.draw(8000, 0)[1], world.draw(2000, 1)[1])
+    x = samples.sample(2000, split="heldout")
+    names = ("sign_aware", "no_auxiliary", "gated_h")
+    saes = fit([(CONTENDERS[n], 16, config_of(400, 0, sparsity=1.0)) for n in names], samples, 0, "test")
+    with torch.no_grad():
+        variance = (x - x.mean(0)).square().sum()
+        whole, collapsed, one_signed = (1 - ((sae(x) - x).square().sum() / variance).item() for sae in saes)
+        assert ((saes[0].encode(x) > 0).any(0) & (saes[0].encode(x) < 0).any(0)).float().mean() > 0.9
+    assert whole > 0.95
+    assert collapsed < 0.6
+    assert one_signed < whole
 
 
 # --- runs --------------------------------------------------------------------------------------------------
