@@ -95,6 +95,26 @@ def run_suite(
 
 
 @app.command()
+def synthetic(
+    protocol: Annotated[
+        str, typer.Argument(help="A: polarity dial; B: anomalies; C: pairs.", metavar="A|B|C")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the result and its figure.")] = Path(
+        "runs/synthetic"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds and starts to average over.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Of training, for each SAE.")] = 1000,
+) -> None:
+    """Run one of SA-GSAE's synthetic protocols: minutes on 2 cores; a stopped one goes on where it stopped."""
+    import torch
+
+    from evals.synthetic import run_protocol
+
+    torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for each other
+    typer.echo(run_protocol(protocol, out, seeds, steps))
+
+
+@app.command()
 def report(run_directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]) -> None:
     """Write a run's report.html anew from its result files."""
     from evals.report.html import write_report

@@ -12,12 +12,14 @@ from .formats.hub import from_pretrained as from_pretrained
 from .formats.hub import push_to_hub as push_to_hub
 from .formats.normalisation import normalise as normalise
 from .sae import SAE as SAE
+from .sae import AbsTopK as AbsTopK
 from .sae import BatchTopK as BatchTopK
 from .sae import Gated as Gated
 from .sae import JumpReLU as JumpReLU
 from .sae import MatryoshkaBatchTopK as MatryoshkaBatchTopK
 from .sae import Rational as Rational
 from .sae import ReLU as ReLU
+from .sae import SignAwareGated as SignAwareGated
 from .sae import SoftRational as SoftRational
 from .sae import TopK as TopK
 from .training import TrainConfig as TrainConfig

@@ -188,6 +188,8 @@ class _Run:
             for group in self.optimiser.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], config.clip)
         self.optimiser.step()
+        if dead:
+            sae.revive_(dead_F)
         sae.constrain_()
         means = torch.stack([total.detach(), loss.sse, loss.l0.to(total)])
         total, sse, l0 = processes.average(means).tolist()

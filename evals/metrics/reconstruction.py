@@ -19,7 +19,8 @@ class _Sums:
 
     def __init__(self, sae: SAE):
         self.error = self.product = self.square = self.cosine = self.ratio = self.fired = 0.0
-        self.count_F = torch.zeros(sae.d_sae, dtype=torch.int64)
+        self.signed = sae.signed
+        self.count_F, self.minus_F = torch.zeros(2, sae.d_sae, dtype=torch.int64)
 
     def add(self, x_BD: torch.Tensor, z_BF: torch.Tensor, x_hat_BD: torch.Tensor) -> None:
         """A block; x_BD and x_hat_BD in float64."""
@@ -31,6 +32,8 @@ class _Sums:
         self.cosine += (product_B / (norm_B * norm_hat_B)).sum().item()
         self.ratio += (norm_hat_B / norm_B).sum().item()
         self.count_F += (z_BF != 0).sum(0).cpu()
+        if self.signed:
+            self.minus_F += (z_BF < 0).sum(0).cpu()
 
     def figures(self, tokens: int, variance: float) -> dict[str, float]:
         """Means over the tokens."""
@@ -57,7 +60,8 @@ def reconstruction(sae: SAE, activations: Store, split: str = "heldout", rows: i
     l2_ratio = mean ||x_hat|| / ||x||; relative_bias = mean ||x_hat||^2 / mean <x, x_hat> (Rajamanoharan et al. 2024,
     arXiv 2404.16014, eq. 10: below 1 is shrinkage); density: how many latents never fire, and how many fire on a share
     of the tokens up to 1e-4, 1e-3, ...; decoder_redundancy = mean over latents of the largest cosine with another
-    latent's decoder row; tokens: how many.
+    latent's decoder row; tokens: how many; for a family with signed codes, bipolar = share of latents that use both
+    signs.
 
     For a `soft` rational SAE the figures of its dense code stand beside them as `soft_mse`, `soft_l0`, ... . `rows`
     does not change the result.
@@ -81,6 +85,9 @@ def reconstruction(sae: SAE, activations: Store, split: str = "heldout", rows: i
     density_F = sums[""].count_F.double() / tokens
     bins_F = torch.bucketize(density_F, torch.tensor(DENSITY_EDGES, dtype=torch.float64))
     latents = torch.bincount(bins_F, minlength=len(DENSITY_EDGES)).tolist()
+    if sae.signed:
+        minus_F = sums[""].minus_F
+        result["bipolar"] = ((minus_F > 0) & (minus_F < sums[""].count_F)).double().mean().item()
     return result | {
         "tokens": tokens,
         "density": {"up_to": list(DENSITY_EDGES), "latents": latents},

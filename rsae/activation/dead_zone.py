@@ -30,6 +30,17 @@ def heaviside(h: torch.Tensor, theta: torch.Tensor, bandwidth: torch.Tensor | fl
     return dead_zone(one.expand_as(h), h, theta, bandwidth, one)
 
 
+def bi_jump_relu(
+    value: torch.Tensor, h: torch.Tensor, theta: torch.Tensor, bandwidth: torch.Tensor | float
+) -> torch.Tensor:
+    """`value` where |h| > theta, exactly 0 elsewhere: a jump on both sides (arXiv 2605.28149).
+
+    `theta` is the edge of the dead zone on h's side. The gradient passes to `value` outside the dead zone, and to
+    theta as -(value / eps) K, u = (|h| - theta) / eps; a bandwidth of 0 gives theta none.
+    """
+    return dead_zone(value, h.abs(), theta, bandwidth, value.detach())
+
+
 class _DeadZone(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value, h, theta, bandwidth, edge):  # type: ignore[override]

@@ -34,6 +34,8 @@ class SAE(nn.Module):
 
     #: name in checkpoints and configs
     family: ClassVar[str]
+    #: whether the code uses both signs
+    signed = False
     #: sparsity penalties that the family can be trained with; the first is the default, None means none
     penalties: tuple[str | None, ...]
 
@@ -165,10 +167,15 @@ class SAE(nn.Module):
         k = min(len(dead), max(1, self.d_in // 2))
         centred_BD = x_BD - self.b_dec.detach() if self.subtract_b_dec else x_BD
         h_BA = F.linear(centred_BD, self.W_enc[:, dead].T, self.encoder_bias[dead])
-        top = h_BA.topk(k, dim=1)
-        z_BA = torch.zeros_like(h_BA).scatter(1, top.indices, top.values.relu())
+        if not self.signed:
+            h_BA = h_BA.relu()
+        top_BK = h_BA.abs().topk(k, dim=1).indices
+        z_BA = torch.zeros_like(h_BA).scatter(1, top_BK, h_BA.gather(1, top_BK))
         scale = min(1.0, len(dead) / max(1, self.d_in // 2))
         return scale * mean_square(z_BA @ self.W_dec[dead] - residual_BD)
+
+    def revive_(self, dead_F: torch.Tensor) -> None:
+        """After each step, told which latents are dead: a family may put their gates back."""
 
     def set_penalty(self, penalty: str | None) -> None:
         """Choose among the family's penalties."""
@@ -183,6 +190,11 @@ class SAE(nn.Module):
     def constrain_(self) -> None:
         """After each step: decoder rows back to unit norm."""
         self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable numbers; for a large SAE make it under `torch.device("meta")`."""
+        return sum(p.numel() for p in self.parameters())
 
     # --- units and settings --------------------------------------------------------------------------------
 

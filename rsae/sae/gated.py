@@ -20,6 +20,8 @@ class Gated(SAE):
 
     family = "gated"
     penalties = ("l1",)
+    #: the gate's path reconstructs, too; without it only the penalty moves the gate, and shuts it
+    auxiliary = True
 
     def __init__(self, d_in: int, d_sae: int, subtract_b_dec: bool = True):
         super().__init__(d_in, d_sae, subtract_b_dec)
@@ -41,11 +43,17 @@ class Gated(SAE):
         linear_N = r_N.exp() * (h_N - b_gate_N) + b_mag_N
         return torch.where(linear_N > 0, self.magnitude(linear_N, latent_N), 0.0)
 
+    def gate(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        """The gate's activation at supported places, relu(pi): what the penalty and the auxiliary part see."""
+        return h_N
+
     def loss(self, x_BD: torch.Tensor, sparsity: float) -> Loss:
         h_N, pattern = self.entries(x_BD)
-        z_N = self.values(h_N, pattern.latent_N)
-        loss = self.loss_of(x_BD, z_N, pattern, self.sparsity_penalty(h_N, h_N, pattern), sparsity)
-        x_gate_BD = decode_at(h_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
+        z_N, gate_N = self.values(h_N, pattern.latent_N), self.gate(h_N, pattern.latent_N)
+        loss = self.loss_of(x_BD, z_N, pattern, self.sparsity_penalty(h_N, gate_N, pattern), sparsity)
+        if not self.auxiliary:
+            return loss
+        x_gate_BD = decode_at(gate_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
         return loss._replace(total=loss.total + mean_square(x_gate_BD - x_BD))
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from rsae.sae.gated import Gated
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.matryoshka_batch_top_k import MatryoshkaBatchTopK
 from rsae.sae.relu import ReLU
+from rsae.sae.sign_aware_gated import SignAwareGated
 from rsae.sae.top_k import TopK
 
 
@@ -72,3 +73,13 @@ class RationalMatryoshkaBatchTopK(Rational, MatryoshkaBatchTopK):
 @register
 class RationalGated(Rational, Gated):
     family = "rational_gated"
+
+
+@register
+class RationalSignAwareGated(Rational, SignAwareGated):
+    """A rational Bi-Jump-ReLU: the magnitude is phi's odd part, (phi(h) - phi(-h)) / 2, of type (4j + 1, 4j)."""
+
+    family = "rational_sign_aware_gated"
+
+    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        return (self.activation.at(h_N, latent_N) - self.activation.at(-h_N, latent_N)) / 2

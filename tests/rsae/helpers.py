@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import approx
-from rsae import SAE, BatchTopK, Gated, JumpReLU, RationalActivation, SoftRational, Store
+from rsae import SAE, BatchTopK, Gated, JumpReLU, RationalActivation, SignAwareGated, SoftRational, Store
 from rsae.sae import family
 
 K = 5
@@ -32,6 +32,8 @@ def random_sae(name: str, store: Store | None = None, d_in: int = 12, d_sae: int
         sae.tau.fill_(0.3)
     if isinstance(sae, JumpReLU):
         sae.threshold.data.uniform_(0.1, 0.5)
+    if isinstance(sae, SignAwareGated):
+        sae.threshold.data.uniform_(0.4, 0.8)
     if isinstance(sae, BatchTopK):
         sae.threshold.fill_(0.8)
     if store is not None:

@@ -1,0 +1,132 @@
+"""One protocol from data to figure: a cell for each seed and point, resumable, one JSON and one picture."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from approx.plot import figure
+from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
+from evals.synthetic.worlds import NOISE
+from rsae.errors import InputError, did_you_mean
+from rsae.files import write_json, writing
+from rsae.steps import Steps, say
+
+#: A row of a cell: which contender, at which point of the sweep, and its figures
+Row = dict[str, Any]
+
+
+class Protocol(NamedTuple):
+    """constants: what the data are made with; points: of the sweep; measure(point, seed, steps): a cell's rows;
+    draw(axes of `grid` panels, summary, rows)."""
+
+    title: str
+    constants: dict[str, Any]
+    points: Sequence[Any]
+    measure: Callable[[Any, int, int], list[Row]]
+    draw: Callable[[Any, list[Row], list[Row]], None]
+    grid: tuple[int, int]
+
+
+_MODULES = {"A": "polarity", "B": "anomaly", "C": "pairs"}
+
+
+def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int = 1000) -> Path:
+    """Run protocol A, B or C into the directory `out`; returns the path of its JSON result.
+
+    A stopped run goes on where it stopped: a finished cell (a seed at a point of the sweep) is kept under
+    `out/steps`. Writes `protocol-NAME.json` (constants, a row for each SAE, means and standard errors over seeds)
+    and `protocol-NAME.png`. Raises `InputError` for an unknown protocol.
+    """
+    if name not in _MODULES:
+        raise InputError(f"protocol {name!r} is unknown{did_you_mean(name, _MODULES)}")
+    out = Path(out)
+    protocol: Protocol = import_module(f"evals.synthetic.{_MODULES[name]}").PROTOCOL
+    cells = Steps(out / "steps")
+    constants = protocol.constants | {
+        "noise": NOISE,
+        "training": {"steps": steps, "batch": BATCH, "lr": LR, "dead_after": DEAD_AFTER},
+    }
+    rows: list[Row] = []
+    for number, point in enumerate(protocol.points):
+        for seed in range(seeds):
+            made = cells.run(
+                f"{name}-{number}-{seed}",
+                [constants, point, seed],
+                lambda point=point, seed=seed: protocol.measure(point, seed, steps),
+            )
+            rows += [{"point": point, "seed": seed, **row} for row in made]
+    summary = summarise(rows)
+    result = out / f"protocol-{name}.json"
+    write_json(
+        result,
+        {
+            "protocol": name,
+            "title": protocol.title,
+            "constants": constants,
+            "seeds": seeds,
+            "summary": summary,
+            "rows": rows,
+        },
+    )
+    made, axes = figure(*protocol.grid, size=(4.6 * protocol.grid[1], 3.9 * protocol.grid[0]))
+    protocol.draw(axes, summary, rows)
+    handles: dict[str, Any] = {}
+    for ax in axes.flat:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    made.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False
+    )
+    made.suptitle(f"Protocol {name}: {protocol.title} (mean and standard error, {seeds} seeds)", fontsize=10)
+    with writing(out / f"protocol-{name}.png") as temporary:
+        made.savefig(temporary, format="png")
+    say(f"the result: {result}, and its figure beside it")
+    return result
+
+
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """Mean and standard error over seeds of every number, for each contender at each point of the sweep."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["contender"], str(row["point"])), []).append(row)
+    return [
+        {"contender": members[0]["contender"], "point": members[0]["point"]}
+        | {
+            metric: mean_and_error([m[metric] for m in members])
+            for metric, value in members[0].items()
+            if metric not in ("seed", "point") and isinstance(value, int | float)
+        }
+        for members in groups.values()
+    ]
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error of the mean (0 for a single value)."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return statistics.fmean(values), error
+
+
+def curves(ax: Any, summary: Sequence[Row], x: Callable[[Row], Any], y: str) -> None:
+    """A line a contender through its points, with error bars; `x` gives a number, or mean and standard error."""
+    for name, contender in CONTENDERS.items():
+        mine = [row for row in summary if row["contender"] == name]
+        if not mine:
+            continue
+        at = [x(row) for row in mine]
+        pairs = [a if isinstance(a, tuple | list) else (a, 0.0) for a in at]
+        ax.errorbar(
+            [p[0] for p in pairs],
+            [row[y][0] for row in mine],
+            xerr=[p[1] for p in pairs],
+            yerr=[row[y][1] for row in mine],
+            color=contender.color,
+            marker=contender.marker,
+            markersize=4,
+            linewidth=1.1,
+            elinewidth=0.8,
+            label=contender.label,
+        )

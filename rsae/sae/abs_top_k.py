@@ -1,0 +1,24 @@
+"""AbsTopK SAE (Zhu et al. 2025, arXiv 2510.00404): z keeps the k entries of each token that are largest in magnitude.
+
+The code is signed: the baseline of the sign-aware families that has no gate to train.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rsae.sae.base import register
+from rsae.sae.sparse import Pattern
+from rsae.sae.top_k import TopK
+
+
+@register
+class AbsTopK(TopK):
+    family = "abs_top_k"
+    signed = True
+
+    def support(self, h_BF: torch.Tensor) -> Pattern:
+        return super().support(h_BF.abs())
+
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        return self.magnitude(h_N, latent_N)
