@@ -79,6 +79,15 @@ def test_density_counts_every_latent_once(store):
     assert sum(expected) == sae.d_sae
 
 
+@pytest.mark.parametrize("name", ["sign_aware_gated", "abs_top_k", "gated"])
+def test_bipolar_is_the_share_of_latents_that_use_both_signs(store, name):
+    sae = random_sae(name, store).eval()
+    z = sae.encode(torch.cat(list(store.blocks("heldout"))))
+    both = ((z > 0).any(0) & (z < 0).any(0)).double().mean().item()
+    assert reconstruction(sae, store, rows=64).get("bipolar", 0.0) == both
+    assert (both > 0) == sae.signed
+
+
 def test_decoder_redundancy_is_the_mean_largest_cosine(store):
     sae = random_sae("relu", store)
     rows = [d / np.sqrt(d @ d) for d in sae.W_dec.detach().double().numpy()]
