@@ -187,7 +187,7 @@ class Grid(_Section):
 
 
 class SuiteConfig(_File):
-    """A grid of cells: sites x teachers x upgrades, each with its start and its control; without upgrades, of SAEs alone.
+    """A grid of cells: sites x teachers x upgrades, each with its start and its control; or teachers alone.
 
     `harvest` holds for all sites, `train` for all teachers, `tune` (the fine-tuning) for all upgrades and controls.
     `soft_sparsity`: weight of the L1 penalty that `soft` and its control get where the teacher was trained with
