@@ -106,6 +106,7 @@ class Bench:
 
     def prepare(self) -> None:
         """What all cells share: the activations and the tasks' activations."""
+        _ = self.store
         for task in self.measures.tasks:
             self.probe_data(task)
 

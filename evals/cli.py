@@ -130,6 +130,12 @@ def compare(
     json: Annotated[
         Path | None, typer.Option(help="Write what is compared, the fronts' cells too, to this file.")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="FAMILY-D_SAE, such as gated-1536: compare trained SAEs of other families and widths to it."
+        ),
+    ] = None,
 ) -> None:
     """Print the cells of one run or several, each rational SAE with its control.
 
@@ -141,7 +147,7 @@ def compare(
 
     if not brief:
         print_table(runs, markdown)
-    found = print_comparison(runs, markdown)
+    found = print_comparison(runs, markdown, reference)
     if json is not None:
         from rsae.files import write_json
 

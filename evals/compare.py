@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from evals.report.table import place, print_lines, probed, read_results, row
+from rsae.errors import InputError, did_you_mean
 
 Row = dict[str, Any]
 
@@ -50,14 +51,24 @@ ERRORS = (
     Measure("fvu", "FVU", ratio=True),
     Measure("dce", "dCE"),
 )
+#: What SAEs of different families and widths are compared by; alive is a share, 1 - dead
+AGAINST_REFERENCE = (
+    Measure("r2", "R^2", more=True),
+    Measure("alive", "alive", more=True),
+    Measure("loss_recovered", "LR", more=True),
+)
 
 
-def compare(runs: Sequence[str | os.PathLike]) -> dict[str, list[dict[str, Any]]]:
+def compare(
+    runs: Sequence[str | os.PathLike], reference: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Compare the cells of runs: lists of records under `matched`, `fronts`, `sweet_zone` and `tally`.
 
     matched: a variant's figures minus its control's at the same l0. fronts: the non-dominated cells of each variant,
     and their hypervolume. sweet_zone: how many cells strictly dominate the teacher that they come from, for each
     variant and its control. tally: wins, ties and losses, against the control (at matched l0) and the teacher.
+    With a `reference`, FAMILY-D_SAE such as `gated-1536`, also `reference`: the figures of every other family and width
+    of trained SAEs, of upgrades none, minus the reference's at the same l0.
     """
     rows = [row(result) | {"run": Path(run).name} for run in runs for result in read_results(run)]
     groups = [list(members) for _, members in groupby(sorted(rows, key=_group), key=_group)]
@@ -67,7 +78,7 @@ def compare(runs: Sequence[str | os.PathLike]) -> dict[str, list[dict[str, Any]]
         "fronts": [r for group in groups for r in _fronts(group, measures)],
         "sweet_zone": [r for group in groups for r in _sweet_zone(group)],
         "tally": _tally(groups, measures),
-    }
+    } | ({"reference": _against(groups, reference)} if reference else {})
 
 
 def _group(r: Row) -> tuple:
@@ -126,13 +137,11 @@ def on_front(l0: float, controls: list[Row], measure: Measure) -> float | None:
     return math.exp(value) if measure.ratio else value
 
 
-def _differences(
-    group: list[Row], variant: str, control: str, measure: Measure
-) -> dict[tuple[Any, Any], float]:
-    """By (level, seed): a variant's figure against its control's of the same seed at the same l0."""
+def _differences(members: list[Row], references: list[Row], measure: Measure) -> dict[tuple[Any, Any], float]:
+    """By (level, seed): a cell's figure against the references' of the same seed at the same l0."""
     found = {}
-    for r in _of(group, variant):
-        controls = [c for c in _of(group, control) if c.get("seed") == r.get("seed")]
+    for r in members:
+        controls = [c for c in references if c.get("seed") == r.get("seed")]
         reference = on_front(r["l0"], controls, measure)
         if reference is not None:
             found[r.get("level"), r.get("seed")] = measure.difference(r[measure.key], reference)
@@ -150,7 +159,7 @@ def _over_seeds(differences: dict[tuple[Any, Any], float]) -> list[float]:
 def _matched(group: list[Row], measures: Sequence[Measure]) -> list[dict[str, Any]]:
     records = []
     for variant, control in _upgraded(group).items():
-        found = {m.key: _differences(group, variant, control, m) for m in measures}
+        found = {m.key: _differences(_of(group, variant), _of(group, control), m) for m in measures}
         cells = len(found["fvu"])
         if not cells:
             continue
@@ -158,6 +167,39 @@ def _matched(group: list[Row], measures: Sequence[Measure]) -> list[dict[str, An
         figures = {key: mean_and_error(_over_seeds(d)) for key, d in found.items() if d}
         about = {"variant": variant, "control": control, "seeds": len(seeds), "cells": cells}
         records.append(_about(group[0]) | about | {"outside": len(_of(group, variant)) - cells} | figures)
+    return records
+
+
+def _against(groups: list[list[Row]], reference: str) -> list[dict[str, Any]]:
+    """Each family's and width's teachers against those of `reference` at the same hook point and of the same seed."""
+    names = [f"{g[0]['family']}-{g[0].get('d_sae')}" for g in groups]
+    if reference not in names:
+        raise InputError(
+            f"reference {reference!r} is not among the results{did_you_mean(reference, set(names))}"
+        )
+    records = []
+    for group, name in zip(groups, names, strict=True):
+        if name == reference:
+            continue
+        place = [group[0].get(key) for key in ("run", "host", "hook")]
+        theirs = [
+            r
+            for other, called in zip(groups, names, strict=True)
+            if called == reference and [other[0].get(key) for key in ("run", "host", "hook")] == place
+            for r in _of(other, "teacher")
+        ]
+        mine = _of(group, "teacher")
+        found = {m.key: _differences(mine, theirs, m) for m in AGAINST_REFERENCE}
+        cells = len(found["r2"])
+        if not cells:
+            continue
+        seeds = _over_seeds(found["r2"])
+        records.append(
+            _about(group[0])
+            | {"reference": reference, "seeds": len(seeds), "cells": cells, "outside": len(mine) - cells}
+            | {m.key: mean_and_error(_over_seeds(found[m.key])) for m in AGAINST_REFERENCE}
+            | {"verdicts": {m.key: verdict(_over_seeds(found[m.key]), m) for m in AGAINST_REFERENCE}}
+        )
     return records
 
 
@@ -288,7 +330,8 @@ def _tally(groups: list[list[Row]], measures: Sequence[Measure]) -> list[dict[st
         upgraded = _upgraded(group)
         for measure in measures:
             for variant, control in upgraded.items():
-                count(variant, control, measure, _differences(group, variant, control, measure))
+                found = _differences(_of(group, variant), _of(group, control), measure)
+                count(variant, control, measure, found)
             for variant in dict.fromkeys(v for pair in upgraded.items() for v in pair):
                 own = {(r.get("level"), r.get("seed")): r for r in _of(group, variant)}
                 found = {
@@ -306,9 +349,26 @@ def _tally(groups: list[list[Row]], measures: Sequence[Measure]) -> list[dict[st
 # --- for reading -----------------------------------------------------------------------------------------------
 
 
-def print_comparison(runs: Sequence[str | os.PathLike], markdown: bool = False) -> dict[str, Any]:
+def print_comparison(
+    runs: Sequence[str | os.PathLike], markdown: bool = False, reference: str | None = None
+) -> dict[str, Any]:
     """Print what `compare` finds, as far as there are fronts to compare, and return it."""
-    found = compare(runs)
+    found = compare(runs, reference)
+    if reference is not None:
+        lines = [
+            [
+                place(r),
+                f"- {reference}",
+                f"{r['cells']} ({r['outside']} outside)",
+                str(r["seeds"]),
+                *(f"{_plus_minus(r[m.key], '{:+.4f}')} ({r['verdicts'][m.key]})" for m in AGAINST_REFERENCE),
+            ]
+            for r in found["reference"]
+        ]
+        headings = ["place", "difference", "cells", "seeds", *(m.heading for m in AGAINST_REFERENCE)]
+        _print(
+            f"at matched l0, minus {reference}; mean +- standard error over seeds", headings, lines, markdown
+        )
     matched = found["matched"]
     if not matched:
         return found

@@ -132,12 +132,14 @@ class Site(_Section):
 class Grid(_Section):
     """The teachers: families x widths x levels of sparsity x seeds.
 
-    A family's levels are `l0` (top_k families take it as k; the penalty's weight of others is steered to it), unless
-    `k` (for top_k families) or the family's own weights `sparsity.FAMILY` are given.
+    A family's widths are `d_sae`, unless its own `widths.FAMILY` are given. Its levels are `l0` (top_k families take it
+    as k; the penalty's weight of others is steered to it), unless `k` (for top_k families) or the family's own weights
+    `sparsity.FAMILY` are given.
     """
 
     families: Annotated[list[str], Field(min_length=1)] = ["relu", "jump_relu", "top_k"]
     d_sae: Annotated[list[PositiveInt], Field(min_length=1)] = [1536]
+    widths: dict[str, Annotated[list[PositiveInt], Field(min_length=1)]] = {}
     l0: list[PositiveInt] = [16, 32, 64]
     k: list[PositiveInt] = []
     sparsity: dict[str, Annotated[list[PositiveFloat], Field(min_length=1)]] = {}
@@ -158,14 +160,22 @@ class Grid(_Section):
             if name not in self.families or "top_k" in name:
                 fit = [f for f in self.families if "top_k" not in f]
                 raise ValueError(f"sparsity.{name} is no family with a penalty{did_you_mean(name, fit)}")
+        for name in self.widths:
+            if name not in self.families:
+                raise ValueError(f"widths.{name} is not in families{did_you_mean(name, self.families)}")
         for family in self.families:
             levels = self.levels(family)
             if not levels:
                 raise ValueError(f"family {family!r} has no level of sparsity; give l0 = [...]")
             largest = max(level.get("k", level.get("l0", 0)) for level in levels.values())
-            if largest >= min(self.d_sae):
-                raise ValueError(f"l0 {largest:g} is not below the {min(self.d_sae)} latents of d_sae")
+            if largest >= (least := min(self.widths_of(family))):
+                place = f"widths.{family}" if family in self.widths else "d_sae"
+                raise ValueError(f"l0 {largest:g} is not below the {least} latents of {place}")
         return self
+
+    def widths_of(self, family: str) -> list[int]:
+        """The numbers of latents that a family is trained with."""
+        return self.widths.get(family, self.d_sae)
 
     def levels(self, family: str) -> dict[str, dict[str, Any]]:
         """By name: `k` of the family, or the training's `l0` or `sparsity`."""
@@ -177,7 +187,7 @@ class Grid(_Section):
 
 
 class SuiteConfig(_File):
-    """A grid of cells: sites x teachers x upgrades, each with its start and its control.
+    """A grid of cells: sites x teachers x upgrades, each with its start and its control; or teachers alone.
 
     `harvest` holds for all sites, `train` for all teachers, `tune` (the fine-tuning) for all upgrades and controls.
     `soft_sparsity`: weight of the L1 penalty that `soft` and its control get where the teacher was trained with
@@ -188,7 +198,7 @@ class SuiteConfig(_File):
     harvest: HarvestConfig = HarvestConfig()
     grid: Grid = Grid()
     train: TrainConfig = TrainConfig(steps=800)
-    upgrades: Annotated[dict[str, UpgradeConfig], Field(min_length=1)] = {"gated": UpgradeConfig()}
+    upgrades: dict[str, UpgradeConfig] = {}
     tune: TrainConfig = UpgradeConfig().tune
     soft_sparsity: PositiveFloat = 3.0
     evaluate: Evaluate = Evaluate()

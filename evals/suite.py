@@ -169,7 +169,7 @@ def _mark(out: Path, unit: Unit) -> Path:
 def _key(config: SuiteConfig, unit: Unit) -> str:
     """Of all settings that a unit's cells depend on: not of other sites, families and seeds."""
     grid = config.grid
-    levels = None if unit.public else [grid.d_sae, grid.levels(unit.source)]
+    levels = None if unit.public else [grid.widths_of(unit.source), grid.levels(unit.source)]
     rest = config.model_dump(mode="json", exclude={"sites", "grid"})
     return digest([asdict(unit), levels, rest])
 
@@ -191,7 +191,7 @@ def _teachers(config: SuiteConfig, place: Bench, unit: Unit) -> Iterator[_Teache
         yield _Teacher(name, unit.source, Cell(sae, 0.0, how={"source": unit.source}))
         return
     plans, levels = {}, {}
-    for d_sae in config.grid.d_sae:
+    for d_sae in config.grid.widths_of(unit.source):
         for level, given in config.grid.levels(unit.source).items():
             name = f"{unit.source}-{d_sae}-{level}-s{unit.seed}"
             settings = {"d_sae": d_sae} | {k: v for k, v in given.items() if k == "k"}

@@ -23,6 +23,7 @@ COLUMNS = (
     ("l0", "l0", "{:.1f}", "mean non-zero entries of the code that is decoded"),
     ("mse", "MSE", "{:.3g}", "mean squared error, summed over dimensions, in the host's own units"),
     ("fvu", "FVU", "{:.4f}", "fraction of variance unexplained"),
+    ("bipolar", "bipolar", "{:.3f}", "share of latents that use both signs on the held-out tokens"),
     ("alive", "alive", "{:.3f}", "share of latents that fire on the held-out tokens"),
     ("dce", "dCE", "{:.4f}", "cross-entropy with the reconstruction spliced in, minus clean (nats a token)"),
     ("loss_recovered", "LR", "{:.4f}", "loss recovered: 0 is zero ablation, 1 is the clean host"),
@@ -75,7 +76,7 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
     """The figures of a result, flat; probing is the mean over tasks."""
     metrics = result["metrics"]
     probing = metrics["probing"].values()
-    ks = probed(next(iter(probing)))
+    ks = probed(next(iter(probing), {}))
     return {
         "family": result["family"],
         "variant": result["variant"],

@@ -141,6 +141,8 @@ def test_workers_side_by_side_make_what_one_makes(run, suite_file, tmp_path):
         ("type = [3, 2]", "type = [4, 2]", ("upgrades.gated.type", "[3, 2]")),
         ('"top_k"]', '"topk"]', ("'topk'", "did you mean 'top_k'")),
         ("l0 = [4, 8]", "l0 = [4, 48]", ("48", "d_sae")),
+        ("d_sae = [48]", "d_sae = [48]\nwidths.jump_rleu = [24]", ("widths.jump_rleu", "'jump_relu'")),
+        ("d_sae = [48]", "d_sae = [48]\nwidths.top_k = [8]", ("l0 8", "widths.top_k")),
         ("blocks.1.hook", "block.1.hook", ("block.1.hook", "blocks.L.hook_SITE")),
         ("[train]", "[train]\nseed = 1", ("train.seed", "[grid]")),
         ("[harvest]", "[harvest]\nhost = 'a'", ("harvest.host", "[sites]")),
@@ -204,6 +206,29 @@ def test_no_figure_without_its_control(run, tmp_path):
 
 def test_the_report_is_of_the_demo(run):
     assert_one_clear_line(evals("report", run), "evals compare")
+
+
+def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
+    text = suite_file.read_text()
+    text = text.replace('["jump_relu", "top_k"]', '["top_k", "abs_top_k"]').replace("[0, 1]", "[0]")
+    text = text.replace("d_sae = [48]", "d_sae = [48]\nwidths.abs_top_k = [24]")
+    text = text.replace("[upgrades.gated]\ntype = [3, 2]\n", "")
+    start = text.index("tasks = ")
+    file = tmp_path / "signs.toml"
+    file.write_text(text[:start] + "tasks = []\n")
+    out = tmp_path / "run"
+    done = evals("run", file, "--out", out)
+    assert done.returncode == 0, done.stderr
+    made = {(r["family"], r["d_sae"], r["variant"]) for r in results(out).values()}
+    assert made == {("top_k", 48, "teacher"), ("abs_top_k", 24, "teacher")}
+    wrong = evals("compare", out, "--brief", "--reference", "top_k-84")
+    assert_one_clear_line(wrong, "'top_k-84'", "did you mean 'top_k-48'")
+    (record,) = library.compare([out], "top_k-48")["reference"]
+    assert (record["family"], record["cells"], record["seeds"]) == ("abs_top_k", 2, 1)
+    by_level = {(r["family"], r["level"]): r["metrics"]["reconstruction"] for r in results(out).values()}
+    gaps = [by_level["abs_top_k", k]["r2"] - by_level["top_k", k]["r2"] for k in ("k4", "k8")]
+    assert record["r2"]["mean"] == pytest.approx(sum(gaps) / 2, abs=1e-3)  # k is the l0 of both
+    assert record["verdicts"]["r2"] == "open"
 
 
 def test_matched_l0_is_read_off_the_controls_front():
