@@ -12,7 +12,7 @@ from rsae.sae.base import SAE
 #: Share of the steps in which l0 is led from where it starts to where it is wanted
 PATH = 0.6
 #: A step: weight of the newest l0 in the running mean; answer to a deviation, on the path and after it; to its change
-_NEWEST, _GAIN, _SETTLING_GAIN, _DAMPING = 0.2, 0.02, 0.05, 2.0
+_NEWEST, _GAIN, _SETTLING_GAIN, _DAMPING = 0.2, 0.02, 0.07, 2.0
 
 
 class Steering:
@@ -31,6 +31,7 @@ class Steering:
         self.goal, self.steps = math.log(l0), PATH * steps
         # of mean norm sqrt(D), a typical sparse SAE's weights lie above these; from too high a one much dies
         start = sparsity or (sae.d_in / 3000 if sae.penalty == "l0" else math.sqrt(sae.d_in) / 60)
+        self.guessed, self.power = not sparsity and sae.penalty == "l0", sae.d_in
         #: log weight; log l0 at the start, its running mean, and that mean's last deviation from the path
         self.state = torch.tensor([math.log(start), math.nan, 0.0, 0.0], dtype=torch.float64)
 
@@ -39,13 +40,15 @@ class Steering:
         """The penalty's weight for the coming step."""
         return math.exp(self.state[0].item())
 
-    def update(self, step: int, l0: float) -> None:
-        """Take notice of the l0 of step number `step`."""
+    def update(self, step: int, l0: float, sse: float) -> None:
+        """Take notice of the l0 and ||x - x_hat||^2 of step number `step`."""
         weight, start, mean, last = self.state.tolist()
         now = math.log(max(l0, 0.05))
         first = math.isnan(start)
         if first:
             start = mean = now
+            if self.guessed:
+                weight = math.log(min(sse, self.power) / (4 * max(l0, 1.0)))
         mean += _NEWEST * (now - mean)
         left = max(0.0, 1 - (step + 1) / self.steps)
         deviation = mean - (self.goal + (start - self.goal) * left**2)

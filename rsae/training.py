@@ -196,7 +196,7 @@ class _Run:
         fired_F = processes.any_of(loss.fired_F)
         self.silent_F = torch.where(fired_F, 0, self.silent_F + 1)
         if self.steering is not None:
-            self.steering.update(step, l0)
+            self.steering.update(step, l0, sse)
         for part, value in zip(_PARTS, (total, sse, l0, dead, sparsity), strict=True):
             self.sums[part] += value
 

@@ -38,6 +38,8 @@ DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
 GATE_MARGIN = 0.05
 #: Width of the straight-through kernel of a dead zone that the teacher does not have, at mean norm sqrt(D)
 _BANDWIDTH = 1.0
+#: Least factor on lr for the thresholds of such a dead zone
+_FRESH_THRESHOLD_LR = 20.0
 #: Candidates for C_in: these multiples of a latent's 99.9 % quantile of |h|
 _SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -98,7 +100,10 @@ class UpgradeConfig:
             raise InputError(
                 f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
             )
-        return replace(self.tune, l0=_fit_of(teacher, activations, self.calibration_tokens)["l0"])
+        tune = replace(self.tune, l0=_fit_of(teacher, activations, self.calibration_tokens)["l0"])
+        if teacher.family == "relu":  # without its L1 it opens at once, and the new thresholds have to keep up
+            tune = replace(tune, threshold_lr=max(tune.threshold_lr, _FRESH_THRESHOLD_LR))
+        return tune
 
 
 @plain_dataclass
