@@ -11,6 +11,8 @@ from rsae.sae.base import SAE
 
 #: Share of the steps in which l0 is led from where it starts to where it is wanted
 PATH = 0.6
+#: Gates that are shut come back slowly: with l0 below the path, the weight falls so many times faster than it rises
+_REOPENING = 3.0
 #: A step: weight of the newest l0 in the running mean; answer to a deviation, on the path and after it; to its change
 _NEWEST, _GAIN, _SETTLING_GAIN, _DAMPING = 0.2, 0.02, 0.07, 2.0
 
@@ -54,5 +56,7 @@ class Steering:
         deviation = mean - (self.goal + (start - self.goal) * left**2)
         change = 0.0 if first else deviation - last
         gain = _GAIN if left else _SETTLING_GAIN
+        if deviation < 0:
+            gain *= _REOPENING
         weight += gain * max(-1.0, min(1.0, deviation)) + _DAMPING * change
         self.state = torch.tensor([weight, start, mean, deviation], dtype=torch.float64)

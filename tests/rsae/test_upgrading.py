@@ -188,8 +188,10 @@ def test_a_teacher_in_a_foreign_format(store, name, format, tmp_path):
     x = store.sample(1024, seed=1)
     torch.testing.assert_close(new.initial(x), teacher(x), rtol=1e-4, atol=1e-4 / store.scale)
     assert new.control is not None
+    # the ReLU's successors behind a fresh dead zone fit this small world so well that no penalty is left to relax
+    tolerance = 0.12 if name == "relu" else 0.05
     for sae in (new.tuned, new.control):
-        assert l0(sae, x) == pytest.approx(l0(teacher, x), rel=0.15)
+        assert l0(sae, x) == pytest.approx(l0(teacher, x), rel=tolerance)
     if name == "jump_relu":
         assert new.tuned.settings()["bandwidth"] == pytest.approx(1 / store.scale)
 
