@@ -134,6 +134,7 @@ def report(
     figures: Annotated[
         Path | None, typer.Option(help="Also write the fronts as PNG files into this directory.")
     ] = None,
+    reference: Annotated[str | None, typer.Option(help="FAMILY-D_SAE, as in `evals compare`.")] = None,
 ) -> None:
     """Write a run's report.html from its result files: finished cells, and what is missing.
 
@@ -153,7 +154,7 @@ def report(
         make_cards(run_directory, features, cell or (), [int(part) for part in wanted])
     from evals.report.html import write_report
 
-    typer.echo(write_report(run_directory))
+    typer.echo(write_report(run_directory, reference))
     if figures is not None:
         from evals.report.images import write_images
 

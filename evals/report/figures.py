@@ -115,6 +115,8 @@ def limits(rows: Sequence[Row], key: str, log: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 0.05 * (abs(high) or 1.0)
     low, high = low - margin, high + margin
+    if key == "alive":  # a share
+        high = min(high, 1.002)
     return (math.exp(low), math.exp(high)) if log else (low, high)
 
 
@@ -189,10 +191,10 @@ def pareto(rows: list[Row], axes: Axes, looks: dict[str, Style]) -> dict[str, An
         )
     xaxis: dict[str, Any] = {"range": _range(rows, axes.x, axes.x == "l0")}
     if axes.x == "l0":
-        xaxis |= {"type": "log", "dtick": "D2", "tickformat": ".3~g"}
+        xaxis |= {"type": "log", "nticks": 6}
     yaxis: dict[str, Any] = {"range": _range(rows, axes.y, axes.log_y)}
     if axes.log_y:
-        yaxis |= {"type": "log", "dtick": "D2"}
+        yaxis |= {"type": "log", "nticks": 6}
     return _layout(figure, "honest l0" if axes.x == "l0" else "alive", axes.heading, xaxis, yaxis)
 
 
@@ -204,14 +206,13 @@ def _range(rows: Sequence[Row], key: str, log: bool) -> list[float]:
 def _hover(r: Row) -> str:
     """A cell in a few lines. All of it is names of ours and numbers."""
     where = ", ".join(str(part) for part in (r.get("level"), _seed(r)) if part)
-    probes = ", ".join(f"k={k[1:]} {r[k]:.3f}" for k in probed(r))
     return "<br>".join(
         [
             f"<b>{r['variant']}</b> {where}",
             f"l0 {r['l0']:.1f}, alive {r['alive']:.3f}",
             f"MSE {r['mse']:.4g}, FVU {r['fvu']:.4f}",
             f"dCE {r['dce']:.4f}",
-            f"probing {probes}",
+            *(f"probing k={k[1:]}: {r[k]:.3f}" for k in probed(r)),
         ]
     )
 

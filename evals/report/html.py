@@ -33,10 +33,10 @@ from rsae.files import writing
 _KEYS = {"host": "host", "hook": "hook", "d_sae": "d_sae", "level": "level", "seed": "seed"}
 
 
-def write_report(run: str | os.PathLike) -> Path:
+def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
     """Write `report.html` into the directory of a demo's or a suite's run, and return its path.
 
-    It shows the cells that are there, says which are missing, and fits and certifies the gates that `soft` cells start
+    `reference` as in `evals.compare`. It shows the cells that are there, says which are missing, and fits and certifies the gates that `soft` cells start
     from where that has not been done. Raises `InputError` where there are no result files.
     """
     run = Path(run)
@@ -57,7 +57,7 @@ def write_report(run: str | os.PathLike) -> Path:
         meanings=[(column[1], column[3]) for column in columns],
         keys=[key for key in _KEYS if len({r.get(key) for r in rows}) > 1],
         table=_table(rows, columns),
-        comparison=tables(compare([run])),
+        comparison=tables(compare([run], reference)),
         pairs=against_control(rows),
         groups=groups,
         planes=planes,
@@ -129,7 +129,8 @@ def _probing(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each group's probing accuracies by task: cells down, tasks across, at each k."""
     found = []
     for name, members in _grouped(results):
-        tasks = members[0]["metrics"]["probing"]
+        if not (tasks := members[0]["metrics"]["probing"]):
+            continue
         ks = probed(next(iter(tasks.values())))
         lines = [
             (
