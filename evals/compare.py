@@ -239,6 +239,7 @@ def _fronts(group: list[Row], measures: Sequence[Measure]) -> list[dict[str, Any
     axes.append(("alive", lambda r: -r["alive"], ERRORS[0]))
     upgraded = _upgraded(group)
     variants = ["teacher", *dict.fromkeys(v for pair in upgraded.items() for v in pair)]
+    variants = [v for v in variants if _of(group, v)]  # a run that is not finished may lack some
     records = []
     for x, cost, measure in axes if upgraded else ():
         points = {v: [(cost(r), measure.cost(r[measure.key])) for r in _of(group, v)] for v in variants}

@@ -36,8 +36,9 @@ _KEYS = {"host": "host", "hook": "hook", "d_sae": "d_sae", "level": "level", "se
 def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
     """Write `report.html` into the directory of a demo's or a suite's run, and return its path.
 
-    `reference` as in `evals.compare`. It shows the cells that are there, says which are missing, and fits and certifies the gates that `soft` cells start
-    from where that has not been done. Raises `InputError` where there are no result files.
+    It shows the cells that are there, says which are missing, and fits and certifies the gates that `soft` cells start
+    from where that has not been done. `reference` is that of `evals.compare`. Raises `InputError` where there are no
+    result files.
     """
     run = Path(run)
     results = read_results(run)
@@ -121,7 +122,8 @@ def _table(rows: Sequence[dict[str, Any]], columns: tuple) -> list[dict[str, Any
             }
             for text, other, column in zip(cells(r, columns), beside, columns, strict=True)
         ]
-        lines.append({"row": r, "values": values})
+        named = f"{r['control']} (missing)" if r["control"] and control is None else r["control"] or ""
+        lines.append({"row": r, "control": named, "values": values})
     return lines
 
 

@@ -162,18 +162,23 @@ def test_the_settings_can_be_run_again(run, page):
     assert tomllib.loads(to_toml(odd | {"none": None})) == odd
 
 
-def test_what_is_missing_is_said(run, page, tmp_path):
+def test_what_is_missing_is_said(run, page):
     assert "missing" not in page.texts
-    lost = next((run / "results").glob("*jump_relu*l0_8*-control.json"))
-    whole = lost.read_text()
-    lost.unlink()
+    lost = {f: f.read_text() for f in (run / "results").glob("*jump_relu*-control.json")}
+    for file in lost:
+        file.unlink()
     try:
-        assert missing(run, read_results(run))["cells"] == 1
+        assert missing(run, read_results(run))["cells"] == len(lost) == 2
         assert evals("report", run).returncode == 0
-        said = Page((run / "report.html").read_text()).texts["missing"]
-        assert "jump_relu-s0: 1 cells missing" in said
+        partial = Page((run / "report.html").read_text())
+        assert "jump_relu-s0: 2 cells missing" in partial.texts["missing"]
+        gated = [text for a, text in partial.rows if re.search("jump_relu.*gated$", a.get("data-cell") or "")]
+        assert len(gated) == 2
+        assert all("control (missing)" in text for text in gated)
+        assert not any(" nan" in text for _, text in partial.rows)
     finally:
-        lost.write_text(whole)
+        for file, text in lost.items():
+            file.write_text(text)
 
 
 def test_images(run, page):
