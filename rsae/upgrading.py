@@ -101,9 +101,8 @@ class UpgradeConfig:
                 f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
             )
         tune = replace(self.tune, l0=_fit_of(teacher, activations, self.calibration_tokens)["l0"])
-        if (
-            teacher.family == "relu"
-        ):  # without its L1 it opens at once, and the new thresholds have to keep up
+        # without its L1 a ReLU opens at once, and the new thresholds have to keep up
+        if teacher.family == "relu":
             tune = replace(tune, threshold_lr=max(tune.threshold_lr, _FRESH_THRESHOLD_LR))
         return tune
 
