@@ -154,8 +154,7 @@ class Bench:
         """All cells of a teacher, by variant, itself first; a control that serves two upgrades runs once."""
         cells = {"teacher": teacher}
         for variant, config in configs.items():
-            penalty = config.penalty_for(teacher.sae)
-            control = "control" if penalty == teacher.sae.penalties[0] else f"control-{penalty}"
+            penalty, control = config.penalty_for(teacher.sae), control_name(config, teacher.sae)
             done = cells[control].sae if control in cells else True
             out = self.out / "saes" / name / variant
             new = rsae.upgrade(teacher.sae, self.store, config=config, fit=fit, control=done, out=out)
@@ -224,6 +223,12 @@ class Bench:
             "versions": {package: version(package) for package in _PACKAGES},
             "machine": machine(),
         }
+
+
+def control_name(config: UpgradeConfig, teacher: SAE | type[SAE]) -> str:
+    """The variant that controls an upgrade: `control`, or `control-PENALTY` under another than the teacher's."""
+    penalty = config.penalty_for(teacher)
+    return "control" if penalty == teacher.penalties[0] else f"control-{penalty}"
 
 
 @lru_cache(maxsize=1)

@@ -115,11 +115,51 @@ def synthetic(
 
 
 @app.command()
-def report(run_directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]) -> None:
-    """Write a run's report.html anew from its result files."""
+def report(
+    run_directory: Annotated[
+        Path, typer.Argument(help="Directory of a demo's or a suite's run.", metavar="RUN")
+    ],
+    features: Annotated[
+        int,
+        typer.Option(min=0, help="Make feature cards of so many latents, by density, of each cell chosen."),
+    ] = 0,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cell to make cards of, a result file's name without .json. May be repeated. By default, for each "
+            "family at each hook point, one rational cell and its control."
+        ),
+    ] = None,
+    latents: Annotated[str, typer.Option(help="Which latents, as i,j,k; instead of --features.")] = "",
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write the fronts as PNG files into this directory.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="FAMILY-D_SAE, as in `evals compare`.")] = None,
+) -> None:
+    """Write a run's report.html from its result files: finished cells, and what is missing.
+
+    With --features or --latents the host runs over held-out articles; the cards are kept in RUN/cards, and shown by
+    every later report.
+    """
+    from rsae import InputError
+
+    wanted = [part.strip() for part in latents.split(",") if part.strip()]
+    if not all(part.isdigit() for part in wanted):
+        raise InputError(f"--latents {latents!r}: write numbers with commas, such as 3,17,40")
+    if cell and not (features or wanted):
+        raise InputError("--cell is for feature cards: give --features N or --latents i,j,k, too")
+    if features or wanted:
+        from evals.report.cards import make_cards
+
+        make_cards(run_directory, features, cell or (), [int(part) for part in wanted])
     from evals.report.html import write_report
 
-    typer.echo(write_report(run_directory))
+    typer.echo(write_report(run_directory, reference))
+    if figures is not None:
+        from evals.report.images import write_images
+
+        for file in write_images(run_directory, figures):
+            typer.echo(file)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -239,6 +239,7 @@ def _fronts(group: list[Row], measures: Sequence[Measure]) -> list[dict[str, Any
     axes.append(("alive", lambda r: -r["alive"], ERRORS[0]))
     upgraded = _upgraded(group)
     variants = ["teacher", *dict.fromkeys(v for pair in upgraded.items() for v in pair)]
+    variants = [v for v in variants if _of(group, v)]  # a run that is not finished may lack some
     records = []
     for x, cost, measure in axes if upgraded else ():
         points = {v: [(cost(r), measure.cost(r[measure.key])) for r in _of(group, v)] for v in variants}
@@ -349,30 +350,47 @@ def _tally(groups: list[list[Row]], measures: Sequence[Measure]) -> list[dict[st
 # --- for reading -----------------------------------------------------------------------------------------------
 
 
+class Printed(NamedTuple):
+    """A table for reading: its title, its headings, its lines of text."""
+
+    title: str
+    headings: list[str]
+    lines: list[list[str]]
+
+
 def print_comparison(
     runs: Sequence[str | os.PathLike], markdown: bool = False, reference: str | None = None
 ) -> dict[str, Any]:
     """Print what `compare` finds, as far as there are fronts to compare, and return it."""
     found = compare(runs, reference)
-    if reference is not None:
+    for table in tables(found):
+        if markdown:
+            print(f"\n{table.title}\n")
+        print_lines(*table, markdown)
+    return found
+
+
+def tables(found: dict[str, list[dict[str, Any]]]) -> list[Printed]:
+    """What `compare` found, as tables; those of fronts only where some cell has a matched l0."""
+    printed = []
+    if against := found.get("reference"):
         lines = [
             [
                 place(r),
-                f"- {reference}",
+                f"- {r['reference']}",
                 f"{r['cells']} ({r['outside']} outside)",
                 str(r["seeds"]),
                 *(f"{_plus_minus(r[m.key], '{:+.4f}')} ({r['verdicts'][m.key]})" for m in AGAINST_REFERENCE),
             ]
-            for r in found["reference"]
+            for r in against
         ]
         headings = ["place", "difference", "cells", "seeds", *(m.heading for m in AGAINST_REFERENCE)]
-        _print(
-            f"at matched l0, minus {reference}; mean +- standard error over seeds", headings, lines, markdown
-        )
+        title = f"at matched l0, minus {against[0]['reference']}; mean +- standard error over seeds"
+        printed.append(Printed(title, headings, lines))
     matched = found["matched"]
     if not matched:
-        return found
-    keys = [k for k in matched[0] if isinstance(matched[0][k], dict)]
+        return printed
+    keys = list(dict.fromkeys(k for r in matched for k in r if isinstance(r[k], dict)))
     formats = {"mse": "{:+.1%}", "fvu": "{:+.1%}", "dce": "{:+.4f}"}
     lines = [
         [
@@ -385,7 +403,7 @@ def print_comparison(
         for r in matched
     ]
     headings = ["place", "difference", "cells", "seeds", *(_heading(k) for k in keys)]
-    _print("at matched l0, mean +- standard error over seeds", headings, lines, markdown)
+    printed.append(Printed("at matched l0, mean +- standard error over seeds", headings, lines))
 
     volumes: dict[tuple[str, str], dict[str, str]] = {}
     for r in found["fronts"]:
@@ -393,14 +411,15 @@ def print_comparison(
         volumes.setdefault((place(r), r["variant"]), {})[f"{r['y']} / {r['x']}"] = text
     headings = list(next(iter(volumes.values())))
     lines = [[*at, *(texts.get(h, "–") for h in headings)] for at, texts in volumes.items()]
-    _print("hypervolume of the fronts (more is better)", ["place", "variant", *headings], lines, markdown)
+    title = "hypervolume of the fronts (more is better)"
+    printed.append(Printed(title, ["place", "variant", *headings], lines))
 
     lines = [
         [place(r), r["variant"], *_zone(r["figures"]), r["control"], *_zone(r["controls"])]
         for r in found["sweet_zone"]
     ]
     headings = ["place", "variant", "MSE and l0", "MSE and alive", "control", "MSE and l0", "MSE and alive"]
-    _print("cells that strictly dominate their teacher", headings, lines, markdown)
+    printed.append(Printed("cells that strictly dominate their teacher", headings, lines))
 
     tally: dict[tuple[str, str], dict[str, str]] = {}
     for r in found["tally"]:
@@ -409,14 +428,8 @@ def print_comparison(
     headings = list(next(iter(tally.values())))
     lines = [[*at, *(texts.get(h, "–") for h in headings)] for at, texts in tally.items()]
     title = f"win/tie/loss by {_ERRORS:g} standard errors; open with fewer than {_SEEDS} seeds"
-    _print(title, ["variant", "against", *map(_heading, headings)], lines, markdown)
-    return found
-
-
-def _print(title: str, headings: list[str], lines: list[list[str]], markdown: bool) -> None:
-    if markdown:
-        print(f"\n{title}\n")
-    print_lines(title, headings, lines, markdown)
+    printed.append(Printed(title, ["variant", "against", *map(_heading, headings)], lines))
+    return printed
 
 
 def _heading(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -186,6 +187,10 @@ class Grid(_Section):
         return {f"l0_{goal}": {"l0": float(goal)} for goal in self.l0}
 
 
+#: What the sections of a suite leave to its sites and its grid
+_ELSEWHERE = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
+
+
 class SuiteConfig(_File):
     """A grid of cells: sites x teachers x upgrades, each with its start and its control; or teachers alone.
 
@@ -207,8 +212,7 @@ class SuiteConfig(_File):
     @classmethod
     def _given_elsewhere(cls, data: Any) -> Any:
         sections = {name: part for name, part in data.items() if isinstance(part, dict)}
-        places = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
-        for section, keys in places.items():
+        for section, keys in _ELSEWHERE.items():
             for key in keys:
                 if key in sections.get(section, {}):
                     place = "sites" if section == "harvest" else "grid"
@@ -219,6 +223,13 @@ class SuiteConfig(_File):
                     f"upgrades.{name}.tune: the budget is [tune], the same for all and for the control"
                 )
         return data
+
+    @staticmethod
+    def as_given(record: dict[str, Any]) -> dict[str, Any]:
+        """A result file's `config` as it may stand in a suite's file: without what is given elsewhere."""
+        upgrades = {name: _without(upgrade, ("tune",)) for name, upgrade in record["upgrades"].items()}
+        sections = {name: _without(record[name], keys) for name, keys in _ELSEWHERE.items()}
+        return record | sections | {"upgrades": upgrades}
 
     @model_validator(mode="after")
     def _fitting(self) -> SuiteConfig:
@@ -239,6 +250,29 @@ class SuiteConfig(_File):
                         f"upgrades.{name}: family {family!r} has no rational form; leave out one of the two"
                     )
         return self
+
+
+def _without(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def to_toml(config: dict[str, Any]) -> str:
+    """A config as TOML; what is None is left out, since that is what it means."""
+
+    def section(values: dict[str, Any], path: str) -> list[str]:
+        lines, later = [], []
+        for key, value in values.items():
+            name = f"{path}.{key}" if path else key
+            if isinstance(value, dict):
+                later += ["", f"[{name}]", *section(value, name)] if value else []
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                for item in value:
+                    later += ["", f"[[{name}]]", *section(item, name)]
+            elif value is not None:
+                lines.append(f"{key} = {json.dumps(value)}")
+        return lines + later
+
+    return "\n".join(section(config, "")).strip() + "\n"
 
 
 #: Shipped suites, by name

@@ -19,10 +19,11 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 import rsae
-from evals.bench import Bench, Cell, Plan, slug
+from evals.bench import Bench, Cell, Plan, control_name, slug
 from evals.config import PRESETS, SuiteConfig, preset
 from rsae import InputError, UpgradeConfig
 from rsae.files import digest, read_json, write_json
+from rsae.sae import family
 from rsae.steps import say
 
 
@@ -162,6 +163,22 @@ def finished(config: SuiteConfig, out: Path, unit: Unit) -> bool:
     return all((out / "results" / file).exists() for file in done["files"])
 
 
+def expected(config: SuiteConfig, unit: Unit) -> list[str] | None:
+    """Names (without `.json`) of the result files that a unit makes; None for a public SAE, not known unread."""
+    if unit.public:
+        return None
+    kind = family(unit.source)
+    variants = {"teacher", *config.upgrades, *(f"{name}-init" for name in config.upgrades)}
+    variants |= {control_name(upgrade, kind) for upgrade in config.upgrades.values()}
+    grid, source = config.grid, unit.source
+    names = [_name(unit, d, level) for d in grid.widths_of(source) for level in grid.levels(source)]
+    return [f"{unit.site}-{name}-{variant}" for name in names for variant in sorted(variants)]
+
+
+def _name(unit: Unit, d_sae: int, level: str) -> str:
+    return f"{unit.source}-{d_sae}-{level}-s{unit.seed}"
+
+
 def _mark(out: Path, unit: Unit) -> Path:
     return out / "units" / f"{unit.name}.json"
 
@@ -193,7 +210,7 @@ def _teachers(config: SuiteConfig, place: Bench, unit: Unit) -> Iterator[_Teache
     plans, levels = {}, {}
     for d_sae in config.grid.widths_of(unit.source):
         for level, given in config.grid.levels(unit.source).items():
-            name = f"{unit.source}-{d_sae}-{level}-s{unit.seed}"
+            name = _name(unit, d_sae, level)
             settings = {"d_sae": d_sae} | {k: v for k, v in given.items() if k == "k"}
             train = {k: v for k, v in given.items() if k != "k"} | {"seed": unit.seed}
             plans[name] = Plan(unit.source, settings, replace(config.train, **train))

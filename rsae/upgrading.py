@@ -63,7 +63,7 @@ class UpgradeConfig:
     calibration_tokens: PositiveInt = 8192
     tune: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-4, sparsity_warmup=0.0))
 
-    def family_for(self, teacher: SAE) -> str:
+    def family_for(self, teacher: SAE | type[SAE]) -> str:
         """The rational SAE's family; `InputError` for a teacher that has none in this variant."""
         if self.variant == "soft":
             if teacher.family not in GATES:
@@ -81,7 +81,7 @@ class UpgradeConfig:
             )
         return name
 
-    def penalty_for(self, teacher: SAE) -> str | None:
+    def penalty_for(self, teacher: SAE | type[SAE]) -> str | None:
         """The fine-tuning loss's penalty, for the rational SAE and the control alike; none for a TopK teacher.
 
         `soft` is dense and has no l0 to penalise: it gets the paper's L1. A dead zone gets l0: under L1 its magnitude
@@ -101,9 +101,8 @@ class UpgradeConfig:
                 f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
             )
         tune = replace(self.tune, l0=_fit_of(teacher, activations, self.calibration_tokens)["l0"])
-        if (
-            teacher.family == "relu"
-        ):  # without its L1 it opens at once, and the new thresholds have to keep up
+        # without its L1 a ReLU opens at once, and the new thresholds have to keep up
+        if teacher.family == "relu":
             tune = replace(tune, threshold_lr=max(tune.threshold_lr, _FRESH_THRESHOLD_LR))
         return tune
 

@@ -43,7 +43,7 @@ COLUMNS = (
 
 
 def read_results(run: str | os.PathLike) -> list[dict[str, Any]]:
-    """All result files of a run, in table order; `InputError` where there are none."""
+    """All result files of a run, in table order, each with its file's name as `cell`; `InputError` where none is."""
     directory = Path(run) / "results"
     results = [read_json(file) for file in sorted(directory.glob("*.json"))]
     if not results:
@@ -51,6 +51,7 @@ def read_results(run: str | os.PathLike) -> list[dict[str, Any]]:
             f"{directory}: no result files; make them with `evals demo --out {run}` or `evals run`"
         )
     for file, result in zip(sorted(directory.glob("*.json")), results, strict=True):
+        result["cell"] = file.stem
         missing = {"family", "variant", "control", "metrics"} - result.keys()
         if missing:
             raise InputError(
@@ -81,7 +82,7 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
         "family": result["family"],
         "variant": result["variant"],
         "control": result["control"],
-        **{key: result[key] for key in ("host", "hook", "d_sae", "level", "seed") if key in result},
+        **{key: result[key] for key in ("cell", "host", "hook", "d_sae", "level", "seed") if key in result},
         **metrics["reconstruction"],
         **metrics["downstream"],
         **{k: float(np.mean([task[k] for task in probing])) for k in ks},
@@ -104,27 +105,31 @@ def cells(values: dict[str, Any], columns: tuple = COLUMNS) -> list[str]:
     return [form.format(values[key]) if key in values else "–" for key, _, form, _ in columns]
 
 
+def controls_of(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The control's row of each rational row, by the rational's `cell`: same place, level and seed."""
+
+    def same(r: dict[str, Any], variant: str) -> tuple:
+        return (*(r.get(key) for key in ("host", "hook", "family", "d_sae", "level", "seed")), variant)
+
+    by_name = {same(r, r["variant"]): r for r in rows}
+    pairs = {r["cell"]: by_name.get(same(r, r["control"])) for r in rows if r["control"]}
+    return {cell: control for cell, control in pairs.items() if control is not None}
+
+
 def against_control(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each fine-tuned rational SAE beside its control: both figures, and the relative difference in FVU and l0."""
-    by_name = {(r["family"], r["variant"]): r for r in rows}
-    pairs = []
-    for r in rows:
-        control = by_name.get((r["family"], r["control"]))
-        if control is None or r["variant"].endswith("-init"):
-            continue
-        pairs.append(
-            {
-                "family": r["family"],
-                "variant": r["variant"],
-                "control": control["variant"],
-                "rational": r,
-                "controlled": control,
-                "fvu": r["fvu"] / control["fvu"] - 1,
-                "l0": r["l0"] / control["l0"] - 1,
-                "dce": r["dce"] - control["dce"],
-            }
-        )
-    return pairs
+    """Each fine-tuned rational SAE beside its control: both rows, and the differences in FVU, l0 (relative), dCE."""
+    controls = controls_of(rows)
+    return [
+        {
+            "rational": r,
+            "control": controls[r["cell"]],
+            "fvu": r["fvu"] / controls[r["cell"]]["fvu"] - 1,
+            "l0": r["l0"] / controls[r["cell"]]["l0"] - 1,
+            "dce": r["dce"] - controls[r["cell"]]["dce"],
+        }
+        for r in rows
+        if r["cell"] in controls and not r["variant"].endswith("-init")
+    ]
 
 
 def print_table(runs: Sequence[str | os.PathLike], markdown: bool = False) -> None:

@@ -114,12 +114,12 @@ def test_fits_are_certified(run):
     import approx
 
     for family in ("relu", "jump_relu", "top_k"):
-        curves = json.loads((run / "fits" / f"{family}-curves.json").read_text())
+        curves = json.loads((run / "steps" / f"{family}-3-2-fit.json").read_text())["result"]
         certificate = curves["certificate"]
         assert certificate["best_lower"] <= certificate["lower"] <= certificate["upper"]
         assert certificate["lower"] <= curves["fits"]["minimax"]["error"] * (1 + 1e-9)
         assert all(fit["error"] >= certificate["best_lower"] * (1 - 1e-9) for fit in curves["fits"].values())
-        approx.verify(run / "fits" / f"{family}.certificate.json")
+        approx.verify(run / "fits" / f"{family}-3-2.certificate.json")
 
 
 def test_report_is_self_contained_and_shows_every_control(run):
@@ -127,7 +127,15 @@ def test_report_is_self_contained_and_shows_every_control(run):
     markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"(src|href)\s*=|@import|url\(|http-equiv", markup)
     assert "<script src" not in page
-    for text in ("ReLU", "JumpReLU", "TopK", "control-l1", "soft-init", "certified bound", "spam", "Proven"):
+    for text in (
+        "jump_relu soft",
+        "top_k gated",
+        "control-l1",
+        "soft-init",
+        "certified bound",
+        "spam",
+        "Proven",
+    ):
         assert text in page
 
 

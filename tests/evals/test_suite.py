@@ -204,10 +204,6 @@ def test_no_figure_without_its_control(run, tmp_path):
     assert all(r["win"] == r["loss"] == 0 for r in found["tally"])  # two seeds claim nothing
 
 
-def test_the_report_is_of_the_demo(run):
-    assert_one_clear_line(evals("report", run), "evals compare")
-
-
 def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
     text = suite_file.read_text()
     text = text.replace('["jump_relu", "top_k"]', '["top_k", "abs_top_k"]').replace("[0, 1]", "[0]")
@@ -229,6 +225,9 @@ def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
     gaps = [by_level["abs_top_k", k]["r2"] - by_level["top_k", k]["r2"] for k in ("k4", "k8")]
     assert record["r2"]["mean"] == pytest.approx(sum(gaps) / 2, abs=1e-3)  # k is the l0 of both
     assert record["verdicts"]["r2"] == "open"
+    done = evals("report", out, "--reference", "top_k-48")  # trained SAEs alone have a report, too
+    assert done.returncode == 0, done.stderr
+    assert "at matched l0, minus top_k-48" in (out / "report.html").read_text()
 
 
 def test_matched_l0_is_read_off_the_controls_front():
