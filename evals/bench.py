@@ -263,4 +263,6 @@ def gate_curve(sae: SAE) -> dict[str, list[float]] | None:
     t_1N = torch.linspace(-1.2 if isinstance(sae, rsae.SoftRational) else 0.0, 1.2, 481)[None]
     with torch.no_grad():
         r_N = sae.activation.form.evaluate(t_1N)[0]
+        if sae.signed:  # the odd part
+            r_N = (r_N - sae.activation.form.evaluate(-t_1N)[0]) / 2
     return {"t": t_1N[0].tolist(), "r": r_N.tolist()}
