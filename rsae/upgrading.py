@@ -33,7 +33,7 @@ from rsae.sae.top_k import TopK
 from rsae.steps import Steps
 from rsae.training import TrainConfig, train
 
-#: Where the threshold of JumpReLU and Bi-Jump-ReLU lies in the design interval [-1, 1], and the half-width of the gap around it
+#: Where the threshold of JumpReLU and Bi-Jump-ReLU lies on [-1, 1], and the half-width of the gap around it
 DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
 #: The gap around the jump of TopK's gate on [-1, 1]
 GATE_MARGIN = 0.05
