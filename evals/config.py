@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -90,6 +91,8 @@ class Evaluate(_Section):
     probe_test: PositiveInt = 150
     probe_context: PositiveInt = 32
     k: list[PositiveInt] = [1, 2, 5, 20]
+    #: so many latents, or pairs of them, are pushed either way; 0 leaves the measure out
+    intervention: NonNegativeInt = 0
 
     @field_validator("tasks")
     @classmethod

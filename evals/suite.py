@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from joblib import Parallel, delayed
 
@@ -187,8 +188,15 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
     """Of all settings that a unit's cells depend on: not of other sites, families and seeds."""
     grid = config.grid
     levels = None if unit.public else [grid.widths_of(unit.source), grid.levels(unit.source)]
-    rest = config.model_dump(mode="json", exclude={"sites", "grid"})
-    return digest([asdict(unit), levels, rest])
+    return digest([asdict(unit), levels, settings_of(config)])
+
+
+def settings_of(config: SuiteConfig) -> dict[str, Any]:
+    """The settings that every unit depends on; without what is younger than finished units, where it is not used."""
+    settings = config.model_dump(mode="json", exclude={"sites", "grid"})
+    if not config.evaluate.intervention:
+        del settings["evaluate"]["intervention"]
+    return settings
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 import evals as library
+from evals import suite
 from evals.cli import main
 from evals.compare import ERRORS, Measure, front, hypervolume, on_front, verdict
 from evals.config import PRESETS, SuiteConfig, preset
@@ -100,6 +101,17 @@ def test_a_second_run_does_nothing_and_a_lost_file_is_made_again(run, suite_file
     assert done.returncode == 0
     assert "train " not in done.stderr
     assert lost.read_text() == whole
+
+
+def test_a_measure_left_out_does_not_change_the_key_of_what_is_finished(suite_file):
+    config = SuiteConfig.read(suite_file)
+    unit = units(config)[0]
+    measures = config.evaluate.model_copy(update={"intervention": 2})
+    assert "intervention" not in suite.settings_of(config)["evaluate"]
+    assert (
+        suite.settings_of(config.model_copy(update={"evaluate": measures}))["evaluate"]["intervention"] == 2
+    )
+    assert suite._key(config, unit) != suite._key(config.model_copy(update={"evaluate": measures}), unit)
 
 
 def test_a_wider_grid_keeps_what_is_there(run, suite_file, tmp_path):
@@ -211,12 +223,15 @@ def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
     text = text.replace("[upgrades.gated]\ntype = [3, 2]\n", "")
     start = text.index("tasks = ")
     file = tmp_path / "signs.toml"
-    file.write_text(text[:start] + "tasks = []\n")
+    file.write_text(text[:start] + "tasks = []\nintervention = 2\n")
     out = tmp_path / "run"
     done = evals("run", file, "--out", out)
     assert done.returncode == 0, done.stderr
     made = {(r["family"], r["d_sae"], r["variant"]) for r in results(out).values()}
     assert made == {("top_k", 48, "teacher"), ("abs_top_k", 24, "teacher")}
+    pushed = [r["metrics"]["intervention"] for r in results(out).values()]
+    assert all(figures["dials"] == 2 and figures["kl_plus"] > 0 for figures in pushed)
+    assert "opposition" in evals("compare", out, "--markdown").stdout
     wrong = evals("compare", out, "--brief", "--reference", "top_k-84")
     assert_one_clear_line(wrong, "'top_k-84'", "did you mean 'top_k-48'")
     (record,) = library.compare([out], "top_k-48")["reference"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import approx
 import rsae
 from rsae import (
     AbsTopK,
@@ -262,7 +263,7 @@ def test_soft_starts_near_the_teacher_with_both_signs(tied, store, tmp_path):
 
 
 def test_soft_stays_odd_wherever_training_leads():
-    phi = random_sae("soft_rational").activation
+    phi = RationalActivation.from_fit(approx.minimax(approx.relu(), (3, 2)), torch.rand(F) + 0.5)
     sae = SoftRational(D, F, "sign_aware_gated", phi).eval()
     sae.initialise(torch.randn(64, D))
     sae.tau.fill_(0.2)
