@@ -12,6 +12,7 @@ from evals.cli import main
 from evals.compare import ERRORS, Measure, front, hypervolume, on_front, verdict
 from evals.config import PRESETS, SuiteConfig, preset
 from evals.suite import units
+from evals.synthetic import pairs
 from tests.command import assert_one_clear_line, run_command
 
 SUITE = """
@@ -189,6 +190,50 @@ def test_presets_are_valid():
     for name in PRESETS:
         assert units(SuiteConfig.read(preset(f"suite-{name}")))
         assert evals("run", name, "--out", "unused", "--show-config").stdout.count("[grid]") == 1
+
+
+# --- synthetic protocols -------------------------------------------------------------------------------------
+
+
+def test_protocols_alone_need_no_site(tmp_path, monkeypatch):
+    """What `evals synthetic` makes, and a second run takes it over."""
+    monkeypatch.setattr(pairs, "PROTOCOL", pairs.PROTOCOL._replace(points=pairs.PROTOCOL.points[:1]))
+    monkeypatch.setattr(pairs, "TRAIN", 600)
+    monkeypatch.setattr(pairs, "HELDOUT", 300)
+    file = tmp_path / "protocols.toml"
+    file.write_text('[synthetic]\nprotocols = ["C"]\nseeds = 1\nsteps = 3\n')
+    done = evals("run", file, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / "sites").exists()
+    made = tmp_path / "run" / "synthetic" / "protocol-C.json"
+    assert evals("synthetic", "C", "--out", tmp_path / "own", "--seeds", 1, "--steps", 3).returncode == 0
+    assert json.loads(made.read_text()) == json.loads((tmp_path / "own" / "protocol-C.json").read_text())
+    again = evals("run", file, "--out", tmp_path / "run")
+    assert "C-0-0: reused" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[synthetic]\nprotocols = ["D"]\n', ("synthetic.protocols.0", "'D'")),
+        ('[synthetic]\nprotocols = ["A"]\nstep = 3\n', ("synthetic.step", "did you mean 'steps'")),
+        ('[synthetic]\nprotocols = ["A"]\n[train]\nsteps = 3\n', ("train", "[[sites]]")),
+        ("[synthetic]\nsteps = 3\n", ("sites is empty", "[synthetic]")),
+    ],
+)
+def test_mistakes_in_protocols(text, words, tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    assert_one_clear_line(evals("run", file, "--out", tmp_path / "run"), "bad.toml", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_protocols_beside_a_grid_leave_its_units_as_they_are(suite_file, tmp_path):
+    both = tmp_path / "both.toml"
+    both.write_text(suite_file.read_text() + '[synthetic]\nprotocols = ["A"]\n')
+    one, other = SuiteConfig.read(suite_file), SuiteConfig.read(both)
+    assert units(one) == units(other)
+    assert suite.settings_of(one) == suite.settings_of(other)
 
 
 # --- comparing -----------------------------------------------------------------------------------------------
