@@ -14,6 +14,7 @@ from .rational import load as load
 from .tables import table as table
 from .target import Target as Target
 from .target import absolute as absolute
+from .target import bi_jump_relu as bi_jump_relu
 from .target import exp as exp
 from .target import formula as formula
 from .target import gate as gate

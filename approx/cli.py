@@ -13,7 +13,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Best rational approximations, with proven error bounds.\n\n"
-    "A TARGET is a built-in name (relu, absolute, sqrt, sign, gate, jump_relu, exp, tanh, gelu, silu, "
+    "A TARGET is a built-in name (relu, absolute, sqrt, sign, gate, jump_relu, bi_jump_relu, exp, tanh, gelu, silu, "
     'sigmoid) or a formula in x such as "exp(-x**2)". '
     "A TYPE is m,n: the degrees of numerator and denominator.",
 )
@@ -28,7 +28,7 @@ Domain = Annotated[
     str | None,
     typer.Option(help='Interval "a,b", or a union "a,b;c,d". Default: the target\'s own, or -1,1.'),
 ]
-Theta = Annotated[float | None, typer.Option(help="Threshold of gate and jump_relu.")]
+Theta = Annotated[float | None, typer.Option(help="Threshold of gate, jump_relu and bi_jump_relu.")]
 Margin = Annotated[float | None, typer.Option(help="Half-width of the gap around theta that is left out.")]
 Delta = Annotated[float | None, typer.Option(help="Half-width of the gap of sign around 0.")]
 Kinks = Annotated[str | None, typer.Option(help='Where a formula folds: "0" or "-1,1".')]
@@ -285,15 +285,15 @@ def _target(
         "sign",
         "gate",
         "jump_relu",
+        "bi_jump_relu",
         "exp",
         "tanh",
         "gelu",
         "silu",
         "sigmoid",
     )
-    takes = {"gate": {"theta", "margin"}, "jump_relu": {"theta", "margin"}, "sign": {"delta"}}.get(
-        name, set()
-    )
+    gap = {"theta", "margin"}
+    takes = {"gate": gap, "jump_relu": gap, "bi_jump_relu": gap, "sign": {"delta"}}.get(name, set())
     for key in set(options) & set(given) - takes:
         raise ValueError(f"--{key} is not an option of target {name!r}")
     if name in names:

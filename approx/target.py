@@ -380,6 +380,33 @@ def _jump_relu(theta: float, margin: float, domain: Any) -> Target:
     )
 
 
+def bi_jump_relu(theta: float = 0.1, margin: float = 0.01, domain: Any = (-1, 1)) -> Target:
+    """h 1[|h| > theta] (arXiv 2605.28149) on the domain without gaps of theta +- margin on either side of 0.
+
+    On a symmetric domain it is odd, and so is its best approximation. Raises ValueError as `gate` does, and where the
+    two gaps leave nothing of the dead zone between them.
+    """
+    names = f"theta={theta}, margin={margin}"
+    if not theta > margin:
+        raise ValueError(
+            f"{names}: theta must be larger than margin, or no dead zone is left between the gaps"
+        )
+    for jump in (-theta, theta):
+        domain = _without(domain, jump - margin, jump + margin, names)
+    return _bi_jump_relu(theta, margin, domain)
+
+
+def _bi_jump_relu(theta: float, margin: float, domain: Any) -> Target:
+    return _built_in(
+        "bi_jump_relu",
+        lambda x: x * (np.abs(x) > theta),
+        [_X, _ZERO, _X],
+        domain,
+        jumps=(-theta, theta),
+        params={"theta": float(theta), "margin": float(margin)},
+    )
+
+
 def exp(domain: Any = (-1, 1)) -> Target:
     """The exponential."""
     return _built_in("exp", np.exp, [Functions.exp], domain)
@@ -538,6 +565,7 @@ _BUILT_IN: dict[str, Callable[..., Target]] = {
     "sign": _sign,
     "gate": _gate,
     "jump_relu": _jump_relu,
+    "bi_jump_relu": _bi_jump_relu,
     "exp": exp,
     "tanh": tanh,
     "sigmoid": sigmoid,

@@ -21,6 +21,7 @@ import approx
 import rsae
 from evals.config import Evaluate
 from evals.metrics.downstream import downstream
+from evals.metrics.intervention import intervention
 from evals.metrics.probing import ProbeData, bootstrap, correct_dense, probe, probe_data
 from evals.metrics.reconstruction import reconstruction
 from evals.tasks import load_task
@@ -171,7 +172,7 @@ class Bench:
     # --- measuring -----------------------------------------------------------------------------------------
 
     def measure(self, name: str, cells: dict[str, Cell]) -> dict[str, dict[str, Any]]:
-        """The metrics of all cells of a teacher, by variant: `reconstruction`, `downstream`, `probing`."""
+        """The metrics of all cells of a teacher, by variant: `reconstruction`, `downstream`, `probing`, ..."""
         e = self.measures
         identity = {v: [self.store.manifest, fingerprint(cell.sae)] for v, cell in cells.items()}
 
@@ -195,6 +196,10 @@ class Bench:
         def splice(saes: dict[str, SAE]) -> dict[str, Any]:
             return downstream(saes, self.host, self.heldout_sequences, self.harvest.hook, self.norm_limit)
 
+        def push(saes: dict[str, SAE]) -> dict[str, Any]:
+            place = (self.host, self.heldout_sequences, e.intervention, self.harvest.hook, self.norm_limit)
+            return {variant: intervention(sae, *place) for variant, sae in saes.items()}
+
         def probe_all(saes: dict[str, SAE]) -> dict[str, Any]:
             results: dict[str, Any] = {variant: {} for variant in saes}
             with progress(len(e.tasks) * len(saes), f"sparse probing of {len(saes)} SAEs", "probe") as bar:
@@ -211,6 +216,8 @@ class Bench:
             "downstream": measure("downstream", [e.downstream_tokens], splice),
             "probing": measure("probing", probing, probe_all),
         }
+        if e.intervention:
+            measured["intervention"] = measure("intervention", [e.intervention, e.downstream_tokens], push)
         return {v: {what: by_variant[v] for what, by_variant in measured.items()} for v in cells}
 
     def record(self, cell: Cell) -> dict[str, Any]:
@@ -263,4 +270,6 @@ def gate_curve(sae: SAE) -> dict[str, list[float]] | None:
     t_1N = torch.linspace(-1.2 if isinstance(sae, rsae.SoftRational) else 0.0, 1.2, 481)[None]
     with torch.no_grad():
         r_N = sae.activation.form.evaluate(t_1N)[0]
+        if sae.signed:  # the odd part
+            r_N = (r_N - sae.activation.form.evaluate(-t_1N)[0]) / 2
     return {"t": t_1N[0].tolist(), "r": r_N.tolist()}

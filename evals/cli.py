@@ -91,7 +91,10 @@ def run_suite(
     from evals.suite import run as run_grid
 
     run_grid(config, out, jobs, part, prepare)
-    typer.echo(f"{out}: compare its cells with `evals compare {out}`")
+    if config.synthetic.protocols:
+        typer.echo(f"{out / 'synthetic'}: results and figures of the synthetic protocols")
+    if config.sites:
+        typer.echo(f"{out}: compare its cells with `evals compare {out}`")
 
 
 @app.command()
@@ -106,11 +109,8 @@ def synthetic(
     steps: Annotated[int, typer.Option(min=1, help="Of training, for each SAE.")] = 1000,
 ) -> None:
     """Run one of SA-GSAE's synthetic protocols: minutes on 2 cores; a stopped one goes on where it stopped."""
-    import torch
-
     from evals.synthetic import run_protocol
 
-    torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for each other
     typer.echo(run_protocol(protocol, out, seeds, steps))
 
 

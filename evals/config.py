@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -90,6 +91,8 @@ class Evaluate(_Section):
     probe_test: PositiveInt = 150
     probe_context: PositiveInt = 32
     k: list[PositiveInt] = [1, 2, 5, 20]
+    #: so many latents, or pairs of them, are pushed either way; 0 leaves the measure out
+    intervention: NonNegativeInt = 0
 
     @field_validator("tasks")
     @classmethod
@@ -187,6 +190,14 @@ class Grid(_Section):
         return {f"l0_{goal}": {"l0": float(goal)} for goal in self.l0}
 
 
+class Synthetic(_Section):
+    """SA-GSAE's protocols on data with a known truth; seeds: how many; steps: of training."""
+
+    protocols: list[Literal["A", "B", "C"]] = []
+    seeds: PositiveInt = 3
+    steps: PositiveInt = 1000
+
+
 #: What the sections of a suite leave to its sites and its grid
 _ELSEWHERE = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
 
@@ -194,12 +205,14 @@ _ELSEWHERE = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), 
 class SuiteConfig(_File):
     """A grid of cells: sites x teachers x upgrades, each with its start and its control; or teachers alone.
 
+    `synthetic`: protocols to run beside the grid, or alone where no `sites` are given.
+
     `harvest` holds for all sites, `train` for all teachers, `tune` (the fine-tuning) for all upgrades and controls.
     `soft_sparsity`: weight of the L1 penalty that `soft` and its control get where the teacher was trained with
     another penalty.
     """
 
-    sites: Annotated[list[Site], Field(min_length=1)] = [Site()]
+    sites: list[Site] = [Site()]
     harvest: HarvestConfig = HarvestConfig()
     grid: Grid = Grid()
     train: TrainConfig = TrainConfig(steps=800)
@@ -207,6 +220,16 @@ class SuiteConfig(_File):
     tune: TrainConfig = UpgradeConfig().tune
     soft_sparsity: PositiveFloat = 3.0
     evaluate: Evaluate = Evaluate()
+    synthetic: Synthetic = Synthetic()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _protocols_alone(cls, data: Any) -> Any:
+        if "synthetic" not in data or "sites" in data:
+            return data
+        if idle := sorted(data.keys() & cls.model_fields.keys() - {"synthetic"}):
+            raise ValueError(f"{idle[0]} is of no use to [synthetic] alone; give [[sites]], or leave it out")
+        return data | {"sites": []}
 
     @model_validator(mode="before")
     @classmethod
@@ -233,6 +256,8 @@ class SuiteConfig(_File):
 
     @model_validator(mode="after")
     def _fitting(self) -> SuiteConfig:
+        if not self.sites and not self.synthetic.protocols:
+            raise ValueError("sites is empty: give a site, or protocols in [synthetic]")
         for name, upgrade in self.upgrades.items():
             if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("teacher", "control"):
                 raise ValueError(f"upgrades.{name}: choose another name, of a-z, 0-9 and _")

@@ -2,6 +2,7 @@
 
     OUT/results/SITE-TEACHER-VARIANT.json   a file a cell: teacher, UPGRADE-init, UPGRADE, control, ...
     OUT/sites/SITE/                         activations, SAEs, and the steps that a rerun takes over
+    OUT/synthetic/                          results and figures of the synthetic protocols, where some are asked for
 
 A *unit* is what one worker does at a time: the teachers of one family and seed at one hook point (all widths and levels
 of sparsity, trained in one pass over the activations), their upgrades and controls, and all measures. Units share
@@ -15,12 +16,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from joblib import Parallel, delayed
 
 import rsae
 from evals.bench import Bench, Cell, Plan, control_name, slug
 from evals.config import PRESETS, SuiteConfig, preset
+from evals.synthetic import run_protocol
 from rsae import InputError, UpgradeConfig
 from rsae.files import digest, read_json, write_json
 from rsae.sae import family
@@ -65,11 +68,12 @@ def run(
     if not isinstance(config, SuiteConfig):
         config = SuiteConfig.read(preset(f"suite-{config}") if config in PRESETS else config)
     out, chosen = Path(out), units(config)
+    protocols, settings = config.synthetic.protocols, (config.synthetic.seeds, config.synthetic.steps)
     if shard is not None:
         index, count = shard
         if not 0 <= index < count:
             raise InputError(f"shard {index}/{count}: write i/n with i from 0 to n - 1")
-        chosen = chosen[index::count]
+        chosen, protocols = chosen[index::count], protocols[index::count]
     waiting = [unit for unit in chosen if not finished(config, out, unit)]
     say(f"{len(chosen)} units, {len(chosen) - len(waiting)} of them finished")
     sites = {(unit.host, unit.hook): unit for unit in (units(config) if prepare else waiting)}
@@ -83,6 +87,7 @@ def run(
             )
     if prepare:
         return out
+    Parallel(n_jobs=jobs)(delayed(run_protocol)(name, out / "synthetic", *settings) for name in protocols)
     failures = Parallel(n_jobs=jobs)(delayed(_attempt)(config, out, unit) for unit in waiting)
     messages = [message for message in failures if message]
     if messages:
@@ -187,8 +192,15 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
     """Of all settings that a unit's cells depend on: not of other sites, families and seeds."""
     grid = config.grid
     levels = None if unit.public else [grid.widths_of(unit.source), grid.levels(unit.source)]
-    rest = config.model_dump(mode="json", exclude={"sites", "grid"})
-    return digest([asdict(unit), levels, rest])
+    return digest([asdict(unit), levels, settings_of(config)])
+
+
+def settings_of(config: SuiteConfig) -> dict[str, Any]:
+    """The settings that every unit depends on; without what is younger than finished units, where it is not used."""
+    settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic"})
+    if not config.evaluate.intervention:
+        del settings["evaluate"]["intervention"]
+    return settings
 
 
 @dataclass(frozen=True)

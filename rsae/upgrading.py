@@ -27,12 +27,13 @@ from rsae.formats.normalisation import check_takes_host_activations
 from rsae.sae.base import FAMILIES, SAE, family
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.rational import Rational
+from rsae.sae.sign_aware_gated import SignAwareGated
 from rsae.sae.soft_rational import GATES, SoftRational, supplied_threshold
 from rsae.sae.top_k import TopK
 from rsae.steps import Steps
 from rsae.training import TrainConfig, train
 
-#: Where JumpReLU's threshold lies in the design interval [-1, 1], and the half-width of the gap around it
+#: Where the threshold of JumpReLU and Bi-Jump-ReLU lies on [-1, 1], and the half-width of the gap around it
 DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
 #: The gap around the jump of TopK's gate on [-1, 1]
 GATE_MARGIN = 0.05
@@ -71,6 +72,8 @@ class UpgradeConfig:
                     f"a teacher of family {teacher.family!r} has no gate that one rational function can stand for; "
                     f"choose from {', '.join(GATES)}, or variant 'gated'"
                 )
+            if isinstance(teacher, SignAwareGated) and not teacher.two_sided:
+                raise InputError("a one-sided teacher has no gate with two signs; choose variant 'gated'")
             return SoftRational.family
         gate = "jump_relu" if teacher.family == "relu" and self.dead_zone else teacher.family
         name = f"rational_{gate}"
@@ -128,6 +131,8 @@ def target_for(gate: str) -> approx.Target:
         return approx.relu()
     if gate == "jump_relu":
         return approx.jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
+    if gate == "sign_aware_gated":
+        return approx.bi_jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
     assert gate == "top_k"
     return approx.gate(0.0, GATE_MARGIN)
 
@@ -273,6 +278,7 @@ def start(
         teacher.subtract_b_dec,
     ).to(h_BF.device)
     copy_weights(teacher, soft)
+    soft.b_enc.copy_(teacher.encoder_bias)  # a gated teacher calls it b_gate
     match_l0(soft, teacher, activations, config.calibration_tokens)
     return soft.eval()
 
@@ -315,14 +321,17 @@ def _calibrate(
     """C_in and C_out, [F], that bring phi(h) nearest to the teacher's code in L2 on the sample.
 
     JumpReLU's C_in is given by its threshold, theta / .1. ReLU's is chosen among multiples of a robust
-    quantile: the tail is 1000 times the bulk, so that neither its end nor the bulk alone is a good scale. TopK's
-    gate takes one C_in for all latents, since its argument is h - tau_k. C_out is the least-squares factor.
+    quantile: the tail is 1000 times the bulk, so that neither its end nor the bulk alone is a good scale. A Sign-Aware
+    Gated SAE's is chosen among both. TopK's gate takes one C_in for all latents, since its argument is h - tau_k. C_out
+    is the least-squares factor.
     """
     gate = isinstance(teacher, TopK)
     if isinstance(teacher, JumpReLU):
         candidates = [teacher.threshold.clamp_min(1e-6) / DESIGN_THRESHOLD]
     else:
         candidates = [(scale_F.median().expand_as(scale_F) if gate else scale_F) * s for s in _SPREADS]
+    if isinstance(teacher, SignAwareGated):  # a threshold each sign, or one for both
+        candidates += [theta_F.clamp_min(1e-6) / DESIGN_THRESHOLD for theta_F in teacher.threshold]
     z_BF = teacher.activate(h_BF)
     argument_BF = h_BF - supplied_threshold(h_BF, teacher.k) if isinstance(teacher, TopK) else h_BF
     weight_BF = h_BF if gate else torch.ones(())  # soft TopK's code is h times the gate

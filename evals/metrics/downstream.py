@@ -65,14 +65,14 @@ def downstream(
             counted_BP = mask_BP[:, 1:].bool().clone()  # predictions of token p + 1 made at p
             counted_BP[:, 0] = False
             target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
-            clean_NV = _log_probabilities(host, point, tokens_BP, mask_BP, prefix, counted_BP)
+            clean_NV = predictions(host, point, tokens_BP, mask_BP, prefix, counted_BP)
             ce_clean -= clean_NV.gather(1, target_N1).double().sum().item()
             count += len(target_N1)
             best_N = clean_NV.argmax(-1)
             for key, variant in variants.items():
                 spliced_BPD = splice(variant, x_BPD, mask_BP, norm_limit)
                 spliced = prefix._replace(x_BPD=spliced_BPD)
-                spliced_NV = _log_probabilities(host, point, tokens_BP, mask_BP, spliced, counted_BP)
+                spliced_NV = predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP)
                 ce[key] -= spliced_NV.gather(1, target_N1).double().sum().item()
                 kl[key] += (clean_NV.exp() * (clean_NV - spliced_NV)).sum(-1).double().sum().item()
                 agreed[key] += int((spliced_NV.argmax(-1) == best_N).sum())
@@ -101,7 +101,7 @@ def downstream(
     return results
 
 
-def _log_probabilities(
+def predictions(
     host: Host,
     point: HookPoint,
     tokens_BP: torch.Tensor,
@@ -118,8 +118,14 @@ def splice(
     sae: Reconstruct | None, x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float
 ) -> torch.Tensor:
     """x with the reconstruction (zeros for None) but at the first position, padding and outlying norms."""
-    replaced_BP = mask_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
-    replaced_BP[:, 0] = False
+    replaced_BP = replaceable(x_BPD, mask_BP, norm_limit)
     out_BPD = x_BPD.clone()
     out_BPD[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
     return out_BPD
+
+
+def replaceable(x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
+    """Where the activation may be changed: not at the first position, padding and outlying norms."""
+    replaced_BP = mask_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
+    replaced_BP[:, 0] = False
+    return replaced_BP

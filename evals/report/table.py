@@ -29,6 +29,14 @@ COLUMNS = (
     ("loss_recovered", "LR", "{:.4f}", "loss recovered: 0 is zero ablation, 1 is the clean host"),
     ("kl", "KL", "{:.4f}", "KL(clean || spliced), nats a token"),
     ("top1", "top-1", "{:.3f}", "share of predictions whose most likely token is the clean host's"),
+    (
+        "opposition",
+        "opposition",
+        "{:.3f}",
+        "cosine of what the two polarities of a dial change: -1 is opposite",
+    ),
+    ("agreement", "agreement", "{:.3f}", "of what they change with the contexts in which they are on"),
+    ("agreement_others", "of others", "{:.3f}", "the same with the contexts of other dials"),
     ("cosine", "cosine", "{:.4f}", "mean cosine of activation and reconstruction"),
     ("relative_bias", "bias", "{:.4f}", "relative bias: below 1, reconstructions are too short"),
     ("k1", "probe k=1", "{:.3f}", "sparse probing, mean test accuracy with the best latent"),
@@ -85,6 +93,7 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
         **{key: result[key] for key in ("cell", "host", "hook", "d_sae", "level", "seed") if key in result},
         **metrics["reconstruction"],
         **metrics["downstream"],
+        **metrics.get("intervention", {}),
         **{k: float(np.mean([task[k] for task in probing])) for k in ks},
         "seconds": result["seconds"],
     }

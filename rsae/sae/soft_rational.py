@@ -3,6 +3,7 @@
 The code passes through a dead zone |z| <= tau -> 0 before it is decoded or counted; training sees it without.
 ReLU: z = phi(h). JumpReLU: z = phi(h), the design threshold .1 scaled to each latent's theta. TopK with a supplied
 threshold (which is not TopK): z = h g((h - tau_k) / C), tau_k midway between a token's k-th and (k+1)-th largest h.
+Sign-Aware Gated: a signed code, z = (phi(h) - phi(-h)) / 2, phi the rational Bi-Jump-ReLU and h the gate's pi.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rsae.sae.base import SAE, Loss, mean_square, register
 from rsae.sae.rational import Rational
 
 #: The families whose gate one rational function can stand for
-GATES = ("relu", "jump_relu", "top_k")
+GATES = ("relu", "jump_relu", "top_k", "sign_aware_gated")
 
 
 def supplied_threshold(h_BF: torch.Tensor, k: int) -> torch.Tensor:
@@ -46,12 +47,14 @@ class SoftRational(Rational):
             raise InputError(f"gate {gate!r} has no rational form{did_you_mean(gate, GATES)}")
         if gate == "top_k" and not (k and 0 < k < d_sae):
             raise InputError(f"k={k} must lie between 1 and d_sae - 1 = {d_sae - 1} for the gate top_k")
-        self.gate, self.k = gate, k
+        self.gate, self.k, self.signed = gate, k, gate == "sign_aware_gated"
         self.register_buffer("tau", torch.zeros(()))
         self.tau: torch.Tensor
 
     def soft_code(self, h_BF: torch.Tensor) -> torch.Tensor:
         """The rational's own output before the dead zone: dense."""
+        if self.signed:  # odd in training, too: a latent turned round stays the same
+            return (self.activation(h_BF) - self.activation(-h_BF)) / 2
         if self.gate != "top_k":
             return self.activation(h_BF)
         assert self.k is not None

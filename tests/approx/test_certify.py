@@ -359,6 +359,7 @@ def test_literature_constants_lie_in_the_bracket(t: Target, kind: tuple[int, int
         (targets.sigmoid((-20, 20)), (9, 8)),
         (targets.silu(), (5, 4)),
         (targets.jump_relu(0.1, 0.001), (15, 14)),
+        (targets.bi_jump_relu(0.1, 0.01), (9, 8)),
         (targets.gate(-0.5, 0.01), (9, 8)),
         (targets.relu(), (19, 18)),
     ],

@@ -81,6 +81,8 @@ def test_gates_and_unions(approx_cli):
         "0.0004678540127"
         in approx_cli("fit", "jump_relu", "--type", "9,8", "--theta", 0.1, "--margin", 0.01)[1]
     )
+    fitted = approx_cli("fit", "bi_jump_relu", "--type", "9,8", "--theta", 0.1, "--margin", 0.01)[1]
+    assert "0.0008870858326" in fitted
     assert approx_cli("fit", "absolute", "--domain", "-1,-0.5;0.5,1", "--type", "2,2")[0] == 0
 
 

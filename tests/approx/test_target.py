@@ -16,6 +16,7 @@ BUILT_IN = [
     approx.sign(0.1),
     approx.gate(0.1, 0.01),
     approx.jump_relu(0.1, margin=0.01),
+    approx.bi_jump_relu(0.1, margin=0.01),
     approx.exp((-1, 2)),
     approx.tanh(),
     approx.gelu(),
@@ -67,6 +68,7 @@ def test_pieces_are_exact():
 
 def test_gaps_are_cut_out_of_any_domain():
     assert approx.jump_relu(0.5, margin=0.25, domain=(-2, 2)).domain == ((-2, 0.25), (0.75, 2))
+    assert approx.bi_jump_relu(0.5, 0.25).domain == ((-1, -0.75), (-0.25, 0.25), (0.75, 1))
     assert approx.gate(3, 1, [(0, 1), (2.5, 3.5), (5, 6)]).domain == ((0, 1), (5, 6))
     assert approx.sign(0.25, (-2, 4)).domain == ((-2, -0.25), (0.25, 4))
     # what `with_domain` puts back stays, in a file too
@@ -137,6 +139,9 @@ def test_formulas_mean_what_they_say(text, f):
         (lambda: approx.jump_relu(0.1, margin=0), "margin"),
         (lambda: approx.jump_relu(0.1, margin=-1), "margin"),
         (lambda: approx.jump_relu(0.1, domain=(1, 2)), r"inside \(1.0, 2.0\)"),
+        (lambda: approx.bi_jump_relu(0.1, margin=0.1), "theta"),
+        (lambda: approx.bi_jump_relu(0.1, margin=0), "margin"),
+        (lambda: approx.bi_jump_relu(0.1, domain=(0, 1)), r"inside \(0.0, 1.0\)"),
         (lambda: approx.sqrt((-1, 1)), "domain"),
         (lambda: Target("exp(x)"), "formula"),  # pyright: ignore[reportArgumentType]
         (lambda: Target(np.exp, kinks=[np.nan]), "kinks"),
@@ -161,3 +166,14 @@ def test_import_is_light():
     code = "import approx, sys; approx.relu(); print(*({'torch', 'matplotlib', 'sympy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_two_sided_gate_and_its_best_approximation_are_odd():
+    target = approx.bi_jump_relu(0.3, margin=0.05)
+    x = np.array([0.1, 0.25, 0.35, 0.8, 1.0])
+    assert target(x).tolist() == [0, 0, 0.35, 0.8, 1.0]
+    assert target(-x).tolist() == (-target(x)).tolist()
+    fit = approx.minimax(target, (5, 4))
+    assert "odd symmetry" in fit.message
+    assert fit.rational(-x) == pytest.approx(-fit.rational(x), rel=1e-14)
+    assert fit.rational(0.0) == 0

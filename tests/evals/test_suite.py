@@ -7,10 +7,12 @@ import json
 import pytest
 
 import evals as library
+from evals import suite
 from evals.cli import main
 from evals.compare import ERRORS, Measure, front, hypervolume, on_front, verdict
 from evals.config import PRESETS, SuiteConfig, preset
 from evals.suite import units
+from evals.synthetic import pairs
 from tests.command import assert_one_clear_line, run_command
 
 SUITE = """
@@ -102,6 +104,17 @@ def test_a_second_run_does_nothing_and_a_lost_file_is_made_again(run, suite_file
     assert lost.read_text() == whole
 
 
+def test_a_measure_left_out_does_not_change_the_key_of_what_is_finished(suite_file):
+    config = SuiteConfig.read(suite_file)
+    unit = units(config)[0]
+    measures = config.evaluate.model_copy(update={"intervention": 2})
+    assert "intervention" not in suite.settings_of(config)["evaluate"]
+    assert (
+        suite.settings_of(config.model_copy(update={"evaluate": measures}))["evaluate"]["intervention"] == 2
+    )
+    assert suite._key(config, unit) != suite._key(config.model_copy(update={"evaluate": measures}), unit)
+
+
 def test_a_wider_grid_keeps_what_is_there(run, suite_file, tmp_path):
     wider = tmp_path / "wider.toml"
     wider.write_text(
@@ -179,6 +192,50 @@ def test_presets_are_valid():
         assert evals("run", name, "--out", "unused", "--show-config").stdout.count("[grid]") == 1
 
 
+# --- synthetic protocols -------------------------------------------------------------------------------------
+
+
+def test_protocols_alone_need_no_site(tmp_path, monkeypatch):
+    """What `evals synthetic` makes, and a second run takes it over."""
+    monkeypatch.setattr(pairs, "PROTOCOL", pairs.PROTOCOL._replace(points=pairs.PROTOCOL.points[:1]))
+    monkeypatch.setattr(pairs, "TRAIN", 600)
+    monkeypatch.setattr(pairs, "HELDOUT", 300)
+    file = tmp_path / "protocols.toml"
+    file.write_text('[synthetic]\nprotocols = ["C"]\nseeds = 1\nsteps = 3\n')
+    done = evals("run", file, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / "sites").exists()
+    made = tmp_path / "run" / "synthetic" / "protocol-C.json"
+    assert evals("synthetic", "C", "--out", tmp_path / "own", "--seeds", 1, "--steps", 3).returncode == 0
+    assert json.loads(made.read_text()) == json.loads((tmp_path / "own" / "protocol-C.json").read_text())
+    again = evals("run", file, "--out", tmp_path / "run")
+    assert "C-0-0: reused" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[synthetic]\nprotocols = ["D"]\n', ("synthetic.protocols.0", "'D'")),
+        ('[synthetic]\nprotocols = ["A"]\nstep = 3\n', ("synthetic.step", "did you mean 'steps'")),
+        ('[synthetic]\nprotocols = ["A"]\n[train]\nsteps = 3\n', ("train", "[[sites]]")),
+        ("[synthetic]\nsteps = 3\n", ("sites is empty", "[synthetic]")),
+    ],
+)
+def test_mistakes_in_protocols(text, words, tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    assert_one_clear_line(evals("run", file, "--out", tmp_path / "run"), "bad.toml", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_protocols_beside_a_grid_leave_its_units_as_they_are(suite_file, tmp_path):
+    both = tmp_path / "both.toml"
+    both.write_text(suite_file.read_text() + '[synthetic]\nprotocols = ["A"]\n')
+    one, other = SuiteConfig.read(suite_file), SuiteConfig.read(both)
+    assert units(one) == units(other)
+    assert suite.settings_of(one) == suite.settings_of(other)
+
+
 # --- comparing -----------------------------------------------------------------------------------------------
 
 
@@ -211,12 +268,15 @@ def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
     text = text.replace("[upgrades.gated]\ntype = [3, 2]\n", "")
     start = text.index("tasks = ")
     file = tmp_path / "signs.toml"
-    file.write_text(text[:start] + "tasks = []\n")
+    file.write_text(text[:start] + "tasks = []\nintervention = 2\n")
     out = tmp_path / "run"
     done = evals("run", file, "--out", out)
     assert done.returncode == 0, done.stderr
     made = {(r["family"], r["d_sae"], r["variant"]) for r in results(out).values()}
     assert made == {("top_k", 48, "teacher"), ("abs_top_k", 24, "teacher")}
+    pushed = [r["metrics"]["intervention"] for r in results(out).values()]
+    assert all(figures["dials"] == 2 and figures["kl_plus"] > 0 for figures in pushed)
+    assert "opposition" in evals("compare", out, "--markdown").stdout
     wrong = evals("compare", out, "--brief", "--reference", "top_k-84")
     assert_one_clear_line(wrong, "'top_k-84'", "did you mean 'top_k-48'")
     (record,) = library.compare([out], "top_k-48")["reference"]

@@ -1,10 +1,13 @@
 """Hosts by name: a directory, a GGUF file; what is wrong is said in one line."""
 
+import shutil
+
 import gguf
 import pytest
 import torch
 
 from rsae import InputError, load_host
+from rsae.activations import host as module
 from rsae.activations.text import Document
 
 
@@ -80,3 +83,29 @@ def test_a_file_that_is_no_gguf(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"not a model")
     with pytest.raises(InputError, match="x.gguf' cannot be loaded"):
         load_host(str(tmp_path / "x.gguf"))
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_converting_the_embedded_host_where_another_process_is_faster(
+    faster, host, host_directory, tmp_path, monkeypatch
+):
+    """The other one's directory stands already when ours is to take its name; where none does, the error stays."""
+
+    def load(*_):
+        target = tmp_path / "smollm2-135m-instruct-q4_1-float32"
+        if faster:
+            shutil.copytree(host_directory, target)
+        else:
+            target.write_text("no directory")
+        return host.model, host.tokenizer
+
+    monkeypatch.setenv("RSAE_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "_load_gguf", load)
+    monkeypatch.setattr(module, "package_directory", lambda _: tmp_path)
+    if not faster:
+        with pytest.raises(InputError, match="cannot write"):
+            load_host()
+        return
+    tokens = torch.arange(20)[None]
+    torch.testing.assert_close(load_host().model(tokens).logits, host.model(tokens).logits)
+    assert [p.name for p in tmp_path.iterdir()] == ["smollm2-135m-instruct-q4_1-float32"]

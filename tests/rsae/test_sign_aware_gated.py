@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsae import AbsTopK, Gated, RationalActivation, SignAwareGated, UpgradeConfig
+import approx
+import rsae
+from rsae import (
+    AbsTopK,
+    Gated,
+    InputError,
+    RationalActivation,
+    SignAwareGated,
+    SoftRational,
+    TrainConfig,
+    UpgradeConfig,
+)
 from rsae.activation.dead_zone import bi_jump_relu
 from rsae.sae import family
 from rsae.upgrading import start
@@ -212,3 +223,58 @@ def test_rational_at_the_identity_has_the_familys_loss():
     rational.load_state_dict(plain.state_dict(), strict=False)
     x = torch.randn(50, D)
     torch.testing.assert_close(rational.loss(x, 0.3).total, plain.loss(x, 0.3).total)
+
+
+# --- the soft form -----------------------------------------------------------------------------------------
+
+TUNE = TrainConfig(steps=20, batch=64, lr=1e-3, sparsity=0.05, sparsity_warmup=0.0)
+SOFT = UpgradeConfig(variant="soft", type=(9, 8), tune=TUNE, calibration_tokens=1024)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_soft_starts_near_the_teacher_with_both_signs(tied, store, tmp_path):
+    teacher = SignAwareGated(store.d_in, F, tie_r=tied, tie_threshold=tied)
+    teacher.rescale_(1 / store.scale)
+    teacher.initialise(store.sample(500))
+    rsae.train(teacher, store, TrainConfig(steps=300, batch=64, lr=3e-3, l0=6.0))
+    new = rsae.upgrade(teacher, store, config=SOFT, control=False, out=tmp_path)
+    assert isinstance(new.initial, SoftRational)
+    assert new.initial.signed
+    assert new.initial.activation.start["type"] == [9, 8]
+    x = store.sample(1024, seed=1)  # where tau is set
+    z, theirs = new.initial.encode(x), teacher.encode(x)
+    assert (z != 0).sum().item() == pytest.approx((theirs != 0).sum().item(), rel=0.01)
+    assert (z < 0).any()
+    assert (z > 0).any()
+    soft = new.initial.soft_code(new.initial.pre_activations(x))
+    assert (soft != 0).float().mean() > 0.99  # dense, and that is why it is truncated
+    assert torch.equal(z, torch.where(soft.abs() > new.initial.tau, soft, 0.0))
+    (told,) = new.history["initial"]
+    assert told["teacher_fvu"] < 0.5
+    assert told["fvu"] < 1.05 * told["teacher_fvu"] + 0.01
+    both = (z != 0) & (theirs != 0)
+    assert both.sum() > 0.85 * (theirs != 0).sum()
+    assert torch.equal(z[both].sign(), theirs[both].sign())
+    again = rsae.load(tmp_path / "tuned")
+    assert again.signed
+    assert again.settings() == new.tuned.settings()
+    assert torch.equal(again.encode(x), new.tuned.encode(x))
+    assert not torch.equal(new.tuned.encode(x), z)
+
+
+def test_soft_stays_odd_wherever_training_leads():
+    phi = RationalActivation.from_fit(approx.minimax(approx.relu(), (3, 2)), torch.rand(F) + 0.5)
+    sae = SoftRational(D, F, "sign_aware_gated", phi).eval()
+    sae.initialise(torch.randn(64, D))
+    sae.tau.fill_(0.2)
+    h = torch.randn(50, F)
+    assert not torch.allclose(phi(-h), -phi(h), atol=1e-2)
+    assert torch.equal(sae.activate(-h), -sae.activate(h))
+    torch.testing.assert_close(sae.soft_code(h), (phi(h) - phi(-h)) / 2)
+    assert sae.loss(torch.randn(50, D), 0.1).total.isfinite()
+
+
+def test_a_one_sided_teacher_has_no_soft_form(store):
+    teacher = SignAwareGated(store.d_in, F, two_sided=False)
+    with pytest.raises(InputError, match="one-sided"):
+        start(teacher, store, SOFT)

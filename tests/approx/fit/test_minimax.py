@@ -55,6 +55,7 @@ TARGETS = [
     approx.gate(0.0, 0.01),
     approx.gate(0.1, 0.01),
     approx.jump_relu(0.1, margin=0.01),
+    approx.bi_jump_relu(0.1, margin=0.01),
     approx.exp(),
     approx.tanh(),
     approx.gelu(),
