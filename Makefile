@@ -11,7 +11,7 @@ PEERS  := .venv-peers
 help:
 	@echo "make demo        install, then run the main job into $(RUN) (about 13 minutes on 2 cores; resumes)"
 	@echo "make test        install, then lint, types and tests"
-	@echo "make test-peers  equality with SAELens, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
+	@echo "make test-peers  equality with SAELens, SAEBench, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
 	@echo "make benchmarks  the measured ratios of docs/benchmarks.md"
 	@echo "make clean       remove $(VENV) and $(PEERS); runs stay"
 
@@ -39,12 +39,12 @@ lint: install
 test: lint
 	$(BIN)/pytest
 
-# The peers' code beside ours; without the dependencies of dictionary-learning, which its classes do not need.
+# The peers' code beside ours; without those dependencies of dictionary-learning and SAEBench that nothing here needs.
 $(PEERS)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[sae]' \
-	  sae-lens==6.54.12 transformer-lens==3.9.0 eai-sparsify==1.3.3 pytest pytest-benchmark pytest-timeout
-	$(PEERS)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[evals]' \
+	  sae-lens==6.54.12 transformer-lens==3.9.0 eai-sparsify==1.3.3 tabulate pytest pytest-benchmark pytest-timeout
+	$(PEERS)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0 sae-bench==0.6.0
 	@touch $@
 
 test-peers: $(PEERS)/installed

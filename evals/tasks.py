@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ from rsae.activations.text import Document, package_directory, split_documents, 
 from rsae.errors import InputError, did_you_mean
 
 _TRAIN_SHARE = 0.75
+#: A file of a data set on the hub
+_HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,21 @@ def load_task(name: str, train: int = 4000, test: int = 1000, seed: int = 42) ->
 
 
 def check_task(name: str) -> None:
-    """Raise `InputError` where `name` is neither an embedded task nor a file."""
+    """Raise `InputError` where `name` is neither an embedded task nor a file; one of the hub is not fetched yet."""
     path = _file_and_class(name)[0]
-    if name not in TASKS and not (path.suffix in (".csv", ".jsonl") and path.is_file()):
+    known = path.suffix in (".csv", ".jsonl") and (path.is_file() or _HUB_FILE.fullmatch(str(path)))
+    if name not in TASKS and not known:
         raise InputError(
-            f"task {name!r} is neither a .csv or .jsonl file nor embedded{did_you_mean(name, TASKS)}"
+            f"task {name!r} is neither embedded nor a .csv or .jsonl file, here or (OWNER/NAME:FILE) on the hub"
+            f"{did_you_mean(name, TASKS)}"
         )
 
 
 def from_file(name: str) -> list[Example]:
-    """The examples of FILE or FILE#CLASS."""
+    """The examples of FILE, OWNER/NAME:FILE (a data set's on the hub), or one of them with #CLASS."""
     path, positive = _file_and_class(name)
+    if not path.is_file() and (found := _HUB_FILE.fullmatch(str(path))):
+        path = _from_hub(*found.groups())
     try:
         if path.suffix == ".csv":
             rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
@@ -91,6 +98,21 @@ def from_file(name: str) -> list[Example]:
 def _file_and_class(name: str) -> tuple[Path, str | None]:
     file, _, positive = name.partition("#")
     return Path(file), positive or None
+
+
+def _from_hub(repository: str, file: str) -> Path:
+    """A data set's file, in the hub's cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(repository, file, repo_type="dataset"))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"task {repository}:{file}: not to be had from the hub ({reason}); look at the data set's name, the file's "
+            "name in it, your network and, for a private one, your login"
+        ) from error
 
 
 def split_task(name: str, examples: Iterable[Example], train: int, test: int, seed: int) -> Task:

@@ -501,6 +501,29 @@ def test_tasks_from_files(tmp_path):
         assert [label[t] for t in texts] == labels.tolist()
 
 
+def test_task_from_a_data_set_on_the_hub(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked = []
+
+    def download(repository, file, repo_type):
+        asked.append((repository, file, repo_type))
+        if repository == "nobody/nothing":
+            raise LocalEntryNotFoundError("no network")
+        return str(tmp_path / "t.csv")
+
+    lines = [f"{'a' if n % 2 else 'b'} text {n},{'a' if n % 2 else 'b'}" for n in range(200)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    one, other = (load_task(name, 60, 20) for name in ("me/set:data/t.csv#a", f"{tmp_path}/t.csv#a"))
+    assert asked == [("me/set", "data/t.csv", "dataset")]
+    assert one.train[0] == other.train[0]
+    assert (one.test[1] == other.test[1]).all()
+    with pytest.raises(InputError, match=r"nobody/nothing:x\.csv: not to be had from the hub \(no network\)"):
+        load_task("nobody/nothing:x.csv", 60, 20)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -508,7 +531,7 @@ def test_tasks_from_files(tmp_path):
         ("t.csv", "text,label\nx,a\ny,b\nz,c\n", "a, b, c: name one"),
         ("t.csv", "text,label\nx,a\n", "labels a"),
         ("t.jsonl", "{'text': 1}", "not readable as .jsonl"),
-        ("t.txt", "", "neither a .csv or .jsonl"),
+        ("t.txt", "", "neither embedded nor a .csv or .jsonl"),
     ],
 )
 def test_mistakes_in_task_files(tmp_path, name, text, words):

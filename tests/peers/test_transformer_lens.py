@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from rsae import Host
 from rsae.activations.hooks import SITES, HookPoint, activations_at
 from tests.rsae.test_hooks import CONFIGS, random_host
 
@@ -50,20 +51,26 @@ LENS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_transformer_lens_has_the_same_activation_under_the_same_name(name):
+def hooked(host: Host) -> Any:
+    """The same model in TransformerLens."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.loading_from_pretrained import get_pretrained_state_dict
 
-    host = random_host(name, CONFIGS[name])
     cfg = HookedTransformerConfig(
         **{"d_model": 32, "d_head": 8, "n_heads": 4, "n_layers": 3, "n_ctx": 64, "d_mlp": 64, "d_vocab": 97}
-        | LENS[name],
+        | LENS[host.name],
         original_architecture=type(host.model).__name__,
         device="cpu",
     )
     lens = HookedTransformer(cfg)
     lens.load_state_dict(get_pretrained_state_dict("gpt2", cfg, host.model), strict=False)
+    return lens
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_transformer_lens_has_the_same_activation_under_the_same_name(name):
+    host = random_host(name, CONFIGS[name])
+    lens = hooked(host)
     torch.manual_seed(2)
     tokens = torch.randint(97, (2, 11))
     with torch.no_grad():
