@@ -24,7 +24,7 @@ class Style(NamedTuple):
 
 
 _GREY = "#8a8f98"
-_UPGRADES = (
+UPGRADES = (
     ("#e4572e", "circle", "o"),
     ("#4361ee", "square", "s"),
     ("#9b3fb5", "triangle-up", "^"),
@@ -47,7 +47,7 @@ def styles(rows: Sequence[Row]) -> dict[str, Style]:
     variants = dict.fromkeys(r["variant"] for r in rows)
     controls = sorted({r["control"] for r in rows if r["control"]} | {v for v in variants if "control" in v})
     upgrades = sorted({r["variant"].removesuffix("-init") for r in rows if r["control"]})
-    for names, looks in ((controls, _CONTROLS), (upgrades, _UPGRADES)):
+    for names, looks in ((controls, _CONTROLS), (upgrades, UPGRADES)):
         found |= {name: Style(*looks[i % len(looks)]) for i, name in enumerate(names)}
     for name in upgrades:
         colour, symbol, marker = found[name]

@@ -285,9 +285,11 @@ def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
     gaps = [by_level["abs_top_k", k]["r2"] - by_level["top_k", k]["r2"] for k in ("k4", "k8")]
     assert record["r2"]["mean"] == pytest.approx(sum(gaps) / 2, abs=1e-3)  # k is the l0 of both
     assert record["verdicts"]["r2"] == "open"
-    done = evals("report", out, "--reference", "top_k-48")  # trained SAEs alone have a report, too
+    # trained SAEs alone have a report and a figure, too
+    done = evals("report", out, "--reference", "top_k-48", "--figures", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "at matched l0, minus top_k-48" in (out / "report.html").read_text()
+    assert (tmp_path / "families.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_matched_l0_is_read_off_the_controls_front():
