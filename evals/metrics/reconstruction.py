@@ -61,7 +61,7 @@ def reconstruction(sae: SAE, activations: Store, split: str = "heldout", rows: i
     arXiv 2404.16014, eq. 10: below 1 is shrinkage); density: how many latents never fire, and how many fire on a share
     of the tokens up to 1e-4, 1e-3, ...; decoder_redundancy = mean over latents of the largest cosine with another
     latent's decoder row; tokens: how many; for a family with signed codes, bipolar = share of latents that use both
-    signs.
+    signs, two_way = of those whose rarer sign makes up more than a tenth of their firings.
 
     For a `soft` rational SAE the figures of its dense code stand beside them as `soft_mse`, `soft_l0`, ... . `rows`
     does not change the result.
@@ -87,7 +87,9 @@ def reconstruction(sae: SAE, activations: Store, split: str = "heldout", rows: i
     latents = torch.bincount(bins_F, minlength=len(DENSITY_EDGES)).tolist()
     if sae.signed:
         minus_F = sums[""].minus_F
-        result["bipolar"] = ((minus_F > 0) & (minus_F < sums[""].count_F)).double().mean().item()
+        rarer_F = torch.minimum(minus_F, sums[""].count_F - minus_F)
+        result["bipolar"] = (rarer_F > 0).double().mean().item()
+        result["two_way"] = (10 * rarer_F > sums[""].count_F).double().mean().item()
     return result | {
         "tokens": tokens,
         "density": {"up_to": list(DENSITY_EDGES), "latents": latents},

@@ -24,6 +24,12 @@ COLUMNS = (
     ("mse", "MSE", "{:.3g}", "mean squared error, summed over dimensions, in the host's own units"),
     ("fvu", "FVU", "{:.4f}", "fraction of variance unexplained"),
     ("bipolar", "bipolar", "{:.3f}", "share of latents that use both signs on the held-out tokens"),
+    (
+        "two_way",
+        "two-way",
+        "{:.3f}",
+        "share of latents whose rarer sign makes up over a tenth of their firings",
+    ),
     ("alive", "alive", "{:.3f}", "share of latents that fire on the held-out tokens"),
     ("dce", "dCE", "{:.4f}", "cross-entropy with the reconstruction spliced in, minus clean (nats a token)"),
     ("loss_recovered", "LR", "{:.4f}", "loss recovered: 0 is zero ablation, 1 is the clean host"),
