@@ -22,6 +22,7 @@ from rsae import processes
 from rsae.activations.store import Store
 from rsae.errors import InputError
 from rsae.files import digest, read_tensors, write_tensors
+from rsae.formats.normalisation import check_takes_host_activations
 from rsae.progress import progress
 from rsae.sae.base import SAE
 from rsae.steering import Steering
@@ -117,6 +118,7 @@ def train(
     if batch % processes.count():
         raise InputError(f"batch {batch} cannot be parted among {processes.count()} processes")
     for s in sae:
+        check_takes_host_activations(s)
         if s.d_in != store.d_in:
             raise InputError(f"the SAE takes {s.d_in} dimensions, {store.path} holds {store.d_in}")
     runs = [_Run(s, store, c) for s, c in zip(sae, config, strict=True)]

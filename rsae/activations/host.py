@@ -55,13 +55,21 @@ class Host:
     def sequences(self, documents: list[Document], context: int, shortest: int = 8) -> list[list[int]]:
         """Token ids of each document cut into pieces of at most `context`; a tail under `shortest` is dropped.
 
-        No BOS token is put in front, as the host's own tokenizer puts none.
+        Each piece begins with the BOS token where the host's own tokenizer puts one (Gemma's and Llama's do, GPT-2's
+        and SmolLM's do not).
         """
         if not documents:
             return []
+        bos = self._bos
         ids = self.tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]
-        pieces = [row[i : i + context] for row in ids for i in range(0, len(row), context)]
+        length = context - len(bos)
+        pieces = [bos + row[i : i + length] for row in ids for i in range(0, len(row), length)]
         return [piece for piece in pieces if len(piece) >= shortest]
+
+    @property
+    def _bos(self) -> list[int]:
+        first = self.tokenizer("a")["input_ids"][:1]
+        return first if first == [getattr(self.tokenizer, "bos_token_id", None)] else []
 
 
 def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "float32") -> Host:

@@ -94,6 +94,8 @@ def test_normalisation_that_weights_cannot_hold_is_asked_about(tmp_path):
     assert rsae.load(tmp_path / "again", normalised=True).metadata == sae.metadata
     with pytest.raises(InputError, match="which those of a host or a store are not"):
         rsae.upgrade(sae, cast(rsae.Store, None))
+    with pytest.raises(InputError, match="which those of a host or a store are not"):
+        rsae.train(sae, cast(rsae.Store, None), rsae.TrainConfig())
     with pytest.raises(InputError, match="cannot say that activations come normalised"):
         rsae.save(sae, tmp_path / "x", format="sparsify")
 

@@ -1,6 +1,7 @@
 """Hosts by name: a directory, a GGUF file; what is wrong is said in one line."""
 
 import shutil
+from dataclasses import replace
 
 import gguf
 import pytest
@@ -65,6 +66,21 @@ def test_a_gguf_file_is_the_host_that_was_written(gguf_file, host):
     torch.testing.assert_close(loaded.model(tokens).logits, host.model(tokens).logits)
     text = [Document("", "the river stone")]
     assert loaded.sequences(text, 32, shortest=1) == host.sequences(text, 32, shortest=1)
+
+
+@pytest.mark.parametrize("puts_bos", [False, True])
+def test_pieces_begin_with_bos_where_the_hosts_tokenizer_puts_one(host, puts_bos):
+    class Tokenizer:
+        bos_token_id = 7
+
+        def __call__(self, text, add_special_tokens=True):
+            if isinstance(text, list):
+                return {"input_ids": [self(t, add_special_tokens)["input_ids"] for t in text]}
+            ids = [10 + n for n, _ in enumerate(text.split())]
+            return {"input_ids": [7, *ids] if add_special_tokens and puts_bos else ids}
+
+    pieces = replace(host, tokenizer=Tokenizer()).sequences([Document("", "a b c d e")], 3, shortest=1)
+    assert pieces == ([[7, 10, 11], [7, 12, 13], [7, 14]] if puts_bos else [[10, 11, 12], [13, 14]])
 
 
 def test_dtype_of_the_weights(host_directory):
