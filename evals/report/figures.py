@@ -115,8 +115,8 @@ def limits(rows: Sequence[Row], key: str, log: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 0.05 * (abs(high) or 1.0)
     low, high = low - margin, high + margin
-    if key == "alive":  # a share
-        high = min(high, 1.002)
+    if key == "alive":  # a share; one latent more or less is not to look like half the axis
+        low, high = min(low, 0.95), min(high, 1.002)
     return (math.exp(low), math.exp(high)) if log else (low, high)
 
 
