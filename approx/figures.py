@@ -18,7 +18,7 @@ from approx.fit.pade import grid_mse
 from approx.fit.record import Fit
 from approx.fit.remez import remez
 from approx.fit.smoothed_linf import smoothed_linf
-from approx.plot import BLUE, GREEN, GREY, ORANGE, PURPLE, error_curve, figure
+from approx.plot import BLUE, GREEN, GREY, ORANGE, PURPLE, error_curve, figure, legend
 from approx.rational import write_json
 from approx.tables import TYPES
 from approx.target import Target, jump_relu, relu
@@ -68,8 +68,7 @@ def figure_3(found: dict[str, Any], path: str | Path) -> Path:
         ax.set_xticks(degrees, [f"({d + 1},{d})" for d in degrees], fontsize=7.5)
         ax.set_xlabel("type (m, n)")
     axes[0, 0].set_ylabel("mean square error on 4001 points")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    legend(made, axes, 3)
     made.savefig(path)
     return Path(path)
 

@@ -31,6 +31,21 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.
     return made, axes
 
 
+def legend(made: Any, axes: np.ndarray, columns: int) -> None:
+    """One legend below a figure, of all that its axes show."""
+    handles: dict[str, Any] = {}
+    for ax in axes.flat:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    made.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+    )
+
+
 def error_curve(
     ax: Axes,
     rational: Rational,

@@ -77,10 +77,13 @@ class Bench:
     @cached_property
     def heldout_sequences(self) -> list[list[int]]:
         """Token ids of held-out articles for the downstream loss."""
+        return self.heldout(self.measures.downstream_tokens)
+
+    def heldout(self, tokens: int) -> list[list[int]]:
+        """Token ids of held-out articles, about so many."""
         h = self.harvest
         documents = split_documents(load_documents(h.text), h.seed)["heldout"]
-        plan = plan_sequences(self.host, documents, h.context, self.measures.downstream_tokens)
-        return [ids for _, ids in plan]
+        return [ids for _, ids in plan_sequences(self.host, documents, h.context, tokens)]
 
     def probe_data(self, task: str) -> tuple[ProbeData, dict[str, Any]]:
         """A task's activations and its dense baseline; the host runs over its texts once, for all SAEs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
@@ -10,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
+import tomli_w
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -29,7 +29,6 @@ from rsae.activations.host import EMBEDDED_HOST
 from rsae.errors import InputError, did_you_mean
 from rsae.sae import FAMILIES
 from rsae.sae.rational import Rational
-from rsae.sae.soft_rational import GATES
 
 Variant = Literal["soft", "gated"]
 
@@ -264,16 +263,13 @@ class SuiteConfig(_File):
             m, n = upgrade.type
             if m != n + 1 or n % 2:
                 raise ValueError(f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]")
-            for family in self.grid.families if upgrade.variant == "soft" else ():
-                if family not in GATES:
-                    raise ValueError(
-                        f"upgrades.{name}: 'soft' has no gate for family {family!r}; leave out one of the two"
-                    )
             for family in self.grid.families:
-                if upgrade.variant == "gated" and f"rational_{family}" not in FAMILIES:
+                try:
+                    upgrade.family_for(FAMILIES[family])
+                except InputError as error:
                     raise ValueError(
-                        f"upgrades.{name}: family {family!r} has no rational form; leave out one of the two"
-                    )
+                        f"upgrades.{name}: {error}; or leave {family!r} out of the grid"
+                    ) from None
         return self
 
 
@@ -284,20 +280,12 @@ def _without(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
 def to_toml(config: dict[str, Any]) -> str:
     """A config as TOML; what is None is left out, since that is what it means."""
 
-    def section(values: dict[str, Any], path: str) -> list[str]:
-        lines, later = [], []
-        for key, value in values.items():
-            name = f"{path}.{key}" if path else key
-            if isinstance(value, dict):
-                later += ["", f"[{name}]", *section(value, name)] if value else []
-            elif isinstance(value, list) and value and isinstance(value[0], dict):
-                for item in value:
-                    later += ["", f"[[{name}]]", *section(item, name)]
-            elif value is not None:
-                lines.append(f"{key} = {json.dumps(value)}")
-        return lines + later
+    def given(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: given(v) for key, v in value.items() if v is not None}
+        return [given(v) for v in value] if isinstance(value, list) else value
 
-    return "\n".join(section(config, "")).strip() + "\n"
+    return tomli_w.dumps(given(config))
 
 
 #: Shipped suites, by name

@@ -57,10 +57,10 @@ def teacher_plan(config: DemoConfig, name: str) -> Plan:
 
 
 def upgrade_config(config: DemoConfig, teacher: SAE, variant: Variant) -> UpgradeConfig:
-    """The budget; its penalty has the weight that it has in the training of a teacher."""
+    """The budget; its L1 has the weight that it has in a teacher's training, its l0 the teacher's weight or l0."""
     u, t = config.upgrade, config.teachers
     upgrade = UpgradeConfig(variant=variant, type=u.type, form=u.form)
-    weight = {"l1": t.sparsity_relu, "l0": t.sparsity_jump_relu, None: 0.0}[upgrade.penalty_for(teacher)]
+    weight = t.sparsity_relu if upgrade.penalty_for(teacher) == "l1" else 0.0
     tune = TrainConfig(
         steps=u.steps, batch=t.batch, lr=u.lr, sparsity=weight, sparsity_warmup=0.0, seed=config.seed + 1
     )

@@ -33,6 +33,7 @@ class Steering:
         self.goal, self.steps = math.log(l0), PATH * steps
         # of mean norm sqrt(D), a typical sparse SAE's weights lie above these; from too high a one much dies
         start = sparsity or (sae.d_in / 3000 if sae.penalty == "l0" else math.sqrt(sae.d_in) / 60)
+        # better, once known: a quarter of the error (of all there is, at most) for each open gate
         self.guessed, self.power = not sparsity and sae.penalty == "l0", sae.d_in
         #: log weight; log l0 at the start, its running mean, and that mean's last deviation from the path
         self.state = torch.tensor([math.log(start), math.nan, 0.0, 0.0], dtype=torch.float64)
@@ -50,7 +51,7 @@ class Steering:
         if first:
             start = mean = now
             if self.guessed:
-                weight = math.log(min(sse, self.power) / (4 * max(l0, 1.0)))
+                weight = math.log(max(min(sse, self.power), 1e-6) / (4 * max(l0, 1.0)))
         mean += _NEWEST * (now - mean)
         left = max(0.0, 1 - (step + 1) / self.steps)
         deviation = mean - (self.goal + (start - self.goal) * left**2)

@@ -94,20 +94,19 @@ class UpgradeConfig:
 
     def budget_for(self, teacher: SAE, activations: Store) -> TrainConfig:
         """The fine-tuning, with a weight of the penalty or an l0 in any case."""
-        penalty, known = self.penalty_for(teacher), teacher.metadata
-        if penalty is None or self.tune.sparsity or self.tune.l0:
-            return self.tune
+        penalty, known, tune = self.penalty_for(teacher), teacher.metadata, self.tune
+        if self.variant == "gated" and self.dead_zone and teacher.family == "relu":
+            # without its L1 it opens at once, and the new thresholds have to keep up
+            tune = replace(tune, threshold_lr=max(tune.threshold_lr, _FRESH_THRESHOLD_LR))
+        if penalty is None or tune.sparsity or tune.l0:
+            return tune
         if known.get("penalty") == penalty and known.get("sparsity"):
-            return replace(self.tune, sparsity=known["sparsity"])
+            return replace(tune, sparsity=known["sparsity"])
         if self.variant == "soft":  # it is dense in training: there is no l0 to steer
             raise InputError(
                 f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
             )
-        tune = replace(self.tune, l0=_fit_of(teacher, activations, self.calibration_tokens)["l0"])
-        # without its L1 a ReLU opens at once, and the new thresholds have to keep up
-        if teacher.family == "relu":
-            tune = replace(tune, threshold_lr=max(tune.threshold_lr, _FRESH_THRESHOLD_LR))
-        return tune
+        return replace(tune, l0=_fit_of(teacher, activations, self.calibration_tokens)["l0"])
 
 
 @plain_dataclass

@@ -62,8 +62,7 @@ def downstream(
             tokens_BP, mask_BP = pad(chosen, host.device)
             prefix = prefix_at(host, point, tokens_BP, mask_BP)
             x_BPD = prefix.x_BPD
-            counted_BP = mask_BP[:, 1:].bool().clone()  # predictions of token p + 1 made at p
-            counted_BP[:, 0] = False
+            counted_BP = counted(mask_BP)
             target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
             clean_NV = predictions(host, point, tokens_BP, mask_BP, prefix, counted_BP)
             ce_clean -= clean_NV.gather(1, target_N1).double().sum().item()
@@ -99,6 +98,13 @@ def downstream(
         shared |= {"predictions": count, "positions": POSITIONS}
         results.setdefault(name, shared).update({prefix + key: value for key, value in figures.items()})
     return results
+
+
+def counted(mask_BP: torch.Tensor) -> torch.Tensor:
+    """Which predictions (of token p + 1, made at p) are measured: [batch, position - 1], none made at position 0."""
+    counted_BP = mask_BP[:, 1:].bool().clone()
+    counted_BP[:, 0] = False
+    return counted_BP
 
 
 def predictions(

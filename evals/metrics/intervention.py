@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from evals.metrics.downstream import predictions, replaceable
+from evals.metrics.downstream import counted, predictions, replaceable
 from evals.metrics.site import hook_of, norm_limit_of
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, pad, prefix_at
@@ -114,9 +114,8 @@ def intervention(
 def _batch(host: Host, point: HookPoint, sequences: list[list[int]], norm_limit: float) -> _Batch:
     tokens_BP, mask_BP = pad(sequences, host.device)
     prefix = prefix_at(host, point, tokens_BP, mask_BP)
-    counted_BP = mask_BP[:, 1:].bool().clone()
-    counted_BP[:, 0] = False
-    return _Batch(tokens_BP, mask_BP, prefix, replaceable(prefix.x_BPD, mask_BP, norm_limit), counted_BP)
+    pushed_BP = replaceable(prefix.x_BPD, mask_BP, norm_limit)
+    return _Batch(tokens_BP, mask_BP, prefix, pushed_BP, counted(mask_BP))
 
 
 def _codes(sae: SAE, batch: _Batch) -> torch.Tensor:

@@ -24,9 +24,8 @@ from evals.bench import Bench, fingerprint, slug
 from evals.config import Evaluate
 from evals.report.table import controls_of, read_results, row
 from rsae import SAE, HarvestConfig, InputError
-from rsae.activations.harvest import plan_sequences, run_sequences
+from rsae.activations.harvest import run_sequences
 from rsae.activations.hooks import HookPoint
-from rsae.activations.text import load_documents, split_documents
 from rsae.errors import did_you_mean
 from rsae.files import digest, read_json
 from rsae.progress import progress
@@ -165,10 +164,7 @@ class Place:
 
     @cached_property
     def sequences(self) -> list[list[int]]:
-        h = self.bench.harvest
-        documents = split_documents(load_documents(h.text), h.seed)["heldout"]
-        planned = plan_sequences(self.bench.host, documents, h.context, h.heldout_tokens)
-        return [ids for _, ids in planned]
+        return self.bench.heldout(self.bench.harvest.heldout_tokens)
 
     @cached_property
     def activations(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

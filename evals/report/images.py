@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
-from approx.plot import figure
+from approx.plot import figure, legend
 from evals.compare import mean_and_error
 from evals.report.figures import UPGRADES, Axes, Style, limits, on_front, planes, styles, sweet_zone
 from evals.report.table import place, probed, read_results, row
@@ -26,11 +26,7 @@ def write_images(run: str | os.PathLike, directory: str | os.PathLike) -> list[P
         return [_families(rows, Path(directory))]
     looks, shown = styles(rows), _shown(rows)
     written = []
-
-    def where(r: dict[str, Any]) -> str:
-        return " ".join(filter(None, [Path(str(r.get("host") or "")).name, r.get("hook")]))
-
-    for name, at in groupby(rows, key=where):
+    for name, at in groupby(rows, key=_where):
         groups = [(title, list(members)) for title, members in groupby(at, key=place)]
         size = (3.4 * len(shown), 2.7 * len(groups) + 0.6)
         made, axes = figure(len(groups), len(shown), size=size)
@@ -38,17 +34,16 @@ def write_images(run: str | os.PathLike, directory: str | os.PathLike) -> list[P
             for ax, plane in zip(line, shown, strict=True):
                 _panel(ax, members, plane, looks)
             line[0].set_title(title, loc="left", fontsize=9)
-        handles: dict[str, Any] = {}
-        for ax in axes.flat:
-            handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        made.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=8, fontsize=8, frameon=False
-        )
+        legend(made, axes, 8)
         file = Path(directory) / f"fronts{re.sub(r'[^a-z0-9]+', '-', f' {name}'.lower()).rstrip('-')}.png"
         with writing(file) as temporary:
             made.savefig(temporary, format="png")
         written.append(file)
     return written
+
+
+def _where(r: dict[str, Any]) -> str:
+    return " ".join(filter(None, [Path(str(r.get("host") or "")).name, r.get("hook")]))
 
 
 def _families(rows: list[dict[str, Any]], directory: Path) -> Path:
@@ -61,22 +56,20 @@ def _families(rows: list[dict[str, Any]], directory: Path) -> Path:
         ("dead", lambda r: 1 - r["alive"]),
         ("loss recovered", lambda r: r["loss_recovered"]),
     )
-    places = [(name, list(at)) for name, at in groupby(rows, key=lambda r: r.get("hook"))]
+    places = [(name, list(at)) for name, at in groupby(rows, key=_where)]
     made, axes = figure(len(places), len(figures), size=(3.4 * len(figures), 2.5 * len(places) + 0.5))
     names = sorted({(r["family"], r.get("d_sae")) for r in rows}, key=str)
     for line, (title, members) in zip(axes, places, strict=True):
         for ax, (heading, value) in zip(line, figures, strict=True):
-            for (family, d_sae), (colour, _, marker) in zip(names, _lines(len(names)), strict=True):
+            for (family, d_sae), (colour, _, marker) in zip(names, cycle(UPGRADES), strict=False):
                 own = [r for r in members if (r["family"], r.get("d_sae")) == (family, d_sae)]
                 levels = [[r for r in own if r["level"] == l] for l in dict.fromkeys(r["level"] for r in own)]
-                points = sorted(
-                    (mean_and_error([r["l0"] for r in cells])["mean"], mean_and_error([*map(value, cells)]))
-                    for cells in levels
-                )
+                x = [mean_and_error([r["l0"] for r in cells])["mean"] for cells in levels]
+                y = [mean_and_error([value(r) for r in cells]) for cells in levels]
                 ax.errorbar(
-                    [x for x, _ in points],
-                    [y["mean"] for _, y in points],
-                    [y["se"] or 0.0 for _, y in points],
+                    x,
+                    [figure["mean"] for figure in y],
+                    [figure["se"] or 0.0 for figure in y],
                     color=colour,
                     marker=marker,
                     markersize=4.5,
@@ -86,23 +79,13 @@ def _families(rows: list[dict[str, Any]], directory: Path) -> Path:
                 )
             if heading == "dead":
                 ax.set_ylim(0, max(0.05, ax.get_ylim()[1]))
-            ax.set_xscale("log")
-            ax.xaxis.set_major_locator(_ticks())
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.minorticks_off()
-            ax.set_xlabel("honest l0", fontsize=8)
-            ax.set_ylabel(heading, fontsize=8)
-            ax.tick_params(labelsize=7)
+            _logarithmic(ax, "x")
+            _name(ax, "honest l0", heading)
         line[0].set_title(title, loc="left", fontsize=9)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=8, fontsize=8, frameon=False)
+    legend(made, axes, 8)
     with writing(directory / "families.png") as temporary:
         made.savefig(temporary, format="png")
     return directory / "families.png"
-
-
-def _lines(count: int) -> list[Style]:
-    return [Style(*UPGRADES[i % len(UPGRADES)]) for i in range(count)]
 
 
 def _shown(rows: list[dict[str, Any]]) -> list[Axes]:
@@ -132,18 +115,22 @@ def _panel(ax: Any, rows: list[dict[str, Any]], axes: Axes, looks: dict[str, Sty
         )
     for key, log, name in ((axes.x, axes.x == "l0", "x"), (axes.y, axes.log_y, "y")):
         if log:
-            ax.set(**{f"{name}scale": "log"})
-            axis = getattr(ax, f"{name}axis")
-            axis.set_major_locator(_ticks())
-            axis.set_major_formatter("{x:g}")
-            axis.minorticks_off()
+            _logarithmic(ax, name)
         ax.set(**{f"{name}lim": limits(rows, key, log)})
-    ax.set_xlabel("honest l0" if axes.x == "l0" else "alive", fontsize=8)
-    ax.set_ylabel(axes.heading, fontsize=8)
-    ax.tick_params(labelsize=7)
+    _name(ax, "honest l0" if axes.x == "l0" else "alive", axes.heading)
 
 
-def _ticks() -> Any:
+def _logarithmic(ax: Any, name: str) -> None:
     from matplotlib.ticker import LogLocator
 
-    return LogLocator(subs=(1, 2, 5))
+    ax.set(**{f"{name}scale": "log"})
+    axis = getattr(ax, f"{name}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+
+
+def _name(ax: Any, x: str, y: str) -> None:
+    ax.set_xlabel(x, fontsize=8)
+    ax.set_ylabel(y, fontsize=8)
+    ax.tick_params(labelsize=7)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from approx.plot import figure
+from approx.plot import figure, legend
 from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
 from evals.synthetic.worlds import NOISE
 from rsae.errors import InputError, did_you_mean
@@ -79,12 +79,7 @@ def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int =
     )
     made, axes = figure(*protocol.grid, size=(4.6 * protocol.grid[1], 3.9 * protocol.grid[0]))
     protocol.draw(axes, summary, rows)
-    handles: dict[str, Any] = {}
-    for ax in axes.flat:
-        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    made.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False
-    )
+    legend(made, axes, 4)
     made.suptitle(f"Protocol {name}: {protocol.title} (mean and standard error, {seeds} seeds)", fontsize=10)
     with writing(out / f"protocol-{name}.png") as temporary:
         made.savefig(temporary, format="png")

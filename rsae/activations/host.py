@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ class Host:
         pieces = [bos + row[i : i + length] for row in ids for i in range(0, len(row), length)]
         return [piece for piece in pieces if len(piece) >= shortest]
 
-    @property
+    @cached_property
     def _bos(self) -> list[int]:
         first = self.tokenizer("a")["input_ids"][:1]
         return first if first == [getattr(self.tokenizer, "bos_token_id", None)] else []
