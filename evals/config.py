@@ -162,10 +162,10 @@ class Grid(_Section):
         for name in self.sparsity:
             if name not in self.families or "top_k" in name:
                 fit = [f for f in self.families if "top_k" not in f]
-                raise ValueError(f"sparsity.{name} is no family with a penalty{did_you_mean(name, fit)}")
+                raise ValueError(f"grid.sparsity.{name} is no family with a penalty{did_you_mean(name, fit)}")
         for name in self.widths:
             if name not in self.families:
-                raise ValueError(f"widths.{name} is not in families{did_you_mean(name, self.families)}")
+                raise ValueError(f"grid.widths.{name} is not in families{did_you_mean(name, self.families)}")
         for family in self.families:
             levels = self.levels(family)
             if not levels:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Options in a message; a run may have hundreds of cells
+_SHOWN = 25
+
 
 class InputError(ValueError):
     """Something that was given is wrong: a name, a file, a field, a directory that cannot be written.
@@ -14,7 +17,10 @@ class InputError(ValueError):
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """`"; did you mean 'seed'?"`, or the list of options where none is near."""
+    """`"; did you mean 'seed'?"`, or (the first of) the options where none is near."""
     options = sorted(options)
     near = difflib.get_close_matches(name, options, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(options)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    shown, more = options[:_SHOWN], len(options) - _SHOWN
+    return f"; choose from {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")

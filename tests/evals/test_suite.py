@@ -154,7 +154,7 @@ def test_workers_side_by_side_make_what_one_makes(run, suite_file, tmp_path):
         ("type = [3, 2]", "type = [4, 2]", ("upgrades.gated.type", "[3, 2]")),
         ('"top_k"]', '"topk"]', ("'topk'", "did you mean 'top_k'")),
         ("l0 = [4, 8]", "l0 = [4, 48]", ("48", "d_sae")),
-        ("d_sae = [48]", "d_sae = [48]\nwidths.jump_rleu = [24]", ("widths.jump_rleu", "'jump_relu'")),
+        ("d_sae = [48]", "d_sae = [48]\nwidths.jump_rleu = [24]", ("grid.widths.jump_rleu", "'jump_relu'")),
         ("d_sae = [48]", "d_sae = [48]\nwidths.top_k = [8]", ("l0 8", "widths.top_k")),
         ("blocks.1.hook", "block.1.hook", ("block.1.hook", "blocks.L.hook_SITE")),
         ("[train]", "[train]\nseed = 1", ("train.seed", "[grid]")),
