@@ -47,7 +47,10 @@ def styles(rows: Sequence[Row]) -> dict[str, Style]:
     variants = dict.fromkeys(r["variant"] for r in rows)
     controls = sorted({r["control"] for r in rows if r["control"]} | {v for v in variants if "control" in v})
     upgrades = sorted({r["variant"].removesuffix("-init") for r in rows if r["control"]})
-    for names, looks in ((controls, _CONTROLS), (upgrades, UPGRADES)):
+    others = [
+        v for v in variants if v not in {*controls, *upgrades, *(f"{u}-init" for u in upgrades), *found}
+    ]
+    for names, looks in ((controls, _CONTROLS), (upgrades + others, UPGRADES)):
         found |= {name: Style(*looks[i % len(looks)]) for i, name in enumerate(names)}
     for name in upgrades:
         colour, symbol, marker = found[name]
@@ -149,16 +152,17 @@ def pareto(rows: list[Row], axes: Axes, looks: dict[str, Style]) -> dict[str, An
     """A group's cells in a plane: a point a cell, a line along each variant's front, the sweet zone shaded."""
     figure = go.Figure()
     x, y = sweet_zone(rows, axes)
-    figure.add_scatter(
-        x=x,
-        y=y,
-        name="dominates the teacher",
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor="rgba(60,170,90,0.14)",
-        hoverinfo="skip",
-    )
+    if x:
+        figure.add_scatter(
+            x=x,
+            y=y,
+            name="dominates the teacher",
+            mode="lines",
+            line={"width": 0},
+            fill="toself",
+            fillcolor="rgba(60,170,90,0.14)",
+            hoverinfo="skip",
+        )
     for variant in dict.fromkeys(r["variant"] for r in rows):
         members, look = [r for r in rows if r["variant"] == variant], looks[variant]
         shared: dict[str, Any] = {"name": variant, "legendgroup": variant}

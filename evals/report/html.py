@@ -21,6 +21,7 @@ from evals.report.table import (
     cells,
     columns_of,
     controls_of,
+    hook_point,
     place,
     probed,
     read_results,
@@ -43,12 +44,13 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
     run = Path(run)
     results = read_results(run)
     rows = [row(result) for result in results]
-    columns, looks = columns_of(rows), figures.styles(rows)
+    columns, shown = columns_of(rows), _fronts(rows)
+    looks = figures.styles([r for _, members in shown for r in members])
     fits = _fits(run, results)
     plots: dict[str, Any] = {}
     planes = figures.planes(rows)
     groups = []
-    for number, (name, members) in enumerate(_grouped(rows)):
+    for number, (name, members) in enumerate(shown):
         for axes in planes:
             plots[f"front-{number}-{axes.name}"] = figures.pareto(members, axes, looks)
         groups.append(name)
@@ -61,6 +63,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         comparison=tables(compare([run], reference)),
         pairs=against_control(rows),
         groups=groups,
+        with_controls=any(r["control"] for r in rows),
         planes=planes,
         gates=_gates(results, fits, plots),
         fits=[_fit(key, curves, plots) for key, curves in fits.items()],
@@ -102,6 +105,14 @@ def _grouped(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str
         return f"{r['host']} {place(r)}" if several else place(r)
 
     return [(key, list(members)) for key, members in groupby(records, key=name)]
+
+
+def _fronts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """What the fronts' panels show: a group each; for a run without upgrades a hook point, its families together."""
+    if any(r["control"] for r in rows):
+        return _grouped(rows)
+    alone = [r | {"variant": f"{r['family']} {r.get('d_sae', '')}".strip()} for r in rows]
+    return [(key, list(members)) for key, members in groupby(alone, key=hook_point)]
 
 
 # --- cells -------------------------------------------------------------------------------------------------------

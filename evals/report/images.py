@@ -11,7 +11,7 @@ from typing import Any
 from approx.plot import figure, legend
 from evals.compare import mean_and_error
 from evals.report.figures import UPGRADES, Axes, Style, limits, on_front, planes, styles, sweet_zone
-from evals.report.table import place, probed, read_results, row
+from evals.report.table import hook_point, place, probed, read_results, row
 from rsae.files import writing
 
 
@@ -26,7 +26,7 @@ def write_images(run: str | os.PathLike, directory: str | os.PathLike) -> list[P
         return [_families(rows, Path(directory))]
     looks, shown = styles(rows), _shown(rows)
     written = []
-    for name, at in groupby(rows, key=_where):
+    for name, at in groupby(rows, key=hook_point):
         groups = [(title, list(members)) for title, members in groupby(at, key=place)]
         size = (3.4 * len(shown), 2.7 * len(groups) + 0.6)
         made, axes = figure(len(groups), len(shown), size=size)
@@ -42,10 +42,6 @@ def write_images(run: str | os.PathLike, directory: str | os.PathLike) -> list[P
     return written
 
 
-def _where(r: dict[str, Any]) -> str:
-    return " ".join(filter(None, [Path(str(r.get("host") or "")).name, r.get("hook")]))
-
-
 def _families(rows: list[dict[str, Any]], directory: Path) -> Path:
     """R^2, dead share and loss recovered against honest l0: hook points down, a line a family and width.
 
@@ -56,7 +52,7 @@ def _families(rows: list[dict[str, Any]], directory: Path) -> Path:
         ("dead", lambda r: 1 - r["alive"]),
         ("loss recovered", lambda r: r["loss_recovered"]),
     )
-    places = [(name, list(at)) for name, at in groupby(rows, key=_where)]
+    places = [(name, list(at)) for name, at in groupby(rows, key=hook_point)]
     made, axes = figure(len(places), len(figures), size=(3.4 * len(figures), 2.5 * len(places) + 0.5))
     names = sorted({(r["family"], r.get("d_sae")) for r in rows}, key=str)
     for line, (title, members) in zip(axes, places, strict=True):

@@ -169,6 +169,11 @@ def place(record: dict[str, Any]) -> str:
     return " ".join(filter(None, [*parts, record["family"], str(record.get("d_sae") or "")]))
 
 
+def hook_point(record: dict[str, Any]) -> str:
+    """Host and hook point, in short."""
+    return " ".join(filter(None, [Path(str(record.get("host") or "")).name, record.get("hook")]))
+
+
 def print_lines(title: str, headings: list[str], lines: list[list[str]], markdown: bool) -> None:
     """A table on the terminal, controls in bold; or as Markdown."""
     if markdown:

@@ -288,7 +288,10 @@ def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
     # trained SAEs alone have a report and a figure, too
     done = evals("report", out, "--reference", "top_k-48", "--figures", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "at matched l0, minus top_k-48" in (out / "report.html").read_text()
+    text = (out / "report.html").read_text()
+    assert "at matched l0, minus top_k-48" in text
+    assert text.count("data-front=") == 1  # both families in the hook point's one panel
+    assert '"name": "abs_top_k 24"' in text
     assert (tmp_path / "families.png").read_bytes().startswith(b"\x89PNG")
 
 
