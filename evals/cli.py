@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsae.command import run
+from rsae.support.command import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -189,7 +189,7 @@ def compare(
         print_table(runs, markdown)
     found = print_comparison(runs, markdown, reference)
     if json is not None:
-        from rsae.files import write_json
+        from rsae.support.files import write_json
 
         write_json(json, found)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evals.report.table import place, print_lines, probed, read_results, row
-from rsae.errors import InputError, did_you_mean
+from rsae.support.errors import InputError, did_you_mean
 
 Row = dict[str, Any]
 

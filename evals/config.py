@@ -26,9 +26,9 @@ from evals.tasks import check_task
 from rsae import HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.hooks import SITES
 from rsae.activations.host import EMBEDDED_HOST
-from rsae.errors import InputError, did_you_mean
+from rsae.support.errors import InputError, did_you_mean
 from rsae.sae import FAMILIES
-from rsae.sae.rational import Rational
+from rsae.sae.rational import RationalSAE
 
 Variant = Literal["soft", "gated"]
 
@@ -151,7 +151,7 @@ class Grid(_Section):
     @field_validator("families")
     @classmethod
     def _trainable(cls, families: list[str]) -> list[str]:
-        known = [n for n, f in FAMILIES.items() if not issubclass(f, Rational)]
+        known = [n for n, f in FAMILIES.items() if not issubclass(f, RationalSAE)]
         for name in families:
             if name not in known:
                 raise ValueError(f"family {name!r} is unknown{did_you_mean(name, known)}")

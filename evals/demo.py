@@ -1,6 +1,6 @@
 """The main job: harvest, train teachers, fit their gates, upgrade, run the controls, evaluate, report.
 
-Each step is idempotent (see `evals.bench`), and rerunning goes on where it stopped. One result file a cell:
+Each step is idempotent (see `evals.site`), and rerunning goes on where it stopped. One result file a cell:
 `results/FAMILY-VARIANT.json`.
 """
 
@@ -10,13 +10,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from evals.bench import Bench, Plan
+from evals.site import Bench, Plan
 from evals.config import DemoConfig, Variant
-from evals.fits import fit_gate
+from evals.gates import fit_gate
 from evals.report.html import write_report
 from rsae import SAE, TrainConfig, UpgradeConfig
-from rsae.files import write_json
-from rsae.steps import say
+from rsae.support.files import write_json
+from rsae.support.cache import say
 
 FAMILIES = ("relu", "jump_relu", "top_k")
 

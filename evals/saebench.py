@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from evals.bench import slug
+from evals.site import slug
 from evals.metrics.downstream import downstream
 from evals.metrics.probing import correct_dense, correct_with_best, pooled, probe, probe_data
 from evals.metrics.reconstruction import largest_cosines, reconstruction
-from evals.metrics.site import hook_of, norm_limit_of
+from evals.metrics.codes import hook_of, norm_limit_of
 from evals.tasks import load_task
 from rsae import SAE, Host, Store
-from rsae.files import write_json
+from rsae.support.files import write_json
 
 #: Tokens that SAEBench's defaults put into one batch: 16 prompts of 128. Its `mse` and legacy figure depend on it.
 BATCH_TOKENS = 16 * 128

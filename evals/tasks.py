@@ -21,7 +21,7 @@ import pandas as pd
 import zstandard
 
 from rsae.activations.text import Document, package_directory, split_documents, wikipedia
-from rsae.errors import InputError, did_you_mean
+from rsae.support.errors import InputError, did_you_mean
 
 _TRAIN_SHARE = 0.75
 #: A file of a data set on the hub

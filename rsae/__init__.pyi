@@ -17,7 +17,7 @@ from .sae import BatchTopK as BatchTopK
 from .sae import Gated as Gated
 from .sae import JumpReLU as JumpReLU
 from .sae import MatryoshkaBatchTopK as MatryoshkaBatchTopK
-from .sae import Rational as Rational
+from .sae import RationalSAE as RationalSAE
 from .sae import ReLU as ReLU
 from .sae import SignAwareGated as SignAwareGated
 from .sae import SoftRational as SoftRational

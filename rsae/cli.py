@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsae.command import run
+from rsae.support.command import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,12 +116,13 @@ def train(
     """
     from itertools import product
 
-    from rsae import InputError, Store, processes, save
+    from rsae import InputError, Store, save
     from rsae import train as run_train
     from rsae.sae import family as family_class
+    from rsae.support import distributed
 
     cls = family_class(family)
-    processes.join()
+    distributed.join()
     activations = Store.open(store, window=window)
     grid = {
         name: _numbers(f"--{name}", text, kind)
@@ -175,7 +176,7 @@ def train(
         varied = [f"{n}{v:g}" for n, v in zip(grid, values, strict=True) if len(grid[n]) > 1]
         names.append("-".join([family, *varied]) if varied else "")
     histories = run_train(saes, activations, configs, out / "checkpoint.safetensors")
-    if processes.is_first():
+    if distributed.is_first():
         for sae, name, history in zip(saes, names, histories, strict=True):
             save(sae.cpu(), out / name)
             last = history[-1]
@@ -200,7 +201,7 @@ def _settings(cls: Any, given: list[str]) -> dict[str, Any]:
     import inspect
 
     from rsae import InputError
-    from rsae.errors import did_you_mean
+    from rsae.support.errors import did_you_mean
 
     known = [n for n in inspect.signature(cls).parameters if n not in ("d_in", "d_sae", "k")]
     if "activation" in inspect.signature(cls).parameters:
@@ -266,8 +267,9 @@ def upgrade(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Upgrade a teacher to a rational SAE, and fine-tune the control by the same budget."""
-    from rsae import InputError, Store, UpgradeConfig, load, processes
+    from rsae import InputError, Store, UpgradeConfig, load
     from rsae import upgrade as run_upgrade
+    from rsae.support import distributed
 
     try:
         m, n = map(int, type.split(","))
@@ -275,13 +277,13 @@ def upgrade(
         raise InputError(f"--type {type!r}: write two degrees, such as 9,8") from None
     if variant not in ("gated", "soft"):
         raise InputError(f"--variant {variant!r}: choose gated or soft")
-    processes.join()
+    distributed.join()
     tune = _config(steps=steps, batch=batch, lr=lr, sparsity=sparsity, l0=l0, sparsity_warmup=0.0)
     config = UpgradeConfig(variant=variant, type=(m, n), per_latent=per_latent, tune=tune)  # type: ignore[arg-type]
     new = run_upgrade(
         load(teacher).to(device), Store.open(activations, window=window), config=config, out=out
     )
-    if not processes.is_first():
+    if not distributed.is_first():
         return
     (start,) = new.history["initial"]
     typer.echo(

@@ -18,14 +18,14 @@ import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from rsae import processes
+from rsae.support import distributed
 from rsae.activations.store import Store
-from rsae.errors import InputError
-from rsae.files import digest, read_tensors, write_tensors
+from rsae.support.errors import InputError
+from rsae.support.files import digest, read_tensors, write_tensors
 from rsae.formats.normalisation import check_takes_host_activations
-from rsae.progress import progress
+from rsae.support.progress import progress
 from rsae.sae.base import SAE
-from rsae.steering import Steering
+from rsae.l0_controller import L0Controller
 
 LOG_EVERY = 25
 CHECKPOINT_EVERY = 100  # a multiple of LOG_EVERY, so that no running mean is cut in two
@@ -105,7 +105,7 @@ def train(
     same settings goes on from there, to the same weights bit for bit (on CPU, same thread count).
 
     Several SAEs, each with its config, see the same batches: their configs agree in `batch`, `steps` and `seed`. Under
-    torchrun (see `rsae.processes`) each process takes its share of every batch.
+    torchrun (see `rsae.support.distributed`) each process takes its share of every batch.
     """
     if isinstance(sae, SAE):
         assert isinstance(config, TrainConfig)
@@ -115,8 +115,8 @@ def train(
     if len(shared) != 1 or len(config) != len(sae):
         raise InputError("SAEs trained in one pass need a config each, with the same batch, steps and seed")
     batch, steps, seed = shared.pop()
-    if batch % processes.count():
-        raise InputError(f"batch {batch} cannot be parted among {processes.count()} processes")
+    if batch % distributed.count():
+        raise InputError(f"batch {batch} cannot be parted among {distributed.count()} processes")
     for s in sae:
         check_takes_host_activations(s)
         if s.d_in != store.d_in:
@@ -127,7 +127,7 @@ def train(
     start = _restore(path, key, runs) if path is not None and path.exists() else 0
     with progress(steps, description or f"train {sae[0].family}", "step", initial=start) as bar:
         for step in range(start, steps):
-            x_BD = processes.share(store.batch(step, batch, seed)) * store.scale
+            x_BD = distributed.share(store.batch(step, batch, seed)) * store.scale
             for run in runs:
                 run.step(step, x_BD.to(run.sae.W_enc.device))
             if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
@@ -140,7 +140,7 @@ def train(
                 _write(path, key, step + 1, runs)
     for run in runs:
         run.finish()
-    if path is not None and processes.is_first():
+    if path is not None and distributed.is_first():
         path.unlink(missing_ok=True)
     return [run.history for run in runs]
 
@@ -159,7 +159,7 @@ class _Run:
         self.start_weights = sae.W_enc.double().sum().item()
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.int32, device=device)  # steps without firing
         wanted = config.l0
-        self.steering = Steering(sae, config.steps, wanted, config.sparsity) if wanted is not None else None
+        self.steering = L0Controller(sae, config.steps, wanted, config.sparsity) if wanted is not None else None
         self.history: History = []
         self.sums = dict.fromkeys(_PARTS, 0.0)
 
@@ -185,7 +185,7 @@ class _Run:
             total = total + config.revival * sae.revival_loss(x_BD, dead_F)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
-        processes.average_gradients(sae)
+        distributed.average_gradients(sae)
         if config.clip is not None:
             for group in self.optimiser.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], config.clip)
@@ -194,8 +194,8 @@ class _Run:
             sae.revive_(dead_F)
         sae.constrain_()
         means = torch.stack([total.detach(), loss.sse, loss.l0.to(total)])
-        total, sse, l0 = processes.average(means).tolist()
-        fired_F = processes.any_of(loss.fired_F)
+        total, sse, l0 = distributed.average(means).tolist()
+        fired_F = distributed.any_of(loss.fired_F)
         self.silent_F = torch.where(fired_F, 0, self.silent_F + 1)
         if self.steering is not None:
             self.steering.update(step, l0, sse)
@@ -262,7 +262,7 @@ def _parameter_groups(sae: SAE, config: TrainConfig) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, key: str, step: int, runs: list[_Run]) -> None:
-    if not processes.is_first():
+    if not distributed.is_first():
         return
     made = json.dumps({"key": key, "step": step, "history": [run.history for run in runs]})
     tensors = {"progress": torch.frombuffer(bytearray(made.encode()), dtype=torch.uint8)}

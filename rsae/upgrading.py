@@ -19,18 +19,18 @@ from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 
 import approx
-from rsae.activation import RationalActivation
+from rsae.rational import RationalActivation
 from rsae.activations.store import Store
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 from rsae.formats import load, save
 from rsae.formats.normalisation import check_takes_host_activations
 from rsae.sae.base import FAMILIES, SAE, family
 from rsae.sae.jump_relu import JumpReLU
-from rsae.sae.rational import Rational
+from rsae.sae.rational import RationalSAE
 from rsae.sae.sign_aware_gated import SignAwareGated
 from rsae.sae.soft_rational import GATES, SoftRational, supplied_threshold
 from rsae.sae.top_k import TopK
-from rsae.steps import Steps
+from rsae.support.cache import Cache
 from rsae.training import TrainConfig, train
 
 #: Where the threshold of JumpReLU and Bi-Jump-ReLU lies on [-1, 1], and the half-width of the gap around it
@@ -117,8 +117,8 @@ class Upgraded:
     and the teacher do on a sample: `fvu`, `l0`, `teacher_fvu`, `teacher_l0`.
     """
 
-    initial: Rational
-    tuned: Rational
+    initial: RationalSAE
+    tuned: RationalSAE
     control: SAE | None
     history: dict[str, list[dict[str, float]]]
     seconds: dict[str, float]
@@ -162,7 +162,7 @@ def upgrade(
         teacher = copy.deepcopy(teacher)
         teacher.bandwidth = _BANDWIDTH / activations.scale
     directory = Path(out) if out is not None else None
-    steps = Steps(directory)
+    steps = Cache(directory)
     saes: dict[str, SAE] = {}
     history: dict[str, Any] = {}
 
@@ -209,8 +209,8 @@ def upgrade(
         return sae, made
 
     tuned = stage("tuned", fine_tune)
-    assert isinstance(initial, Rational)
-    assert isinstance(tuned, Rational)
+    assert isinstance(initial, RationalSAE)
+    assert isinstance(tuned, RationalSAE)
     return Upgraded(initial, tuned, controlled, history, steps.seconds)
 
 
@@ -235,7 +235,7 @@ def _tune(
     """A copy of `sae`, fine-tuned by the budget and loss: one function for the rational SAE and the control."""
     sae = copy.deepcopy(sae)
     sae.set_penalty(config.penalty_for(teacher))
-    name = config.variant if isinstance(sae, Rational) else "control"
+    name = config.variant if isinstance(sae, RationalSAE) else "control"
     checkpoint = directory / f"{name}.checkpoint.safetensors" if directory else None
     return sae, train(sae, activations, config.tune, checkpoint, f"fine-tune {teacher.family} {name}")
 
@@ -243,7 +243,7 @@ def _tune(
 @torch.no_grad()
 def start(
     teacher: SAE, activations: Store, config: UpgradeConfig, fit: approx.Fit | approx.Rational | None = None
-) -> Rational:
+) -> RationalSAE:
     """The rational SAE before fine-tuning: weights copied, scales calibrated on the teacher's pre-activations.
 
     `gated` is the teacher exactly. `soft`'s tau is set so that its honest l0 is the teacher's.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from evals.metrics.site import codes, hook_of, norm_limit_of
+from evals.metrics.codes import codes, hook_of, norm_limit_of
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, logits_from, pad, prefix_at
-from rsae.errors import InputError
-from rsae.progress import progress
+from rsae.support.errors import InputError
+from rsae.support.progress import progress
 
 Reconstruct = Callable[[torch.Tensor], torch.Tensor]
 

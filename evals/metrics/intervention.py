@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from evals.metrics.downstream import counted, predictions, replaceable
-from evals.metrics.site import hook_of, norm_limit_of
+from evals.metrics.codes import hook_of, norm_limit_of
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, pad, prefix_at
-from rsae.progress import progress
+from rsae.support.progress import progress
 
 #: A polarity counts that is on for so many of the tokens
 _LEAST = 5

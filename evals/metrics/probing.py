@@ -14,13 +14,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evals.metrics.site import codes, hook_of, norm_limit_of
+from evals.metrics.codes import codes, hook_of, norm_limit_of
 from evals.tasks import Task
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, activations_at, pad
 from rsae.activations.text import Document
-from rsae.files import read_tensors, write_tensors
-from rsae.progress import progress
+from rsae.support.files import read_tensors, write_tensors
+from rsae.support.progress import progress
 
 _BATCH = 16
 _RESAMPLES = 1000

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from evals.metrics.site import codes
+from evals.metrics.codes import codes
 from rsae import SAE, Store
 from rsae.formats.normalisation import check_takes_host_activations
 

@@ -20,16 +20,16 @@ from typing import Any
 import torch
 
 import rsae
-from evals.bench import Bench, fingerprint, slug
+from evals.site import Bench, fingerprint, slug
 from evals.config import Evaluate
 from evals.report.table import controls_of, read_results, row
 from rsae import SAE, HarvestConfig, InputError
 from rsae.activations.harvest import run_sequences
 from rsae.activations.hooks import HookPoint
-from rsae.errors import did_you_mean
-from rsae.files import digest, read_json
-from rsae.progress import progress
-from rsae.steps import Steps
+from rsae.support.errors import did_you_mean
+from rsae.support.files import digest, read_json
+from rsae.support.progress import progress
+from rsae.support.cache import Cache
 
 #: Contexts a polarity, tokens on either side of the peak, tokens in a list of logits
 CONTEXTS, AROUND, LOGITS = 6, 12, 8
@@ -49,7 +49,7 @@ def make_cards(
     for name in names:
         if name not in results:
             raise InputError(f"--cell {name!r} has no result file{did_you_mean(name, results)}")
-    steps, places = Steps(run / "cards"), dict[Path, Place]()
+    steps, places = Cache(run / "cards"), dict[Path, Place]()
     for cells in [(name,) for name in names] or default_cells(list(results.values())):
         wanted = list(latents)
         for cell in cells:
@@ -64,7 +64,7 @@ def make_cards(
 
 
 def _of_cell(
-    steps: Steps, place: Place, result: dict[str, Any], sae: SAE, latents: list[int], features: int
+    steps: Cache, place: Place, result: dict[str, Any], sae: SAE, latents: list[int], features: int
 ) -> dict[str, Any]:
     """A cell's `cards`, made or taken over, and the figures that they are `of`: those of its result file, then."""
     cell, of = result["cell"], digest(result["metrics"])

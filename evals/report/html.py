@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from evals.compare import compare, tables
 from evals.config import SuiteConfig, to_toml
-from evals.fits import fit_gate
+from evals.gates import fit_gate
 from evals.report import figures
 from evals.report.cards import read_cards
 from evals.report.table import (
@@ -28,7 +28,7 @@ from evals.report.table import (
     row,
 )
 from evals.suite import expected, finished, units
-from rsae.files import writing
+from rsae.support.files import writing
 
 #: What a suite's cells differ in, beside variant and family
 _KEYS = {"host": "host", "hook": "hook", "d_sae": "d_sae", "level": "level", "seed": "seed"}

@@ -12,7 +12,7 @@ from approx.plot import figure, legend
 from evals.compare import mean_and_error
 from evals.report.figures import UPGRADES, Axes, Style, limits, on_front, planes, styles, sweet_zone
 from evals.report.table import hook_point, place, probed, read_results, row
-from rsae.files import writing
+from rsae.support.files import writing
 
 
 def write_images(run: str | os.PathLike, directory: str | os.PathLike) -> list[Path]:

@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rsae.errors import InputError
-from rsae.files import read_json
+from rsae.support.errors import InputError
+from rsae.support.files import read_json
 
 _FAMILIES = ("relu", "jump_relu", "top_k")
 _VARIANTS = ("teacher", "soft-init", "soft", "control-l1", "gated-init", "gated", "control-l0", "control")

@@ -15,9 +15,9 @@ import torch
 from approx.plot import figure, legend
 from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
 from evals.synthetic.worlds import NOISE
-from rsae.errors import InputError, did_you_mean
-from rsae.files import write_json, writing
-from rsae.steps import Steps, say
+from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import write_json, writing
+from rsae.support.cache import Cache, say
 
 #: A row of a cell: which contender, at which point of the sweep, and its figures
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int =
         raise InputError(f"protocol {name!r} is unknown{did_you_mean(name, _MODULES)}")
     out = Path(out)
     protocol: Protocol = import_module(f"evals.synthetic.{_MODULES[name]}").PROTOCOL
-    cells = Steps(out / "steps")
+    cells = Cache(out / "steps")
     constants = protocol.constants | {
         "noise": NOISE,
         "training": {"steps": steps, "batch": BATCH, "lr": LR, "dead_after": DEAD_AFTER},

@@ -15,9 +15,9 @@ from rsae.activations.hooks import HookPoint, activations_at, pad
 from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
 from rsae.activations.store import VERSION, Store
 from rsae.activations.text import Document, load_documents, split_documents
-from rsae.errors import InputError
-from rsae.files import read_json, sha256, write_json, write_tensors
-from rsae.progress import progress
+from rsae.support.errors import InputError
+from rsae.support.files import read_json, sha256, write_json, write_tensors
+from rsae.support.progress import progress
 
 SEQUENCES_A_SHARD = 128
 _SHARDS_AT_MOST = 4096  # more sequences than 128 times that make larger shards, not more of them

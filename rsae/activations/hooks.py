@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from rsae.activations.host import Host
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
 

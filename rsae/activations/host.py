@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from rsae.activations.text import Document, package_directory
-from rsae.errors import InputError, did_you_mean
-from rsae.files import cache_directory, writing
+from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import cache_directory, writing
 
 if TYPE_CHECKING:  # imported where it is needed: it takes seconds
     from transformers import PreTrainedModel

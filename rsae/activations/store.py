@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from rsae.activations.windows import Windows
-from rsae.errors import InputError
-from rsae.files import read_json, read_tensors, sha256
+from rsae.support.errors import InputError
+from rsae.support.files import read_json, read_tensors, sha256
 
 VERSION = 1
 RUN = 256  # neighbouring rows that a window takes together

@@ -17,7 +17,7 @@ from rsae.activations.host import Host, load_host
 from rsae.activations.store import VERSION, Store
 from rsae.activations.text import load_documents, split_documents
 from rsae.activations.windows import Windows
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 
 
 class Stream(Store):

@@ -8,8 +8,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsae.errors import InputError, did_you_mean
-from rsae.files import read_json
+from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import read_json
 
 #: The packages behind the embedded default, and how to get them. Only their data files are read.
 EMBEDDED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rsae.errors import InputError, did_you_mean
+from rsae.support.errors import InputError, did_you_mean
 from rsae.formats import dictionary_learning, gemma_scope, native, openai, sparsify
 from rsae.sae import FAMILIES, SAE
 

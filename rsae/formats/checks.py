@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from rsae.errors import InputError
-from rsae.files import read_json
+from rsae.support.errors import InputError
+from rsae.support.files import read_json
 from rsae.sae import SAE, family
 
 Tensors = dict[str, torch.Tensor]

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, PositiveInt
 
-from rsae.errors import InputError, did_you_mean
-from rsae.files import write_json, writing
+from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import write_json, writing
 from rsae.formats.checks import assemble, encoder_bias, read_config, read_torch, renamed, transposed
 from rsae.sae import SAE, Gated
 

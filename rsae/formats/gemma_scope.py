@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from rsae.errors import InputError
-from rsae.files import read_tensors, writing
+from rsae.support.errors import InputError
+from rsae.support.files import read_tensors, writing
 from rsae.formats.checks import assemble, encoder_bias, read_config, renamed
 from rsae.sae import SAE, BatchTopK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 from rsae.formats import load, native
 from rsae.sae import SAE
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from rsae.errors import InputError, did_you_mean
-from rsae.files import read_json, read_tensors, write_json, write_tensors
+from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import read_json, read_tensors, write_json, write_tensors
 from rsae.formats.checks import Tensors, assemble, parse_config
 from rsae.formats.normalisation import folded
 from rsae.sae import FAMILIES, SAE

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from rsae.errors import InputError, did_you_mean
+from rsae.support.errors import InputError, did_you_mean
 from rsae.formats.checks import Tensors
 from rsae.sae import SAE
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 from rsae.formats.checks import assemble, read_torch, renamed, transposed
 from rsae.formats.normalisation import folded
 from rsae.sae import SAE

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, NonNegativeInt, PositiveInt
 
-from rsae.errors import InputError
-from rsae.files import read_json, read_tensors, write_json, write_tensors
+from rsae.support.errors import InputError
+from rsae.support.files import read_json, read_tensors, write_json, write_tensors
 from rsae.formats.checks import assemble, encoder_bias, hook_name, read_config, renamed, transposed
 from rsae.sae import SAE
 

@@ -6,7 +6,7 @@ from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.gated import Gated
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.matryoshka_batch_top_k import MatryoshkaBatchTopK
-from rsae.sae.rational import Rational
+from rsae.sae.rational import RationalSAE
 from rsae.sae.relu import ReLU
 from rsae.sae.sign_aware_gated import SignAwareGated
 from rsae.sae.soft_rational import SoftRational
@@ -21,7 +21,7 @@ __all__ = [
     "JumpReLU",
     "Loss",
     "MatryoshkaBatchTopK",
-    "Rational",
+    "RationalSAE",
     "ReLU",
     "SignAwareGated",
     "SoftRational",

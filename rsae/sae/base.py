@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rsae.errors import InputError, did_you_mean
+from rsae.support.errors import InputError, did_you_mean
 from rsae.sae.sparse import Pattern, decode_at, encode_at
 
 

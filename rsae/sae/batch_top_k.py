@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from rsae import processes
-from rsae.errors import InputError
+from rsae.support import distributed
+from rsae.support.errors import InputError
 from rsae.sae.base import SAE, register
 from rsae.sae.sparse import Pattern
 
@@ -42,13 +42,13 @@ class BatchTopK(SAE):
 
     def _smallest_kept(self, h_BF: torch.Tensor) -> torch.Tensor:
         """The (k B)-th largest pre-activation of the batch (of all processes), 0 where fewer are positive."""
-        kept = self.k * len(h_BF) * processes.count()
+        kept = self.k * len(h_BF) * distributed.count()
         # nearly always the candidates above half the running threshold are enough: far fewer to select from
         for floor in (self.threshold / 2, 0.0):
             candidates = h_BF[h_BF > floor]
-            if processes.count() > 1:
+            if distributed.count() > 1:
                 candidates = candidates.topk(min(kept, len(candidates)), sorted=False).values
-                candidates = processes.gather(candidates, kept)
+                candidates = distributed.gather(candidates, kept)
                 candidates = candidates[candidates > floor]
             if len(candidates) >= kept:
                 return candidates.kthvalue(len(candidates) - kept + 1).values

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsae.activation.dead_zone import dead_zone, heaviside
+from rsae.sae.dead_zone import dead_zone, heaviside
 from rsae.sae.base import SAE, register
 from rsae.sae.sparse import Pattern
 

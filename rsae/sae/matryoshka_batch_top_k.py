@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 from rsae.sae.base import mean_square, register
 from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.sparse import Pattern, decode_at

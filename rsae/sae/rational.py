@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rsae.activation import RationalActivation
+from rsae.rational import RationalActivation
 from rsae.sae.base import SAE, register
 from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.gated import Gated
@@ -21,7 +21,7 @@ from rsae.sae.sign_aware_gated import SignAwareGated
 from rsae.sae.top_k import TopK
 
 
-class Rational(SAE):
+class RationalSAE(SAE):
     """What all SAEs with a rational activation share; `activation` is given by name, the rest is the family's own."""
 
     def __init__(self, *args: Any, activation: RationalActivation, **kwargs: Any):
@@ -46,37 +46,37 @@ class Rational(SAE):
 
 
 @register
-class RationalReLU(Rational, ReLU):
+class RationalReLU(RationalSAE, ReLU):
     family = "rational_relu"
 
 
 @register
-class RationalJumpReLU(Rational, JumpReLU):
+class RationalJumpReLU(RationalSAE, JumpReLU):
     family = "rational_jump_relu"
 
 
 @register
-class RationalTopK(Rational, TopK):
+class RationalTopK(RationalSAE, TopK):
     family = "rational_top_k"
 
 
 @register
-class RationalBatchTopK(Rational, BatchTopK):
+class RationalBatchTopK(RationalSAE, BatchTopK):
     family = "rational_batch_top_k"
 
 
 @register
-class RationalMatryoshkaBatchTopK(Rational, MatryoshkaBatchTopK):
+class RationalMatryoshkaBatchTopK(RationalSAE, MatryoshkaBatchTopK):
     family = "rational_matryoshka_batch_top_k"
 
 
 @register
-class RationalGated(Rational, Gated):
+class RationalGated(RationalSAE, Gated):
     family = "rational_gated"
 
 
 @register
-class RationalSignAwareGated(Rational, SignAwareGated):
+class RationalSignAwareGated(RationalSAE, SignAwareGated):
     """A rational Bi-Jump-ReLU: the magnitude is phi's odd part, (phi(h) - phi(-h)) / 2, of type (4j + 1, 4j)."""
 
     family = "rational_sign_aware_gated"

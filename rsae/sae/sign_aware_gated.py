@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsae.activation.dead_zone import bi_jump_relu
+from rsae.sae.dead_zone import bi_jump_relu
 from rsae.sae.base import register
 from rsae.sae.gated import Gated
 from rsae.sae.sparse import Pattern

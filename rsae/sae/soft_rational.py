@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from rsae.activation import RationalActivation
-from rsae.errors import InputError, did_you_mean
+from rsae.rational import RationalActivation
+from rsae.support.errors import InputError, did_you_mean
 from rsae.sae.base import SAE, Loss, mean_square, register
-from rsae.sae.rational import Rational
+from rsae.sae.rational import RationalSAE
 
 #: The families whose gate one rational function can stand for
 GATES = ("relu", "jump_relu", "top_k", "sign_aware_gated")
@@ -27,7 +27,7 @@ def supplied_threshold(h_BF: torch.Tensor, k: int) -> torch.Tensor:
 
 
 @register
-class SoftRational(Rational):
+class SoftRational(RationalSAE):
     """`gate` is the teacher's family, `k` its k; `tau` the dead zone, in the code's units."""
 
     family = "soft_rational"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 from rsae.sae.base import SAE, register
 from rsae.sae.sparse import Pattern
 

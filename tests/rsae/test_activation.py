@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import approx
 from rsae import InputError, RationalActivation
-from rsae.activation.forms import FORMS, Identity, Partial
+from rsae.rational.parametrisation import PARAMETRISATIONS, Identity, Partial
 
 T = torch.linspace(-1, 1, 501)
 
@@ -32,7 +32,7 @@ def test_partial_form_is_the_fit_in_float32(fits, gate):
 @pytest.mark.parametrize("form", ["standard", "safe", "safe-b", "partial"])
 def test_every_form_holds_relus_optimum(fits, form):
     """ReLU's optimal denominator is even with non-negative coefficients, so it is safe-Padé of either kind."""
-    form_ = FORMS[form].from_rational(fits["relu"].rational).double()
+    form_ = PARAMETRISATIONS[form].from_rational(fits["relu"].rational).double()
     t = T.double()[:, None]
     value = form_.evaluate(t)[:, 0].detach().numpy()
     # coefficients are stored in float32: the monomial forms lose more than the partial fractions
@@ -61,7 +61,7 @@ def test_real_poles_are_refused():
 def test_safe_forms_have_no_pole_whatever_the_coefficients(seed, form):
     generator = torch.Generator().manual_seed(seed)
     width = {"a": 4, "b": 3, "c": 2}
-    cls = FORMS[form]
+    cls = PARAMETRISATIONS[form]
     names = {"safe": "ab", "safe-b": "ab"}.get(form)
     shapes = (
         {n: [1, width[n]] for n in names}

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rsae.activation import blocked as module
-from rsae.activation.blocked import blocked
+from rsae.rational.kernels import blocked as module
+from rsae.rational.kernels.blocked import blocked
 
 
 def function(h_BF, scale_F, a_G2):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rsae.activation.dead_zone import dead_zone, heaviside
+from rsae.sae.dead_zone import dead_zone, heaviside
 
 
 def test_zero_below_and_untouched_above():

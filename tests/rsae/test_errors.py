@@ -1,4 +1,4 @@
-from rsae.errors import did_you_mean
+from rsae.support.errors import did_you_mean
 
 
 def test_a_near_name_or_the_options():

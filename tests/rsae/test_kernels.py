@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsae.activation import blocked, cpu, cuda, kernels, reference
-from rsae.activation.reference import Shape
+from rsae.rational import kernels
+from rsae.rational.kernels import blocked, cpu, cuda, reference
+from rsae.rational.kernels.reference import Shape
 
 SHAPES = [
     Shape(pairs=1),

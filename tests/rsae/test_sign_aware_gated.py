@@ -17,7 +17,7 @@ from rsae import (
     TrainConfig,
     UpgradeConfig,
 )
-from rsae.activation.dead_zone import bi_jump_relu
+from rsae.sae.dead_zone import bi_jump_relu
 from rsae.sae import family
 from rsae.upgrading import start
 from tests.rsae.helpers import K, random_sae

@@ -14,7 +14,7 @@ from rsae import InputError, Store, Stream, TrainConfig, harvest, train
 from rsae.activations import harvest as module
 from rsae.activations.text import load_documents, split_documents
 from rsae.activations.windows import Windows
-from rsae.files import read_tensors, write_tensors
+from rsae.support.files import read_tensors, write_tensors
 from tests.rsae.helpers import random_sae
 
 

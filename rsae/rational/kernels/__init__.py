@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from rsae.activation import blocked, cpu, cuda, reference
-from rsae.activation.reference import Shape
+from rsae.rational.kernels import blocked, cpu, cuda, reference
+from rsae.rational.kernels.reference import Shape
 
 
 def evaluate(h_BF: torch.Tensor, parameters_PF: torch.Tensor, shape: Shape) -> torch.Tensor:

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from approx import Rational
-from rsae.activation import reference
-from rsae.activation.reference import Shape
-from rsae.errors import InputError
+from rsae.rational.kernels import reference
+from rsae.rational.kernels.reference import Shape
+from rsae.support.errors import InputError
 
 
-class Form(nn.Module):
+class Parametrisation(nn.Module):
     """One parametrisation of r."""
 
     name: ClassVar[str]
@@ -45,11 +45,11 @@ class Form(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def from_rational(cls, rational: Rational, groups: int = 1) -> Form:
+    def from_rational(cls, rational: Rational, groups: int = 1) -> Parametrisation:
         return cls._from_start(cls.start(rational), groups)
 
     @classmethod
-    def empty(cls, shapes: dict[str, list[int]]) -> Form:
+    def empty(cls, shapes: dict[str, list[int]]) -> Parametrisation:
         """A form whose parameters are to be loaded: `shapes` as `shapes()` gave them."""
         form = cls()
         for name, shape in shapes.items():
@@ -57,7 +57,7 @@ class Form(nn.Module):
         return form
 
     @classmethod
-    def _from_start(cls, start: dict[str, np.ndarray], groups: int) -> Form:
+    def _from_start(cls, start: dict[str, np.ndarray], groups: int) -> Parametrisation:
         form = cls()
         for name, value in start.items():
             row = torch.tensor(np.asarray(value, dtype=np.float32))
@@ -68,7 +68,7 @@ class Form(nn.Module):
         return {name: list(p.shape) for name, p in self.named_parameters()}
 
 
-class _Pade(Form):
+class _Pade(Parametrisation):
     """P(t) / Q(t), monomial coefficients a [G, p+1] and b [G, q]; Q's constant term is 1."""
 
     a: nn.Parameter
@@ -135,7 +135,7 @@ class SafeB(_Pade):
         return start
 
 
-class _Poles(Form):
+class _Poles(Parametrisation):
     """Terms sum_j (alpha_j (t - u_j) + beta_j v_j) / ((t - u_j)^2 + v_j^2), v_j = exp(log_v_j) > 0: no real pole."""
 
     alpha: nn.Parameter
@@ -214,4 +214,4 @@ def partial_fractions(rational: Rational) -> tuple[np.ndarray, dict[str, np.ndar
     return parts.polynomial, {"alpha": parts.alpha, "beta": beta, "u": parts.u, "log_v": np.log(parts.v)}
 
 
-FORMS: dict[str, type[Form]] = {form.name: form for form in (Standard, SafeA, SafeB, Partial, Identity)}
+PARAMETRISATIONS: dict[str, type[Parametrisation]] = {form.name: form for form in (Standard, SafeA, SafeB, Partial, Identity)}

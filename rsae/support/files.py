@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 
 
 def cache_directory() -> Path:

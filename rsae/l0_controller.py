@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 from rsae.sae.base import SAE
 
 #: Share of the steps in which l0 is led from where it starts to where it is wanted
@@ -17,7 +17,7 @@ _REOPENING = 3.0
 _NEWEST, _GAIN, _SETTLING_GAIN, _DAMPING = 0.2, 0.02, 0.07, 2.0
 
 
-class Steering:
+class L0Controller:
     """A proportional-integral controller of the penalty's weight, in logarithms of weight and l0.
 
     l0 answers slowly and far from linearly: from a dense start it stays high for a while, and then falls past the goal,

@@ -1,5 +1,5 @@
 """The trainable rational activation: parametrisations and the evaluation behind them."""
 
-from rsae.activation.rational import RationalActivation
+from rsae.rational.activation import RationalActivation
 
 __all__ = ["RationalActivation"]

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from rsae.errors import InputError
+from rsae.support.errors import InputError
 
 
 class _Interrupted(BaseException):

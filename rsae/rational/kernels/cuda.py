@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rsae.activation.reference import Shape
+from rsae.rational.kernels.reference import Shape
 
 _ROWS, _COLUMNS = 64, 32
 
@@ -29,7 +29,7 @@ def evaluate(h_BF: torch.Tensor, parameters_PF: torch.Tensor, shape: Shape) -> t
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h_BF, parameters_PF, shape):  # type: ignore[override]
-        from rsae.activation import triton_kernels
+        from rsae.rational.kernels import triton_kernels
 
         ctx.save_for_backward(h_BF, parameters_PF)
         ctx.shape = shape
@@ -41,7 +41,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_BF):  # type: ignore[override]
-        from rsae.activation import triton_kernels
+        from rsae.rational.kernels import triton_kernels
 
         h_BF, parameters_PF = ctx.saved_tensors
         grad_h_BF = torch.empty_like(h_BF)

@@ -8,7 +8,7 @@ from typing import Any
 
 import approx
 from approx.fit.measure import sample
-from rsae.steps import Steps
+from rsae.support.cache import Cache
 from rsae.upgrading import target_for
 
 FITTERS: dict[str, Callable[..., approx.Fit]] = {
@@ -55,5 +55,5 @@ def fit_gate(run: Path, family: str, type_: tuple[int, int]) -> tuple[approx.Rat
             },
         }
 
-    curves = Steps(run / "steps").run(f"{file.name}-fit", [family, list(type_)], make)
+    curves = Cache(run / "steps").run(f"{file.name}-fit", [family, list(type_)], make)
     return approx.load(file.with_suffix(".json")), curves

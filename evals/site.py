@@ -28,9 +28,9 @@ from evals.tasks import load_task
 from rsae import SAE, HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.harvest import plan_sequences
 from rsae.activations.text import load_documents, split_documents
-from rsae.progress import progress
+from rsae.support.progress import progress
 from rsae.sae import family
-from rsae.steps import Steps
+from rsae.support.cache import Cache
 
 _PACKAGES = ("rsae", "torch", "transformers", "numpy", "python-flint", "scikit-learn")
 
@@ -59,7 +59,7 @@ class Bench:
 
     def __init__(self, harvest: HarvestConfig, evaluate: Evaluate, out: Path):
         self.harvest, self.measures, self.out = harvest, evaluate, out
-        self.steps = Steps(out / "steps")
+        self.steps = Cache(out / "steps")
 
     @cached_property
     def host(self) -> rsae.Host:
@@ -268,7 +268,7 @@ def gate_curve(sae: SAE) -> dict[str, list[float]] | None:
 
     `soft`'s over t in [-1.2, 1.2]; `gated`'s where its gate can be open, t >= 0.
     """
-    if not isinstance(sae, rsae.Rational) or any(p.shape[0] > 1 for p in sae.activation.form.parameters()):
+    if not isinstance(sae, rsae.RationalSAE) or any(p.shape[0] > 1 for p in sae.activation.form.parameters()):
         return None
     t_1N = torch.linspace(-1.2 if isinstance(sae, rsae.SoftRational) else 0.0, 1.2, 481)[None]
     with torch.no_grad():

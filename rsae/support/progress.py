@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from rsae import processes
+from rsae.support import distributed
 
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
@@ -18,7 +18,7 @@ def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         unit=f" {unit}",
         unit_scale=total >= 10_000,
         dynamic_ncols=True,
-        disable=not processes.is_first(),
+        disable=not distributed.is_first(),
         mininterval=0.2 if sys.stderr.isatty() else 20.0,
         smoothing=0.1,
     )

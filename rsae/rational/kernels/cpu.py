@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from rsae.activation.reference import Shape
-from rsae.errors import InputError
-from rsae.files import cache_directory, digest, writing
+from rsae.rational.kernels.reference import Shape
+from rsae.support.errors import InputError
+from rsae.support.files import cache_directory, digest, writing
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _SOURCE = Path(__file__).with_name("cpu.cpp")

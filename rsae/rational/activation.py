@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from approx import Fit, Rational
-from rsae.activation import kernels, reference
-from rsae.activation.forms import FORMS, Form, Identity
-from rsae.errors import InputError, did_you_mean
+from rsae.rational import kernels
+from rsae.rational.kernels import reference
+from rsae.rational.parametrisation import PARAMETRISATIONS, Identity, Parametrisation
+from rsae.support.errors import InputError, did_you_mean
 
 Scale = float | torch.Tensor
 
@@ -24,7 +25,7 @@ class RationalActivation(nn.Module):
     """
 
     def __init__(
-        self, form: Form, c_in: Scale, c_out: Scale | None = None, start: dict[str, Any] | None = None
+        self, form: Parametrisation, c_in: Scale, c_out: Scale | None = None, start: dict[str, Any] | None = None
     ):
         super().__init__()
         self.form = form
@@ -48,9 +49,9 @@ class RationalActivation(nn.Module):
         `groups` is 1 (coefficients shared by all latents) or the number of latents. Raises `InputError` where
         the form cannot hold the rational.
         """
-        if form not in FORMS or FORMS[form] is Identity:
+        if form not in PARAMETRISATIONS or PARAMETRISATIONS[form] is Identity:
             raise InputError(
-                f"form {form!r} is no form of a fit{did_you_mean(form, set(FORMS) - {'identity'})}"
+                f"form {form!r} is no form of a fit{did_you_mean(form, set(PARAMETRISATIONS) - {'identity'})}"
             )
         rational = fit if isinstance(fit, Rational) else fit.rational
         start: dict[str, Any] = {"type": list(rational.type)}
@@ -61,7 +62,7 @@ class RationalActivation(nn.Module):
                 "certified_lower": float(certificate.lower),
                 "certified_upper": float(certificate.upper),
             }
-        return cls(FORMS[form].from_rational(rational, groups), c_in, c_out, start)
+        return cls(PARAMETRISATIONS[form].from_rational(rational, groups), c_in, c_out, start)
 
     @classmethod
     def identity(cls, pairs: int, c_in: Scale, groups: int = 1) -> RationalActivation:
@@ -109,7 +110,7 @@ class RationalActivation(nn.Module):
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> RationalActivation:
         """An activation with parameters yet to be loaded."""
-        form = FORMS[settings["form"]].empty(settings["coefficients"])
+        form = PARAMETRISATIONS[settings["form"]].empty(settings["coefficients"])
         return cls(form, torch.ones(settings["scales"]), start=settings["start"])
 
     @torch.no_grad()

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rsae.files import digest, read_json, write_json
+from rsae.support.files import digest, read_json, write_json
 
 
-class Steps:
+class Cache:
     """Runs named steps; with a directory, the result of an earlier run with the same settings is reused."""
 
     def __init__(self, directory: Path | None):

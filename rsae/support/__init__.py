@@ -1,0 +1,1 @@
+"""Small things that everything uses: errors, whole files, progress bars, the cache of finished steps, processes."""
