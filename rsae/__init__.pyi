@@ -1,11 +1,11 @@
-from .activation import RationalActivation as RationalActivation
+from .rational import RationalActivation as RationalActivation
 from .activations.harvest import HarvestConfig as HarvestConfig
 from .activations.harvest import harvest as harvest
 from .activations.host import Host as Host
 from .activations.host import load_host as load_host
 from .activations.store import Store as Store
 from .activations.stream import Stream as Stream
-from .errors import InputError as InputError
+from .support.errors import InputError as InputError
 from .formats import load as load
 from .formats import save as save
 from .formats.hub import from_pretrained as from_pretrained
