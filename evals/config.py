@@ -26,9 +26,9 @@ from evals.tasks import check_task
 from rsae import HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.hooks import SITES
 from rsae.activations.host import EMBEDDED_HOST
-from rsae.support.errors import InputError, did_you_mean
 from rsae.sae import FAMILIES
 from rsae.sae.rational import RationalSAE
+from rsae.support.errors import InputError, did_you_mean
 
 Variant = Literal["soft", "gated"]
 

@@ -10,13 +10,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from evals.site import Bench, Plan
 from evals.config import DemoConfig, Variant
 from evals.gates import fit_gate
 from evals.report.html import write_report
+from evals.site import Bench, Plan
 from rsae import SAE, TrainConfig, UpgradeConfig
-from rsae.support.files import write_json
 from rsae.support.cache import say
+from rsae.support.files import write_json
 
 FAMILIES = ("relu", "jump_relu", "top_k")
 

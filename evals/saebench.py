@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from evals.site import slug
+from evals.metrics.codes import hook_of, norm_limit_of
 from evals.metrics.downstream import downstream
 from evals.metrics.probing import correct_dense, correct_with_best, pooled, probe, probe_data
 from evals.metrics.reconstruction import largest_cosines, reconstruction
-from evals.metrics.codes import hook_of, norm_limit_of
+from evals.site import slug
 from evals.tasks import load_task
 from rsae import SAE, Host, Store
 from rsae.support.files import write_json

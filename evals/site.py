@@ -28,9 +28,9 @@ from evals.tasks import load_task
 from rsae import SAE, HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.harvest import plan_sequences
 from rsae.activations.text import load_documents, split_documents
-from rsae.support.progress import progress
 from rsae.sae import family
 from rsae.support.cache import Cache
+from rsae.support.progress import progress
 
 _PACKAGES = ("rsae", "torch", "transformers", "numpy", "python-flint", "scikit-learn")
 

@@ -21,13 +21,13 @@ from typing import Any
 from joblib import Parallel, delayed
 
 import rsae
-from evals.site import Bench, Cell, Plan, control_name, slug
 from evals.config import PRESETS, SuiteConfig, preset
+from evals.site import Bench, Cell, Plan, control_name, slug
 from evals.synthetic import run_protocol
 from rsae import InputError, UpgradeConfig
-from rsae.support.files import digest, read_json, write_json
 from rsae.sae import family
 from rsae.support.cache import say
+from rsae.support.files import digest, read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from evals.metrics.downstream import counted, predictions, replaceable
 from evals.metrics.codes import hook_of, norm_limit_of
+from evals.metrics.downstream import counted, predictions, replaceable
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, pad, prefix_at
 from rsae.support.progress import progress

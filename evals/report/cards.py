@@ -20,16 +20,16 @@ from typing import Any
 import torch
 
 import rsae
-from evals.site import Bench, fingerprint, slug
 from evals.config import Evaluate
 from evals.report.table import controls_of, read_results, row
+from evals.site import Bench, fingerprint, slug
 from rsae import SAE, HarvestConfig, InputError
 from rsae.activations.harvest import run_sequences
 from rsae.activations.hooks import HookPoint
+from rsae.support.cache import Cache
 from rsae.support.errors import did_you_mean
 from rsae.support.files import digest, read_json
 from rsae.support.progress import progress
-from rsae.support.cache import Cache
 
 #: Contexts a polarity, tokens on either side of the peak, tokens in a list of logits
 CONTEXTS, AROUND, LOGITS = 6, 12, 8

@@ -15,9 +15,9 @@ import torch
 from approx.plot import figure, legend
 from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
 from evals.synthetic.worlds import NOISE
+from rsae.support.cache import Cache, say
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_json, writing
-from rsae.support.cache import Cache, say
 
 #: A row of a cell: which contender, at which point of the sweep, and its figures
 Row = dict[str, Any]
