@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import approx
-from approx.fit.measure import sample
+from approx.fit.grid import sample
 from rsae.support.cache import Cache
 from rsae.upgrading import target_for
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from approx import constructions as c
-from approx import target
+import approx as target
+from approx.paper import theorems as c
 from approx.proofs import Certificate, certify
 from approx.rational import Rational
 from approx.target import Target

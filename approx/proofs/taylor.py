@@ -9,7 +9,7 @@ from typing import Any
 from flint import arb, arb_series, ctx, fmpq, fmpq_poly
 
 from approx.dyadic import precision
-from approx.proofs.polynomials import MAX_BITS
+from approx.proofs.real_roots import MAX_BITS
 
 Series = Callable[[Any], Any]  # on arb, and on arb_series, which it maps to arb_series or a constant
 
@@ -21,7 +21,9 @@ class Model:
     """|f(x) - poly(x)| <= radius for all x of an interval; `poly` is exact."""
 
     poly: fmpq_poly
+    """The polynomial, exactly."""
     radius: fmpq
+    """How far f may be from it."""
 
 
 Box = tuple[fmpq, fmpq, list[Model]]
@@ -37,7 +39,16 @@ def models(
     the K-th coefficient over the whole box times h^K. A box whose bound is too large is halved. Next to a
     singular derivative (sqrt at 0) halving never suffices, so a box that has become tiny may be modelled by
     a constant.
-    Raises ArithmeticError if a function cannot be enclosed to its tolerance.
+
+    Args:
+        functions: what to model, on arb and arb_series.
+        a: left end.
+        b: right end.
+        tolerances: the largest radius of each.
+        bits: bits to begin with.
+
+    Raises:
+        ArithmeticError: if a function cannot be enclosed to its tolerance.
     """
     order = 12 + bits // 6
     todo = [(a, b, 0)]
@@ -64,7 +75,14 @@ def models(
 
 
 def expand(f: Series, x: arb, order: int, bits: int) -> list[arb]:
-    """Enclosures of the Taylor coefficients 0 .. order of f, valid at every point of the ball `x`."""
+    """Enclosures of the Taylor coefficients 0 .. order of f, valid at every point of the ball `x`.
+
+    Args:
+        f: the function, on arb_series.
+        x: a ball.
+        order: the last coefficient.
+        bits: bits of precision.
+    """
     cap = ctx.cap
     ctx.cap = order + 1
     try:
@@ -87,7 +105,13 @@ def expand(f: Series, x: arb, order: int, bits: int) -> list[arb]:
 
 
 def ball(lo: fmpq, hi: fmpq, bits: int) -> arb:
-    """A small ball around [lo, hi]."""
+    """A small ball around [lo, hi].
+
+    Args:
+        lo: left end.
+        hi: right end.
+        bits: bits of precision.
+    """
     with precision(bits):
         return arb(lo) if lo == hi else arb(lo).union(arb(hi))
 

@@ -27,7 +27,12 @@ from approx.zolotarev import zolotarev_error, zolotarev_map, zolotarev_sign
 def sign(n: int, delta: float) -> Rational:
     """Lemma 1: the best approximation of sign on [-1, -delta] u [delta, 1], of type (2n+1, 2n).
 
-    Raises ValueError if n < 0 or delta is outside (0, 1).
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        delta: half-width of the gap around 0, inside (0, 1).
+
+    Raises:
+        ValueError: if n < 0 or delta is outside (0, 1).
     """
     return zolotarev_sign(n, delta)
 
@@ -37,6 +42,10 @@ def sign_bound(n: int, delta: float) -> float:
 
     It follows from E < 4 Q and the nome's q > k^2 / 16, which give n + 1/2 in the place of n; the difference
     covers the rounding of the parameters.
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        delta: half-width of the gap around 0, inside (0, 1).
     """
     return 4 * math.exp(-(math.pi**2) * n / math.log(4 / delta))
 
@@ -44,7 +53,12 @@ def sign_bound(n: int, delta: float) -> float:
 def sign_size(eps: float, delta: float) -> int:
     """Lemma 1: the least n for which the bound on `sign(n, delta)` is eps: of order log(1/eps) log(1/delta).
 
-    Raises ValueError unless eps > 0 and delta lies in (0, 1).
+    Args:
+        eps: the wanted error.
+        delta: half-width of the gap around 0, inside (0, 1).
+
+    Raises:
+        ValueError: unless eps > 0 and delta lies in (0, 1).
     """
     if not (eps > 0 and 0 < delta < 1):
         raise ValueError(f"eps={eps} must be positive and delta={delta} inside (0, 1)")
@@ -60,8 +74,11 @@ class CompositeSign:
     """
 
     layers: tuple[Rational, ...]
+    """The maps, innermost first."""
     delta: float
+    """Half-width of the gap."""
     error: float
+    """The uniform error on [-1, -delta] u [delta, 1]."""
 
     def __call__(self, x: Any) -> Any:
         for layer in self.layers:
@@ -82,7 +99,14 @@ def composite_sign(depth: int, delta: float, n: int = 1) -> CompositeSign:
     If Z_q has error E on the gap delta, then Z_q / (1 + E) maps [delta, 1] onto [L, 1], L = (1-E)/(1+E), and
     Z_p(.; L) of it is Z_pq(.; delta) (Akhiezer; Nakatsukasa and Freund 2016, Theorem 3; Lemma 1 of Boulle,
     Nakatsukasa and Townsend 2020).
-    Raises ValueError if depth < 1, n < 1, delta is outside (0, 1), or fewer layers do as well.
+
+    Args:
+        depth: number of maps.
+        delta: half-width of the gap around 0, inside (0, 1).
+        n: each map has the type (2n+1, 2n).
+
+    Raises:
+        ValueError: if depth < 1, n < 1, delta is outside (0, 1), or fewer layers do as well.
     """
     if depth < 1 or n < 1:
         raise ValueError(f"depth={depth} and n={n} must be at least 1")
@@ -106,19 +130,32 @@ def relu(n: int) -> Rational:
     """Theorem 2: x (1 + s(x)) / 2 on [-1, 1] with s = `sign(n, delta)`, delta = 4 exp(-pi sqrt(n)).
 
     The gap balances the error outside it, |x| E / 2, with that inside, where 0 <= s(x) sign(x) <= 1. The
-    type is (2n+2, 2n). Raises ValueError if n < 1.
+    type is (2n+2, 2n).
+
+    Args:
+        n: whole number >= 1.
+
+    Raises:
+        ValueError: if n < 1.
     """
     return _gated(sign(n, _relu_gap(n)), (-1, 1))
 
 
 def relu_bound(n: int) -> float:
-    """Theorem 2: max |relu - r| <= 2 exp(-pi sqrt(n)), so that size O(log^2(1/eps)) reaches eps."""
+    """Theorem 2: max |relu - r| <= 2 exp(-pi sqrt(n)), so that size O(log^2(1/eps)) reaches eps.
+
+    Args:
+        n: whole number >= 1.
+    """
     return _relu_gap(n) / 2
 
 
 def composite_relu(depth: int) -> Callable[[Any], Any]:
     """Theorem 2 as a network of constant width: `relu((3^depth - 1) / 2)` with its sign as a
     `composite_sign`.
+
+    Args:
+        depth: number of maps of the sign.
     """
     s = composite_sign(depth, _relu_gap((3**depth - 1) // 2))
     return lambda x: x * (1 + s(x)) / 2
@@ -142,7 +179,14 @@ def jump_relu(n: int, theta: float, margin: float) -> Rational:
     """Theorem 3: h (1 + s((h - theta) / c)) / 2 on [-1, 1] without theta -+ margin, c = 1 + |theta|.
 
     s = `sign(n, margin / c)`; the type is (2n+2, 2n).
-    Raises ValueError if n < 0 or the gap does not lie inside (-1, 1).
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        theta: the threshold.
+        margin: half-width of the gap that is left out around each jump.
+
+    Raises:
+        ValueError: if n < 0 or the gap does not lie inside (-1, 1).
     """
     s = zolotarev_sign(n, _jump_gap(theta, margin))
     shifted = Rational(s.form, s.domain, dyadic(theta), 1 + abs(dyadic(theta)))
@@ -150,7 +194,13 @@ def jump_relu(n: int, theta: float, margin: float) -> Rational:
 
 
 def jump_relu_bound(n: int, theta: float, margin: float) -> float:
-    """Theorem 3: max |jump_relu - r| <= sign_bound(n, margin / (1 + |theta|)) / 2 off the margin."""
+    """Theorem 3: max |jump_relu - r| <= sign_bound(n, margin / (1 + |theta|)) / 2 off the margin.
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        theta: the threshold.
+        margin: half-width of the gap that is left out around each jump.
+    """
     return sign_bound(n, float(_jump_gap(theta, margin))) / 2
 
 
@@ -173,6 +223,7 @@ class TopKGate:
     """
 
     sign: Rational
+    """The approximation of the sign."""
 
     def __call__(self, h: np.ndarray, tau: Any) -> np.ndarray:
         """The code, float64 of the shape of `h`; `tau` broadcasts against h."""
@@ -183,7 +234,12 @@ class TopKGate:
 def top_k_gate(n: int, margin: float) -> TopKGate:
     """Theorem 4: the gate that is close to h_i 1[h_i > tau] wherever |h_i - tau| >= margin.
 
-    Raises ValueError if n < 0 or margin is outside (0, 2).
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        margin: the distance of entries from the threshold that counts.
+
+    Raises:
+        ValueError: if n < 0 or margin is outside (0, 2).
     """
     if not 0 < margin < 2:
         raise ValueError(f"margin={margin} must lie in (0, 2): entries and threshold lie in [-1, 1]")
@@ -193,6 +249,10 @@ def top_k_gate(n: int, margin: float) -> TopKGate:
 def top_k_bound(n: int, margin: float) -> float:
     """Theorem 4: max |z_i - h_i 1[h_i > tau]| <= sign_bound(n, margin / 2) / 2 where |h_i - tau| >=
     margin.
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        margin: the distance of entries from the threshold that counts.
     """
     return sign_bound(n, margin / 2) / 2
 
@@ -201,7 +261,14 @@ def top_k_bound(n: int, margin: float) -> float:
 
 
 def bump(eta: float) -> Rational:
-    """Theorem 5: eta^2 / (x^2 + eta^2) on [-1, 1], of type (0, 2). Raises ValueError unless 0 < eta <= 1."""
+    """Theorem 5: eta^2 / (x^2 + eta^2) on [-1, 1], of type (0, 2).
+
+    Args:
+        eta: the width, in (0, 1].
+
+    Raises:
+        ValueError: unless 0 < eta <= 1.
+    """
     if not 0 < eta <= 1:
         raise ValueError(f"eta={eta} must lie in (0, 1]")
     square = dyadic(eta) ** 2
@@ -214,7 +281,12 @@ def bump_bound(k: int) -> float:
     So an error of eps needs k >= 0.165 / sqrt(eps) pieces, and a sum of W ReLU or JumpReLU units of one
     variable has at most W + 1. Proof: |bump''| >= m / eta^2 on |x| <= 0.36 eta; one of the k pieces covers a
     part of it at least 0.72 eta / k long, on which no line is closer than (0.72 / k)^2 m / 16.
-    Raises ValueError if k < 1.
+
+    Args:
+        k: number of linear pieces.
+
+    Raises:
+        ValueError: if k < 1.
     """
     if k < 1:
         raise ValueError(f"k={k} must be at least 1: it counts linear pieces")
@@ -226,7 +298,15 @@ def piecewise_linear_error(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """The least max |y_i - g(x_i)| over functions g of k linear pieces, not necessarily continuous.
 
     x increasing, y: float arrays of shape (n,). Greedy (each piece as long as it can be) inside bisection on
-    the error, to 1e-6 relative. Raises ValueError for other shapes or k < 1.
+    the error, to 1e-6 relative.
+
+    Args:
+        x: increasing, shape (n,).
+        y: values, shape (n,).
+        k: number of pieces.
+
+    Raises:
+        ValueError: for other shapes or k < 1.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if k < 1 or x.ndim != 1 or x.shape != y.shape or np.any(np.diff(x) <= 0):
@@ -253,7 +333,12 @@ def piecewise_linear_error(x: np.ndarray, y: np.ndarray, k: int) -> float:
 
 
 def line_error(x: np.ndarray, y: np.ndarray) -> float:
-    """The least max |y_i - a - b x_i| over lines: half the least vertical width of the convex hull."""
+    """The least max |y_i - a - b x_i| over lines: half the least vertical width of the convex hull.
+
+    Args:
+        x: increasing, shape (n,).
+        y: values, shape (n,).
+    """
     if len(x) <= 2:
         return 0.0
     flat = y - np.interp(x, x[[0, -1]], y[[0, -1]])

@@ -11,17 +11,18 @@ from typing import Any
 
 from tqdm import tqdm
 
+from approx.files import write_json
 from approx.fit.distill import distill
+from approx.fit.grid import grid_mse
 from approx.fit.least_squares import least_squares
 from approx.fit.minimax import minimax
-from approx.fit.pade import grid_mse
-from approx.fit.record import Fit
 from approx.fit.remez import remez
+from approx.fit.result import Fit
 from approx.fit.smoothed_linf import smoothed_linf
+from approx.paper.table import TYPES
 from approx.plot import BLUE, GREEN, GREY, ORANGE, PURPLE, error_curve, figure, legend
-from approx.rational import write_json
-from approx.tables import TYPES
-from approx.target import Target, jump_relu, relu
+from approx.primitives import jump_relu, relu
+from approx.target import Target
 
 TARGETS: dict[str, Target] = {"ReLU": relu(), "JumpReLU": jump_relu(0.1, margin=0.01)}
 PUBLISHED = {"ReLU": 3.8e-7, "JumpReLU": 2.4e-6}  # the paper's best mean square errors
@@ -38,6 +39,10 @@ _STYLES = [(BLUE, "o"), (GREY, "x"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "v")]
 def measure(types: Sequence[tuple[int, int]] = TYPES, progress: bool = True) -> dict[str, Any]:
     """{target: {fitter: [{"type", "mse", "error"}, ...]}}: mean square error on 4001 points, and the largest
     error.
+
+    Args:
+        types: the types to fit.
+        progress: show a progress bar.
     """
     jobs = [(t, f, type) for t in TARGETS for f in FITTERS for type in types]
     found: dict[str, Any] = {t: {f: [] for f in FITTERS} for t in TARGETS}
@@ -49,7 +54,12 @@ def measure(types: Sequence[tuple[int, int]] = TYPES, progress: bool = True) -> 
 
 
 def figure_3(found: dict[str, Any], path: str | Path) -> Path:
-    """Mean square error against the type, with the published best drawn in."""
+    """Mean square error against the type, with the published best drawn in.
+
+    Args:
+        found: what `measure` found.
+        path: the file.
+    """
     made, axes = figure(1, 2, (10.5, 4.8))
     for ax, (name, fits) in zip(axes[0], found.items(), strict=True):
         degrees: list[int] = []
@@ -74,7 +84,12 @@ def figure_3(found: dict[str, Any], path: str | Path) -> Path:
 
 
 def figure_1(path: str | Path, type: tuple[int, int] = (9, 8)) -> Path:
-    """Error curves of minimax, with its alternation points, and of the fitters of the paper, at one type."""
+    """Error curves of minimax, with its alternation points, and of the fitters of the paper, at one type.
+
+    Args:
+        path: the file.
+        type: (m, n), the degrees of numerator and denominator.
+    """
     shown = list(FITTERS)
     made, axes = figure(len(shown), len(TARGETS), (10.5, 1.75 * len(shown)))
     for column, (name, target) in enumerate(TARGETS.items()):
@@ -96,6 +111,11 @@ def figures(
 
     Figure 1 is drawn at type (9, 8), or the last of `types` if that is smaller. A figure3.json that is there
     already, with the same types, is drawn and not computed again.
+
+    Args:
+        folder: where to write.
+        types: the types, ascending.
+        progress: show a progress bar.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

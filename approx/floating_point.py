@@ -6,78 +6,46 @@ the format can represent; the truth at the same inputs comes from ball arithmeti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from flint import arb
 
+from approx.domain import Domain
 from approx.dyadic import precision, to_float
 from approx.forms import SafePade, SafePadeB
-
-if TYPE_CHECKING:
-    from approx.rational import Rational
+from approx.operands import BFloat16, round_bfloat16
+from approx.rational import Rational
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 WRITABLE = ("monomial", "chebyshev", "factored", "partial_fractions")
 CONVERTIBLE = (*WRITABLE, "barycentric")
 
 
-def round_bfloat16(x: np.ndarray) -> np.ndarray:
-    """float32 values rounded to the nearest bfloat16, ties to even, as float32."""
-    bits = np.asarray(x, dtype=np.float32).view(np.uint32).astype(np.uint64)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
-    return np.where(np.isfinite(x), rounded, np.asarray(x, dtype=np.float32))
-
-
-@dataclass(frozen=True)
-class BFloat16:
-    """An array in bfloat16: float32 rounded after every operation, which is what hardware without fused
-    steps does.
-    """
-
-    value: np.ndarray
-
-    def _apply(self, function: Any, *operands: Any) -> BFloat16:
-        raw = [o.value if isinstance(o, BFloat16) else np.float32(o) for o in operands]
-        return BFloat16(round_bfloat16(function(*raw)))
-
-    def __add__(self, o: Any) -> BFloat16:
-        return self._apply(np.add, self, o)
-
-    def __sub__(self, o: Any) -> BFloat16:
-        return self._apply(np.subtract, self, o)
-
-    def __rsub__(self, o: Any) -> BFloat16:
-        return self._apply(np.subtract, o, self)
-
-    def __mul__(self, o: Any) -> BFloat16:
-        return self._apply(np.multiply, self, o)
-
-    def __truediv__(self, o: Any) -> BFloat16:
-        return self._apply(np.divide, self, o)
-
-    def __rtruediv__(self, o: Any) -> BFloat16:
-        return self._apply(np.divide, o, self)
-
-    def __abs__(self) -> BFloat16:
-        return BFloat16(np.abs(self.value))
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-
-
 def known_dtype(dtype: Any) -> str:
-    """The name of a supported format; accepts names, numpy and torch dtypes. Raises ValueError for others."""
+    """The name of a supported format; accepts names, numpy and torch dtypes.
+
+    Args:
+        dtype: "float64", "float32", "bfloat16" or "float16", or the numpy or torch dtype.
+
+    Raises:
+        ValueError: for others.
+    """
     name = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else np.dtype(dtype).name
     if name not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
     return name
 
 
-def inputs(rational: Rational, domain: Any, dtype: str, count: int = 1001) -> np.ndarray:
+def inputs(rational: Rational, domain: Domain, dtype: str, count: int = 1001) -> np.ndarray:
     """Points of the domain that `dtype` represents exactly, float64: even ones, and some close to its
     special places.
+
+    Args:
+        rational: the rational function.
+        domain: the intervals to take points of.
+        dtype: the name of the format.
+        count: evenly spaced points an interval.
     """
     points = []
     for a, b in domain:
@@ -89,19 +57,25 @@ def inputs(rational: Rational, domain: Any, dtype: str, count: int = 1001) -> np
         x = round_bfloat16(x.astype(np.float32)).astype(float)
     else:
         x = x.astype(dtype).astype(float)
-    return np.unique(x[np.logical_or.reduce([(x >= a) & (x <= b) for a, b in domain])])
+    return np.unique(x[domain.contains(x)])
 
 
 def run(rational: Rational, x: np.ndarray, dtype: str) -> np.ndarray:
-    """r(x) computed in `dtype` throughout, returned as float64."""
+    """r(x) computed in `dtype` throughout, returned as float64.
+
+    Args:
+        rational: the rational function.
+        x: float64 points that the format holds.
+        dtype: the name of the format.
+    """
     with np.errstate(all="ignore"):
         if dtype == "bfloat16":
-            value: Any = rational._run(
+            value: Any = rational.run(
                 BFloat16(round_bfloat16(x.astype(np.float32))), lambda c: _bfloat16(to_float(c))
             )
             return value.value.astype(float)
         kind = np.dtype(dtype).type
-        return np.asarray(rational._run(x.astype(kind), lambda c: kind(to_float(c)))).astype(float)
+        return np.asarray(rational.run(x.astype(kind), lambda c: kind(to_float(c)))).astype(float)
 
 
 def _bfloat16(value: float) -> np.float32:
@@ -111,16 +85,29 @@ def _bfloat16(value: float) -> np.float32:
 def evaluation_error(
     rational: Rational, dtype: Any = "float32", form: str | None = None, domain: Any = None
 ) -> float:
-    """See `Rational.evaluation_error`."""
-    from approx.rational import as_domain
+    """max |computed - exact| when a form is evaluated in a format throughout.
 
+    Parameters are rounded to the format; inputs are about 1000 numbers of it in the domain.
+
+    Args:
+        rational: the function.
+        dtype: "float64", "float32", "bfloat16" or "float16" (or the numpy or torch dtype).
+        form: the form to evaluate; by default the held one.
+        domain: where; by default the domain of `rational`.
+
+    Returns:
+        The largest error seen; infinite where the evaluation overflows.
+
+    Raises:
+        ValueError: for an unknown dtype or form, or partial fractions of a function with multiple poles.
+    """
     name = known_dtype(dtype)
     held = (
         rational
         if form in (None, rational.form.name)
         else rational.to(str(form), bits=max(53, rational.bits))
     )
-    x = inputs(held, rational.domain if domain is None else as_domain(domain), name)
+    x = inputs(held, rational.domain if domain is None else Domain(domain), name)
     with precision(128 + rational.bits):
         truth = np.array([float(rational(arb(float(v)))) for v in x])
     error = np.abs(run(held, x, name) - truth)
@@ -128,7 +115,19 @@ def evaluation_error(
 
 
 def best_form(rational: Rational, dtype: Any = "float32", writable: bool = False) -> str:
-    """See `Rational.best_form`; writable: only of forms that straight-line code can evaluate."""
+    """The form with the smallest `evaluation_error`, among the held one and all that it converts to.
+
+    Args:
+        rational: the function.
+        dtype: the format, as for `evaluation_error`.
+        writable: choose only among forms that straight-line code can evaluate.
+
+    Returns:
+        The name of the form.
+
+    Raises:
+        ValueError: for an unknown dtype.
+    """
     names = [rational.form.name] if rational.form.writable or not writable else []
     if not isinstance(rational.form, SafePade | SafePadeB):
         num, den = rational.exact()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from approx.dyadic import to_float
-from approx.evaluation import best_form, evaluation_error, inputs, known_dtype, round_bfloat16, run
+from approx.floating_point import best_form, evaluation_error, inputs, known_dtype, run
+from approx.operands import round_bfloat16
 from approx.rational import Rational
 
 if TYPE_CHECKING:
@@ -102,17 +103,26 @@ def export(
     form: str | None = None,
     force: bool = False,
 ) -> Any:
-    """Paste-ready source of a function `name(x)` that evaluates `rational` in `dtype`.
+    """Source of a function `name(x)`, ready to paste, that evaluates `rational` in `dtype`.
 
-    to: "python" (math on floats and numpy arrays), "c" (float64 and float32), "torch" (a function of tensors
-        that works under autograd and torch.compile), "json" (the exact record that `approx.load` reads),
-        "sympy" (an expression with exact rational coefficients in the symbol x).
-    form: the form to write; by default the one with the least evaluation error in `dtype`. The header of the
-        code states that error.
+    Args:
+        rational: the function.
+        to: "python" (math on floats and numpy arrays), "c" (float64 and float32), "torch" (a function of
+            tensors that works under autograd and torch.compile), "json" (the exact record that `approx.load`
+            reads), "sympy" (an expression with exact rational coefficients in the symbol x).
+        dtype: "float64", "float32", "bfloat16" or "float16".
+        name: what the function is called.
+        form: the form to write; by default the one with the least evaluation error in `dtype`. The header of
+            the code states that error.
+        force: write a form even if it is useless in `dtype`.
 
-    Raises ValueError for an unknown language, dtype or form, and for a form whose evaluation error in
-    `dtype` exceeds 100 rounding units of the largest value: "monomial" with centre 0 in float32 for a sharp
-    gate, say. `force=True` writes it nevertheless.
+    Returns:
+        The source, or a sympy expression.
+
+    Raises:
+        ValueError: for an unknown language, dtype or form, and for a form whose evaluation error in `dtype`
+            exceeds 100 rounding units of the largest value: "monomial" with centre 0 in float32 for a sharp
+            gate, say.
     """
     if to not in LANGUAGES:
         raise ValueError(f"to={to!r}: expected one of {', '.join(LANGUAGES)}")
@@ -151,7 +161,7 @@ def export(
         text = f"{number.hex()}{suffix}" if to == "c" else repr(number)
         return _Symbol(writer, f"({text})" if number < 0 else text)
 
-    result = held._run(_Symbol(writer, "x"), literal)
+    result = held.run(_Symbol(writer, "x"), literal)
     value = result.text
     if not any("x" in line.split() for line in writer.lines) and value != "x":
         value = f"{value} + 0 * x"  # a constant takes the shape of x
@@ -159,7 +169,7 @@ def export(
 
 
 def _about(held: Rational, kind: str, error: float) -> str:
-    domain = " u ".join(f"[{a!r}, {b!r}]" for a, b in held.domain)
+    domain = " u ".join(f"[{a!r}, {b!r}]" for a, b in held.domain)  # every digit counts here
     m, n = held.type
     held_in = f"{held.form.name} form; in {kind} off by at most {error:.1e}"
     return f"Rational function of type ({m}, {n}) on {domain}, {held_in}."
@@ -193,7 +203,11 @@ _LAYOUT = {"python": _python, "torch": _torch, "c": _c}
 def sympy_expression(rational: Rational) -> sympy.Expr:
     """num(x)/den(x) with exact rational coefficients, as a sympy expression in the symbol x.
 
-    Raises ValueError for a safe-Pade form that is not one rational function.
+    Args:
+        rational: the rational function.
+
+    Raises:
+        ValueError: for a safe-Pade form that is not one rational function.
     """
     import sympy
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import approx
-from approx.tables import PRIMITIVES, TYPES, rebuild
+from approx.paper.table import PRIMITIVES, TYPES, rebuild
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)
@@ -24,7 +24,7 @@ def test_it_is_what_the_fitter_gives():
 
 
 def test_rebuild_writes_what_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("approx.tables.TYPES", [(3, 2)])
+    monkeypatch.setattr("approx.paper.table.TYPES", [(3, 2)])
     rebuild(tmp_path, progress=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{n}_3_2.json" for n in PRIMITIVES)
     assert approx.verify(tmp_path / "relu_3_2.json").upper == approx.table("relu", (3, 2)).upper

@@ -28,22 +28,34 @@ class Root:
     """
 
     start: fmpq
+    """x at t = 0."""
     span: fmpq
+    """dx/dt."""
     local: fmpz_poly
+    """The polynomial as a function of t, times some positive number."""
     u: fmpq
+    """The root lies at u or to the right of it,"""
     v: fmpq
+    """and at v or to the left of it."""
     sign: int
+    """The sign of `local` just right of u."""
 
     @property
     def lo(self) -> fmpq:
+        """A lower bound of the root."""
         return self.start + self.span * self.u
 
     @property
     def hi(self) -> fmpq:
+        """An upper bound of the root."""
         return self.start + self.span * self.v
 
     def refine(self, width: fmpq) -> Root:
-        """The same root in an interval at most `width` wide: Newton's guess, accepted on proven signs."""
+        """The same root in an interval at most `width` wide: Newton's guess, accepted on proven signs.
+
+        Args:
+            width: the largest width of the interval.
+        """
         if self.span == 0:
             return self
         root, width = self, width / self.span
@@ -78,7 +90,12 @@ class Root:
 
 
 def sign_at(p: fmpz_poly, t: fmpq) -> int:
-    """The sign of p(t): by ball arithmetic where that decides it, else exactly."""
+    """The sign of p(t): by ball arithmetic where that decides it, else exactly.
+
+    Args:
+        p: a polynomial over Z.
+        t: an exact point.
+    """
     bits = 64 + 2 * p.degree() + 2 * int(t.q).bit_length()
     for precision in (bits, 4 * bits):
         with ctx.workprec(precision):
@@ -91,20 +108,40 @@ def sign_at(p: fmpz_poly, t: fmpq) -> int:
 
 
 def sign_of(x: Any) -> int:
+    """-1, 0 or 1.
+
+    Args:
+        x: an exact number.
+    """
     return (x > 0) - (x < 0)
 
 
 def bit_size(x: fmpq) -> int:
-    """An integer k with 2**(k-1) < |x| < 2**(k+1), for x != 0."""
+    """An integer k with 2**(k-1) < |x| < 2**(k+1), for x != 0.
+
+    Args:
+        x: an exact number, not 0.
+    """
     return abs(int(x.p)).bit_length() - int(x.q).bit_length()
 
 
 def compose_affine(p: fmpq_poly, shift: fmpq, scale: fmpq) -> fmpq_poly:
-    """p(shift + scale t) as a polynomial in t."""
+    """p(shift + scale t) as a polynomial in t.
+
+    Args:
+        p: a polynomial over Q.
+        shift: the constant term of x(t).
+        scale: the slope of x(t).
+    """
     return p(fmpq_poly([shift, scale]))
 
 
 def square_free(p: fmpz_poly) -> fmpz_poly:
+    """p without its repeated factors.
+
+    Args:
+        p: a polynomial over Z.
+    """
     common = p.gcd(p.derivative())
     return p if common.degree() <= 0 else p // common
 
@@ -112,7 +149,13 @@ def square_free(p: fmpz_poly) -> fmpz_poly:
 def isolate(p: fmpq_poly, a: fmpq, b: fmpq) -> list[Root]:
     """The distinct real roots of `p` in the closed interval [a, b], in increasing order, isolated exactly.
 
-    Raises ValueError if p is zero: then every point is a root.
+    Args:
+        p: a polynomial over Q.
+        a: left end.
+        b: right end.
+
+    Raises:
+        ValueError: if p is zero: then every point is a root.
     """
     if p.degree() < 0:
         raise ValueError("p: the zero polynomial has no isolated roots")
@@ -138,7 +181,12 @@ def isolate(p: fmpq_poly, a: fmpq, b: fmpq) -> list[Root]:
 
 
 def separated(roots: list[Root], width: fmpq) -> list[Root]:
-    """The roots in intervals at most `width` wide whose closures do not touch."""
+    """The roots in intervals at most `width` wide whose closures do not touch.
+
+    Args:
+        roots: distinct roots, ascending.
+        width: the largest width of an interval.
+    """
     while True:
         roots = [root.refine(width) for root in roots]
         if all(left.hi < right.lo for left, right in pairwise(roots)):
@@ -167,7 +215,16 @@ def extrema(num: fmpq_poly, den: fmpq_poly, a: fmpq, b: fmpq, bits: int = 60) ->
     `den` must have no root in [a, b] (see `isolate`). Between neighbours in the list num/den is monotone,
     so the largest |value| is its largest modulus on [a, b]. Each ball holds the value at the extremum and
     at the point given for it; its radius is at most 2**-bits of the largest modulus.
-    Raises ArithmeticError if that takes more than MAX_BITS bits.
+
+    Args:
+        num: numerator.
+        den: denominator.
+        a: left end.
+        b: right end.
+        bits: how small, relatively, the balls are.
+
+    Raises:
+        ArithmeticError: if that takes more than MAX_BITS bits.
     """
     slope = num.derivative() * den - num * den.derivative()
     roots = isolate(slope, a, b) if slope.degree() >= 0 else []

@@ -18,52 +18,13 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import lsq_linear
 
 from approx.dyadic import dyadic, to_float
-from approx.fit.remez import grid_of
+from approx.fit.damped import minimised
+from approx.fit.grid import Grid
 from approx.forms import Monomial, SafePade, SafePadeB
 from approx.rational import Rational
-from approx.target import Target
 
 DENOMINATORS = ("standard", "safe", "safe-b")
 _INSIDE = 1 - 2.0**-40  # keeps a real pole 1/a off the ends of the hull
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A target sampled: x in its domain, t in [-1, 1], values f and weights w, all of shape (size,)."""
-
-    target: Target
-    x: np.ndarray
-    t: np.ndarray
-    f: np.ndarray
-    w: np.ndarray
-    centre: float
-    half: float
-
-    @classmethod
-    def of(cls, target: Target, size: int) -> Grid:
-        """`size` equally spaced points."""
-        return cls.at(target, grid_of(target, size))
-
-    @classmethod
-    def at(cls, target: Target, x: np.ndarray) -> Grid:
-        """The points x of the domain."""
-        low, high = target.hull
-        centre, half = (low + high) / 2, (high - low) / 2
-        f, w = (
-            np.broadcast_to(np.asarray(v, dtype=float), x.shape) for v in (target(x), target.weight_at(x))
-        )
-        return cls(target, x, (x - centre) / half, f, w, centre, half)
-
-    def mse(self, rational: Rational) -> float:
-        """mean of (w (f - r))^2 over the grid."""
-        return float(np.mean((self.w * (self.f - rational(self.x))) ** 2))
-
-
-def grid_mse(rational: Rational, target: Target, grid: int = 4001) -> float:
-    """The mean square error over `grid` equally spaced points of the domain: the paper's measure of
-    quality.
-    """
-    return Grid.of(target, grid).mse(rational)
 
 
 class Model(ABC):
@@ -75,24 +36,46 @@ class Model(ABC):
 
     @abstractmethod
     def basis(self, theta: np.ndarray) -> np.ndarray:
-        """Columns phi_i(t; theta), shape (size, columns)."""
+        """Columns phi_i(t; theta), shape (size, columns).
+
+        Args:
+            theta: parameters of the denominator, shape (k,).
+        """
 
     @abstractmethod
     def slopes(self, theta: np.ndarray, c: np.ndarray) -> np.ndarray:
-        """d/dtheta of basis(theta) @ c, shape (size, len(theta))."""
+        """d/dtheta of basis(theta) @ c, shape (size, len(theta)).
+
+        Args:
+            theta: parameters of the denominator, shape (k,).
+            c: linear parameters, shape (columns,).
+        """
 
     @abstractmethod
     def rational(self, theta: np.ndarray, c: np.ndarray) -> Rational:
-        """The function that theta and c stand for, as a value."""
+        """The function that theta and c stand for, as a value.
+
+        Args:
+            theta: parameters of the denominator, shape (k,).
+            c: linear parameters, shape (columns,).
+        """
 
     @abstractmethod
     def start(self, rational: Rational) -> np.ndarray | None:
-        """theta of a denominator like that of `rational`; None where there is none in this model."""
+        """theta of a denominator like that of `rational`; None where there is none in this model.
+
+        Args:
+            rational: a function of the same domain.
+        """
 
     @abstractmethod
     def extended(self, theta: np.ndarray, below: Model) -> np.ndarray:
         """theta of a model of smaller type, n - 2, n - 1 or n, with the new parameters where they leave the
         function as it is: but for a standard denominator of even n, whose poles are pairs, after n - 1.
+
+        Args:
+            theta: parameters of the smaller model.
+            below: the smaller model.
         """
 
     def project(
@@ -100,6 +83,11 @@ class Model(ABC):
     ) -> tuple[np.ndarray, float]:
         """c of the best fit to f (the target's values) for theta under weights w, and its sum of squares
         |w (f - phi c)|^2.
+
+        Args:
+            theta: parameters of the denominator.
+            w: weights on the grid, shape (size,).
+            f: values to fit, shape (size,).
         """
         phi = w[:, None] * self.basis(theta)
         norms = _norms(phi)
@@ -107,12 +95,22 @@ class Model(ABC):
         return _solve(r[:-1, :-1], r[:-1, -1]) / norms, float(r[-1, -1] ** 2)
 
     def residual(self, theta: np.ndarray, c: np.ndarray) -> np.ndarray:
-        """w (f - phi c) on the grid."""
+        """w (f - phi c) on the grid.
+
+        Args:
+            theta: parameters of the denominator.
+            c: linear parameters, shape (columns,).
+        """
         return self.grid.w * (self.grid.f - self.basis(theta) @ c)
 
     @staticmethod
     def reduced(columns: np.ndarray, rhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A triangular (J, y) with the same least-squares solutions as columns d = rhs."""
+        """A triangular (J, y) with the same least-squares solutions as columns d = rhs.
+
+        Args:
+            columns: shape (size, k).
+            rhs: shape (size,).
+        """
         r = _triangle(np.column_stack([columns, rhs]))
         return r[:-1, :-1], r[:-1, -1]
 
@@ -122,6 +120,10 @@ class Model(ABC):
 
         J is orthogonally equivalent to the part of w d(phi c)/dtheta that is orthogonal to phi (Kaufman
         1975).
+
+        Args:
+            theta: parameters of the denominator.
+            w: weights on the grid, shape (size,).
         """
         c, _ = self.project(theta, w)
         phi, slopes = w[:, None] * self.basis(theta), w[:, None] * self.slopes(theta, c)
@@ -134,36 +136,47 @@ class Model(ABC):
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """theta, c and the sum of squares of a local minimum, by Levenberg and Marquardt on the projected
         residual.
+
+        Args:
+            theta: the start.
+            w: weights on the grid, shape (size,).
+            iterations: the largest number of steps.
+            tolerance: a step that lowers the sum by a smaller share is a calm one; three end the search.
         """
+        rounding = len(w) * (np.finfo(float).eps * np.max(np.abs(w * self.grid.f), initial=0.0)) ** 2
+        theta = minimised(Projected(self, w), theta, iterations, tolerance, calm=3, floor=rounding)
         with np.errstate(all="ignore"):
             c, value = self.project(theta, w)
-            damping, growth, calm = 1e-3, 2.0, 0
-            rounding = len(w) * (np.finfo(float).eps * np.max(np.abs(w * self.grid.f), initial=0.0)) ** 2
-            for _ in range(iterations if len(theta) else 0):
-                if value <= rounding or damping > 1e16 or calm == 3:
-                    break
-                J, y = self.step(theta, w)
-                size = np.maximum(np.linalg.norm(J, axis=0), 1e-12 * np.linalg.norm(J))
-                if not (np.all(np.isfinite(J)) and np.all(size > 0)):
-                    break
-                while damping <= 1e16:
-                    move = np.linalg.lstsq(
-                        np.vstack([J, np.diag(np.sqrt(damping) * size)]),
-                        np.r_[y, np.zeros(len(theta))],
-                        rcond=None,
-                    )[0]
-                    new_c, new = self.project(theta + move, w)
-                    if new < value:
-                        gain = (value - new) / value
-                        theta, c, value = theta + move, new_c, new
-                        damping, growth = damping / 5, 2.0
-                        calm = calm + 1 if gain < tolerance else 0
-                        break
-                    damping, growth = damping * growth, 2 * growth
         return theta, c, value
 
     def _place(self, form: Any) -> Rational:
         return Rational(form, self.grid.target.domain, dyadic(self.grid.centre), dyadic(self.grid.half))
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The sum of squares of a model over theta alone, its linear parameters projected out."""
+
+    model: Model
+    """The model."""
+    w: np.ndarray
+    """Weights on its grid, shape (size,)."""
+
+    def value(self, x: np.ndarray) -> float:
+        """The sum of squares of the best fit for theta = x.
+
+        Args:
+            x: theta.
+        """
+        return self.model.project(x, self.w)[1]
+
+    def step(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The Gauss-Newton problem there.
+
+        Args:
+            x: theta.
+        """
+        return self.model.step(x, self.w)
 
 
 class Standard(Model):
@@ -300,6 +313,9 @@ class Safe(Model):
     def linearised(self, rounds: int = 12) -> np.ndarray:
         """theta of the Sanathanan-Koerner iteration: min sum (w (p - f q)/q_last)^2 over p and b >= 0,
         repeated.
+
+        Args:
+            rounds: number of rounds.
         """
         f, q = self.grid.f, np.ones(len(self.grid.t))
         powers, poly = self._powers(), self._poly()
@@ -386,7 +402,13 @@ def _in_t(rational: Rational, grid: Grid) -> np.ndarray:
 
 
 def model(grid: Grid, type: tuple[int, int], denominator: str) -> Model:
-    """The model of a denominator's name; raises ValueError for an unknown one."""
+    """The model of a denominator's name; raises ValueError for an unknown one.
+
+    Args:
+        grid: the sampled target.
+        type: (m, n), the degrees of numerator and denominator.
+        denominator: "standard", "safe" or "safe-b".
+    """
     if denominator not in DENOMINATORS:
         raise ValueError(f"denominator={denominator!r}: expected one of {', '.join(map(repr, DENOMINATORS))}")
     return {"standard": Standard, "safe": Safe, "safe-b": SafeB}[denominator](grid, type)

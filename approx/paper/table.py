@@ -12,8 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from approx.primitives import gate, jump_relu, relu, sign
 from approx.proofs import Certificate, certify
-from approx.target import Target, gate, jump_relu, relu, sign
+from approx.target import Target
 
 TYPES = [(2 * k + 1, 2 * k) for k in range(1, 10)]
 PRIMITIVES: dict[str, Callable[[], Target]] = {
@@ -31,8 +32,15 @@ def table(name: str, type: tuple[int, int]) -> Certificate:
     name: "relu", "jump_relu" (theta 0.1, margin 0.01), "gate" (theta 0, margin 0.01) or "sign" (delta 0.1).
     type: (3, 2), (5, 4), ..., (19, 18).
 
-    Reading does not replay the proof: `approx.table(...).verify()` does. Raises ValueError for other names
-    and types.
+    Reading does not replay the proof: `approx.table(...).verify()` does.
+
+    Args:
+        name: "relu", "jump_relu" (theta 0.1, margin 0.01), "gate" (theta 0, margin 0.01) or "sign" (delta
+            0.1).
+        type: (3, 2), (5, 4), ..., (19, 18).
+
+    Raises:
+        ValueError: for other names and types.
     """
     if name not in PRIMITIVES:
         raise ValueError(
@@ -42,7 +50,7 @@ def table(name: str, type: tuple[int, int]) -> Certificate:
         raise ValueError(
             f"type={type!r}: the table has (3, 2), (5, 4), ..., (19, 18); use approx.minimax for others"
         )
-    text = resources.files(__name__).joinpath("data", _file(name, type)).read_text()
+    text = resources.files("approx.paper").joinpath("data", _file(name, type)).read_text()
     return Certificate.from_json(json.loads(text))
 
 
@@ -54,11 +62,16 @@ def rebuild(folder: str | Path | None = None, progress: bool = True) -> Path:
     """Fit and prove every entry again and write it into `folder`, by default the package's own. Returns the
     folder.
 
-    Raises RuntimeError when a fit is not the best approximation.
+    Args:
+        folder: where to write; by default the folder of the package.
+        progress: show a progress bar.
+
+    Raises:
+        RuntimeError: when a fit is not the best approximation.
     """
     from approx.fit.minimax import minimax
 
-    folder = Path(str(resources.files(__name__).joinpath("data"))) if folder is None else Path(folder)
+    folder = Path(str(resources.files("approx.paper").joinpath("data"))) if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     todo = [(name, type) for name in PRIMITIVES for type in TYPES]
     for name, type in tqdm(todo, desc="table", disable=not progress):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import numpy as np
 from flint import arb
 
 from approx.dyadic import precision
+from approx.fit.grid import sample
 from approx.rational import Rational
 from approx.target import Target
 
@@ -16,6 +16,9 @@ from approx.target import Target
 def target_values(target: Target) -> Callable[[list[arb]], list[arb]]:
     """f on lists of exact arbs at the working precision, or at float64 for a callable without an
     enclosure.
+
+    Args:
+        target: the function to approximate.
     """
     if target.enclosed:
         return lambda points: [target(x).mid() for x in points]
@@ -30,7 +33,11 @@ def target_values(target: Target) -> Callable[[list[arb]], list[arb]]:
 
 
 def weight_values(target: Target) -> Callable[[list[arb]], list[arb]] | None:
-    """The weight on lists of arbs, None for weight 1; a callable weight is evaluated in float64."""
+    """The weight on lists of arbs, None for weight 1; a callable weight is evaluated in float64.
+
+    Args:
+        target: the function to approximate.
+    """
     if target.weight is None:
         return None
     if not callable(target.weight):
@@ -44,33 +51,17 @@ def weight_values(target: Target) -> Callable[[list[arb]], list[arb]] | None:
     return through_floats
 
 
-def sample(target: Target, count: int, near: Sequence[float] | np.ndarray = ()) -> np.ndarray:
-    """About `count` points of the domain, ascending: denser towards ends, kinks and jumps, and around
-    `near`.
-    """
-    edges = [e for a, b in target.domain for e in (a, *(x for x in target.breaks if a < x < b), b)]
-    parts = [np.asarray([*near, *edges], dtype=float)]
-    total = sum(b - a for a, b in target.domain)
-    for a, b in target.domain:
-        inner = [a, *(x for x in target.breaks if a < x < b), b]
-        for x, y in pairwise(inner):
-            size = max(16, int(count * (y - x) / total))
-            parts.append(x + (y - x) * (1 - np.cos(np.linspace(0, np.pi, size))) / 2)
-            # ends can hide features that are exponentially small: log spacing towards each
-            decay = (y - x) * np.geomspace(1e-16, 0.5, max(32, size // 8))
-            parts += [x + decay, y - decay]
-            if x * y > 0:
-                # or, on an interval that spans many orders of magnitude, anywhere in between
-                parts.append(np.geomspace(x, y, 256)[1:-1])
-    points = np.unique(np.concatenate(parts))
-    return points[np.logical_or.reduce([(points >= a) & (points <= b) for a, b in target.domain])]
-
-
-def climb(
+def peak(
     f: Callable[[arb], arb], x: Sequence[arb], y: Sequence[arb], tolerance: float = 1e-13
 ) -> tuple[arb, arb]:
     """(argmax, max) of f, bracketed by x[0] < x[1] < x[2] with y[1] highest: parabolas, safeguarded by
     bisection.
+
+    Args:
+        f: the function to climb, on arbs.
+        x: three ascending points.
+        y: f at these points.
+        tolerance: stop when a step gains less than this share.
     """
     x, y = list(x), list(y)
     for _ in range(16):
@@ -105,7 +96,13 @@ def _in_balls(rational: Rational, target: Target) -> Callable[[list[arb]], list[
 
 
 def errors(rational: Rational, target: Target, x: np.ndarray) -> np.ndarray:
-    """w (f - r) at x, float64; computed at high precision where float64 would see little but its own rounding."""
+    """w (f - r) at x, float64; computed at high precision where float64 would see little but its own rounding.
+
+    Args:
+        rational: the rational function.
+        target: the function to approximate.
+        x: float64 points of the domain, any shape.
+    """
     with np.errstate(all="ignore"):
         values = np.asarray(target(x))
         error = np.asarray(target.weight_at(x)) * (values - rational(x))
@@ -123,6 +120,12 @@ def measured_error(
     The value belongs to the exact function that `rational` holds, not to its evaluation in float64. `near`
     are points (such as a reference) around which peaks are known to be. It is measured, not proven:
     `approx.certify` proves.
+
+    Args:
+        rational: the rational function.
+        target: the function to approximate.
+        near: points around which peaks are known to be.
+        count: about how many points the dense sample has.
     """
     signed = _in_balls(rational, target)
 
@@ -144,10 +147,10 @@ def measured_error(
         peaks = np.flatnonzero(is_peak & (error >= 0.98 * error.max() - noise))
         peaks = peaks[np.argsort(-error[peaks])][:200]
         best = max(exact([arb(s) for s in x[peaks]]), key=float)
-        corners = {e for interval in target.domain for e in interval} | set(target.breaks)
+        corners = {*target.domain.edges, *target.breaks}
         for i in peaks:
             if x[i] not in corners and target.enclosed:
                 bracket = [arb(s) for s in x[i - 1 : i + 2]]
-                top = climb(lambda s: exact([s])[0], bracket, exact(bracket), 1e-12)[1]
+                top = peak(lambda s: exact([s])[0], bracket, exact(bracket), 1e-12)[1]
                 best = max(best, top, key=float)
     return float(best)
