@@ -6,6 +6,8 @@ from .activations.host import load_host as load_host
 from .activations.protocol import Activations as Activations
 from .activations.store import Store as Store
 from .activations.stream import Stream as Stream
+from .attach import Attached as Attached
+from .attach import attached as attached
 from .formats import load as load
 from .formats import save as save
 from .formats.hub import from_pretrained as from_pretrained

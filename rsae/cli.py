@@ -271,10 +271,15 @@ def upgrade(
     ],
     out: Annotated[Path, typer.Option(help="Directory for `initial`, `tuned` and `control`.")],
     variant: Annotated[
-        str, typer.Option(help="gated (rational magnitude behind the teacher's gate) or soft (the paper's).")
+        str,
+        typer.Option(
+            help="gated (rational magnitude behind the gate), soft (the paper's), pursuit (latents solved together)."
+        ),
     ] = "gated",
     type: Annotated[str, typer.Option(help="Type of the rational function, as m,n.")] = "9,8",
-    steps: Annotated[int, typer.Option(min=1, help="Fine-tuning steps, the same for the control.")] = 300,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Fine-tuning steps, the same for the control; 0: the start alone.")
+    ] = 300,
     batch: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 1024,
     sparsity: Annotated[
         float, typer.Option(min=0, help="Weight of the penalty in fine-tuning; 0 takes the teacher's own.")
@@ -307,7 +312,7 @@ def upgrade(
     degrees = tuple(_numbers("--type", type, int))
     tune = _checked(
         TrainConfig,
-        steps=steps,
+        steps=max(steps, 1),
         batch=batch,
         lr=lr,
         bias_lr=bias_lr,
@@ -315,7 +320,9 @@ def upgrade(
         l0=l0,
         sparsity_warmup=0.0,
     )
-    config = _checked(UpgradeConfig, variant=variant, type=degrees, per_latent=per_latent, tune=tune)
+    config = _checked(
+        UpgradeConfig, variant=variant, type=degrees, per_latent=per_latent, tune=tune, fine_tune=steps > 0
+    )
     distributed.join()
     new = run_upgrade(
         load(teacher, input_scale=input_scale).to(device),
@@ -331,7 +338,7 @@ def upgrade(
         f"{out}/initial: FVU {start['fvu']:.4f} at l0 {start['l0']:.1f}; "
         f"the teacher's {start['teacher_fvu']:.4f} at {start['teacher_l0']:.1f}"
     )
-    for name in ("control", "tuned"):
+    for name in ("control", "tuned") if steps else ():
         last = new.history[name][-1]
         typer.echo(
             f"{out}/{name}: ||x - x_hat||^2 {last['sse']:.2f} (normalised), l0 {last['l0']:.1f} in training"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+import approx
 from rsae.sae.base import register
 from rsae.sae.rational import RationalSAE
 from rsae.sae.sparse import Pattern
@@ -27,7 +28,7 @@ class AbsTopK(TopK):
         return self.magnitude(h_N, latent_N)
 
     @classmethod
-    def gate_target(cls) -> None:
+    def gate_target(cls) -> approx.Target | None:
         return None
 
 

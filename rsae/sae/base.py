@@ -128,13 +128,9 @@ class SAE(nn.Module):
 
     # --- the code ------------------------------------------------------------------------------------------
 
-    def dense_code(self, x_BD: torch.Tensor) -> torch.Tensor | None:
-        """The code before it is made sparse, where the family has such a one; else None.
-
-        Args:
-            x_BD: Activations as the host gives them.
-        """
-        return None
+    def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+        """The codes that can be read of the same weights, by the prefix of their figures; "" is `encode`."""
+        return {"": self.encode}
 
     @property
     def encoder_bias(self) -> torch.Tensor:

@@ -76,7 +76,7 @@ class JumpReLU(SAE):
         self.bandwidth *= factor
 
     @classmethod
-    def gate_target(cls) -> approx.Target:
+    def gate_target(cls) -> approx.Target | None:
         return approx.jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
 
     def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:

@@ -12,6 +12,7 @@ Shapes: B batch, D d_in, F d_sae, N entries of a sparse code, C candidates a tok
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -79,6 +80,9 @@ class PursuitSAE(SAE):
             x_BD: Activations as the host gives them.
         """
         return self.activate(self.pre_activations(x_BD))
+
+    def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+        return super().readings() | {"plain_": self.plain_encode}
 
     def reconstruction_error(
         self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder

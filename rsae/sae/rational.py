@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import approx
 from rsae.rational import RationalActivation
 from rsae.sae.base import SAE
 
@@ -41,10 +42,10 @@ class RationalSAE(SAE):
         return self.activation.at(h_N, latent_N)
 
     @classmethod
-    def gate_target(cls) -> None:
+    def gate_target(cls) -> approx.Target | None:
         return None
 
-    def behind_dead_zone(self, bandwidth: float) -> None:
+    def behind_dead_zone(self, bandwidth: float) -> SAE | None:
         return None
 
     @property

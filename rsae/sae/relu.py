@@ -24,10 +24,10 @@ class ReLU(SAE):
         return self.magnitude(h_N, latent_N)
 
     @classmethod
-    def gate_target(cls) -> approx.Target:
+    def gate_target(cls) -> approx.Target | None:
         return approx.relu()
 
-    def behind_dead_zone(self, bandwidth: float) -> JumpReLU:
+    def behind_dead_zone(self, bandwidth: float) -> SAE | None:
         sae = JumpReLU(self.d_in, self.d_sae, 0.0, bandwidth, self.subtract_b_dec).to(self.W_enc.device)
         sae.take_over_(self)
         return sae

@@ -103,7 +103,7 @@ class SignAwareGated(Gated):
         self.threshold *= factor_F
 
     @classmethod
-    def gate_target(cls) -> approx.Target:
+    def gate_target(cls) -> approx.Target | None:
         return approx.bi_jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
 
     def check_soft_form(self) -> None:

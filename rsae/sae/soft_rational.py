@@ -9,6 +9,7 @@ Shapes: B batch, D d_in, F d_sae.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,6 +97,9 @@ class SoftRational(RationalSAE):
             x_BD: Activations as the host gives them.
         """
         return self.soft_code(self.pre_activations(x_BD))
+
+    def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+        return super().readings() | {"soft_": self.dense_code}
 
     def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
         x_BD = self.standardise(x_BD)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from rsae.activations.protocol import Activations
-from rsae.sae import RATIONAL_FORMS, SAE, SoftRational
+from rsae.sae import RATIONAL_FORMS, SAE, SoftRational, plain
+from rsae.sae.pursuit import pursuit_form
 from rsae.support.errors import InputError
 from rsae.training import TrainConfig
 from rsae.upgrading.config import UpgradeConfig
@@ -24,7 +25,7 @@ class Decided:
     """What is trained, on both sides of the comparison."""
 
     family: type[SAE]
-    """The rational SAE's family."""
+    """The upgraded SAE's family."""
     penalty: str | None
     """The loss's penalty."""
     tune: TrainConfig
@@ -33,7 +34,7 @@ class Decided:
     """`control`, or `control-PENALTY` where the penalty is not the teacher's own."""
 
 
-def rational_family(teacher: SAE, config: UpgradeConfig) -> type[SAE]:
+def upgraded_family(teacher: SAE, config: UpgradeConfig) -> type[SAE]:
     """The family that a teacher is upgraded to.
 
     Args:
@@ -46,6 +47,8 @@ def rational_family(teacher: SAE, config: UpgradeConfig) -> type[SAE]:
     if config.variant == "soft":
         teacher.check_soft_form()
         return SoftRational
+    if config.variant == "pursuit":
+        return pursuit_form(type(plain(teacher)))
     gate = (teacher.behind_dead_zone(BANDWIDTH) if config.dead_zone else None) or teacher
     if type(gate) not in RATIONAL_FORMS:
         known = ", ".join(cls.family for cls in RATIONAL_FORMS)
@@ -67,7 +70,7 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
     Raises:
         InputError: The teacher has no rational form in this variant, or the weight of its penalty has to be given.
     """
-    family = rational_family(teacher, config)
+    family = upgraded_family(teacher, config)
     own = teacher.penalties[0]
     penalty = None if own is None else family.penalties[0]
     tune = replace(config.tune, penalty=penalty)

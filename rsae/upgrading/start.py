@@ -1,4 +1,4 @@
-"""The rational SAE before fine-tuning: the teacher's weights, and scales calibrated on its pre-activations.
+"""The upgraded SAE before fine-tuning: the teacher's weights, and scales calibrated on its pre-activations.
 
 `gated` is the teacher exactly. `soft` is as near as one rational function comes to the gate, and its dead zone tau is
 set so that its l0 is the teacher's. Shapes: B batch, D d_in, F d_sae.
@@ -6,16 +6,18 @@ set so that its l0 is the teacher's. Shapes: B batch, D d_in, F d_sae.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 import approx
 from rsae.activations.protocol import Activations
 from rsae.rational import RationalActivation
-from rsae.sae import RATIONAL_FORMS, SAE, SoftRational
+from rsae.sae import RATIONAL_FORMS, SAE, SoftRational, plain, pursuit
 from rsae.sae.soft_rational import supplied_threshold
 from rsae.support.errors import InputError
 from rsae.upgrading.config import UpgradeConfig
-from rsae.upgrading.decide import BANDWIDTH, rational_family
+from rsae.upgrading.decide import BANDWIDTH, upgraded_family
 
 
 @torch.no_grad()
@@ -25,7 +27,7 @@ def start(
     config: UpgradeConfig,
     fit: approx.Fit | approx.Rational | None = None,
 ) -> SAE:
-    """The rational SAE before fine-tuning.
+    """The upgraded SAE before fine-tuning.
 
     Args:
         teacher: The trained SAE.
@@ -36,7 +38,9 @@ def start(
     Raises:
         InputError: The teacher has no rational form in this variant, or the type does not fit.
     """
-    rational_family(teacher, config)  # refuses before anything is computed
+    upgraded_family(teacher, config)  # refuses before anything is computed
+    if config.variant == "pursuit":
+        return pursuit(teacher, **asdict(config.pursuit)).eval()
     x_BD = activations.sample(config.calibration_tokens).to(teacher.W_enc.device)
     h_BF = teacher.pre_activations(x_BD)
     if config.variant == "soft":
@@ -70,8 +74,8 @@ def control_start(teacher: SAE, activations: Activations, config: UpgradeConfig)
         activations: For their unit.
         config: The upgrade.
     """
-    if config.variant == "soft" or not config.dead_zone:
-        return teacher
+    if config.variant != "gated" or not config.dead_zone:
+        return plain(teacher)
     return teacher.behind_dead_zone(BANDWIDTH / activations.scale) or teacher
 
 

@@ -80,6 +80,10 @@ def upgrade(
         return sae, history
 
     initial = steps.sae("initial", begin)
+    if not config.fine_tune:
+        return Upgraded(
+            initial, initial, None, decided.tune, decided.control_name, steps.history, steps.cache.seconds
+        )
     controlled = control if isinstance(control, SAE) else None
     if control is True:
         controlled = steps.sae(
