@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    raise SystemExit('error: the command line needs typer: pip install "rsae[cli]"') from None
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,6 +82,22 @@ def fit(
     approx fit relu --type 9,8 --certify -o relu98.json
     approx fit "exp(-x**2)" --domain -3,3 --type 6,6
     approx fit jump_relu --theta 0.1 --margin 0.01 --type 9,8
+
+    \f
+    Args:
+        target: the function, by name or formula.
+        type: the degrees, "m,n".
+        method: the fitter.
+        denominator: for least_squares and smoothed_linf.
+        domain: the domain as text.
+        theta: threshold of a gate.
+        margin: half-width of its gap.
+        delta: half-width of the gap of sign.
+        kinks: where a formula folds.
+        relative: minimise the relative error.
+        poles: the policy on poles in gaps.
+        certify: prove the error.
+        output: the file to write.
     """
     import approx
 
@@ -138,6 +157,18 @@ def certify_command(
 
     \b
     approx certify fit.json --target relu -o proof.json
+
+    \f
+    Args:
+        file: what a fit or a proof wrote.
+        target: the function, by name or formula.
+        domain: the domain as text.
+        theta: threshold of a gate.
+        margin: half-width of its gap.
+        delta: half-width of the gap of sign.
+        kinks: where a formula folds.
+        type: the degrees, "m,n".
+        output: the file to write.
     """
     _writable(output)
     rational, the_target, _ = _pair(file, target, domain, theta, margin, delta, kinks)
@@ -149,7 +180,12 @@ def certify_command(
 
 @app.command()
 def verify(file: File) -> None:
-    """Replay the proof in a certificate; the exit status is 2 when anything in it does not hold."""
+    """Replay the proof in a certificate; the exit status is 2 when anything in it does not hold.
+
+    \f
+    Args:
+        file: what a fit or a proof wrote.
+    """
     import approx
 
     certificate = approx.verify(file)
@@ -174,8 +210,19 @@ def export(
 
     \b
     approx export relu98.json --to c --dtype float32 > relu98.c
+
+    \f
+    Args:
+        file: what a fit or a proof wrote.
+        to: the language.
+        dtype: the format.
+        name: of the function, or of the entry.
+        form: the form to write.
+        force: write a useless form too.
     """
-    typer.echo(str(_read(file)[0].export(to, dtype, name=name, form=form, force=force)))
+    import approx
+
+    typer.echo(str(approx.export(_read(file)[0], to, dtype, name=name, form=form, force=force)))
 
 
 @app.command()
@@ -195,6 +242,17 @@ def plot(
 
     \b
     approx plot relu98.json -o relu98.png
+
+    \f
+    Args:
+        file: what a fit or a proof wrote.
+        output: the file to write.
+        target: the function, by name or formula.
+        domain: the domain as text.
+        theta: threshold of a gate.
+        margin: half-width of its gap.
+        delta: half-width of the gap of sign.
+        kinks: where a formula folds.
     """
     from approx.dyadic import to_float
     from approx.plot import plot_error
@@ -219,8 +277,15 @@ def table(
     \b
     approx table
     approx table relu 9,8 -o relu98.json
+
+    \f
+    Args:
+        name: of the function, or of the entry.
+        type: the degrees, "m,n".
+        output: the file to write.
+        rebuild: make the table again.
     """
-    from approx import tables
+    from approx.paper import table as tables
 
     _writable(output)
     if rebuild:
@@ -248,9 +313,15 @@ def figures(
     ] = Path("figures"),
     up_to: Annotated[int, typer.Option(min=2, max=18, help="Largest denominator degree.")] = 18,
 ) -> None:
-    """Draw the paper's Figures 1 and 3 again: four fitters, and the best there is (20 minutes)."""
-    from approx.figures import figures as draw
-    from approx.tables import TYPES
+    """Draw the paper's Figures 1 and 3 again: four fitters, and the best there is (20 minutes).
+
+    \f
+    Args:
+        out: the folder to write into.
+        up_to: the largest denominator degree.
+    """
+    from approx.paper.figures import figures as draw
+    from approx.paper.table import TYPES
 
     for path in draw(out, [t for t in TYPES if t[1] <= up_to]):
         typer.echo(f"written to {path}")
@@ -272,42 +343,29 @@ def _target(
     delta: float | None,
     kinks: str | None,
 ) -> Any:
-    from approx import target as built_in
+    from approx.formulas import formula
+    from approx.primitives import PRIMITIVES
 
     given = {"theta": theta, "margin": margin, "delta": delta}
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if domain is not None:
         options["domain"] = _numbers(domain)
-    names = (
-        "relu",
-        "absolute",
-        "sqrt",
-        "sign",
-        "gate",
-        "jump_relu",
-        "bi_jump_relu",
-        "exp",
-        "tanh",
-        "gelu",
-        "silu",
-        "sigmoid",
-    )
-    gap = {"theta", "margin"}
-    takes = {"gate": gap, "jump_relu": gap, "bi_jump_relu": gap, "sign": {"delta"}}.get(name, set())
+    row = PRIMITIVES.get(name)
+    takes = set(row.options) if row else set()
     for key in set(options) & set(given) - takes:
         raise ValueError(f"--{key} is not an option of target {name!r}")
-    if name in names:
+    if row:
         if kinks is not None:
             raise ValueError(f"--kinks belongs to formulas; {name!r} knows its own")
-        return getattr(built_in, name)(**options)
+        return row.make(**options)
     if name.isidentifier() and name != "x":
-        raise ValueError(f"target {name!r} is not known: expected {', '.join(names)}, or a formula in x")
+        raise ValueError(f"target {name!r} is not known: expected {', '.join(PRIMITIVES)}, or a formula in x")
     if kinks is not None:
         try:
             options["kinks"] = [float(k) for k in kinks.split(",")]
         except ValueError:
             raise ValueError(f"--kinks {kinks!r}: expected numbers such as 0 or -1,1") from None
-    return built_in.formula(name, **options)
+    return formula(name, **options)
 
 
 def _numbers(text: str) -> list[tuple[float, float]]:
@@ -319,8 +377,9 @@ def _numbers(text: str) -> list[tuple[float, float]]:
 
 def _read(file: Path) -> tuple[Any, Any]:
     """(rational, certificate or None) out of a rational function's file or a certificate."""
+    from approx.files import read_json
     from approx.proofs import Certificate
-    from approx.rational import Rational, read_json
+    from approx.rational import Rational
 
     data = read_json(file)
     try:
@@ -374,7 +433,7 @@ def main() -> None:
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except (ArithmeticError, RuntimeError, OSError) as error:
+    except (ArithmeticError, RuntimeError, OSError, ImportError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
 

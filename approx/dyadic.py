@@ -5,7 +5,7 @@ Every parameter of a `Rational` is dyadic, so that arithmetic on it is exact and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,12 @@ from flint import arb, ctx, fmpq, fmpz
 
 
 @contextmanager
-def precision(bits: int) -> Iterator[None]:
-    """Run a block with flint's working precision set to `bits`."""
+def precision(bits: int) -> Generator[None]:
+    """Run a block with flint's working precision set to `bits`.
+
+    Args:
+        bits: the working precision inside the block.
+    """
     before = ctx.prec
     ctx.prec = bits
     try:
@@ -28,7 +32,12 @@ def dyadic(value: Any, bits: int | None = None) -> fmpq:
     """`value` (int, float, fmpz, fmpq or arb) as an exact dyadic, rounded to `bits` bits where they are
     given.
 
-    Raises ValueError for a value that is not finite, or not dyadic when no `bits` are given.
+    Args:
+        value: int, float, fmpz, fmpq or arb.
+        bits: to how many bits it is rounded; None for not at all.
+
+    Raises:
+        ValueError: for a value that is not finite, or not dyadic when no `bits` are given.
     """
     if isinstance(value, arb):
         if not value.is_finite():
@@ -59,15 +68,23 @@ def _power_of_two(exponent: int) -> fmpq:
 
 
 def to_float(value: fmpq) -> float:
-    """The float64 nearest to `value`; +-inf beyond the range."""
+    """The float64 nearest to `value`; +-inf beyond the range.
+
+    Args:
+        value: a dyadic number.
+    """
     try:
         return int(value.p) / int(value.q)
     except OverflowError:
         return float("inf") if value > 0 else float("-inf")
 
 
-def encode(value: fmpq) -> str | list:
-    """JSON form of a dyadic: a float's hexadecimal string where that is exact, else [mantissa, exponent]."""
+def encode(value: fmpq) -> str | list[Any]:
+    """JSON form of a dyadic: a float's hexadecimal string where that is exact, else [mantissa, exponent].
+
+    Args:
+        value: a dyadic number.
+    """
     number = to_float(value)
     if np.isfinite(number) and fmpq(*number.as_integer_ratio()) == value:
         return number.hex()
@@ -77,7 +94,11 @@ def encode(value: fmpq) -> str | list:
 
 
 def decode(item: Any) -> fmpq:
-    """The inverse of `encode`; raises ValueError for anything else."""
+    """The inverse of `encode`; raises ValueError for anything else.
+
+    Args:
+        item: what `encode` made.
+    """
     if isinstance(item, str):
         return dyadic(float.fromhex(item))
     if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and type(item[1]) is int:
@@ -89,7 +110,11 @@ def decode(item: Any) -> fmpq:
 
 
 def power_of_two_above(value: Any) -> fmpq:
-    """The smallest power of two that is at least |value|; 1 for zero."""
+    """The smallest power of two that is at least |value|; 1 for zero.
+
+    Args:
+        value: a number, as `dyadic` takes it.
+    """
     value = abs(dyadic(value))
     if value == 0:
         return fmpq(1)

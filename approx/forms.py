@@ -9,7 +9,7 @@ polynomials over Q.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +23,12 @@ Pairs = tuple[tuple[fmpq, ...], ...]
 
 
 def horner(coefficients: Sequence[Any], t: Any) -> Any:
-    """Value of sum_i coefficients[i] t^i."""
+    """Value of sum_i coefficients[i] t^i.
+
+    Args:
+        coefficients: ascending, at least one.
+        t: where: a number of any kind, or an array.
+    """
     value = coefficients[-1] + 0 * t
     for c in reversed(coefficients[:-1]):
         value = value * t + c
@@ -49,9 +54,16 @@ class Form:
     name: ClassVar[str]
 
     def evaluate(self, t: Any, number: Number) -> Any:
+        """The value at t.
+
+        Args:
+            t: anything with + - * /.
+            number: turns a parameter into an operand.
+        """
         raise NotImplementedError
 
     def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
+        """(num, den) as polynomials over Q in t."""
         raise NotImplementedError
 
     @property
@@ -64,6 +76,7 @@ class Form:
         return tuple(_flat(getattr(self, f.name) for f in fields(self)))
 
     def to_json(self) -> dict[str, Any]:
+        """A record: the name of the form and its parameters, exactly."""
         return {"form": self.name} | {f.name: _encode(getattr(self, f.name)) for f in fields(self)}
 
 
@@ -73,7 +86,9 @@ class Monomial(Form):
 
     name: ClassVar[str] = "monomial"
     num: Params
+    """Coefficients of the numerator."""
     den: Params
+    """Coefficients of the denominator."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
         num = horner([number(c) for c in self.num], t)
@@ -89,7 +104,9 @@ class Chebyshev(Form):
 
     name: ClassVar[str] = "chebyshev"
     num: Params
+    """Coefficients of the numerator."""
     den: Params
+    """Coefficients of the denominator."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
         num = _clenshaw([number(c) for c in self.num], t)
@@ -112,8 +129,11 @@ class Factored(Form):
 
     name: ClassVar[str] = "factored"
     gain: fmpq
+    """The factor in front."""
     zeros: Pairs
+    """Roots of the numerator."""
     poles: Pairs
+    """Roots of the denominator."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
         def factor(root: tuple[fmpq, ...]) -> Any:
@@ -152,8 +172,11 @@ class PartialFractions(Form):
 
     name: ClassVar[str] = "partial_fractions"
     poly: Params
+    """Coefficients of the polynomial, ascending."""
     pairs: Pairs
+    """(alpha, beta, u, v) of each pair of poles u +- iv."""
     real: Pairs = ()
+    """(rho, a) of each real pole."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
         value = horner([number(c) for c in self.poly], t) if self.poly else 0 * t
@@ -195,8 +218,11 @@ class Barycentric(Form):
 
     name: ClassVar[str] = "barycentric"
     nodes: Params
+    """The t_j."""
     values: Params
+    """The f_j."""
     weights: Params
+    """The w_j."""
 
     @property
     def writable(self) -> bool:
@@ -252,7 +278,9 @@ class SafePade(Form):
 
     name: ClassVar[str] = "safe"
     num: Params
+    """Coefficients of P, ascending."""
     b: Params
+    """b_1, b_2, ..."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
         # without odd powers |t| is t: no kink, and nothing that a power series cannot do
@@ -281,7 +309,9 @@ class SafePadeB(Form):
 
     name: ClassVar[str] = "safe-b"
     num: Params
+    """Coefficients of P, ascending."""
     b: Params
+    """b_1, b_2, ..."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
         total = horner([number(c) for c in (fmpq(0), *self.b)], t)
@@ -291,6 +321,36 @@ class SafePadeB(Form):
         if any(self.b) and not (all(c >= 0 for c in self.b) and not any(self.b[::2])):
             raise ValueError("a safe-Pade (b) function whose sum changes sign is not one rational function")
         return fmpq_poly(list(self.num)), fmpq_poly([1, *self.b])
+
+
+@dataclass(frozen=True)
+class PartialFraction:
+    """r(t) = sum_i polynomial[i] t^i + sum_j (alpha_j t + beta_j) / ((t - u_j)^2 + v_j^2) + sum_k rho_k / (t
+    - a_k).
+
+    All float64 arrays, v > 0; `rho` and `a` (real poles) are empty for a pole-free function.
+    """
+
+    polynomial: np.ndarray
+    """Coefficients, ascending."""
+    alpha: np.ndarray
+    """alpha_j."""
+    beta: np.ndarray
+    """beta_j."""
+    u: np.ndarray
+    """Real parts of the pairs of poles."""
+    v: np.ndarray
+    """Their imaginary parts, positive."""
+    rho: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Residues at the real poles."""
+    a: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """The real poles."""
+
+    def __call__(self, t: Any) -> Any:
+        t = np.asarray(t, dtype=float)[..., None]
+        value = (self.polynomial * t ** np.arange(len(self.polynomial))).sum(-1)
+        value = value + ((self.alpha * t + self.beta) / ((t - self.u) ** 2 + self.v**2)).sum(-1)
+        return value + (self.rho / (t - self.a)).sum(-1)
 
 
 _ALL = (Monomial, Chebyshev, Factored, PartialFractions, Barycentric, SafePade, SafePadeB)
@@ -312,6 +372,9 @@ def _encode(value: Any) -> Any:
 def form_from_json(data: dict[str, Any]) -> Form:
     """The inverse of `Form.to_json`; raises ValueError for an unknown form, a missing or a malformed
     parameter.
+
+    Args:
+        data: the record, as `json` reads it.
     """
     cls = FORMS.get(data.get("form", ""))
     if cls is None:

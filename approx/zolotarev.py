@@ -29,7 +29,14 @@ def zolotarev_error(n: int, delta: Any, precision: int | None = None) -> Any:
     Parameters: n >= 0; 0 < delta < 1 (int, float, fraction, decimal string or mpf); `precision` in bits.
     Returns a float, correctly rounded but for ties, which is 0.0 where E underflows; with `precision` an
     mpf of that many correct bits, which never underflows (see also `zolotarev_log_error`).
-    Raises ValueError if n < 0 or delta is outside (0, 1).
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        delta: half-width of the gap, inside (0, 1): int, float, fraction, decimal string or mpf.
+        precision: bits of the result; None for a float.
+
+    Raises:
+        ValueError: if n < 0 or delta is outside (0, 1).
     """
     with mp.workprec((precision or 53) + 30):
         gap = _checked(n, delta)
@@ -41,7 +48,12 @@ def zolotarev_error(n: int, delta: Any, precision: int | None = None) -> Any:
 
 
 def zolotarev_log_error(n: int, delta: Any) -> float:
-    """The natural logarithm of `zolotarev_error(n, delta)`, finite where that underflows."""
+    """The natural logarithm of `zolotarev_error(n, delta)`, finite where that underflows.
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        delta: half-width of the gap around 0, inside (0, 1).
+    """
     with mp.workprec(100):
         return float(mp.log(_modulus(_nome(n, _checked(n, delta)) ** 2)))
 
@@ -52,7 +64,14 @@ def zolotarev_sign(n: int, delta: Any, bits: int | None = None) -> Rational:
     s(x) = C x prod_j (x^2 + c_{2j}) / (x^2 + c_{2j-1}) with c_i = (delta sc(i K' / (2n+1); k'))^2 and
     k'^2 = 1 - delta^2, in factored form: odd, without a real pole. Its parameters have `bits` bits: 53 by
     default (float64), or more where rounding would raise an error that small by over 1e-10 of itself.
-    Raises ValueError if n < 0 or delta is outside (0, 1).
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        delta: half-width of the gap around 0, inside (0, 1).
+        bits: bits of each parameter; None for as many as the error needs.
+
+    Raises:
+        ValueError: if n < 0 or delta is outside (0, 1).
     """
     edge = float(_checked(n, delta))
     return _function(n, delta, bits, [(-1.0, -edge), (edge, 1.0)])
@@ -62,8 +81,15 @@ def zolotarev_map(n: int, delta: Any, bits: int | None = None) -> Rational:
     """Z / (1 + E), Z = `zolotarev_sign(n, delta)` and E its error: it maps [delta, 1] onto [(1-E)/(1+E), 1].
 
     Maps of this kind compose: with L = (1-E)/(1+E), zolotarev_sign(m, L) of it is Zolotarev's function of
-    degree (2m+1)(2n+1) for delta. Its domain is [-1, 1]. Raises ValueError if n < 0 or delta is outside (0,
-    1).
+    degree (2m+1)(2n+1) for delta. Its domain is [-1, 1].
+
+    Args:
+        n: whole number >= 0; the type is (2n+1, 2n).
+        delta: half-width of the gap around 0, inside (0, 1).
+        bits: bits of each parameter; None for as many as the error needs.
+
+    Raises:
+        ValueError: if n < 0 or delta is outside (0, 1).
     """
     return _function(n, delta, bits, (-1.0, 1.0), normalised=True)
 

@@ -216,7 +216,7 @@ class HeldOut:
         with progress(
             sum(len(ids) - 1 for ids in self.sequences), f"held-out articles at {hook}", "tok"
         ) as bar:
-            rows = run_sequences(host, HookPoint.parse(hook, host), self.sequences, bar)
+            (rows,) = run_sequences(host, [HookPoint.parse(hook, host)], self.sequences, bar)
         sequence_N = torch.cat([torch.full((len(x),), i) for i, x in enumerate(rows)])
         position_N = torch.cat([torch.arange(1, len(x) + 1) for x in rows])
         x_ND = torch.cat(rows)

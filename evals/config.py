@@ -25,12 +25,12 @@ from pydantic import (
 from evals.results import Level
 from evals.tasks import check_task
 from rsae import HarvestConfig, TrainConfig, UpgradeConfig
-from rsae.activations.hooks import SITES
+from rsae.activations.hooks import POINTS
 from rsae.activations.host import EMBEDDED_HOST
-from rsae.sae import FAMILIES
-from rsae.sae.rational import RationalSAE
+from rsae.sae import FAMILIES, SAE
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import writing
+from rsae.upgrading.decide import upgraded_family
 
 
 class _Section(BaseModel):
@@ -43,7 +43,7 @@ class Place(_Section):
     host: str = EMBEDDED_HOST
     """An embedded host's name, a directory, or a hub name."""
     hooks: Annotated[list[str], Field(min_length=1)] = ["blocks.12.hook_resid_pre"]
-    """TransformerLens names, `blocks.L.hook_SITE`."""
+    """TransformerLens names, such as `blocks.12.hook_resid_pre`, or names of modules."""
     teachers: list[str] = []
     """Public SAEs to upgrade there instead of training any: a path, or OWNER/NAME:SUBFOLDER on the hub."""
 
@@ -51,9 +51,11 @@ class Place(_Section):
     @classmethod
     def _named(cls, hooks: list[str]) -> list[str]:
         for hook in hooks:
-            if not re.fullmatch(rf"blocks\.\d+\.hook_({'|'.join(SITES)})", hook):
+            known = "|".join(map(re.escape, POINTS.values()))
+            if "hook_" in hook and not re.fullmatch(rf"blocks\.\d+\.({known})(\[\d+\])?", hook):
                 raise ValueError(
-                    f"hook point {hook!r}: write blocks.L.hook_SITE, SITE one of {', '.join(SITES)}"
+                    f"hook point {hook!r}: write blocks.L.POINT, POINT one of {', '.join(POINTS.values())}; or a "
+                    "module's own name"
                 )
         return hooks
 
@@ -79,7 +81,7 @@ class Grid(_Section):
     @field_validator("families")
     @classmethod
     def _trainable(cls, families: list[str]) -> list[str]:
-        known = [n for n, f in FAMILIES.items() if not issubclass(f, RationalSAE)]
+        known = [n for n, f in FAMILIES.items() if not f.rational]
         for name in families:
             if name not in known:
                 raise ValueError(f"family {name!r} is unknown{did_you_mean(name, known)}")
@@ -119,7 +121,12 @@ class Grid(_Section):
 
 def takes_k(family: str) -> bool:
     """Whether a family's l0 is a setting (k), not what a penalty leads to."""
-    return "top_k" in family
+    return FAMILIES[family].sparsity_by == "k"
+
+
+def _specimen(family: str) -> SAE:
+    """A tiny SAE of a family, to ask what can be made of it."""
+    return FAMILIES[family](4, 8, **({"k": 2} if takes_k(family) else {}))
 
 
 class Evaluate(_Section):
@@ -258,7 +265,7 @@ class SuiteConfig(_Section):
                 raise ValueError(f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]")
             for family in self.grid.families:
                 try:
-                    upgrade.family_for(FAMILIES[family])
+                    upgraded_family(_specimen(family), upgrade)
                 except InputError as error:
                     raise ValueError(
                         f"upgrades.{name}: {error}; or leave {family!r} out of the grid"

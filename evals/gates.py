@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import approx
-from approx.fit.measure import sample
+from approx.fit.grid import sample
 from evals.results import dump, parse
+from rsae.sae import family as family_named
 from rsae.support.cache import Cache
 from rsae.support.files import read_json
-from rsae.upgrading import target_for
 
 FITTERS: dict[str, Callable[..., approx.Fit]] = {
     "remez": approx.remez,
@@ -88,12 +88,13 @@ def fit_gate(run: str | os.PathLike, family: str, type_: tuple[int, int]) -> app
     directory = Path(run) / "gates"
 
     def make() -> Any:
-        target = target_for(family)
+        target = family_named(family).gate_target()
+        assert target is not None  # `soft` has been refused for such a family
         fits = {method: fitter(target, type_) for method, fitter in FITTERS.items()}
         used = fits["minimax"]
         directory.mkdir(parents=True, exist_ok=True)
         used.rational.save(directory / f"{name}.rational.json")
-        certificate = approx.certify(used.rational, target)
+        certificate = approx.certify(used)
         assert isinstance(certificate, approx.Certificate)  # built-in targets are proven, not estimated
         certificate.save(directory / f"{name}.certificate.json")
         t = sample(target, 1500, used.reference)

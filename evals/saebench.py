@@ -7,6 +7,7 @@ with everything else of ours. The tokens are ours: see `positions` and `excluded
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -17,19 +18,21 @@ from typing import Any
 
 import torch
 
-from evals.metrics.codes import hook_of, norm_limit_of
+from evals.metrics.codes import place_of
 from evals.metrics.downstream import downstream
 from evals.metrics.probing import correct_dense, correct_with_best, pooled, probe, probe_data
 from evals.metrics.reconstruction import largest_cosines, reconstruction
 from evals.results import Probing, dump, slug
 from evals.tasks import load_task
 from rsae import SAE, Host, Store, load_host
-from rsae.activations.harvest import plan_sequences
-from rsae.activations.text import load_documents, split_documents
+from rsae.activations.harvest import sequences_like
+from rsae.activations.protocol import check_fits
 from rsae.support.files import write_json
 
 #: Tokens that SAEBench's defaults put into one batch: 16 prompts of 128. Its `mse` and legacy figure depend on it.
 BATCH_TOKENS = 16 * 128
+#: Recorded with every result
+EXCLUDED = "position 0 of every sequence, padding, and tokens above the norm limit"
 _KS = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -47,8 +50,8 @@ def core(sae: SAE, activations: Store, host: Host, tokens: list[list[int]]) -> d
         The result in SAEBench's form, with our own figures in `eval_result_unstructured`.
     """
     ours = reconstruction(sae, activations)
-    hook = hook_of(sae, activations.manifest["hook"])
-    spliced = downstream(sae, host, tokens, hook, activations.manifest["excluded_norm"])
+    known = activations.provenance
+    spliced = downstream(sae, host, tokens, known.hook, known.norm_limit)
     legacy = _legacy(sae, activations)
     density_F = legacy.pop("density")
     total = density_F.sum().item()
@@ -97,16 +100,15 @@ def core(sae: SAE, activations: Store, host: Host, tokens: list[list[int]]) -> d
         },
     }
     config = {
-        "model_name": activations.manifest["host"],
-        "dataset": activations.manifest["text"],
-        "context_size": activations.manifest["context"],
+        "model_name": known.model,
+        "dataset": known.text,
+        "context_size": known.context,
         "batch_size_prompts": BATCH_TOKENS // 128,
     }
-    excluded = activations.manifest["excluded_positions"]
     unstructured = {
         "reconstruction": dump(ours),
         "downstream": dump(spliced),
-        "excluded_positions": excluded,
+        "excluded_positions": EXCLUDED,
     }
     return _result("core", config, metrics, [], sae, unstructured)
 
@@ -119,7 +121,7 @@ def _legacy(sae: SAE, activations: Store) -> dict[str, Any]:
     tokens = 0
     for x_BD in activations.blocks("heldout", BATCH_TOKENS):
         z_BF = sae.encode(x_BD.to(sae.W_enc.device))
-        x_hat_BD, x_BD = sae.decode(z_BF).double().cpu(), x_BD.double()
+        x_hat_BD, x_BD = sae.decode(z_BF, x_BD.to(z_BF)).double().cpu(), x_BD.double()
         residual_B = (x_BD - x_hat_BD).square().sum(1)
         norm_in_B, norm_out_B = x_BD.norm(dim=1), x_hat_BD.norm(dim=1)
         for name, values in {
@@ -172,12 +174,12 @@ def sparse_probing(
     Returns:
         The result in SAEBench's form, with our own figures in `eval_result_unstructured`.
     """
-    hook, limit = hook_of(sae, None), norm_limit_of(sae, None)
+    point, limit = place_of(sae, host, None, None)
     k = tuple(n for n in k if n in _KS)
     details: list[dict[str, Any]] = []
     ours: dict[str, Probing] = {}
     for name in tasks:
-        data = probe_data(host, hook, load_task(name, train, test), context, limit)
+        data = probe_data(host, str(point), load_task(name, train, test), context, limit)
         ours[name] = probe(sae, data, k)
         row: dict[str, Any] = {"dataset_name": name}
         row["llm_test_accuracy"] = float(correct_dense(data).mean())
@@ -198,7 +200,7 @@ def sparse_probing(
         "probe_test_set_size": test,
         "context_length": context,
         "k_values": list(k),
-        "model_name": sae.metadata.get("model_name", host.name),
+        "model_name": sae.provenance.model or host.name,
     }
     return _result("sparse_probing", config, metrics, details, sae, dump(ours))
 
@@ -229,8 +231,8 @@ def _result(
             "architecture": sae.family,
             "d_in": sae.d_in,
             "d_sae": sae.d_sae,
-            "model_name": sae.metadata.get("model_name"),
-            "hook_name": sae.metadata.get("hook_name"),
+            "model_name": sae.provenance.model,
+            "hook_name": sae.provenance.hook,
         },
         "eval_result_unstructured": unstructured,
     }
@@ -278,14 +280,14 @@ def write_results(
     Returns:
         The files.
     """
-    made = activations.manifest
-    sae.metadata |= {"hook_name": made["hook"], "norm_limit": made["excluded_norm"]}
-    host = load_host(made["host"])
-    documents = split_documents(load_documents(made["text"]), made["seed"])["heldout"]
-    sequences = [ids for _, ids in plan_sequences(host, documents, made["context"], tokens)]
+    check_fits(sae, activations)
+    known = activations.provenance
+    sae = copy.copy(sae)
+    sae.provenance = known
+    host = load_host(known.known("model", "SAEBench's core evaluation"))
+    context = known.known("context", "SAEBench's core evaluation")
+    sequences = sequences_like(known, host, "heldout", tokens)
     found = {"core": core(sae, activations, host, sequences)}
     if tasks:
-        found["sparse_probing"] = sparse_probing(
-            sae, host, tasks, train=train, test=test, context=made["context"]
-        )
+        found["sparse_probing"] = sparse_probing(sae, host, tasks, train=train, test=test, context=context)
     return [write_result(result, Path(out) / kind, release) for kind, result in found.items()]

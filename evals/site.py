@@ -20,10 +20,10 @@ import rsae
 from evals.gates import fit_gate
 from evals.results import Curve, How, Level, Result, Role, Site, variant
 from rsae import SAE, HarvestConfig, InputError, TrainConfig, UpgradeConfig
-from rsae.activations.harvest import plan_sequences
-from rsae.activations.text import load_documents, split_documents
-from rsae.sae import family
+from rsae.activations.harvest import sequences_like
+from rsae.activations.protocol import check_fits
 from rsae.support.cache import Cache
+from rsae.upgrading import decide
 
 _PACKAGES = ("rsae", "torch", "transformers", "numpy", "python-flint", "scikit-learn")
 
@@ -123,18 +123,17 @@ class SiteRun:
     @property
     def norm_limit(self) -> float:
         """Activations above it were left out of training, and are left alone in evaluation."""
-        return self.store.manifest["excluded_norm"]
+        limit = self.store.provenance.norm_limit
+        return float("inf") if limit is None else limit
 
     @property
     def identity(self) -> Any:
         """Tells one store from another, for the keys of what is made of it."""
-        return self.store.manifest
+        return self.store.identity
 
     def heldout(self, tokens: int) -> list[list[int]]:
         """Token ids of held-out articles, at least `tokens` of them."""
-        h = self.harvest
-        documents = split_documents(load_documents(h.text), h.seed)["heldout"]
-        return [ids for _, ids in plan_sequences(self.host, documents, h.context, tokens)]
+        return sequences_like(self.store.provenance, self.host, "heldout", tokens)
 
     # --- SAEs ----------------------------------------------------------------------------------------------
 
@@ -144,7 +143,10 @@ class SiteRun:
         paths = {step: self.directory / "saes" / plan.name / "teacher" for step, plan in of_step.items()}
 
         def make(steps: list[str]) -> dict[str, Any]:
-            saes = [self._untrained(of_step[step]) for step in steps]
+            saes = [
+                rsae.new(plan.family, self.store, plan.train.seed, **plan.settings)
+                for plan in (of_step[step] for step in steps)
+            ]
             configs = [of_step[step].training for step in steps]
             checkpoint = self.directory / "checkpoints" / f"{of_step[steps[0]].name}.safetensors"
             what = f"{of_step[steps[0]].family} teacher" if len(steps) == 1 else f"{len(steps)} teachers"
@@ -170,20 +172,10 @@ class SiteRun:
             for step, plan in of_step.items()
         ]
 
-    def _untrained(self, plan: Plan) -> SAE:
-        sae = family(plan.family)(d_in=self.store.d_in, **plan.settings)
-        sae.rescale_(1 / self.store.scale)  # thresholds are given in units of mean norm sqrt(d_in)
-        sae.initialise(self.store.sample(8192, plan.train.seed), plan.train.seed)
-        return sae
-
     def public_teacher(self, address: str) -> Cell:
         """A trained SAE from a path, or OWNER/NAME:SUBFOLDER on the hub."""
         sae = load_address(address)
-        if sae.d_in != self.store.d_in:
-            raise InputError(
-                f"{address} takes {sae.d_in} dimensions, {self.site.hook} has {self.store.d_in}; "
-                "give an SAE of this hook point"
-            )
+        check_fits(sae, self.store)
         level = Level("source", address)
         return Cell(sae, address, sae.family, level, Role.TEACHER, self._how(0.0))
 
@@ -212,51 +204,57 @@ class SiteRun:
         controls: dict[str, SAE] = {}
         for upgrade, given in configs.items():
             config = _with_budget(given, tune, teacher.sae, soft_sparsity)
-            decided = _decide(teacher.sae, self.store, config)
+            decided = decide(teacher.sae, self.store, config)
             out = self.directory / "saes" / name / upgrade
             new = rsae.upgrade(
                 teacher.sae,
                 self.store,
                 config=config,
                 fit=fit_gate(self.run, teacher.family, config.type) if config.variant == "soft" else None,
-                control=controls.get(decided.control, True),
+                control=controls.get(decided.control_name, True),
                 out=out,
             )
-
-            def cell(sae: SAE, role: Role, step: str, about: _Decided = decided, **how: Any) -> Cell:
-                return replace(
-                    teacher,
-                    sae=sae,
-                    path=self._relative(out / step),  # noqa: B023 (called within this turn of the loop)
-                    role=role,
-                    upgrade=None if role is Role.CONTROL else upgrade,  # noqa: B023
-                    control=about.control,
-                    how=self._how(new.seconds[step], penalty=about.penalty, **how),  # noqa: B023
-                )
-
-            made = {
-                "upgrade": replace(config, tune=decided.budget),
-                "train": decided.budget,
-                "start": new.initial.activation.start,
-            }
-            cells += [
-                cell(new.initial, Role.START, "initial", **made, gate=gate_curve(new.initial)),
-                cell(
-                    new.tuned,
-                    Role.TUNED,
-                    "tuned",
-                    **made,
-                    gate=gate_curve(new.tuned),
-                    history=tuple(new.history["tuned"]),
-                ),
-            ]
-            if decided.control not in controls and new.control is not None:
-                controls[decided.control] = new.control
-                history = tuple(new.history["control"])
-                cells.append(
-                    cell(new.control, Role.CONTROL, "control", train=decided.budget, history=history)
-                )
+            started = self._upgraded(teacher, out, new, Role.START, upgrade, config)
+            if not config.fine_tune:  # nothing is fine-tuned, so that there is nothing to control
+                cells.append(replace(started, control=None))
+                continue
+            cells += [started, self._upgraded(teacher, out, new, Role.TUNED, upgrade, config)]
+            if new.control_name not in controls and new.control is not None:
+                controls[new.control_name] = new.control
+                cells.append(self._upgraded(teacher, out, new, Role.CONTROL, None, None))
         return cells
+
+    def _upgraded(
+        self,
+        teacher: Cell,
+        out: Path,
+        new: rsae.Upgraded,
+        role: Role,
+        upgrade: str | None,
+        config: UpgradeConfig | None,
+    ) -> Cell:
+        """One of the SAEs that an upgrade gives; `rsae.upgrade` has saved it in `out`."""
+        saes = {Role.START: new.initial, Role.TUNED: new.tuned, Role.CONTROL: new.control}
+        step = {Role.START: "initial", Role.TUNED: "tuned", Role.CONTROL: "control"}[role]
+        sae = saes[role]
+        assert sae is not None
+        return replace(
+            teacher,
+            sae=sae,
+            path=self._relative(out / step),
+            role=role,
+            upgrade=upgrade,
+            control=new.control_name,
+            how=self._how(
+                new.seconds[step],
+                train=new.budget,
+                penalty=new.budget.penalty,
+                upgrade=None if config is None else replace(config, tune=new.budget),
+                start=sae.activation.start if isinstance(sae, rsae.RationalSAE) else None,
+                gate=gate_curve(sae),
+                history=() if role is Role.START else tuple(new.history[step]),
+            ),
+        )
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.run).as_posix()
@@ -265,29 +263,11 @@ class SiteRun:
         return How(
             seconds=seconds,
             harvest=self.harvest,
-            host_note=self.store.manifest["host_note"],
+            host_note=self.store.provenance.note or "",
             machine=machine(),
             versions={package: version(package) for package in _PACKAGES},
             **made,
         )
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """What the teacher decides about an upgrade."""
-
-    budget: TrainConfig
-    """The fine-tuning, with a weight of the penalty or an l0."""
-    penalty: str | None
-    """The fine-tuning loss's penalty."""
-    control: str
-    """`control`, or `control-PENALTY` under another penalty than that of the teacher's training."""
-
-
-def _decide(teacher: SAE, activations: rsae.Store, config: UpgradeConfig) -> _Decided:
-    penalty = config.penalty_for(teacher)
-    control = "control" if penalty == teacher.penalties[0] else f"control-{penalty}"
-    return _Decided(config.budget_for(teacher, activations), penalty, control)
 
 
 def _with_budget(
@@ -298,8 +278,9 @@ def _with_budget(
     `soft` is dense in training, so that there is no l0 to hold: under a penalty that the teacher was not trained with
     it needs a weight of its own.
     """
-    foreign = config.variant == "soft" and config.penalty_for(teacher) == "l1"
-    if foreign and teacher.metadata.get("penalty") != "l1" and not tune.l0:
+    own, penalty = teacher.trained, rsae.SoftRational.penalties[0]
+    told = own is not None and own.penalty == penalty and own.sparsity > 0
+    if config.variant == "soft" and teacher.penalties[0] is not None and not told and not tune.l0:
         tune = replace(tune, sparsity=soft_sparsity)
     return replace(config, tune=tune)
 

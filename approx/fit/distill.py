@@ -6,10 +6,11 @@ import numpy as np
 from flint import fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
+from approx.fit.denominators import DENOMINATORS
+from approx.fit.error import measured_error
+from approx.fit.grid import Grid
 from approx.fit.least_squares import best_of, stationary
-from approx.fit.measure import measured_error
-from approx.fit.pade import DENOMINATORS, Grid
-from approx.fit.record import Fit, check_target
+from approx.fit.result import Fit, Verdict, check_target
 from approx.rational import Rational, check_rational
 from approx.target import Target
 
@@ -17,6 +18,9 @@ from approx.target import Target
 def is_safe(rational: Rational) -> bool:
     """Whether the function already has a safe-Pade denominator: even, with no negative coefficient, in
     t = (x - middle of the convex hull). Then |t|^j is t^j, and both safe formulas hold for it as it stands.
+
+    Args:
+        rational: the rational function.
     """
     low, high = rational.hull
     centre = (dyadic(low) + dyadic(high)) / 2
@@ -36,7 +40,15 @@ def distill(
     is, exactly, and `message` says so. `error` is the error against `target`; `history` ends with the mean
     square distance from `rational`.
 
-    Raises ValueError for an unknown denominator, or a `rational` that is not finite on the target's domain.
+    Args:
+        rational: the teacher.
+        target: what the error is measured against.
+        denominator: the denominator of the student: "safe", "safe-b" or "standard".
+        grid: number of points.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: for an unknown denominator, or a `rational` that is not finite on the target's domain.
     """
     check_rational(rational)
     check_target(target)
@@ -44,16 +56,14 @@ def distill(
         raise ValueError(f"denominator={denominator!r}: expected one of {', '.join(map(repr, DENOMINATORS))}")
     method, type = f"distill({denominator})", rational.type
     if denominator == "standard" or is_safe(rational):
-        message = "already of this form: the same function, exactly"
         error = measured_error(rational, target)
-        return Fit(rational, error, np.zeros(0), True, [0.0], method, target, type, message=message)
+        return Fit(rational, error, np.zeros(0), Verdict.KEPT, [0.0], method, target, type)
     teacher = Target(rational, target.domain, target.weight if callable(target.weight) else None)
     sampled = Grid.of(teacher, grid)
     if not np.all(np.isfinite(sampled.f)):
         raise ValueError("rational has a pole in the target's domain: distill from a pole-free fit")
     model, (theta, c, _), history = best_of(sampled, type, denominator, progress)
     student = model.rational(theta, c)
-    converged = stationary(model, theta, sampled.w)
-    message = "" if converged else "the gradient has not vanished: a better fit may be near"
+    verdict = Verdict.STATIONARY if stationary(model, theta, sampled.w) else Verdict.UNSETTLED
     error = measured_error(student, target)
-    return Fit(student, error, np.zeros(0), converged, history, method, target, type, message=message)
+    return Fit(student, error, np.zeros(0), verdict, history, method, target, type)

@@ -13,7 +13,7 @@ equations hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ from flint import acb_mat, arb, arb_mat, arb_poly, ctx
 from scipy.linalg import eigh
 
 from approx.dyadic import precision
-from approx.fit.measure import climb
+from approx.fit.error import peak
 
 Values = Callable[[list[arb]], list[arb]]
 
@@ -35,33 +35,76 @@ class Failure(ArithmeticError):
     """The exchange cannot go on from here: no pole-free levelled function, or too few alternations."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Frame:
+    """The variable t = (s - centre)/half in which p and q are expanded."""
+
+    centre: arb
+    """Where t is 0."""
+    half: arb
+    """The length that becomes 1."""
+
+    def t(self, s: arb) -> arb:
+        """The point s in the new variable.
+
+        Args:
+            s: a point.
+        """
+        return mid((s - self.centre) / self.half)
+
+
+@dataclass(frozen=True)
 class Level:
-    """A levelled rational function p(t)/q(t) on a reference, t = (s - centre)/half."""
+    """A levelled rational function p(t)/q(t) on a reference."""
 
     p: arb_poly
+    """Numerator in the variable of `frame`."""
     q: arb_poly
-    value: arb  # lam: the common value of s_k W e_k
+    """Denominator in the same variable."""
+    value: arb
+    """lam, the common value of s_k W e_k."""
     reference: list[arb]
-    centre: arb
-    half: arb
+    """The points s_k, ascending."""
+    frame: Frame
+    """The variable of p and q."""
     bits: int = 0
-    expand: int = 0  # the precision at which p and q are good
-    negligible: bool = False  # the value is rounding even at the highest precision
+    """The precision at which the eigenvalue problem was solved."""
+    expand: int = 0
+    """The precision at which p and q are good."""
+    negligible: bool = False
+    """Whether the value is rounding even at the highest precision."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Start:
+    """Where an exchange starts."""
+
+    reference: list[arb]
+    """m + n + 2 points, ascending."""
+    frame: Frame
+    """The variable for p and q."""
+    bits: int
+    """The precision to begin with."""
+    q: arb_poly | None = None
+    """A denominator in the same variable that is near the right one, if one is known."""
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """Where an exchange ended. `top` is the largest weighted error found, `extrema` the last reference
-    found.
-    """
+    """Where an exchange ended."""
 
     level: Level
+    """The best levelled function that it met."""
     top: arb
+    """The largest weighted error of that function that was found."""
     extrema: list[arb]
+    """The points of that error: the reference of the next step."""
     converged: bool
-    history: list[float] = field(default_factory=list)
-    alternations: int = 0  # how often the error alternates between values within 1e-6 of its largest
+    """Whether `top` exceeds the level by the tolerance at most."""
+    history: list[float] = field(default_factory=lambda: [])
+    """The level after each step."""
+    alternations: int = 0
+    """How often the error alternates between values within 1e-6 of its largest."""
 
     @property
     def exact(self) -> bool:
@@ -75,78 +118,103 @@ class Outcome:
 
 
 def mid(x: arb) -> arb:
+    """The midpoint of a ball, exactly.
+
+    Args:
+        x: a ball.
+    """
     return x.mid()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Problem:
-    """min over p/q of max W |f - p/q| over the union of `intervals`; f and W take and give lists of exact
-    arbs.
-    """
+    """min over p/q of max W |f - p/q| over a union of intervals."""
 
     f: Values
+    """The target: takes and gives lists of exact arbs."""
     weight: Values | None
+    """W in the same way; None for 1."""
     intervals: list[tuple[arb, arb]]
-    resolution: float = 0.0  # relative rounding of f, where f is not known to every precision
-    corners: tuple[
-        arb, ...
-    ] = ()  # where f has a kink: the error can peak there, and no parabola would find it
-    sides: tuple[int, ...] = ()  # the sign of q on each interval; () for 1 everywhere: no pole on the hull
+    """The domain, ascending."""
+    resolution: float = 0.0
+    """Relative rounding of f, where f is not known to every precision."""
+    corners: tuple[arb, ...] = ()
+    """Where f has a kink: the error can peak there, and no parabola would find it."""
+    sides: tuple[int, ...] = ()
+    """The sign of q on each interval; () for 1 everywhere: no pole on the hull."""
 
-    def __post_init__(self) -> None:
+    def frame(self, reference: list[arb] | None = None) -> Frame:
+        """A variable for p and q: about the middle of the hull, or about the place where a reference
+        clusters, since monomials lose no digits there.
+
+        Args:
+            reference: the points whose cluster decides.
+        """
         a, b = self.intervals[0][0], self.intervals[-1][1]
-        self.centre, self.half = mid((a + b) / 2), mid((b - a) / 2)
-
-    def recentre(self, reference: list[arb]) -> None:
-        """Move the origin of t to where the reference clusters: monomials lose no digits there."""
-        gaps = [float(y - x) for x, y in pairwise(reference)]
-        a, b = self.intervals[0][0], self.intervals[-1][1]
-        if gaps and min(gaps) < 1e-2 * float(b - a):
-            k = int(np.argmin(gaps))
-            self.centre = reference[k]
-            self.half = mid(max(b - self.centre, self.centre - a, key=float))
-
-    def t(self, s: arb) -> arb:
-        return mid((s - self.centre) / self.half)
+        gaps = [float(y - x) for x, y in pairwise(reference or [])]
+        if reference and gaps and min(gaps) < 1e-2 * float(b - a):
+            centre = reference[int(np.argmin(gaps))]
+            return Frame(centre, mid(max(b - centre, centre - a, key=float)))
+        return Frame(mid((a + b) / 2), mid((b - a) / 2))
 
     def side(self, s: arb) -> int:
-        """The sign that q has to have at s."""
+        """The sign that q has to have at s.
+
+        Args:
+            s: a point of the domain.
+        """
         if not self.sides:
             return 1
         return next(side for side, (_, b) in zip(self.sides, self.intervals, strict=True) if s <= b)
 
     def weights(self, points: list[arb]) -> list[arb]:
+        """W at the points, 1 where there is no weight.
+
+        Args:
+            points: points of the domain.
+        """
         return self.weight(points) if self.weight else [arb(1)] * len(points)
 
-    def error(self, p: arb_poly, q: arb_poly, points: list[arb]) -> list[arb]:
-        """W (f - p/q); raises Failure where q has not got the sign it should have."""
+    def error(self, level: Level, points: list[arb]) -> list[arb]:
+        """W (f - p/q); raises Failure where q has not got the sign it should have.
+
+        Args:
+            level: the function p/q.
+            points: points of the domain, ascending.
+        """
         values, side = [], 0
         for s, f, w in zip(points, self.f(points), self.weights(points), strict=True):
-            t = self.t(s)
-            den = q(t)
+            t = level.frame.t(s)
+            den = level.q(t)
             sign = (1 if den > 0 else -1) * self.side(s)
             if not (den > 0 or den < 0) or sign * side < 0:
                 raise Failure("the levelled function has a pole between the points of the reference")
             side = sign
-            values.append(mid(w * (f - p(t) / den)))
+            values.append(mid(w * (f - level.p(t) / den)))
         return values
 
     # -- the levelled function on a reference
 
-    def solve(self, reference: list[arb], m: int, n: int, start: arb_poly | None, bits: int) -> Level:
-        """The pole-free levelled function. Precision grows until the equations hold to 1e-13 of the level."""
+    def solve(self, start: Start, m: int, n: int) -> Level:
+        """The pole-free levelled function. Precision grows until the equations hold to 1e-13 of the level.
+
+        Args:
+            start: reference, frame and precision.
+            m: degree of the numerator.
+            n: degree of the denominator.
+        """
+        reference, bits = start.reference, start.bits
         limit = min(_MAX_BITS, 8 * bits)
         while bits <= limit:
             with precision(bits):
-                found = self._levelled(reference, m, n, start)
+                found = self._levelled(start, m, n)
                 negligible = bool(found and abs(found[0]) <= self._negligible(reference))
             expand = 3 * bits // 2 + 2 * (m + n)
             while found is not None and expand <= 8 * bits + 64 * (m + n):
                 with precision(expand):
-                    level = self._expanded(reference, m, n, *found, bits if negligible else _MAX_BITS)
+                    level = self._expanded(start, m, n, *found, bits if negligible else _MAX_BITS)
                 if level is not None:
-                    level.bits, level.expand, level.negligible = bits, expand, negligible
-                    return level
+                    return replace(level, bits=bits, expand=expand, negligible=negligible)
                 expand = 3 * expand // 2
             bits = int(1.6 * bits)
         raise Failure(f"the levelled equations are singular at {limit} bits")
@@ -159,17 +227,17 @@ class Problem:
         """What counts as rounding at `bits`, by default the working precision."""
         return self._size(points) * (arb(2) ** (-(bits or ctx.prec) // 2) + 4 * self.resolution)
 
-    def _nodes(self, reference: list[arb]) -> tuple[list[arb], list[arb], list[int]]:
+    @staticmethod
+    def _nodes(start: Start) -> tuple[list[arb], list[arb], list[int]]:
         """t, |w| and the signs on a reference."""
-        ts = [self.t(s) for s in reference]
+        ts = [start.frame.t(s) for s in start.reference]
         slopes = [_product(ti - tj for tj in ts if tj is not ti) for ti in ts]
         return ts, [mid(1 / abs(d)) for d in slopes], [1 if d > 0 else -1 for d in slopes]
 
-    def _levelled(
-        self, reference: list[arb], m: int, n: int, start: arb_poly | None
-    ) -> tuple[arb, list[arb], list[arb]] | None:
+    def _levelled(self, start: Start, m: int, n: int) -> tuple[arb, list[arb], list[arb]] | None:
         """(lam, support points, values of q there), or None where the precision does not do."""
-        ts, scale, signs = self._nodes(reference)
+        reference = start.reference
+        ts, scale, signs = self._nodes(start)
         f, w = self.f(reference), self.weights(reference)
         if not all(x.is_finite() and v.is_finite() and v > 0 for x, v in zip(f, w, strict=True)):
             raise Failure("the target is not finite or its weight not positive on the reference")
@@ -201,7 +269,9 @@ class Problem:
             B * ones
         ):
             return arb(0), support, [arb(1)] * (n + 1)  # a polynomial of degree m fits the points
-        guess = None if start is None else [mid(start(x) / c) for x, c in zip(support, columns, strict=True)]
+        guess = (
+            None if start.q is None else [mid(start.q(x) / c) for x, c in zip(support, columns, strict=True)]
+        )
         for vector in _candidates(A, B, guess):
             found = _rayleigh(A, B, vector)
             if found is None:
@@ -213,10 +283,11 @@ class Problem:
         raise Failure("no levelled function without poles on this reference")
 
     def _expanded(
-        self, reference: list[arb], m: int, n: int, lam: arb, support: list[arb], values: list[arb], bits: int
+        self, start: Start, m: int, n: int, lam: arb, support: list[arb], values: list[arb], bits: int
     ) -> Level | None:
         """p and q as polynomials in t, or None where the levelled equations do not hold at this precision."""
-        ts, _, signs = self._nodes(reference)
+        reference = start.reference
+        ts, _, signs = self._nodes(start)
         f, w = self.f(reference), self.weights(reference)
         q = _polynomial(support, values)
         signs = [sign * self.side(x) for sign, x in zip(signs, reference, strict=True)]
@@ -227,47 +298,46 @@ class Problem:
         for t, y, wk in zip(ts, target, w, strict=True):
             if not abs(wk * (p(t) / q(t) - y)) <= limit:
                 return None
-        return Level(p, q, lam, reference, self.centre, self.half)
+        return Level(p, q, lam, reference, start.frame)
 
     # -- the exchange
 
     def exchange(
-        self,
-        reference: list[arb],
-        m: int,
-        n: int,
-        tolerance: float,
-        bits: int,
-        max_iterations: int = 40,
-        start: arb_poly | None = None,
+        self, start: Start, type: tuple[int, int], tolerance: float, max_iterations: int = 40
     ) -> Outcome:
-        """Iterate from `reference` (m + n + 2 points) until max W|e| exceeds |lam| by at most `tolerance` of
-        it.
+        """Iterate from m + n + 2 points until max W|e| exceeds |lam| by at most `tolerance` of it.
 
         Raises Failure when it cannot go on; returns an unconverged Outcome after `max_iterations`.
+
+        Args:
+            start: the first reference, with its frame.
+            type: (m, n), the degrees of numerator and denominator.
+            tolerance: relative excess of the largest error over the level at which it stops.
+            max_iterations: the largest number of steps.
         """
+        m, n = type
         history: list[float] = []
         best: Outcome | None = None
         previous: list[arb] | None = None
         retries, fine = 0, 1e-3
         for _ in range(max_iterations):
             try:
-                level = self.solve(reference, m, n, start, bits)
+                level = self.solve(start, m, n)
                 with precision(level.expand):
                     if level.negligible and self._exact(level):
                         if not self.resolution and level.bits < _MAX_BITS:
-                            bits, start = 2 * level.bits, None
+                            start = replace(start, bits=2 * level.bits, q=None)
                             continue
-                        return Outcome(level, arb(0), reference, not self.resolution, [*history, 0.0])
+                        return Outcome(level, arb(0), start.reference, not self.resolution, [*history, 0.0])
                     extrema, top, count = self.extrema(level, fine)
             except Failure:
                 # the step was too long: go half of the way back to the last reference that worked
                 if previous is None or retries == 6:
                     raise
                 retries += 1
-                reference = [mid((x + y) / 2) for x, y in zip(previous, reference, strict=True)]
+                halves = [mid((x + y) / 2) for x, y in zip(previous, start.reference, strict=True)]
+                start = replace(start, reference=halves)
                 continue
-            bits, start = level.bits, level.q
             history.append(abs(float(level.value)))
             outcome = Outcome(level, top, extrema, False, history, count)
             if best is None or outcome.gap < best.gap:
@@ -275,11 +345,11 @@ class Problem:
             # an extremum misplaced by d raises the next gap by d^2: no need to be finer than the exchange is
             fine = min(fine, max(1e-13, 1e-2 * outcome.gap**2))
             if outcome.gap <= tolerance:
-                outcome.converged = True
-                return outcome
+                return replace(outcome, converged=True)
             if previous is not None and len(history) > 3 and history[-1] == history[-2] == history[-3]:
                 break
-            previous, reference = reference, extrema
+            previous = start.reference
+            start = replace(start, reference=extrema, bits=level.bits, q=level.q)
         assert best is not None
         return best
 
@@ -303,16 +373,20 @@ class Problem:
         alone.
         """
         points = self._points(level)
-        top = max((abs(e) for e in self.error(level.p, level.q, points)), key=float)
+        top = max((abs(e) for e in self.error(level, points)), key=float)
         return bool(top <= 2**10 * self._negligible(points, level.bits))
 
     def extrema(self, level: Level, fine: float = 1e-13) -> tuple[list[arb], arb, int]:
         """The new reference (alternating local extrema, the highest among them), the largest weighted error,
         and how many extrema of alternating sign come close to it. `fine` is how finely, relatively, each is
         climbed.
+
+        Args:
+            level: the levelled function.
+            fine: how finely, relatively, each peak is climbed.
         """
         points = self._points(level)
-        errors = self.error(level.p, level.q, points)
+        errors = self.error(level, points)
         starts = {id(a) for a, _ in self.intervals}
         ends = {id(b) for _, b in self.intervals}
         peaks: list[tuple[arb, arb]] = []
@@ -333,9 +407,9 @@ class Problem:
 
     def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb], fine: float) -> tuple[arb, arb]:
         def height(s: arb) -> arb:
-            return sign * self.error(level.p, level.q, [s])[0]
+            return sign * self.error(level, [s])[0]
 
-        s, value = climb(height, x, [sign * v for v in e], fine)
+        s, value = peak(height, x, [sign * v for v in e], fine)
         return s, sign * value
 
 

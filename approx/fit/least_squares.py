@@ -10,10 +10,11 @@ from contextlib import suppress
 import numpy as np
 from tqdm import tqdm
 
-from approx.fit.measure import measured_error
+from approx.fit.denominators import Model, Safe, SafeB, model
+from approx.fit.error import measured_error
+from approx.fit.grid import Grid
 from approx.fit.minimax import minimax
-from approx.fit.pade import Grid, Model, Safe, SafeB, model
-from approx.fit.record import Fit, check_target, check_type
+from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.rational import Rational
 from approx.target import Target
 
@@ -43,7 +44,15 @@ def least_squares(
     agree or the best is a stationary point to 1e-6. A local minimum cannot be told from the global one:
     `converged` says no more than that.
 
-    Raises ValueError for a malformed type or denominator, or fewer grid points than parameters.
+    Args:
+        target: the function to approximate.
+        type: (m, n), the degrees of numerator and denominator.
+        denominator: "standard", "safe" or "safe-b", as above.
+        grid: number of points, evenly spaced.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: for a malformed type or denominator, or fewer grid points than parameters.
     """
     m, n = check_type(type)
     check_target(target)
@@ -54,25 +63,30 @@ def least_squares(
     sampled = Grid.of(target, grid)
     the_model, (theta, c, _), history = best_of(sampled, (m, n), denominator, progress)
     rational = the_model.rational(theta, c)
-    converged = stationary(the_model, theta, sampled.w)
-    message = "" if converged else "the gradient has not vanished: a better fit may be near"
+    settled = stationary(the_model, theta, sampled.w)
     return Fit(
         rational,
         measured_error(rational, target),
         np.zeros(0),
-        converged,
+        Verdict.STATIONARY if settled else Verdict.UNSETTLED,
         history,
         f"least_squares({denominator})",
         target,
         (m, n),
-        message=message,
     )
 
 
 def best_of(
     grid: Grid, type: tuple[int, int], denominator: str, progress: bool = False
 ) -> tuple[Model, Solution, list[float]]:
-    """The best local minimum over the starts, and the mean square error of each."""
+    """The best local minimum over the starts, and the mean square error of each.
+
+    Args:
+        grid: the sampled target.
+        type: (m, n), the degrees of numerator and denominator.
+        denominator: "standard", "safe" or "safe-b".
+        progress: show a progress bar.
+    """
     *_, last = levels(grid, type, denominator, progress)
     return last
 
@@ -80,7 +94,14 @@ def best_of(
 def levels(
     grid: Grid, type: tuple[int, int], denominator: str, progress: bool = False
 ) -> Iterator[tuple[Model, Solution, list[float]]]:
-    """`best_of` for types that climb to `type`, each a start for the next: the last steps are (2, 2)."""
+    """`best_of` for types that climb to `type`, each a start for the next: the last steps are (2, 2).
+
+    Args:
+        grid: the sampled target.
+        type: the last (m, n).
+        denominator: "standard", "safe" or "safe-b".
+        progress: show a progress bar.
+    """
     m, n = type
     m0, n0 = (k - min(m, n) // 2 * 2 for k in type)
     path = [(m0, n0)]
@@ -120,7 +141,13 @@ def _best(the_model: Model, below: tuple[Model, Solution] | None) -> tuple[Solut
 
 def stationary(the_model: Model, theta: np.ndarray, w: np.ndarray) -> bool:
     """Whether the projected gradient is small against what each parameter could do: |g_k| <= 1e-4 |J_k| |r|,
-    or the residual itself is rounding."""
+    or the residual itself is rounding.
+
+    Args:
+        the_model: the model.
+        theta: parameters of the denominator.
+        w: weights on the grid, shape (size,).
+    """
     if not len(theta):
         return True
     with np.errstate(all="ignore"):

@@ -8,20 +8,11 @@ import warnings
 
 import numpy as np
 
-from approx.fit.measure import measured_error
-from approx.fit.record import Fit, check_target, check_type
+from approx.fit.error import measured_error
+from approx.fit.grid import grid_of
+from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.rational import Rational
 from approx.target import Target
-
-
-def grid_of(target: Target, size: int) -> np.ndarray:
-    """`size` equally spaced points of the domain, ends included; a union shares them out by length, shape
-    (size,).
-    """
-    lengths = np.array([b - a for a, b in target.domain])
-    shares = np.floor(lengths / lengths.sum() * size).astype(int)
-    shares[0] += size - shares.sum()
-    return np.concatenate([np.linspace(a, b, k) for (a, b), k in zip(target.domain, shares, strict=True)])
 
 
 def remez(
@@ -47,7 +38,15 @@ def remez(
     - The best iterate that has a positive denominator on the grid is returned, not the last. `converged` says
       whether its error on the grid is within `tolerance` (relative) of the levelled error.
 
-    Raises ValueError for a malformed type, or a grid of fewer than m + n + 2 points.
+    Args:
+        target: the function to approximate.
+        type: (m, n), the degrees of numerator and denominator.
+        grid: number of points, evenly spaced.
+        iterations: the largest number of steps.
+        tolerance: relative excess of the largest error on the grid at which it counts as levelled.
+
+    Raises:
+        ValueError: for a malformed type, or a grid of fewer than m + n + 2 points.
     """
     m, n = check_type(type)
     check_target(target)
@@ -105,9 +104,9 @@ def remez(
     top, level, a, b, reference = best
     rational = Rational.from_monomial(a, b, target.domain, centre, half)
     error = measured_error(rational, target) if np.isfinite(top) else np.inf
-    converged = bool(top <= level * (1 + tolerance))
-    message = "" if converged else f"the error on the grid is {top:.3e}, the levelled error {level:.3e}"
-    return Fit(rational, error, x[reference], converged, history, "remez", target, (m, n), message=message)
+    verdict = Verdict.GRID_LEVELLED if top <= level * (1 + tolerance) else Verdict.GRID_UNLEVELLED
+    detail = "" if verdict.converged else f"{top:.3e} where {level:.3e} is levelled"
+    return Fit(rational, error, x[reference], verdict, history, "remez", target, (m, n), detail=detail)
 
 
 def _runs(error: np.ndarray, count: int) -> np.ndarray:

@@ -4,12 +4,16 @@ norm.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from approx.fit.damped import minimised
+from approx.fit.denominators import Model, model
+from approx.fit.error import measured_error
+from approx.fit.grid import Grid, sample
 from approx.fit.least_squares import levels
-from approx.fit.measure import measured_error, sample
-from approx.fit.pade import Grid, Model, model
-from approx.fit.record import Fit, check_target, check_type
+from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.target import Target
 
 _POWERS = (4, 8, 16, 32, 64, 128, 256)
@@ -38,7 +42,18 @@ def smoothed_linf(
     faster; this is for the safe ones.
 
     `history`: the largest error on the grid after each stage. `converged`: whether the last two stages
-    changed it by less than 2%. Raises ValueError for a malformed type or denominator.
+    changed it by less than 2%.
+
+    Args:
+        target: the function to approximate.
+        type: (m, n), the degrees of numerator and denominator.
+        denominator: "standard", "safe" or "safe-b".
+        grid: about how many points.
+        lawson: number of reweighted fits before the p-norms.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: for a malformed type or denominator.
     """
     m, n = check_type(type)
     check_target(target)
@@ -56,20 +71,16 @@ def smoothed_linf(
         best = min(starts, key=lambda s: s.error)
     assert best is not None
     rational = best.model.rational(best.theta, best.c)
-    converged = best.history[-1] >= 0.98 * best.history[-2]
-    message = (
-        "" if converged else "the largest error was still falling when the p-norm reached its last power"
-    )
+    verdict = Verdict.STATIONARY if best.history[-1] >= 0.98 * best.history[-2] else Verdict.FALLING
     return Fit(
         rational,
         measured_error(rational, target),
         np.zeros(0),
-        converged,
+        verdict,
         best.history,
         f"smoothed_linf({denominator})",
         target,
         (m, n),
-        message=message,
     )
 
 
@@ -101,40 +112,37 @@ class _Best:
             self.history.append(self.error)
 
 
-def _p_norm(
-    model: Model, theta: np.ndarray, c: np.ndarray, p: int, steps: int = 40
-) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise sum |w e|^p from (theta, c): Gauss-Newton on sign(e) |w e|^(p/2), damped, all parameters at
-    once.
-    """
-    w = model.grid.w
-    damping = 1e-2
-    error = model.residual(theta, c)
-    top = np.max(np.abs(error))
+def _p_norm(model: Model, theta: np.ndarray, c: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise sum |w e|^p from (theta, c), all parameters at once."""
+    top = float(np.max(np.abs(model.residual(theta, c))))
     if top == 0:
         return theta, c
-    value = np.sum((np.abs(error) / top) ** p)
-    for _ in range(steps):
-        # the common factor |e|^(p/2 - 1) p/2 weights the ordinary Jacobian; the step then solves for e (2/p)
-        share = (np.abs(error) / top) ** (p / 2 - 1)
-        with np.errstate(all="ignore"):  # a denominator may overflow where it drops out
-            columns = np.hstack([model.basis(theta), model.slopes(theta, c)]) * (w * share)[:, None]
-        J, y = model.reduced(columns, error * share * 2 / p)
-        size = np.maximum(np.linalg.norm(J, axis=0), 1e-300)
-        while damping < 1e12:
-            rows = np.vstack([J / size, np.sqrt(damping) * np.eye(len(size))])
-            move = np.linalg.lstsq(rows, np.r_[y, np.zeros(len(size))], rcond=None)[0] / size
-            new_c, new_theta = c + move[: len(c)], theta + move[len(c) :]
-            with np.errstate(all="ignore"):
-                new_error = model.residual(new_theta, new_c)
-                new = np.sum((np.abs(new_error) / top) ** p)
-            if new < value:
-                gain = (value - new) / value
-                theta, c, error, value, damping = new_theta, new_c, new_error, new, damping / 4
-                break
-            damping *= 4
-        else:
-            break
-        if gain < 1e-3:
-            break
-    return theta, c
+    x = minimised(_PNorm(model, p, top, len(c)), np.r_[c, theta], iterations=40, gain=1e-3)
+    return x[len(c) :], x[: len(c)]
+
+
+@dataclass(frozen=True)
+class _PNorm:
+    """sum (|w e| / top)^p over (c, theta): Gauss-Newton on sign(e) |w e|^(p/2)."""
+
+    model: Model
+    """The parametrised function on its grid."""
+    p: int
+    """The power."""
+    top: float
+    """The largest |w e| at the start: the unit of the error."""
+    linear: int
+    """How many of the parameters are linear."""
+
+    def value(self, x: np.ndarray) -> float:
+        """The objective."""
+        error = self.model.residual(x[self.linear :], x[: self.linear])
+        return float(np.sum((np.abs(error) / self.top) ** self.p))
+
+    def step(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The common factor |e|^(p/2 - 1) p/2 weights the ordinary Jacobian; the step solves for e (2/p)."""
+        c, theta = x[: self.linear], x[self.linear :]
+        error = self.model.residual(theta, c)
+        share = (np.abs(error) / self.top) ** (self.p / 2 - 1)
+        columns = np.hstack([self.model.basis(theta), self.model.slopes(theta, c)])
+        return self.model.reduced(columns * (self.model.grid.w * share)[:, None], error * share * 2 / self.p)

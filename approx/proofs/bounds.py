@@ -11,10 +11,11 @@ from typing import Any
 from flint import arb, arb_mat, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic, precision
-from approx.proofs.models import models
-from approx.proofs.polynomials import MAX_BITS, bit_size, compose_affine, extrema, isolate, sign_of
+from approx.functions import Functions
+from approx.proofs.real_roots import MAX_BITS, bit_size, compose_affine, extrema, isolate, sign_of
+from approx.proofs.taylor import models
 from approx.rational import Rational
-from approx.target import Functions, Piece, Target
+from approx.target import Piece, Target
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,24 @@ class Branch:
     """r = num/den on [a, b]. A safe-Pade function may have one on either side of its centre."""
 
     a: fmpq
+    """Left end."""
     b: fmpq
+    """Right end."""
     num: fmpq_poly
+    """Numerator in x."""
     den: fmpq_poly
+    """Denominator in x."""
 
 
 def branches(rational: Rational, target: Target) -> list[Branch]:
     """The exact branches of a function on the convex hull of a target's domain, left to right.
 
-    Raises ValueError for a function that has none (see `Rational.branches`).
+    Args:
+        rational: the rational function.
+        target: the function to approximate.
+
+    Raises:
+        ValueError: for a function that has none (see `Rational.branches`).
     """
     low, high = map(dyadic, target.hull)
     parts = [r for _, _, r in rational.with_domain(target.domain).branches()]
@@ -46,8 +56,11 @@ class Point:
     """A point `x` of the piece of that index, and a ball around the weighted error there."""
 
     piece: int
+    """Index of the piece."""
     x: fmpq
+    """The point, exactly."""
     error: arb
+    """A ball around the error."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +68,17 @@ class Box:
     """Part of a piece: |w (f - r)(x(t)) - num(t)/den(t)| <= radius for lo <= t <= hi, x(t) a polynomial."""
 
     lo: fmpq
+    """Left end in t."""
     hi: fmpq
+    """Right end in t."""
     num: fmpq_poly
+    """Numerator in t."""
     den: fmpq_poly
+    """Denominator in t."""
     radius: fmpq = field(default_factory=lambda: fmpq(0))
+    """How far the error may be from num/den."""
     x: fmpq_poly = field(default_factory=lambda: fmpq_poly([0, 1]))
+    """x as a polynomial in t."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +89,13 @@ class Error:
     """
 
     target: Target
+    """What is approximated."""
     branches: list[Branch]
+    """The branches of r, left to right."""
 
     @cached_property
     def pieces(self) -> list[tuple[Piece, Branch]]:
+        """(piece of the target, branch of r) for each part, left to right."""
         found = []
         for p in self.target.pieces():
             for r in self.branches:
@@ -83,36 +105,58 @@ class Error:
         return found
 
     def at(self, piece: int, x: fmpq, bits: int = 128) -> arb:
-        """A ball around the error at `x` on a piece, at `bits` bits of working precision."""
+        """A ball around the error at `x` on a piece, at `bits` bits of working precision.
+
+        Args:
+            piece: index of a piece.
+            x: a point of it.
+            bits: bits of precision.
+        """
         f, w = self.given(piece, x, bits)
         r = self.pieces[piece][1]
         with precision(bits):
             return w * (f - arb(r.num(x) / r.den(x)))
 
     def given(self, piece: int, x: fmpq, bits: int) -> tuple[arb, arb]:
-        """Balls around the target and the weight at `x`."""
+        """Balls around the target and the weight at `x`.
+
+        Args:
+            piece: index of a piece.
+            x: a point of it.
+            bits: bits of precision.
+        """
         p = self.pieces[piece][0]
         with precision(bits):
             f = arb(p.polynomial(x)) if p.polynomial is not None else arb(p(arb(x)))
-            match self.target.weight:
-                case None:
-                    return f, arb(1)
-                case "relative":
-                    return f, 1 / abs(f)
+            if self.target.weight is None:
+                return f, arb(1)
+            if self.target.weight == "relative":
+                return f, 1 / abs(f)
             w = arb(self._weight(arb(x)))
         if not w > 0:
             raise ValueError(f"weight must be positive: it is {w} at x = {x}")
         return f, w
 
     def on_piece(self, piece: int, x: fmpq) -> bool:
-        """Whether `x` lies on the piece of that index."""
+        """Whether `x` lies on the piece of that index.
+
+        Args:
+            piece: index of a piece.
+            x: the points.
+        """
         return piece < len(self.pieces) and self.pieces[piece][0].a <= x <= self.pieces[piece][0].b
 
     def _weight(self, x: Any) -> Any:
         return self.target.weight_at(x)
 
     def sharp(self, piece: int, x: fmpq, rel: fmpq) -> arb:
-        """`at` with the bits that make the ball far narrower than `rel`; an error of 0 never gets there."""
+        """`at` with the bits that make the ball far narrower than `rel`; an error of 0 never gets there.
+
+        Args:
+            piece: index of a piece.
+            x: a point of it.
+            rel: the relative distance between two bounds, at most.
+        """
         good, bits = _bits(rel) + 8, 128
         while (error := self.at(piece, x, bits)).rel_accuracy_bits() < good and bits < MAX_BITS:
             bits *= 2
@@ -123,7 +167,12 @@ class Error:
 
         The ball at a point holds the error there and the extremum beside it. The largest upper bound in the
         list bounds the sup norm from above, the largest lower bound from below, and they agree to `rel`.
-        Raises ArithmeticError where the target has no enclosure, ValueError for a weight that is infinite.
+
+        Args:
+            rel: the relative distance between two bounds, at most.
+
+        Raises:
+            ArithmeticError: where the target has no enclosure, ValueError for a weight that is infinite.
         """
         bits = _bits(rel)
         exact = not callable(self.target.weight) and all(p.polynomial is not None for p, _ in self.pieces)
@@ -176,7 +225,7 @@ class Error:
             yield from self._modelled(p, r, tolerance)
 
     def _relative(self, f: fmpq_poly, p: Piece, r: Branch) -> Box:
-        if f == 0:
+        if not f:
             raise ValueError("weight='relative': the target is zero on a whole interval of its domain")
         num, den = f * r.den - r.num, f * r.den
         if (common := num.gcd(den)).degree() > 0:
@@ -211,14 +260,22 @@ def _bits(rel: fmpq) -> int:
 
 
 def least(ball: arb) -> fmpq:
-    """The smallest modulus in a ball, exactly; 0 if the ball is not finite."""
+    """The smallest modulus in a ball, exactly; 0 if the ball is not finite.
+
+    Args:
+        ball: a real ball.
+    """
     if not ball.is_finite():
         return fmpq(0)
     return max(abs(ball.mid().fmpq()) - ball.rad().fmpq(), fmpq(0))
 
 
 def most(ball: arb) -> fmpq:
-    """The largest modulus in a finite ball, exactly."""
+    """The largest modulus in a finite ball, exactly.
+
+    Args:
+        ball: a finite real ball.
+    """
     return abs(ball.mid().fmpq()) + ball.rad().fmpq()
 
 
@@ -226,6 +283,11 @@ def reference(points: list[Point], den: fmpq_poly, count: int) -> list[Point]:
     """`count` of the points at which (f - r) den alternates in sign, their least |error| as large as may be.
 
     Empty if there are fewer alternations. Points whose sign is not certain do not take part.
+
+    Args:
+        points: the candidates, ascending.
+        den: the denominator of r.
+        count: how many are wanted.
     """
     runs: list[Point] = []
     last = 0
@@ -256,10 +318,14 @@ def reference(points: list[Point], den: fmpq_poly, count: int) -> list[Point]:
 def enough(r: Branch, kind: tuple[int, int]) -> int:
     """How many alternations of r prove a bound on the best error of type `kind`: two more than the degree of
     num q - p den may be, so m + n + 2, or fewer where r has fewer degrees.
+
+    Args:
+        r: the function, num/den.
+        kind: the (m, n) that the bound is about.
     """
     m, n = kind
     right = m + min(r.den.degree(), n)
-    return (right if r.num == 0 else max(min(r.num.degree(), m) + n, right)) + 2
+    return (right if not r.num else max(min(r.num.degree(), m) + n, right)) + 2
 
 
 def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[int, int], rel: fmpq) -> fmpq:
@@ -269,12 +335,18 @@ def alternation(error: Error, points: Sequence[tuple[int, fmpq]], kind: tuple[in
     at `enough` points. If s = p/q of type (m, n), q > 0 on the hull, had a smaller weighted error at all of
     them, then (r - s) den q = num q - p den would alternate too, and have more zeros than its degree.
     Two points may share their x where f jumps: r - s cannot have both signs there.
+
+    Args:
+        error: the error of num/den.
+        points: pairs (piece, x), ascending.
+        kind: the (m, n) that the bound is about.
+        rel: how sharp the values have to be.
     """
     m, n = kind
     if len(error.branches) != 1 or len(points) < enough(error.branches[0], kind):
         return fmpq(0)
     num, den = error.branches[0].num, error.branches[0].den
-    if den == 0 or num.degree() > m or den.degree() > n:
+    if not den or num.degree() > m or den.degree() > n:
         return fmpq(0)
     smallest, last = None, None
     for piece, x in points:
@@ -295,6 +367,11 @@ def improved(error: Error, points: list[Point], kind: tuple[int, int]) -> Branch
 
     Newton's method on p(x_i) = (f(x_i) - s_i E / w(x_i)) q(x_i), s_i the signs of the error. The result is no
     proof by itself: hand it to `alternation`. None where the iteration fails.
+
+    Args:
+        error: the error of r.
+        points: m + n + 2 alternation points.
+        kind: the (m, n) that the bound is about.
     """
     m, n = kind
     (r,) = error.branches

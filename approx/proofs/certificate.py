@@ -8,12 +8,14 @@ import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flint import fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
+from approx.files import read_json, write_json
+from approx.primitives import target_from_json
 from approx.proofs.bounds import (
     Branch,
     Error,
@@ -25,9 +27,9 @@ from approx.proofs.bounds import (
     most,
     reference,
 )
-from approx.proofs.numbers import decimal, float_below, index, number, polynomial, rounded
-from approx.proofs.polynomials import Root, isolate, separated
-from approx.rational import Rational, check_rational, read_json, write_json
+from approx.proofs.decimals import decimal, float_below, index, number, polynomial, rounded
+from approx.proofs.real_roots import Root, isolate, separated
+from approx.rational import Rational, check_rational
 from approx.target import Target, check_kind
 
 VERSION = 1
@@ -45,12 +47,19 @@ class Estimate:
     """
 
     rational: Rational
+    """The function."""
     target: Target
+    """What it approximates."""
     value: float
+    """The largest error seen."""
     x: float
+    """Where it was seen."""
     samples: int
+    """How many points were looked at."""
     pole_free: bool
+    """Whether r has no pole on the convex hull of the domain: this is proven."""
     kind: str = "estimate"
+    """What `to_json` would call it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,27 +79,41 @@ class Certificate:
     """
 
     rational: Rational
+    """The function."""
     target: Target
+    """What it approximates."""
     type: tuple[int, int]
+    """The (m, n) that `best` is about."""
     rel: fmpq
+    """The relative distance of the bounds, at most."""
     bounds: tuple[fmpq, fmpq] | None
+    """Exact bounds; None where a pole in the domain makes the error infinite."""
     witness: tuple[int, fmpq] | None
+    """(piece, x), where the error is at least the lower bound; None with `bounds`."""
     poles: tuple[tuple[fmpq, fmpq], ...]
+    """An interval around each distinct real pole in the convex hull of the domain."""
     best: fmpq
+    """No rational of the type, without poles on the hull, has an error below it; 0 for nothing proven."""
     points: tuple[tuple[int, fmpq], ...]
+    """Pairs (piece, x) at which the error alternates, the proof of `best`."""
     comparison: tuple[fmpq_poly, fmpq_poly] | None
+    """(num, den) of the function that alternates there; None for r itself."""
     kind: str = "certificate"
+    """What files call it."""
 
     @property
     def lower(self) -> float:
+        """The lower bound as a float, rounded down."""
         return math.inf if self.bounds is None else float_below(self.bounds[0])
 
     @property
     def upper(self) -> float:
+        """The upper bound as a float, rounded up."""
         return math.inf if self.bounds is None else -float_below(-self.bounds[1]) + 0.0  # no -0
 
     @property
     def best_lower(self) -> float:
+        """The bound on the best error as a float, rounded down."""
         return float_below(self.best)
 
     @property
@@ -127,7 +150,11 @@ class Certificate:
     def from_json(cls, data: Any) -> Certificate:
         """The inverse of `to_json`. It proves nothing: see `verify`.
 
-        Raises CertificateError for a record that is malformed or was altered after it was written.
+        Args:
+            data: the record, as `json` reads it.
+
+        Raises:
+            CertificateError: for a record that is malformed or was altered after it was written.
         """
         if not isinstance(data, dict) or data.get("kind") != "certificate":
             raise CertificateError("not a certificate: expected an object with kind = 'certificate'")
@@ -141,7 +168,7 @@ class Certificate:
             m, n = data["type"]
             found = cls(
                 rational=Rational.from_json(data["rational"]),
-                target=Target.from_json(data["target"]),
+                target=target_from_json(data["target"]),
                 type=(index(m), index(n)),
                 rel=number(data["rel"]),
                 bounds=None if bounds is None else (number(bounds[0]), number(bounds[1])),
@@ -161,7 +188,14 @@ class Certificate:
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the certificate as JSON, whole or not at all. Raises ValueError as `to_json` does."""
+        """Write the certificate as JSON, whole or not at all.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ValueError: as `to_json` does.
+        """
         write_json(path, self.to_json())
 
     def verify(self) -> None:
@@ -176,24 +210,65 @@ class Certificate:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
+@runtime_checkable
+class Fitted(Protocol):
+    """What a fitter returns, as far as a proof is concerned."""
+
+    @property
+    def rational(self) -> Rational:
+        """The function."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """What it approximates."""
+        ...
+
+    @property
+    def type(self) -> tuple[int, int]:
+        """The (m, n) that was asked for."""
+        ...
+
+
 def certify(
-    rational: Rational, target: Target, *, rel: float = 1e-10, type: tuple[int, int] | None = None
+    rational: Rational | Fitted,
+    target: Target | None = None,
+    *,
+    rel: float = 1e-10,
+    type: tuple[int, int] | None = None,
 ) -> Certificate | Estimate:
     """Prove bounds on sup |w (f - r)| over the target's domain.
 
-    rel: the relative distance between the two bounds, at most.
-    type: the (m, n) that the bound on the best error is about; the exact type of `rational` by default.
-
-    Method: on a polynomial piece the error is a rational function with exact coefficients; the real roots of
-    its derivative are isolated exactly, and the error is enclosed in ball arithmetic at each. On other pieces
+    On a polynomial piece the error is a rational function with exact coefficients; the real roots of its
+    derivative are isolated exactly, and the error is enclosed in ball arithmetic at each. On other pieces
     Taylor models with proven remainders stand in for the target. The bound on the best error is de la
-    Vallee-Poussin's. See docs/approx/certificates.md.
+    Vallee-Poussin's.
 
-    Returns a Certificate, or an Estimate when the target is a callable without an enclosure.
-    Raises ValueError for rel outside (0, 1), a weight that is infinite in the domain, or an enclosure that
-    does not run on power series; ArithmeticError where the target has no enclosure that is tight enough.
+    Args:
+        rational: the function, or a fit, which brings its target and its type.
+        target: what it approximates; left out for a fit.
+        rel: the relative distance between the two bounds, at most.
+        type: the (m, n) that the bound on the best error is about; by default the type that the fit was
+            given, or the exact type of `rational`.
+
+    Returns:
+        A Certificate, or an Estimate when the target is a callable without an enclosure.
+
+    Raises:
+        ValueError: for a missing target, rel outside (0, 1), a weight that is infinite in the domain, or an
+            enclosure that does not run on power series.
+        ArithmeticError: where the target has no enclosure that is tight enough.
+
+    Source:
+        docs/approx/certificates.md.
     """
+    if not isinstance(rational, Rational) and isinstance(rational, Fitted):
+        target = rational.target if target is None else target
+        type = rational.type if type is None else type
+        rational = rational.rational
     check_rational(rational)
+    if target is None:
+        raise ValueError("target is missing: give the fit itself, or the rational function and its target")
     check_kind(target)
     if not 0 < rel < 1:
         raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")
@@ -241,8 +316,14 @@ def certify(
 def verify(path: str | os.PathLike[str]) -> Certificate:
     """Replay the proof in a certificate file, from the file alone.
 
-    Returns the certificate. Raises CertificateError if the file is malformed, was altered in any digit, or
-    claims what its own data do not prove; FileNotFoundError if there is no such file.
+    Returns the certificate.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CertificateError: if the file is malformed, was altered in any digit, or claims what its own data do
+            not prove; FileNotFoundError if there is no such file.
     """
     try:
         data = read_json(path)

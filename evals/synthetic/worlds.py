@@ -6,11 +6,11 @@ Shapes: B samples, M axes, D dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from rsae import Store
+from rsae.activations.in_memory import InMemory
 
 #: Standard deviation of the noise in each dimension
 NOISE = 0.02
@@ -70,19 +70,6 @@ class World:
         return c_BM, self.observe(c_BM, generator)
 
 
-class Samples(Store):
-    """Samples in memory, in the place of a store of activations."""
-
-    def __init__(self, train_ND: torch.Tensor, heldout_ND: torch.Tensor):
-        splits = {"train": train_ND, "heldout": heldout_ND}
-        d_in = train_ND.shape[1]
-        manifest = {
-            "host": "synthetic",
-            "hook": "synthetic",
-            "d_in": d_in,
-            "scale": d_in**0.5 / train_ND.norm(dim=1).mean().item(),
-            "excluded_norm": float("inf"),
-            "shards": [{"split": name, "tokens": len(x)} for name, x in splits.items()],
-        }
-        super().__init__(Path("synthetic"), manifest)
-        self.__dict__["_shards"] = {name: [x] for name, x in splits.items()}
+def samples(train_ND: torch.Tensor, heldout_ND: torch.Tensor) -> InMemory:
+    """Samples in memory as activations: `train_ND` to train on, `heldout_ND` to measure on."""
+    return Store.of(torch.cat([train_ND, heldout_ND]), heldout=len(heldout_ND))

@@ -15,8 +15,8 @@ import sae_lens
 import torch
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
-from rsae.formats.native import ARCHITECTURE
-from rsae.sae import family
+from rsae.formats.native import architecture
+from rsae.sae import FAMILIES, family
 
 
 @dataclass
@@ -82,6 +82,6 @@ def _register(architecture: str) -> None:
     sae_lens.register_sae_class(architecture, type("SAE", (_SAE,), {}), config)
 
 
-for _architecture in ARCHITECTURE.values():
+for _architecture in map(architecture, FAMILIES.values()):
     if _architecture.startswith("rsae_") and _architecture not in SAE_CLASS_REGISTRY:
         _register(_architecture)

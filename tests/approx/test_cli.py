@@ -5,23 +5,6 @@ import sys
 import pytest
 
 import approx
-from approx import cli
-
-
-def run(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["approx", *arguments])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
-    out = capsys.readouterr()
-    return code, out.out, out.err
-
-
-@pytest.fixture
-def approx_cli(capsys, monkeypatch):
-    return lambda *arguments: run(capsys, monkeypatch, *map(str, arguments))
 
 
 def test_fit_certify_verify_export_plot(approx_cli, tmp_path):
@@ -91,16 +74,6 @@ def test_table(approx_cli):
     assert code == 0
     assert len(out.splitlines()) == 11
     assert approx_cli("table", "relu", "9,8")[0] == 0
-
-
-def test_figures(approx_cli, tmp_path):
-    code, _, _ = approx_cli("figures", "--out", tmp_path, "--up-to", 2)
-    assert code == 0
-    assert {p.name for p in tmp_path.iterdir()} == {"figure1.png", "figure3.png", "figure3.json"}
-    data = json.loads((tmp_path / "figure3.json").read_text())
-    for fits in data.values():
-        best = fits["minimax (this library)"][0]["error"]
-        assert all(points[0]["error"] >= best * (1 - 1e-9) for points in fits.values())
 
 
 @pytest.mark.parametrize(

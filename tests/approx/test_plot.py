@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 import approx
-from approx.figures import figure_1
 from approx.plot import BLUE, error_curve, figure, plot_error
 
 
@@ -30,7 +29,3 @@ def test_a_curve_below_rounding_is_the_error_too():
     assert np.max(np.abs(np.asarray(curve.get_ydata()))) == pytest.approx(fit.error, rel=1e-6)
     assert np.allclose(np.abs(np.asarray(dots.get_ydata())), fit.error, rtol=1e-6, atol=0)
     assert len(fit.reference) == 19
-
-
-def test_figure_1(tmp_path):
-    assert figure_1(tmp_path / "f.png", (3, 2)).stat().st_size > 50_000

@@ -2,15 +2,13 @@ import json
 
 import numpy as np
 import pytest
-from flint import acb, arb, arb_series, fmpq, fmpq_poly
+from flint import acb, arb, arb_series, fmpq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import approx
 from approx import Rational
-from approx.dyadic import decode, dyadic, encode, precision
-from approx.evaluation import CONVERTIBLE
-from approx.rational import as_domain
+from approx.dyadic import dyadic
 
 X = np.linspace(-1, 1, 41)
 small = st.floats(-3, 3, allow_nan=False).map(lambda v: round(v, 6))
@@ -29,15 +27,6 @@ def exact_at(r: Rational, x: float) -> float:
 @settings(max_examples=40, deadline=None)
 def test_held_form_and_exact_polynomials_are_one_function(r):
     assert [exact_at(r, x) for x in X[::8]] == pytest.approx(list(r(X[::8])), rel=1e-11, abs=1e-11)
-
-
-@given(rationals, st.sampled_from(CONVERTIBLE))
-@settings(max_examples=60, deadline=None)
-def test_conversions_agree_to_the_bits_asked_for(r, form):
-    with precision(600):
-        there = r.to(form, bits=400)
-        for x in (-0.7, 0.1, 1.0):
-            assert abs(there(arb(x)) - r(arb(x))) < arb(2) ** -300
 
 
 @given(rationals)
@@ -121,32 +110,9 @@ def test_barycentric_interpolates_and_is_exact():
     assert r(fmpq(1)) == 1
     slopes = r.to("factored", bits=106).derivative()(np.array([-1.0, 0.0, 1.0, 0.3]))
     assert r.derivative()(np.array([-1.0, 0.0, 1.0, 0.3])) == pytest.approx(slopes, rel=1e-12)
-    assert all(r.evaluation_error(dtype) < 0.1 for dtype in ("float64", "float32", "bfloat16"))
+    assert all(approx.evaluation_error(r, dtype) < 0.1 for dtype in ("float64", "float32", "bfloat16"))
     # without a weight a node is none
     assert Rational.from_barycentric([-1, 0, 1], [1, 5, 1], [0.5, 0, 0.25])(0.0) == 1
-
-
-@pytest.mark.parametrize(
-    ("target", "type"),
-    [
-        (approx.relu(), (9, 8)),
-        (approx.sqrt(), (10, 10)),  # its poles are real, next to the domain
-        (approx.jump_relu(), (15, 14)),
-        (approx.absolute(), (40, 40)),
-        (approx.exp(), (2, 5)),
-    ],
-    ids=str,
-)
-def test_barycentric_nodes_crowd_where_the_poles_do(target, type):
-    fit = approx.minimax(target, type)
-    held = fit.rational.to("barycentric")
-    assert len(held.form.parameters()) == 3 * (max(type) + 1)
-    assert held.evaluation_error("float64") < 1e-13
-    x = np.concatenate(
-        [np.r_[np.linspace(a, b, 999), a + np.geomspace(1e-15, 1, 99)] for a, b in target.domain]
-    )
-    x = x[np.logical_or.reduce([(x >= a) & (x <= b) for a, b in target.domain])]
-    assert np.max(np.abs(held(x) - fit.rational(x))) < 1e-12
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -193,12 +159,6 @@ def test_files_round_trip_and_failures_name_the_file(tmp_path):
         approx.load(tmp_path / "bad.json")
 
 
-@pytest.mark.parametrize("domain", [(1, 0), (0, 0), [(0, 1), (1, 2)], (0, np.inf), [], "ab", [(0, 1, 2)]])
-def test_malformed_domains_are_refused(domain):
-    with pytest.raises(ValueError, match="domain"):
-        as_domain(domain)
-
-
 def test_malformed_parameters_are_refused():
     with pytest.raises(ValueError, match="den"):
         Rational.from_monomial([1], [0, 0])
@@ -216,24 +176,3 @@ def test_malformed_parameters_are_refused():
         _ = Rational.from_monomial([1]) / Rational.from_monomial([0])
     with pytest.raises(ValueError, match="dyadic"):
         dyadic(fmpq(1, 3))
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False))
-def test_dyadic_numbers_round_trip(value):
-    assert decode(encode(dyadic(value))) == dyadic(value)
-    assert decode(encode(dyadic(value) / 8)) == dyadic(value) / 8
-
-
-@given(st.integers(-(10**30), 10**30), st.integers(1, 10**20), st.integers(2, 80))
-def test_rounding_to_bits_is_to_nearest(p, q, bits):
-    exact, rounded = fmpq(p, q), dyadic(fmpq(p, q), bits)
-    mantissa = abs(int(rounded.p)) >> (
-        (abs(int(rounded.p)) & -abs(int(rounded.p))).bit_length() - 1 if p else 0
-    )
-    assert mantissa.bit_length() <= bits
-    assert abs(rounded - exact) <= abs(exact) / fmpq(2**bits)
-
-
-def test_from_exact_accepts_any_polynomials():
-    r = Rational.from_exact(fmpq_poly([fmpq(1, 3), 1]), fmpq_poly([3, 0, 1]), domain=(-2, 5), centre=1)
-    assert r(X) == pytest.approx((X + 1 / 3) / (X**2 + 3), rel=1e-14)

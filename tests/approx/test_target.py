@@ -1,13 +1,10 @@
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from flint import acb, arb, arb_series, fmpq, fmpq_poly
 
 import approx
 from approx import Target
+from approx.primitives import target_from_json
 
 BUILT_IN = [
     approx.relu(),
@@ -47,15 +44,6 @@ def test_floats_balls_and_series_are_one_definition(target):
             assert wide.contains(piece(arb(middle)))
 
 
-@pytest.mark.parametrize("target", BUILT_IN, ids=lambda t: t.name)
-def test_json_round_trip(target):
-    again = Target.from_json(json.loads(json.dumps(target.to_json())))
-    x = np.linspace(target.hull[0], target.hull[1], 57)
-    assert again.to_json() == target.to_json()
-    assert np.array_equal(again(x), target(x))
-    assert [(p.a, p.b) for p in again.pieces()] == [(p.a, p.b) for p in target.pieces()]
-
-
 def test_pieces_are_exact():
     left, right = approx.jump_relu(0.1, margin=0.01).pieces()
     assert left.polynomial == fmpq_poly([])
@@ -66,68 +54,15 @@ def test_pieces_are_exact():
     assert len(approx.relu((0, 1)).pieces()) == 1
 
 
-def test_gaps_are_cut_out_of_any_domain():
-    assert approx.jump_relu(0.5, margin=0.25, domain=(-2, 2)).domain == ((-2, 0.25), (0.75, 2))
-    assert approx.bi_jump_relu(0.5, 0.25).domain == ((-1, -0.75), (-0.25, 0.25), (0.75, 1))
-    assert approx.gate(3, 1, [(0, 1), (2.5, 3.5), (5, 6)]).domain == ((0, 1), (5, 6))
-    assert approx.sign(0.25, (-2, 4)).domain == ((-2, -0.25), (0.25, 4))
-    # what `with_domain` puts back stays, in a file too
-    whole = approx.gate(0.2).with_domain((-1, 1))
-    assert Target.from_json(whole.to_json()).domain == whole.domain == ((-1, 1),)
-
-
 def test_weights():
     t = approx.exp().with_weight("relative")
     assert t.weight_at(np.array([0.5]))[0] == pytest.approx(np.exp(-0.5))
     assert float(t.weight_at(arb(0.5))) == pytest.approx(np.exp(-0.5))
-    assert Target.from_json(t.to_json()).weight == "relative"
+    assert target_from_json(t.to_json()).weight == "relative"
     with pytest.raises(ValueError, match="weight"):
         t.with_weight(np.cos).to_json()
     with pytest.raises(ValueError, match="weight"):
         approx.exp().with_weight("absolute")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "__import__('os')",
-        "x**x",
-        "x.real",
-        "open(x)",
-        "1/x",
-        "lambda: 0",
-        "y",
-        "exp(x, x)",
-        "x if x else 1",
-        "",
-        "x***2",
-        "abs(x)",
-        "x**0.3",
-        "exp(x=1)",
-        "'a'",
-        "True",
-    ],
-)
-def test_formulas_are_parsed_and_never_run_as_code(text):
-    with pytest.raises(ValueError, match="formula"):
-        approx.formula(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "f"),
-    [
-        ("x**2 - 3*x/4 + 1", lambda x: x**2 - 3 * x / 4 + 1),
-        ("-x**-1.5", lambda x: -(x**-1.5)),
-        ("2", lambda x: 2 + 0 * x),
-        ("sinh(x)*cosh(x) - tan(x)/atan(x)", lambda x: np.sinh(x) * np.cosh(x) - np.tan(x) / np.arctan(x)),
-        ("e*log(x) + sqrt(pi)", lambda x: np.e * np.log(x) + np.sqrt(np.pi)),
-    ],
-)
-def test_formulas_mean_what_they_say(text, f):
-    target = approx.formula(text, domain=(0.5, 1.25))
-    x = np.linspace(0.5, 1.25, 9)
-    assert target(x) == pytest.approx(f(x), rel=1e-14)
-    assert [float(target(arb(v))) for v in x] == pytest.approx(list(f(x)), rel=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +83,8 @@ def test_formulas_mean_what_they_say(text, f):
         (lambda: Target(np.exp).pieces(), "enclose"),
         (lambda: Target(np.exp)(arb(1)), "enclose"),
         (lambda: Target(np.exp).to_json(), "written"),
-        (lambda: Target.from_json({"name": "relu"}), "malformed"),
-        (lambda: Target.from_json({"name": "os.system", "params": {}, "domain": []}), "malformed"),
+        (lambda: target_from_json({"name": "relu"}), "malformed"),
+        (lambda: target_from_json({"name": "os.system", "params": {}, "domain": []}), "malformed"),
     ],
 )
 def test_wrong_input_names_the_argument(make, name):
@@ -160,20 +95,3 @@ def test_wrong_input_names_the_argument(make, name):
 def test_a_users_enclosure_is_used():
     t = Target(np.cos, domain=(0, 1), enclose=lambda x: x.cos())
     assert float(t.pieces()[0](arb(0.5))) == pytest.approx(np.cos(0.5))
-
-
-def test_import_is_light():
-    code = "import approx, sys; approx.relu(); print(*({'torch', 'matplotlib', 'sympy'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
-
-
-def test_a_two_sided_gate_and_its_best_approximation_are_odd():
-    target = approx.bi_jump_relu(0.3, margin=0.05)
-    x = np.array([0.1, 0.25, 0.35, 0.8, 1.0])
-    assert target(x).tolist() == [0, 0, 0.35, 0.8, 1.0]
-    assert target(-x).tolist() == (-target(x)).tolist()
-    fit = approx.minimax(target, (5, 4))
-    assert "odd symmetry" in fit.message
-    assert fit.rational(-x) == pytest.approx(-fit.rational(x), rel=1e-14)
-    assert fit.rational(0.0) == 0

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp
 
-from approx import target
+import approx as target
 from approx.dyadic import dyadic
 from approx.proofs import Certificate, certify
-from approx.proofs.polynomials import isolate
+from approx.proofs.real_roots import isolate
 from approx.zolotarev import zolotarev_error, zolotarev_log_error, zolotarev_sign
 
 gaps = st.floats(-12, -0.06).map(lambda e: 10**e)

@@ -93,11 +93,11 @@ def test_a_grid_in_one_pass(job, tmp_path):
     assert len(done.stdout.splitlines()) == 4
     saes = {p.name: load(p) for p in tmp_path.iterdir()}
     assert set(saes) == {f"jump_relu-sparsity{s}-seed{i}" for s in ("0.1", "2") for i in (0, 1)}
-    weights = sorted(s.metadata["sparsity"] for s in saes.values())
+    weights = sorted(s.trained.sparsity for s in saes.values() if s.trained)
     assert weights == pytest.approx(
         [0.1, 0.1, 2.0, 2.0], rel=0.1
     )  # means of the last steps, the first still rising
-    assert {s.metadata["penalty"] for s in saes.values()} == {"tanh"}
+    assert {s.trained.penalty for s in saes.values() if s.trained} == {"tanh"}
     a, b = (saes[f"jump_relu-sparsity2-seed{i}"] for i in (0, 1))
     assert not torch.equal(a.W_dec, b.W_dec)
 
@@ -105,7 +105,9 @@ def test_a_grid_in_one_pass(job, tmp_path):
 def test_l0_is_the_goal_where_nothing_else_is_said(job, tmp_path):
     done = rsae("train", "relu", job / "store", tmp_path, "--d-sae", 40, "--steps", 20, "--batch", 64)
     assert done.returncode == 0, done.stderr
-    assert load(tmp_path).metadata["sparsity"] > 0
+    trained = load(tmp_path).trained
+    assert trained is not None
+    assert trained.sparsity > 0
 
 
 def test_a_window_changes_the_order(job, tmp_path):

@@ -118,7 +118,7 @@ def test_the_suffix_alone_gives_what_the_whole_host_gives_with_another_activatio
         return (other, *output[1:]) if isinstance(output, tuple) else other
 
     # the plain way: a hook that replaces a module's output in a full forward pass
-    module = host.blocks[0] if site == "resid_pre" else point.module(host)
+    module = host.blocks[0] if site == "resid_pre" else point._place(host).module
     handle = module.register_forward_hook(replace)
     truth = logits_of(host, tokens, mask)
     handle.remove()
@@ -145,14 +145,14 @@ def test_only_what_is_needed_runs(host, site):
     "name",
     [
         "blocks.9.hook_resid_pre",
-        "blocks.1.hook_resid_mid",
         "layer 1",
         "blocks.-1.hook_resid_pre",
-        "blocks.1.attn.hook_z",
+        "blocks.1.attn.hook_pattern",
+        "blocks.1.hook_resid_pre[0]",
     ],
 )
 def test_wrong_hook_points_are_named_with_the_remedy(host, name):
-    with pytest.raises(InputError, match=rf"{host.name}.*L from 0 to 2.*resid_pre, attn_out, mlp_out"):
+    with pytest.raises(InputError, match=rf"{host.name}.*L from 0 to 2.*resid_pre, hook_attn_out|have heads"):
         HookPoint.parse(name, host)
 
 

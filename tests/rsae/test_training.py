@@ -135,7 +135,8 @@ def test_a_wanted_l0_is_reached(store, name, l0):
     train(sae, store, replace(CONFIG, steps=1500, lr=1e-3, sparsity=0.0, l0=l0))
     reached = (sae.encode(store.sample(2000)) != 0).sum(1).float().mean().item()
     assert reached == pytest.approx(l0, rel=0.05)
-    assert sae.metadata["sparsity"] > 0
+    assert sae.trained is not None
+    assert sae.trained.sparsity > 0
 
 
 def test_an_l0_that_cannot_be_steered(store):

@@ -4,7 +4,7 @@ import pytest
 import approx
 from approx import Rational
 from approx.fit.distill import is_safe
-from approx.fit.pade import grid_mse
+from approx.fit.grid import grid_mse
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,13 @@
 import itertools
-from fractions import Fraction
-from math import factorial
 
 import numpy as np
 import pytest
-from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import approx
 from approx import Target
-from approx.dyadic import precision
-from approx.fit.measure import measured_error
+from tests.approx.helpers import alternates, meinardus
 
 # Best errors from independent sources: Varga, Ruttan and Carpenter (1991) for |x|; Zolotarev
 # for sign; the asymptotics for exp (Meinardus) are tested apart.
@@ -32,18 +28,6 @@ def test_known_best_errors(target, type, best):
     assert fit.converged
     assert fit.error == pytest.approx(best, rel=max(digits, 5e-11))
     assert fit.levelled <= fit.error
-
-
-def alternates(fit: approx.Fit) -> bool:
-    """Whether the exact function that is held equi-oscillates on the reference: the certificate of
-    optimality.
-    """
-    with precision(128 + fit.rational.bits):
-        points = [arb(float(x)) for x in fit.reference]
-        errors = [fit.target.weight_at(x) * (fit.target(x) - fit.rational(x)) for x in points]
-        signs = [e > 0 for e in errors]
-        levels = [abs(float(e)) for e in errors]
-    return all(a != b for a, b in itertools.pairwise(signs)) and min(levels) > fit.error * (1 - 1e-6)
 
 
 TARGETS = [
@@ -82,21 +66,6 @@ def test_primitives_are_proven_best(target, type):
     assert proof.upper <= proof.best_lower * (1 + 1e-8)
 
 
-def test_type_80_80():
-    fit = approx.minimax(approx.absolute(), (80, 80))
-    assert fit.converged
-    assert fit.error <= fit.levelled * (1 + 1e-6)
-    assert alternates(fit)
-    assert len(fit.reference) >= 162
-
-
-def test_levels_a_hundred_decades_down():
-    # the eigenvalues of the levelled equations span as many, and their iteration starts at the wrong end
-    fit = approx.minimax(approx.exp(), (26, 26))
-    assert fit.converged
-    assert fit.error == pytest.approx(meinardus(26), rel=0.05)
-
-
 @pytest.mark.parametrize(
     ("target", "type"),
     [
@@ -118,24 +87,9 @@ def test_zeros_and_lines(target, type):
     assert proof.upper == 0
 
 
-@pytest.mark.parametrize("delta", [1e-15, 1e-60, 1e-100])
-def test_domains_over_many_orders_of_magnitude(delta):
-    fit = approx.minimax(approx.sign(delta), (9, 8))
-    proof = approx.certify(fit.rational, fit.target)
-    assert isinstance(proof, approx.Certificate)
-    best = approx.zolotarev_error(4, delta)
-    assert fit.error >= proof.lower * (1 - 1e-9)
-    assert fit.error == pytest.approx(best, rel=1e-8 if fit.converged else 1e-6)
-
-
 def test_errors_fall_with_the_type():
     errors = [approx.minimax(approx.jump_relu(), (k + 1, k)).error for k in range(0, 9)]
     assert all(b <= a for a, b in itertools.pairwise(errors))
-
-
-def test_relu_is_half_of_sqrt():
-    relu, root = approx.minimax(approx.relu(), (9, 8)), approx.minimax(approx.sqrt(), (4, 4))
-    assert relu.error == pytest.approx(root.error / 2, rel=1e-9)
 
 
 def test_stahls_constant():
@@ -153,13 +107,6 @@ def test_halphen_constant():
     # exp on a long stretch of the negative axis: the ratio of errors tends to 1/9.2890254919208 (Halphen)
     e = [approx.minimax(approx.exp((-4000, 0)), (n, n)).error for n in (4, 5)]
     assert e[0] / e[1] == pytest.approx(9.28902549, rel=0.02)
-
-
-def meinardus(n: int) -> float:
-    """n! m! / (2^(m+n) (m+n)! (m+n+1)!) with m = n: the error of exp up to a factor 1 + O(1/(m+n)) (Braess
-    1984).
-    """
-    return float(Fraction(factorial(n) ** 2, 2 ** (2 * n) * factorial(2 * n) * factorial(2 * n + 1)))
 
 
 def test_meinardus_asymptotics_for_exp():
@@ -203,25 +150,6 @@ def test_gates_get_harder_as_the_gap_closes_and_easier_with_the_type(theta, marg
     assert wide.error <= close[1].error * (1 + 1e-9)
 
 
-@given(st.floats(0.02, 0.5), st.integers(1, 5))
-@settings(max_examples=10, deadline=None)
-def test_gate_is_half_a_sign(delta, n):
-    sign, gate = (
-        approx.minimax(approx.sign(delta), (2 * n + 1, 2 * n)),
-        approx.minimax(approx.gate(0.0, delta), (2 * n + 1, 2 * n)),
-    )
-    assert gate.error == pytest.approx(sign.error / 2, rel=1e-8)
-    assert sign.error == pytest.approx(approx.zolotarev_error(n, delta), rel=1e-8)
-
-
-@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0.1, 2))
-@settings(max_examples=8, deadline=None)
-def test_adding_a_line_changes_nothing_but_the_fit(a, b, c):
-    plain = approx.minimax(Target(lambda x: np.abs(x) ** 1.5, kinks=[0]), (5, 4))
-    moved = approx.minimax(Target(lambda x: c * np.abs(x) ** 1.5 + a * x + b, kinks=[0]), (5, 4))
-    assert moved.error == pytest.approx(c * plain.error, rel=1e-6)
-
-
 def test_the_zero_function_can_be_best():
     fit = approx.minimax(approx.formula("atan(20*x)"), (0, 2))
     assert fit.converged
@@ -250,18 +178,6 @@ def test_reflection():
     x = np.linspace(-1, 2, 17)
     assert right.error == pytest.approx(left.error, rel=1e-9)
     assert right.rational(-x) == pytest.approx(left.rational(x), rel=1e-12)
-
-
-def test_symmetry_of_the_result():
-    x = np.linspace(0, 1, 50)
-    even, odd = (
-        approx.minimax(approx.absolute(), (8, 8)).rational,
-        approx.minimax(approx.sign(0.1), (9, 8)).rational,
-    )
-    relu = approx.minimax(approx.relu(), (9, 8)).rational
-    assert np.array_equal(even(x), even(-x))
-    assert np.array_equal(odd(x), -odd(-x))
-    assert np.allclose(relu(x) - relu(-x), x, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("type", [(0, 0), (3, 0), (0, 3), (5, 2), (2, 5), (4, 4)])
@@ -332,56 +248,6 @@ def test_what_cannot_be_reached_is_not_called_converged():
     assert fit.message
 
 
-def test_the_error_is_that_of_the_rational_returned():
-    for target in (approx.relu(), approx.jump_relu(), approx.tanh()):
-        fit = approx.minimax(target, (5, 4))
-        x = np.concatenate([np.linspace(a, b, 20001) for a, b in target.domain])
-        assert np.max(np.abs(target(x) - fit.rational(x))) <= fit.error * (1 + 1e-9) + 1e-15
-        assert measured_error(fit.rational, target) == pytest.approx(fit.error, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        ({"type": (-1, 2)}, "type"),
-        ({"type": (1.5, 2)}, "type"),
-        ({"type": 3}, "type"),
-        ({"type": (3, 10**6)}, "type"),
-        ({"type": (3, 2), "poles": "yes"}, "poles"),
-        ({"type": (3, 2), "tolerance": 0}, "tolerance"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, name):
-    with pytest.raises(ValueError, match=name):
-        approx.minimax(approx.relu(), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("target", "says"),
-    [
-        (np.exp, "approx.Target"),
-        ("exp", "approx.formula"),
-        (Target(lambda x: [1.0, 2.0]), "same shape"),
-        (Target(lambda x: np.sqrt(x + 0j)), "real"),
-    ],
-)
-def test_what_is_no_target_is_refused(target, says):
-    for fitter in (approx.minimax, approx.remez, approx.least_squares, approx.smoothed_linf):
-        with pytest.raises(ValueError, match=says):
-            fitter(target, (3, 2))
-
-
-def test_unbounded_relative_errors_are_refused():
-    with pytest.raises(ValueError, match="weight"):
-        approx.minimax(approx.relu().with_weight("relative"), (3, 2))
-    with pytest.raises(ValueError, match="weight"):
-        approx.minimax(approx.absolute((-0.9415, 2.525)).with_weight("relative"), (3, 2))
-    with pytest.raises(ValueError, match="weight"):  # a zero between the points that are looked at
-        approx.minimax(approx.silu((-1.7377, 4.2964)).with_weight("relative"), (3, 2))
-    with pytest.raises(ValueError, match="domain"):
-        approx.minimax(Target(np.log), (3, 2))
-
-
 def test_a_pole_in_a_gap_only_on_request():
     free = approx.minimax(approx.sign(0.1), (8, 9))
     allowed = approx.minimax(approx.sign(0.1), (8, 9), poles="allow_in_gaps")
@@ -400,26 +266,6 @@ def test_sign_is_zolotarevs():
         assert fit.rational(x) == pytest.approx(
             approx.zolotarev_sign(n, delta)(x), abs=1e-3 * fit.error + 1e-14
         )
-
-
-@pytest.mark.parametrize(
-    ("target", "type"),
-    [
-        (approx.gate(0.785, 1.2e-4), (6, 5)),
-        (approx.jump_relu(-0.755, margin=1.3e-4), (7, 6)),
-        (approx.jump_relu(0.387, margin=1.4e-4), (2, 9)),
-        (approx.gate(-0.58, 3.5e-4), (4, 3)),
-        # kinks close to one end: the error peaks at the kink itself
-        (approx.relu((-90.8009, 0.0638704)), (1, 5)),
-        (approx.relu((-25.1976, 0.0506162)), (18, 17)),
-        (approx.formula("abs(x - 0.3) + abs(x + 0.55)", kinks=[0.3, -0.55]), (10, 10)),
-    ],
-    ids=str,
-)
-def test_narrow_gaps_and_kinks_at_the_side(target, type):
-    fit = approx.minimax(target, type)
-    assert fit.converged
-    assert alternates(fit)
 
 
 @pytest.mark.filterwarnings("ignore:AAA failed")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import approx
-from approx.fit.pade import grid_mse
+from approx.fit.grid import grid_mse
 from approx.fit.remez import grid_of
 
 

@@ -10,7 +10,7 @@ import torch
 
 from evals.synthetic import anomaly, pairs, polarity, run
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
-from evals.synthetic.worlds import NOISE, Samples, World, unit_directions
+from evals.synthetic.worlds import NOISE, World, samples, unit_directions
 from rsae import AbsTopK, InputError, TopK
 
 # --- worlds ------------------------------------------------------------------------------------------------
@@ -39,8 +39,8 @@ def test_no_sae_starts_from_the_truth():
     """An SAE and its world are often of one shape and one seed."""
     for count in (16, 24):
         plus = unit_directions(count, 16, 0)
-        samples = Samples(*(World(plus, -plus, 0.1).draw(500, s)[1] for s in (0, 1)))
-        sae = CONTENDERS["sign_aware"].make(samples, count, 0)
+        data = samples(*(World(plus, -plus, 0.1).draw(500, s)[1] for s in (0, 1)))
+        sae = CONTENDERS["sign_aware"].make(data, count, 0)
         assert (sae.W_dec @ plus.T).abs().diagonal().mean() < 0.5
 
 
@@ -116,10 +116,10 @@ def test_without_the_auxiliary_loss_the_gate_collapses():
     """With it a latent for each two opposite directions is enough, which it is not for Gated."""
     axes_MD = unit_directions(16, 16, 0)
     world = World(axes_MD, -axes_MD, 0.15)
-    samples = Samples(world.draw(8000, 0)[1], world.draw(2000, 1)[1])
-    x = samples.sample(2000, split="heldout")
+    data = samples(world.draw(8000, 0)[1], world.draw(2000, 1)[1])
+    x = data.sample(2000, split="heldout")
     names = ("sign_aware", "no_auxiliary", "gated_h")
-    saes = fit([(CONTENDERS[n], 16, config_of(400, 0, sparsity=1.0)) for n in names], samples, 0, "test")
+    saes = fit([(CONTENDERS[n], 16, config_of(400, 0, sparsity=1.0)) for n in names], data, 0, "test")
     with torch.no_grad():
         variance = (x - x.mean(0)).square().sum()
         whole, collapsed, one_signed = (1 - ((sae(x) - x).square().sum() / variance).item() for sae in saes)

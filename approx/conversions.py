@@ -1,0 +1,248 @@
+"""From two polynomials over Q to a form, each parameter rounded to a number of bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from flint import acb, arb, ctx, fmpq, fmpq_poly
+
+from approx.dyadic import dyadic, power_of_two_above, precision
+from approx.forms import Barycentric, Chebyshev, Factored, Form, Monomial, PartialFractions, horner
+
+
+def significant_bits(value: fmpq) -> int:
+    """Bits of the mantissa of a dyadic number.
+
+    Args:
+        value: a dyadic number.
+    """
+    mantissa = abs(int(value.p))
+    return (mantissa // ((mantissa & -mantissa) or 1)).bit_length()
+
+
+def parameters(values: Iterable[Any]) -> tuple[fmpq, ...]:
+    """Numbers as exact dyadics.
+
+    Args:
+        values: ints, floats, fmpq or arbs.
+    """
+    return tuple(dyadic(v) for v in values)
+
+
+def reduced(num: fmpq_poly, den: fmpq_poly) -> tuple[fmpq_poly, fmpq_poly]:
+    """num/den in lowest terms, with den(0) = 1, or leading coefficient 1 where den(0) = 0.
+
+    Args:
+        num: numerator.
+        den: denominator, not 0.
+
+    Returns:
+        (num, den) without common factors.
+
+    Raises:
+        ValueError: if `den` is the zero polynomial.
+    """
+    if not den:
+        raise ValueError("the denominator is the zero polynomial")
+    common = num.gcd(den)
+    if common.degree() > 0:
+        num, den = num // common, den // common
+    norm = den[0] if den[0] != 0 else den[den.degree()]
+    return num / norm, den / norm
+
+
+def roots(poly: fmpq_poly, bits: int) -> list[tuple[arb, ...]]:
+    """Roots with multiplicity to `bits` relative bits: (u,) for a real one, (u, v) with v > 0 for a pair u
+    +- iv.
+
+    Args:
+        poly: a polynomial over Q.
+        bits: relative bits of each root.
+    """
+    found: list[tuple[arb, ...]] = []
+    if poly.degree() < 1:
+        return found
+    with precision(bits + 20):
+        pairs: Any = poly.numer().complex_roots()
+        for root, multiplicity in pairs:
+            if root.imag == 0:
+                found += [(root.real.mid(),)] * multiplicity
+            elif root.imag > 0:
+                # an even polynomial's pairs lie on the imaginary axis exactly
+                real = arb(0) if root.real.contains(0) else root.real.mid()
+                found += [(real, root.imag.mid())] * multiplicity
+    return sorted(found, key=lambda r: (float(r[0]), float(r[-1])))
+
+
+def complex_roots(poly: fmpq_poly) -> np.ndarray:
+    """The roots with multiplicity, complex128, by real then imaginary part.
+
+    Args:
+        poly: a polynomial over Q.
+    """
+    found = roots(poly, 64)
+    values = [
+        complex(float(r[0]), s * float(r[1]) if len(r) == 2 else 0.0)
+        for r in found
+        for s in (-1, 1)[-len(r) :]
+    ]
+    return np.array(values, dtype=complex)
+
+
+def _to_monomial(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:
+    return Monomial(_rounded(num.coeffs() or [fmpq(0)], bits), _rounded(den.coeffs(), bits))
+
+
+def _to_chebyshev(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:
+    def series(poly: fmpq_poly) -> list[fmpq]:
+        # Horner's rule on Chebyshev series: T_1 T_k = (T_{k+1} + T_{|k-1|})/2
+        held = [fmpq(0)]
+        for c in reversed(poly.coeffs()):
+            shifted = [fmpq(0)] * (len(held) + 1)
+            for k, h in enumerate(held):
+                shifted[k + 1] += h / 2
+                shifted[abs(k - 1)] += h / 2
+            shifted[0] += c
+            held = shifted
+        return held[: max(poly.degree(), 0) + 1]
+
+    return Chebyshev(_rounded(series(num), bits), _rounded(series(den), bits))
+
+
+def _to_factored(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:
+    gain = num[max(num.degree(), 0)] / den[den.degree()]
+    if not num:
+        return Factored(fmpq(0), (), ())
+
+    def factors(p: fmpq_poly) -> tuple[tuple[fmpq, ...], ...]:
+        return tuple(_rounded(root, bits) for root in roots(p, bits))
+
+    return Factored(dyadic(gain, bits), factors(num), factors(den))
+
+
+def to_partial_fractions(num: fmpq_poly, den: fmpq_poly, bits: int) -> PartialFractions:
+    """Partial fractions of num/den.
+
+    Args:
+        num: numerator.
+        den: denominator.
+        bits: to how many bits each parameter is rounded.
+    """
+    if den.gcd(den.derivative()).degree() > 0:
+        raise ValueError("the function has a multiple pole: partial fractions here hold simple poles only")
+    poly, rest = divmod(num, den)
+    slope = den.derivative()
+    pairs, real = [], []
+    # cancellation in rest(p)/den'(p) costs at most the bits that the ball's radius tells: raise until it is
+    # small
+    for root in roots(den, bits):
+        work = bits + 64
+        while True:
+            with precision(work):
+                p = acb(*_polished(den, root))
+                residue = acb_horner(rest, p) / acb_horner(slope, p)
+                good = residue.rel_accuracy_bits() > bits + 8
+                if good or work > 64 * bits + 4096:
+                    break
+            work *= 2
+        with precision(work):
+            if len(root) == 1:
+                real.append(_rounded((residue.real, p.real), bits))
+            else:
+                # rho/(t-p) + conj = (2 Re(rho) (t-u) - 2 Im(rho) v) / ((t-u)^2 + v^2)
+                pairs.append(_rounded((2 * residue.real, -2 * residue.imag * p.imag, p.real, p.imag), bits))
+    return PartialFractions(_rounded(poly.coeffs(), bits), tuple(pairs), tuple(real))
+
+
+def to_barycentric(num: fmpq_poly, den: fmpq_poly, bits: int, low: float, high: float) -> Barycentric:
+    """Interpolation at Leja points of [low, high] for the weight 1/|den|: they crowd where the poles are near.
+
+    Args:
+        num: numerator.
+        den: denominator.
+        bits: to how many bits each parameter is rounded.
+        low: left end of the interval of the nodes.
+        high: its right end.
+    """
+    count = max(num.degree(), den.degree(), 0) + 1
+    real, imag = np.array(
+        [(float(r[0]), float(r[1]) if len(r) == 2 else 0.0) for r in roots(den, 53)] or [(0.0, 1.0)]
+    ).T
+    nearest = np.clip(real, low, high)
+    steps = np.multiply.outer([-1.0, 1.0], 2.0 ** np.arange(-2, 60))[..., None] * np.hypot(
+        real - nearest, imag
+    )
+    close = np.ravel(nearest + steps)
+    places = np.unique(np.clip(np.r_[np.linspace(low, high, 50 * count), close], low, high))
+    with precision(bits + 20 * count):
+        coefficients = [arb(c) for c in den.coeffs()]
+        sizes = [abs(horner(coefficients, arb(x))) for x in places]
+        usable = np.array([bool(size > 0) for size in sizes])
+        attraction = np.array([float(s.log()) if ok else 0.0 for s, ok in zip(sizes, usable, strict=True)])
+    places, attraction = places[usable], attraction[usable]
+    nodes, score = [places[0]], np.zeros(len(places))
+    with np.errstate(divide="ignore"):
+        for k in range(1, count):
+            score += np.log(np.abs(places - nodes[-1]))
+            nodes.append(places[np.argmax(score - k / count * attraction)])
+    at = sorted(map(dyadic, nodes))
+    weights = [den(x) / math.prod((x - y for y in at if y != x), start=fmpq(1)) for x in at]
+    unit = power_of_two_above(dyadic(max(map(abs, weights)), bits))
+    values = _rounded((num(x) / den(x) for x in at), bits)
+    return Barycentric(tuple(at), values, _rounded((w / unit for w in weights), bits))
+
+
+def _polished(poly: fmpq_poly, root: Sequence[arb]) -> tuple[arb, ...]:
+    """A root refined by Newton's method to the working precision (midpoints: the result is not a proof)."""
+    p, slope = acb(*root), poly.derivative()
+    for _ in range(8):
+        step = acb_horner(poly, p) / acb_horner(slope, p)
+        p = acb((p - step).real.mid(), (p - step).imag.mid())
+        if abs(step) < abs(p) * arb(2) ** (-3 * ctx.prec // 4):  # quadratic: the next is below rounding
+            break
+    return p.real, p.imag
+
+
+def acb_horner(poly: fmpq_poly, z: acb) -> acb:
+    """poly(z) in ball arithmetic at the working precision.
+
+    Args:
+        poly: a polynomial over Q.
+        z: a complex ball.
+    """
+    return horner([acb(c) for c in poly.coeffs()] or [acb(0)], z)
+
+
+def _rounded(values: Iterable[Any], bits: int) -> tuple[fmpq, ...]:
+    return tuple(dyadic(v, bits) for v in values)
+
+
+_FROM_EXACT: dict[str, Callable[[fmpq_poly, fmpq_poly, int], Form]] = {
+    "monomial": _to_monomial,
+    "chebyshev": _to_chebyshev,
+    "factored": _to_factored,
+    "partial_fractions": to_partial_fractions,
+}
+
+
+def converted(num: fmpq_poly, den: fmpq_poly, form: str, bits: int) -> Form:
+    """num/den in a form other than the barycentric one.
+
+    Args:
+        num: numerator, without a factor in common with `den`.
+        den: denominator.
+        form: "monomial", "chebyshev", "factored" or "partial_fractions".
+        bits: to how many bits each parameter is rounded.
+
+    Returns:
+        The form.
+
+    Raises:
+        ValueError: for another name, or partial fractions of a function with a multiple pole.
+    """
+    if form not in _FROM_EXACT:
+        raise ValueError(f"form={form!r}: expected one of {', '.join(_FROM_EXACT)}, barycentric")
+    return _FROM_EXACT[form](num, den, bits)

@@ -1,0 +1,282 @@
+"""The climb in degree: a start for the exchange from the references of smaller types, or of wider gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+from flint import arb
+from tqdm import tqdm
+
+from approx.dyadic import precision
+from approx.fit.exchange import Failure, Outcome, Problem, Start
+from approx.fit.symmetry import START_BITS, Reduced
+
+
+def _first_reference(problem: Problem, count: int) -> list[arb]:
+    """Chebyshev points on the union, gaps left out."""
+    half = problem.frame().half
+    lengths = [float((b - a) / half) for a, b in problem.intervals]
+    places = (1 - np.cos(np.linspace(0, np.pi, count))) / 2 * sum(lengths) if count > 1 else np.array([0.0])
+    points = []
+    for place in places:
+        for (a, b), length in zip(problem.intervals, lengths, strict=True):
+            if place <= length or b is problem.intervals[-1][1]:
+                points.append(b if place >= length else (a + (b - a) * arb(float(place / length))).mid())
+                break
+            place -= length
+    return _separated(points, problem)
+
+
+def _resized(problem: Problem, old: list[arb], count: int) -> Iterator[list[arb]]:
+    """The old reference stretched to `count` points, interval by interval and linear in the index.
+
+    How the points split between the intervals decides about success next to a gap, so neighbouring splits
+    follow.
+    """
+    parts = [[x for x in old if a <= x and x <= b] for a, b in problem.intervals]
+    shares = np.cumsum([len(part) for part in parts]) * count / len(old)
+    sizes = np.diff(np.r_[0, np.round(shares).astype(int)])
+    shifts = [np.zeros(len(parts), dtype=int)]
+    for i in range(len(parts) - 1):
+        for k in (1, -1, 2, -2):
+            shift = np.zeros(len(parts), dtype=int)
+            shift[i], shift[i + 1] = k, -k
+            shifts.append(shift)
+    for shift in shifts:
+        if min(sizes + shift) >= 0:
+            points = []
+            for part, size, interval in zip(parts, sizes + shift, problem.intervals, strict=True):
+                points += _stretched(part if len(part) > 1 else list(interval), int(size))
+            yield _separated(points, problem)
+
+
+def _extrapolated(problem: Problem, older: list[arb], old: list[arb], count: int) -> Iterator[list[arb]]:
+    """A reference of `count` points guessed from the last two.
+
+    In g = log((x - a)/(b - x)) on each interval [a, b], points at a fixed share of the way through the
+    reference move about linearly in the square root of their number: so they do where they cluster at a
+    singularity (Stahl), and where they do not they stand still.
+    """
+    shares = np.cumsum([sum(bool(a <= x) and bool(x <= b) for x in old) for a, b in problem.intervals])
+    sizes = np.diff(np.r_[0, np.round(shares * count / len(old)).astype(int)])
+    reach = (np.sqrt(count) - np.sqrt(len(old))) / (np.sqrt(len(old)) - np.sqrt(len(older)))
+    guesses = []
+    for before, now, size in zip(_places(problem, older), _places(problem, old), sizes, strict=True):
+        ends = now[np.isinf(now)]
+        before, now = before[np.isfinite(before)], now[np.isfinite(now)]
+        inner = int(size) - len(ends)
+        if min(len(before), len(now)) < 2 or inner < 1:
+            return
+        share = (np.arange(inner) + 0.5) / inner
+        at = [np.interp(share, (np.arange(len(g)) + 0.5) / len(g), g) for g in (before, now)]
+        guesses.append(np.sort(np.r_[at[1] + reach * (at[1] - at[0]), ends]))
+    yield _separated(_placed(problem, guesses), problem)
+
+
+def _stretched(part: list[arb], size: int) -> list[arb]:
+    points = []
+    for place in np.linspace(0, len(part) - 1, size) if size > 1 else [(len(part) - 1) / 2] * size:
+        i = min(int(place), len(part) - 2)
+        points.append((part[i] + (part[i + 1] - part[i]) * arb(float(place - i))).mid())
+    return points
+
+
+def _separated(points: list[arb], problem: Problem) -> list[arb]:
+    """Move a point that coincides with its left neighbour towards the right one."""
+    for k in range(1, len(points)):
+        if not points[k - 1] < points[k]:
+            following = points[k + 1] if k + 1 < len(points) else problem.intervals[-1][1]
+            points[k] = (points[k - 1] + (following - points[k - 1]) / 2).mid()
+    return points
+
+
+@dataclass
+class Climb:
+    """How far a walk through the types came."""
+
+    problem: Problem
+    """What was solved: the problem itself, or one with wider gaps."""
+    outcome: Outcome | None = None
+    """The last outcome; None if no type was reached."""
+    type: tuple[int, int] = (-1, -1)
+    """The type that the outcome belongs to."""
+    reason: str = ""
+    """What stopped the walk."""
+    history: list[float] = field(default_factory=lambda: [])
+    """The level after each step of each exchange."""
+
+
+def climbed(reduced: Reduced, tolerance: float, progress: bool) -> Climb:
+    """The best approximation, reached through smaller types.
+
+    First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ..., then with wider
+    gaps; if none arrives, the lowest that was reached, levelled to the tolerance.
+
+    Args:
+        reduced: the problem.
+        tolerance: relative excess of the largest error over the level at which an exchange stops.
+        progress: show a progress bar.
+    """
+    m, n = reduced.type
+    diagonal = [(m - k, n - k) for k in range(min(m, n), -1, -1)]
+    numerator_first = [(m, k) for k in range(n + 1)]
+    climbs = []
+    for path in (diagonal, numerator_first):
+        climbs.append(_walk(reduced.problem, path, tolerance, progress))
+        if climbs[-1].type == (m, n) or (climbs[-1].outcome and climbs[-1].outcome.exact):
+            return climbs[-1]
+    if len(reduced.problem.intervals) > 1:
+        climbs.append(_narrowed(reduced, tolerance, progress))
+        if climbs[-1].type == (m, n):
+            return climbs[-1]
+    stuck = [c for c in climbs if c.outcome and c.problem is reduced.problem]
+    if not stuck:
+        raise Failure(climbs[0].reason)
+    best = min(stuck, key=lambda c: float(c.outcome.top) if c.outcome else np.inf)
+    try:
+        outcome = best.outcome
+        assert outcome is not None
+        level = outcome.level
+        start = Start(outcome.extrema, level.frame, level.bits, level.q)
+        best.outcome = reduced.problem.exchange(start, best.type, tolerance)
+    except Failure:
+        pass
+    return best
+
+
+def _narrowed(reduced: Reduced, tolerance: float, progress: bool) -> Climb:
+    """Solve with the gaps widened, where a start is easily found, then narrow them by factors of 3 at
+    most.
+    """
+    problem, (m, n) = reduced.problem, reduced.type
+    edges = [e for interval in problem.intervals for e in interval]
+    gaps = list(zip(edges[1:-1:2], edges[2:-1:2], strict=True))
+    # a gap may take a fifth of either neighbour
+    room = [min((b - a) / 5, (d - c) / 5, key=float) for (a, b), (c, d) in pairwise(problem.intervals)]
+    widest = max(float(r / (c - b)) for r, (b, c) in zip(room, gaps, strict=True))
+    steps = max(1, int(np.ceil(np.log(max(widest, 1.0)) / np.log(3.0))))
+
+    def widened(share: float) -> Problem:
+        inner = []
+        for (b, c), r in zip(gaps, room, strict=True):
+            more = (r * arb(float(r / (c - b))) ** (share - 1)).mid() if share > 0 and r > c - b else arb(0)
+            inner += [(b - more).mid(), (c + more).mid()]
+        ends = [edges[0], *inner, edges[-1]]
+        intervals = list(zip(ends[::2], ends[1::2], strict=True))
+        return replace(problem, intervals=intervals)
+
+    stage = widened(1.0)
+    for path in ([(m - k, n - k) for k in range(min(m, n), -1, -1)], [(m, k) for k in range(n + 1)]):
+        climb = _walk(stage, path, 0.05, progress)
+        if climb.type == (m, n):
+            break
+    else:
+        return climb
+    assert climb.outcome is not None
+    places = [_places(stage, climb.outcome.extrema)]
+    for k in range(steps - 1, -1, -1):
+        stage = problem if k == 0 else widened(k / steps)
+        guesses = [places[-1]]
+        if len(places) > 1 and [len(g) for g in places[-1]] == [len(g) for g in places[-2]]:
+            with np.errstate(invalid="ignore"):  # points at the ends, at infinity here, stay
+                moved = [2 * new - old for old, new in zip(places[-2], places[-1], strict=True)]
+            guesses.insert(
+                0, [np.where(np.isfinite(g), g, now) for g, now in zip(moved, places[-1], strict=True)]
+            )
+        found = None
+        for guess in guesses:
+            with suppress(Failure), precision(START_BITS):
+                points = _separated(_placed(stage, guess), stage)
+                start = Start(points, stage.frame(points), START_BITS)
+                found = stage.exchange(start, (m, n), tolerance if k == 0 else 0.05)
+                break
+        if found is None:
+            climb.reason = "narrowing the gaps of the domain lost the alternation"
+            climb.type = (-1, -1)
+            return climb
+        climb.outcome, climb.problem = found, stage
+        climb.history += found.history
+        places.append(_places(stage, found.extrema))
+    return climb
+
+
+def _places(problem: Problem, reference: list[arb]) -> list[np.ndarray]:
+    """log((x - a)/(b - x)) of the points in each interval [a, b], +-inf at its ends."""
+    found = []
+    for a, b in problem.intervals:
+        inside = [x for x in reference if a <= x and x <= b]
+        found.append(
+            np.array(
+                [
+                    -np.inf if x == a else np.inf if x == b else float(((x - a) / (b - x)).log())
+                    for x in inside
+                ]
+            )
+        )
+    return found
+
+
+def _placed(problem: Problem, places: list[np.ndarray]) -> list[arb]:
+    """The inverse of `_places`."""
+    points = []
+    for (a, b), values in zip(problem.intervals, places, strict=True):
+        for g in map(float, values):
+            if np.isinf(g):
+                points.append(a if g < 0 else b)
+            elif g < 0:
+                points.append((a + (b - a) / (1 + arb(-g).exp())).mid())
+            else:
+                points.append((b - (b - a) / (1 + arb(g).exp())).mid())
+    return points
+
+
+def _starts(problem: Problem, references: list[list[arb]], count: int) -> Iterator[list[arb]]:
+    """Guesses for a reference of `count` points from those of smaller types, the most hopeful first."""
+    if len(references) > 1:
+        yield from _extrapolated(problem, references[-2], references[-1], count)
+    if references:
+        yield from _resized(problem, references[-1], count)
+    yield _first_reference(problem, count)
+
+
+def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progress: bool) -> Climb:
+    """Climb along a path of types, each reference stretched to be a start for the next.
+
+    Steps grow while they succeed; after a failure the next smaller or the next larger type is tried, because
+    single types can be out of reach (a pole in a gap, a degenerate best approximation).
+    """
+    climb, at, step, bits, last = Climb(problem), -1, 1, START_BITS, len(path) - 1
+    references: list[list[arb]] = []
+    frame = problem.frame()
+    with (
+        precision(bits),
+        tqdm(total=last + 1, desc="minimax", disable=not progress, leave=False, delay=2) as bar,
+    ):
+        while at < last:
+            found, k = None, at
+            for k in dict.fromkeys([min(at + step, last), *range(at + 1, min(at + 4, last) + 1)]):
+                count = sum(path[k]) + 2
+                for points in _starts(problem, references, count):
+                    try:
+                        start = Start(points, frame, bits)
+                        found = problem.exchange(start, path[k], tolerance if k == last else 0.05)
+                        break
+                    except Failure as failure:
+                        climb.reason = f"type {path[k]}: {failure}"
+                if found:
+                    break
+            if not found:
+                return climb
+            climb.history += found.history
+            step = k + 1 if k == at + step else 1
+            bar.update(k - at)
+            climb.outcome, climb.type, at, bits = found, path[k], k, found.level.bits
+            references.append(found.extrema)
+            frame = problem.frame(found.extrema)
+            if found.exact:
+                break
+    return climb

@@ -1,0 +1,156 @@
+"""The largest weighted error of a given rational function: what every `Fit.error` is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from flint import arb
+
+from approx.dyadic import precision
+from approx.fit.grid import sample
+from approx.rational import Rational
+from approx.target import Target
+
+
+def target_values(target: Target) -> Callable[[list[arb]], list[arb]]:
+    """f on lists of exact arbs at the working precision, or at float64 for a callable without an
+    enclosure.
+
+    Args:
+        target: the function to approximate.
+    """
+    if target.enclosed:
+        return lambda points: [target(x).mid() for x in points]
+
+    def through_floats(points: list[arb]) -> list[arb]:
+        if not points:
+            return []
+        values = np.asarray(target(np.array([float(x) for x in points])), dtype=float)
+        return [arb(float(v)) for v in np.broadcast_to(values, len(points))]
+
+    return through_floats
+
+
+def weight_values(target: Target) -> Callable[[list[arb]], list[arb]] | None:
+    """The weight on lists of arbs, None for weight 1; a callable weight is evaluated in float64.
+
+    Args:
+        target: the function to approximate.
+    """
+    if target.weight is None:
+        return None
+    if not callable(target.weight):
+        f = target_values(target)
+        return lambda points: [(1 / abs(v)).mid() for v in f(points)]
+
+    def through_floats(points: list[arb]) -> list[arb]:
+        values = np.asarray(target.weight_at(np.array([float(x) for x in points])), dtype=float)
+        return [arb(float(v)) for v in np.broadcast_to(values, len(points))]
+
+    return through_floats
+
+
+def peak(
+    f: Callable[[arb], arb], x: Sequence[arb], y: Sequence[arb], tolerance: float = 1e-13
+) -> tuple[arb, arb]:
+    """(argmax, max) of f, bracketed by x[0] < x[1] < x[2] with y[1] highest: parabolas, safeguarded by
+    bisection.
+
+    Args:
+        f: the function to climb, on arbs.
+        x: three ascending points.
+        y: f at these points.
+        tolerance: stop when a step gains less than this share.
+    """
+    x, y = list(x), list(y)
+    for _ in range(16):
+        left, right = x[0] - x[1], x[2] - x[1]
+        rise, fall = (y[0] - y[1]) / left, (y[2] - y[1]) / right
+        bend = (fall - rise) / (right - left)
+        step = ((rise * right - fall * left) / (left - right) / (2 * bend)).mid() if bend != 0 else arb(0)
+        if not (step.is_finite() and left < step and step < right) or step == 0:
+            step = ((right if right > -left else left) / 2).mid()
+        new = (x[1] + step).mid()
+        value = f(new)
+        gain, higher = abs(value - y[1]), value > y[1]
+        side = 0 if (step > 0) == bool(higher) else 2
+        if higher:
+            x[side], y[side], x[1], y[1] = x[1], y[1], new, value
+        else:
+            x[side], y[side] = new, value
+        if gain <= abs(y[1]) * arb(tolerance):
+            break
+    return x[1], y[1]
+
+
+def _in_balls(rational: Rational, target: Target) -> Callable[[list[arb]], list[arb]]:
+    """w (f - r) on lists of arbs, at the working precision."""
+    f, w = target_values(target), weight_values(target)
+
+    def error(points: list[arb]) -> list[arb]:
+        weights = w(points) if w else [arb(1)] * len(points)
+        return [(wk * (fk - rational(s))).mid() for s, fk, wk in zip(points, f(points), weights, strict=True)]
+
+    return error
+
+
+def errors(rational: Rational, target: Target, x: np.ndarray) -> np.ndarray:
+    """w (f - r) at x, float64; computed at high precision where float64 would see little but its own rounding.
+
+    Args:
+        rational: the rational function.
+        target: the function to approximate.
+        x: float64 points of the domain, any shape.
+    """
+    with np.errstate(all="ignore"):
+        values = np.asarray(target(x))
+        error = np.asarray(target.weight_at(x)) * (values - rational(x))
+    if target.enclosed and not np.max(np.abs(error)) > 1e-10 * np.max(np.abs(values)):
+        with precision(128 + rational.bits):
+            error = np.array([float(e) for e in _in_balls(rational, target)([arb(float(s)) for s in x])])
+    return error
+
+
+def measured_error(
+    rational: Rational, target: Target, near: Sequence[float] | np.ndarray = (), count: int = 2000
+) -> float:
+    """max |w (f - r)| over the domain: a dense sample, then the highest peaks refined in high precision.
+
+    The value belongs to the exact function that `rational` holds, not to its evaluation in float64. `near`
+    are points (such as a reference) around which peaks are known to be. It is measured, not proven:
+    `approx.certify` proves.
+
+    Args:
+        rational: the rational function.
+        target: the function to approximate.
+        near: points around which peaks are known to be.
+        count: about how many points the dense sample has.
+    """
+    signed = _in_balls(rational, target)
+
+    def exact(points: list[arb]) -> list[arb]:
+        return [abs(e) for e in signed(points)]
+
+    x = sample(target, count, near)
+    with np.errstate(all="ignore"):
+        values = target(x)
+        error = np.abs(np.asarray(target.weight_at(x)) * (values - rational(x)))
+    error = np.where(np.isfinite(error), error, np.inf)
+    noise = 1e-14 * np.max(np.abs(values))
+    bits = 128 + rational.bits
+    with precision(bits):
+        if error.max() < 1e4 * noise and target.enclosed:  # float64 sees its own rounding: sample in balls
+            error, noise = np.array([float(e) for e in exact([arb(s) for s in x])]), 0.0
+        # a peak within a share of the top may be the top once it is refined
+        is_peak = np.r_[True, error[1:] >= error[:-1]] & np.r_[error[:-1] >= error[1:], True]
+        peaks = np.flatnonzero(is_peak & (error >= 0.98 * error.max() - noise))
+        peaks = peaks[np.argsort(-error[peaks])][:200]
+        best = max(exact([arb(s) for s in x[peaks]]), key=float)
+        corners = {*target.domain.edges, *target.breaks}
+        for i in peaks:
+            if x[i] not in corners and target.enclosed:
+                bracket = [arb(s) for s in x[i - 1 : i + 2]]
+                top = peak(lambda s: exact([s])[0], bracket, exact(bracket), 1e-12)[1]
+                best = max(best, top, key=float)
+    return float(best)

@@ -1,0 +1,140 @@
+"""`Fit`: what every fitter returns, and `Verdict`: how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from approx.rational import Rational
+from approx.target import Target, check_kind
+
+
+class Verdict(Enum):
+    """How a fit ended, with the sentence that says so."""
+
+    BEST = "the error alternates often enough: this is the best approximation of its type"
+    DEGENERATE = "the best approximation is degenerate: a function of a smaller type is best in this one too"
+    EXACT = "the target is itself a rational function of this type"
+    ROUNDING = "the target is known to the rounding of float64 only: give enclose= to go on"
+    SMALLER = "stopped at a smaller type, whose best approximation this is"
+    UNLEVELLED = "the exchange stopped before the error was levelled"
+    LOST = "held in a form whose error is above the one that the exchange reached"
+    POLE = "the levelled function has a pole in a gap of the domain: it is not pole-free on the convex hull"
+    STATIONARY = "no small change of the parameters makes it better"
+    UNSETTLED = "the gradient has not vanished: a better fit may be near"
+    FALLING = "the largest error was still falling when the p-norm reached its last power"
+    GRID_LEVELLED = "the error is levelled on the grid"
+    GRID_UNLEVELLED = "the error on the grid is above the levelled error"
+    KEPT = "already of this form: the same function, exactly"
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fitter reached its own goal."""
+        return self in _REACHED
+
+
+_REACHED = {
+    Verdict.BEST,
+    Verdict.DEGENERATE,
+    Verdict.EXACT,
+    Verdict.STATIONARY,
+    Verdict.GRID_LEVELLED,
+    Verdict.KEPT,
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of a fit."""
+
+    rational: Rational
+    """The fitted function, in a form that is accurate in float64."""
+    error: float
+    """max |w (f - r)| over the domain for that very function, measured on a fine grid with refinement."""
+    reference: np.ndarray
+    """Points of the domain where the error equi-oscillates, ascending; empty for fitters that level none."""
+    verdict: Verdict
+    """How the fit ended."""
+    history: list[float]
+    """One number an iteration: the levelled error, or the objective."""
+    method: str
+    """The fitter, with its denominator where it has a choice."""
+    target: Target
+    """What was approximated."""
+    type: tuple[int, int]
+    """The (m, n) that the fitter was given."""
+    levelled: float = 0.0
+    """A lower bound on the best error of that type by de la Vallee-Poussin, up to rounding; 0 for none."""
+    detail: str = ""
+    """What else happened: a reduction, a number of bits, the type that it stopped at."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fitter reached its own goal (for `minimax`: the best approximation)."""
+        return self.verdict.converged
+
+    @property
+    def message(self) -> str:
+        """What happened, in words: the details, and the verdict where it is not the usual one."""
+        usual = self.verdict in (Verdict.BEST, Verdict.STATIONARY, Verdict.GRID_LEVELLED)
+        return "; ".join(part for part in (self.detail, "" if usual else self.verdict.value) if part)
+
+
+def check_type(type: tuple[int, int]) -> tuple[int, int]:
+    """(m, n) as two ints.
+
+    Args:
+        type: the argument that a user gave.
+
+    Returns:
+        The degrees of numerator and denominator.
+
+    Raises:
+        ValueError: unless both are non-negative integers, and at most 1000.
+    """
+    try:
+        m, n = type
+        if m != int(m) or n != int(n) or m < 0 or n < 0:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"type={type!r}: expected two non-negative integers (m, n), the degrees of r = p/q"
+        ) from None
+    if max(m, n) > 1000:
+        raise ValueError(f"type={type!r}: degrees above 1000 are out of reach of these dense methods")
+    return int(m), int(n)
+
+
+def check_target(target: Target) -> None:
+    """Refuse what cannot be fitted.
+
+    Args:
+        target: the argument that a user gave.
+
+    Raises:
+        ValueError: unless it is a Target whose values and weight are real and finite, and the weight
+            positive, on a sample of the domain.
+    """
+    check_kind(target)
+    x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain.split(target.breaks)])
+    with np.errstate(all="ignore"):
+        raw, weights = np.asarray(target(x)), np.asarray(target.weight_at(x), dtype=float)
+    if raw.shape not in ((), x.shape) or raw.dtype.kind not in "fiub":
+        raise ValueError(
+            f"f of target {target.name!r} must map float64 arrays to real arrays of the same shape: an array "
+            f"of shape {x.shape} gave {raw.dtype} of shape {raw.shape}"
+        )
+    values = np.broadcast_to(raw.astype(float), x.shape)
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
+    crosses = target.weight == "relative" and any(
+        values[inside].min() < 0 < values[inside].max()
+        for inside in ((x >= a) & (x <= b) for a, b in target.domain)
+    )
+    if crosses or not np.all(np.isfinite(weights) & (weights > 0)):
+        raise ValueError(
+            "weight must be finite and positive on the domain (a relative error is not, where the target "
+            "is 0): change weight= or domain="
+        )

@@ -1,0 +1,141 @@
+"""Targets from formulas in x: parsed, never run as code, and enclosed in ball arithmetic."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from flint import arb, arb_series, fmpq
+
+from approx.dyadic import dyadic
+from approx.functions import BALLS, Functions
+from approx.target import Expression, Target
+
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_NAMES = (
+    "exp",
+    "log",
+    "sqrt",
+    "sin",
+    "cos",
+    "tan",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "erf",
+    "sigmoid",
+    "normal_cdf",
+)
+
+
+def formula(
+    text: str, domain: Any = (-1, 1), kinks: Iterable[float] = (), jumps: Iterable[float] = ()
+) -> Target:
+    """A target from a formula in x such as "exp(-x**2)", with an enclosure.
+
+    Known are + - * / **, numbers (read as float64), pi, e, abs and the functions exp log sqrt sin cos tan
+    atan sinh cosh tanh erf sigmoid normal_cdf. An exponent must be an integer or a half-integer. `abs` needs
+    its kinks named.
+
+    Args:
+        text: the formula.
+        domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
+        kinks: where it folds.
+        jumps: where it jumps.
+
+    Raises:
+        ValueError: for anything else; the text is parsed, never evaluated as code.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"formula {text!r} does not parse: {error.msg}") from None
+    inner = _compile(tree, text)
+    kinks, jumps = sorted(float(k) for k in kinks), sorted(float(k) for k in jumps)
+
+    def run(x: Any) -> Any:  # a constant formula takes the shape of x
+        return inner(x) + 0 * x
+
+    if "abs" in _names(tree) and not kinks:
+        raise ValueError(f"formula {text!r} has abs: name the points where it folds in kinks=")
+    params = {"text": text} | ({"kinks": kinks} if kinks else {}) | ({"jumps": jumps} if jumps else {})
+    pieces = len({*kinks, *jumps}) + 1
+    target = Target.of_branches(
+        "formula", run, [run] * pieces, domain, kinks=kinks, jumps=jumps, params=params
+    )
+    with np.errstate(all="ignore"):
+        sample = np.concatenate([np.linspace(a, b, 33) for a, b in target.domain])
+        if not np.all(np.isfinite(np.broadcast_to(target(sample), sample.shape))):
+            raise ValueError(
+                f"formula {text!r} is not finite on all of {list(target.domain)}: change domain="
+            )
+    return target
+
+
+def _compile(node: ast.AST, text: str) -> Expression:
+    match node:
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            return lambda x, c=dyadic(value): c if isinstance(x, BALLS) else float(value)
+        case ast.Name(id="x"):
+            return lambda x: x
+        case ast.Name(id="pi"):
+            return lambda x: arb.pi() if isinstance(x, BALLS) else np.pi
+        case ast.Name(id="e"):
+            return lambda x: arb(1).exp() if isinstance(x, BALLS) else np.e
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            inner = _compile(operand, text)
+            return lambda x: -inner(x)
+        case ast.BinOp(left=base, op=ast.Pow(), right=exponent) if "x" not in _names(exponent):
+            return _power(_compile(base, text), _compile(exponent, text), text)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            a, b, run = _compile(left, text), _compile(right, text), _OPERATORS[type(op)]
+            return lambda x: run(a(x), b(x))
+        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in (*_NAMES, "abs"):
+            inner, function = (
+                _compile(argument, text),
+                _absolute if name == "abs" else getattr(Functions, name),
+            )
+            return lambda x: function(_lifted(inner(x), x))
+        case _:
+            pass
+    raise ValueError(
+        f"formula {text!r}: {ast.unparse(node)!r} is not known; see `help(approx.formula)` for what is"
+    )
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _lifted(value: Any, x: Any) -> Any:
+    """Constants inside a function call become balls when x is one."""
+    return arb(value) if isinstance(value, fmpq) and isinstance(x, BALLS) else value
+
+
+def _power(base: Expression, exponent: Expression, text: str) -> Expression:
+    twice = 2 * exponent(0.0)
+    if twice != int(twice):
+        raise ValueError(f"formula {text!r}: an exponent must be an integer or a half-integer")
+    whole, half = divmod(int(twice), 2)
+
+    def run(x: Any) -> Any:
+        b = _lifted(base(x), x)
+        value = b ** abs(whole) if whole >= 0 else 1 / b ** abs(whole)
+        return value * Functions.sqrt(b) if half else value
+
+    return run
+
+
+def _absolute(x: Any) -> Any:
+    if isinstance(x, arb_series):
+        return x if x[0] >= 0 else -x if x[0] <= 0 else arb_series([arb.nan()])
+    return abs(x)

@@ -1,0 +1,220 @@
+"""Rational functions as source code: Python, C, torch, JSON and sympy.
+
+The code is written by running the form on symbols that record what is done to them, so an export evaluates
+exactly as the form does, operation by operation, with parameters rounded to the format.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from approx.dyadic import to_float
+from approx.floating_point import best_form, evaluation_error, inputs, known_dtype, run
+from approx.operands import round_bfloat16
+from approx.rational import Rational
+
+if TYPE_CHECKING:
+    import sympy
+
+LANGUAGES = ("python", "c", "torch", "json", "sympy")
+_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+
+
+@dataclass
+class _Writer:
+    """Straight-line code under construction."""
+
+    lines: list[str] = field(default_factory=list)
+    absolute: str = "abs"
+
+    def name(self, expression: str) -> _Symbol:
+        self.lines.append(expression)
+        return _Symbol(self, f"t{len(self.lines)}")
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    """A value in the code: arithmetic on it writes a line."""
+
+    writer: _Writer
+    text: str
+
+    def _binary(self, op: str, left: Any, right: Any) -> _Symbol:
+        a, b = (o.text if isinstance(o, _Symbol) else _integer(o) for o in (left, right))
+        if op == "*" and "0" in (a, b):
+            return _Symbol(self.writer, "0")
+        if op == "+" and "0" in (a, b):
+            return _Symbol(self.writer, b if a == "0" else a)
+        if op in ("-", "/") and (b if op == "-" else a) == "0":
+            return _Symbol(self.writer, a)
+        return self.writer.name(f"{a} {op} {b}")
+
+    def __add__(self, o: Any) -> _Symbol:
+        return self._binary("+", self, o)
+
+    def __radd__(self, o: Any) -> _Symbol:
+        return self._binary("+", o, self)
+
+    def __sub__(self, o: Any) -> _Symbol:
+        return self._binary("-", self, o)
+
+    def __rsub__(self, o: Any) -> _Symbol:
+        return self._binary("-", o, self)
+
+    def __mul__(self, o: Any) -> _Symbol:
+        return self._binary("*", self, o)
+
+    def __rmul__(self, o: Any) -> _Symbol:
+        return self._binary("*", o, self)
+
+    def __truediv__(self, o: Any) -> _Symbol:
+        return self._binary("/", self, o)
+
+    def __rtruediv__(self, o: Any) -> _Symbol:
+        return self._binary("/", o, self)
+
+    def __abs__(self) -> _Symbol:
+        return self.writer.name(f"{self.writer.absolute}({self.text})")
+
+
+def _integer(value: Any) -> str:
+    return str(int(value))
+
+
+def _rounded(value: float, dtype: str) -> float:
+    if dtype == "float64":
+        return value
+    with np.errstate(over="ignore"):
+        if dtype == "bfloat16":
+            return float(round_bfloat16(np.array(value, dtype=np.float32)))
+        return float(np.dtype(dtype).type(value))
+
+
+def export(
+    rational: Rational,
+    to: str,
+    dtype: Any = "float64",
+    *,
+    name: str = "rational",
+    form: str | None = None,
+    force: bool = False,
+) -> Any:
+    """Source of a function `name(x)`, ready to paste, that evaluates `rational` in `dtype`.
+
+    Args:
+        rational: the function.
+        to: "python" (math on floats and numpy arrays), "c" (float64 and float32), "torch" (a function of
+            tensors that works under autograd and torch.compile), "json" (the exact record that `approx.load`
+            reads), "sympy" (an expression with exact rational coefficients in the symbol x).
+        dtype: "float64", "float32", "bfloat16" or "float16".
+        name: what the function is called.
+        form: the form to write; by default the one with the least evaluation error in `dtype`. The header of
+            the code states that error.
+        force: write a form even if it is useless in `dtype`.
+
+    Returns:
+        The source, or a sympy expression.
+
+    Raises:
+        ValueError: for an unknown language, dtype or form, and for a form whose evaluation error in `dtype`
+            exceeds 100 rounding units of the largest value: "monomial" with centre 0 in float32 for a sharp
+            gate, say.
+    """
+    if to not in LANGUAGES:
+        raise ValueError(f"to={to!r}: expected one of {', '.join(LANGUAGES)}")
+    if to == "json":
+        return json.dumps(rational.to_json(), indent=1)
+    if to == "sympy":
+        return sympy_expression(rational)
+    kind = known_dtype(dtype)
+    if to == "c" and kind not in ("float64", "float32"):
+        raise ValueError(f"dtype={kind!r}: C has float64 and float32")
+    if to == "python" and kind == "bfloat16":
+        raise ValueError("dtype='bfloat16': numpy has no such type; use to='torch'")
+    if not name.isidentifier():
+        raise ValueError(f"name={name!r} is not an identifier")
+    best = best_form(rational, kind, writable=True)
+    form = best if form is None else form
+    held = rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))
+    if not held.form.writable:
+        raise ValueError(f"form={form!r} divides by zero at its nodes, which code cannot: use form={best!r}")
+    error = evaluation_error(held, kind)
+    scale = float(np.max(np.abs(run(rational, inputs(rational, rational.domain, "float64"), "float64"))))
+    if not error <= 100 * _EPS[kind] * scale and not force:
+        raise ValueError(
+            f"form={held.form.name!r} evaluated in {kind} is wrong by {error:.1e}, where rounding alone is "
+            f"{_EPS[kind] * scale:.0e}: use form={best!r} (or force=True)"
+        )
+    writer = _Writer(absolute={"c": "fabs" if kind == "float64" else "fabsf"}.get(to, "abs"))
+    suffix = "f" if to == "c" and kind == "float32" else ""
+
+    def literal(value: Any) -> _Symbol:
+        number = _rounded(to_float(value), kind)
+        if not np.isfinite(number):
+            raise ValueError(f"a parameter overflows in {kind}: use another form or dtype")
+        if number == 0:
+            return _Symbol(writer, "0")
+        text = f"{number.hex()}{suffix}" if to == "c" else repr(number)
+        return _Symbol(writer, f"({text})" if number < 0 else text)
+
+    result = held.run(_Symbol(writer, "x"), literal)
+    value = result.text
+    if not any("x" in line.split() for line in writer.lines) and value != "x":
+        value = f"{value} + 0 * x"  # a constant takes the shape of x
+    return _LAYOUT[to](name, writer.lines, value, _about(held, kind, error), kind)
+
+
+def _about(held: Rational, kind: str, error: float) -> str:
+    domain = " u ".join(f"[{a!r}, {b!r}]" for a, b in held.domain)  # every digit counts here
+    m, n = held.type
+    held_in = f"{held.form.name} form; in {kind} off by at most {error:.1e}"
+    return f"Rational function of type ({m}, {n}) on {domain}, {held_in}."
+
+
+def _python(name: str, lines: list[str], result: str, about: str, kind: str) -> str:
+    # Python's floats are weak operands: an array of the dtype keeps it
+    cast = "" if kind == "float64" else f"    x = np.asarray(x, dtype=np.{kind})\n"
+    head = "import numpy as np\n\n\n" if cast else ""
+    return f'{head}def {name}(x):\n    """{about}"""\n{cast}{_body(lines)}    return {result}\n'
+
+
+def _torch(name: str, lines: list[str], result: str, about: str, kind: str) -> str:
+    head = f"import torch\n\n\ndef {name}(x: torch.Tensor) -> torch.Tensor:\n"
+    return f'{head}    """{about}"""\n    x = x.to(torch.{kind})\n{_body(lines)}    return {result}\n'
+
+
+def _c(name: str, lines: list[str], result: str, about: str, kind: str) -> str:
+    real = "double" if kind == "float64" else "float"
+    head = f"#include <math.h>\n\n/* {about} */\n{real} {name}({real} x) {{\n"
+    return f"{head}{_body(lines, f'const {real} ', ';')}    return {result};\n}}\n"
+
+
+def _body(lines: list[str], before: str = "", after: str = "") -> str:
+    return "".join(f"    {before}t{i} = {line}{after}\n" for i, line in enumerate(lines, 1))
+
+
+_LAYOUT = {"python": _python, "torch": _torch, "c": _c}
+
+
+def sympy_expression(rational: Rational) -> sympy.Expr:
+    """num(x)/den(x) with exact rational coefficients, as a sympy expression in the symbol x.
+
+    Args:
+        rational: the rational function.
+
+    Raises:
+        ValueError: for a safe-Pade form that is not one rational function.
+    """
+    import sympy
+
+    x = sympy.Symbol("x")
+
+    def poly(p: Any) -> Any:
+        return sympy.Add(*(sympy.Rational(int(c.p), int(c.q)) * x**i for i, c in enumerate(p.coeffs())))
+
+    num, den = rational.exact()
+    return poly(num) / poly(den)

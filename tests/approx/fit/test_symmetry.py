@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import approx
+from approx import Target
+
+
+def test_relu_is_half_of_sqrt():
+    relu, root = approx.minimax(approx.relu(), (9, 8)), approx.minimax(approx.sqrt(), (4, 4))
+    assert relu.error == pytest.approx(root.error / 2, rel=1e-9)
+
+
+@given(st.floats(0.02, 0.5), st.integers(1, 5))
+@settings(max_examples=10, deadline=None)
+def test_gate_is_half_a_sign(delta, n):
+    sign, gate = (
+        approx.minimax(approx.sign(delta), (2 * n + 1, 2 * n)),
+        approx.minimax(approx.gate(0.0, delta), (2 * n + 1, 2 * n)),
+    )
+    assert gate.error == pytest.approx(sign.error / 2, rel=1e-8)
+    assert sign.error == pytest.approx(approx.zolotarev_error(n, delta), rel=1e-8)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0.1, 2))
+@settings(max_examples=8, deadline=None)
+def test_adding_a_line_changes_nothing_but_the_fit(a, b, c):
+    plain = approx.minimax(Target(lambda x: np.abs(x) ** 1.5, kinks=[0]), (5, 4))
+    moved = approx.minimax(Target(lambda x: c * np.abs(x) ** 1.5 + a * x + b, kinks=[0]), (5, 4))
+    assert moved.error == pytest.approx(c * plain.error, rel=1e-6)
+
+
+def test_symmetry_of_the_result():
+    x = np.linspace(0, 1, 50)
+    even, odd = (
+        approx.minimax(approx.absolute(), (8, 8)).rational,
+        approx.minimax(approx.sign(0.1), (9, 8)).rational,
+    )
+    relu = approx.minimax(approx.relu(), (9, 8)).rational
+    assert np.array_equal(even(x), even(-x))
+    assert np.array_equal(odd(x), -odd(-x))
+    assert np.allclose(relu(x) - relu(-x), x, rtol=0, atol=1e-15)

@@ -1,0 +1,130 @@
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import approx
+from approx import Rational, load
+from approx.floating_point import WRITABLE
+from approx.source_code import export
+
+RELU = approx.minimax(approx.relu(), (5, 4)).rational
+GATE = approx.minimax(approx.jump_relu(), (9, 8)).rational
+SAFE = approx.least_squares(approx.jump_relu(), (3, 2), "safe").rational
+X = np.linspace(-1, 1, 401)
+
+
+def close(value, r: Rational, dtype: str) -> bool:
+    eps = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
+    return bool(np.max(np.abs(np.asarray(value, dtype=float) - r(X))) < 60 * eps)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("r", [RELU, GATE, SAFE], ids=["relu", "gate", "safe"])
+def test_python_source_runs(r, dtype):
+    scope: dict = {}
+    exec(export(r, "python", dtype, name="f"), scope)
+    value = scope["f"](X.astype(dtype))
+    assert value.dtype == dtype
+    assert close(value, r, dtype)
+
+
+@pytest.mark.parametrize("form", WRITABLE)
+def test_every_form_can_be_written(form):
+    scope: dict = {}
+    exec(export(RELU, "python", form=form, force=True), scope)
+    assert scope["rational"](X) == pytest.approx(RELU(X), abs=1e-12)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("r", [RELU, GATE, SAFE], ids=["relu", "gate", "safe"])
+def test_c_source_compiles_and_runs(tmp_path, r, dtype):
+    import ctypes
+
+    (tmp_path / "f.c").write_text(export(r, "c", dtype, name="f"))
+    subprocess.run(
+        ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", "f.so", "f.c", "-lm"],
+        cwd=tmp_path,
+        check=True,
+    )
+    f = ctypes.CDLL(str(tmp_path / "f.so")).f
+    f.restype = ctypes.c_double if dtype == "float64" else ctypes.c_float
+    f.argtypes = [f.restype]
+    assert close([f(v) for v in X], r, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_torch_source_runs_and_differentiates(dtype):
+    torch = pytest.importorskip("torch")
+    scope: dict = {}
+    exec(export(GATE, "torch", dtype, name="f"), scope)
+    x = torch.tensor(X, dtype=getattr(torch, dtype), requires_grad=True)
+    value = scope["f"](x)
+    assert value.dtype == x.dtype
+    assert close(value.detach().double().numpy(), GATE, dtype)
+    value.sum().backward()
+    if dtype == "float64":
+        assert x.grad.numpy() == pytest.approx(GATE.derivative()(X), rel=1e-9, abs=1e-9)
+
+
+def test_json_is_what_load_reads(tmp_path):
+    (tmp_path / "r.json").write_text(export(GATE, "json"))
+    assert load(tmp_path / "r.json") == GATE
+    assert json.loads(approx.export(GATE, "json"))["kind"] == "rational"
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_constant_takes_the_shape_of_its_argument(value):
+    scope: dict = {}
+    exec(export(Rational.from_monomial([value]), "python", "float32", name="f"), scope)
+    got = scope["f"](X.astype("float32"))
+    assert got.dtype == np.float32
+    assert np.array_equal(got, np.full(X.shape, value, dtype="float32"))
+
+
+def test_sympy_is_exact():
+    sympy = pytest.importorskip("sympy")
+    expression = export(RELU, "sympy")
+    num, den = RELU.exact()
+    value = num(1) / den(1)
+    assert expression.subs("x", 1) == sympy.Rational(int(value.p), int(value.q))
+    with pytest.raises(ValueError, match="branches"):
+        export(SAFE, "sympy")
+
+
+def test_barycentric_forms_are_written_as_others():
+    nodes = np.array([-1, -0.25, 0, 0.5, 1])
+    r = Rational.from_barycentric(nodes, RELU(nodes), [1, -3, 4, -3, 1])
+    for held in (r, r.compose(Rational.from_monomial([0, 1]))):
+        scope: dict = {}
+        exec(export(held, "python"), scope)
+        assert scope["rational"](nodes) == pytest.approx(RELU(nodes), abs=1e-13)
+    with pytest.raises(ValueError, match="form='barycentric' divides by zero.*use form="):
+        export(RELU, "c", form="barycentric")
+
+
+def test_a_useless_form_is_refused():
+    sharp = approx.minimax(approx.jump_relu(), (15, 14)).rational.to("monomial", centre=0)
+    with pytest.raises(ValueError, match=r"wrong by .* use form='"):
+        export(sharp, "c", "float32", form="monomial")
+    assert "monomial" in export(sharp, "c", "float32", form="monomial", force=True)
+    scope: dict = {}
+    exec(export(sharp, "python", "float32", name="f"), scope)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"to": "fortran"}, "to="),
+        ({"to": "c", "dtype": "float16"}, "dtype"),
+        ({"to": "python", "dtype": "bfloat16"}, "dtype"),
+        ({"to": "c", "name": "1f"}, "name"),
+        ({"to": "c", "form": "spline"}, "form"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        export(RELU, **arguments)
