@@ -172,6 +172,35 @@ def compare(
 
 
 @app.command()
+def baselines(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
+    only: Annotated[list[str] | None, typer.Option(help="Baseline. May be repeated; all by default.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the two random ones.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of random weights, shuffles and the training's order.")] = 0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
+    ] = False,
+) -> None:
+    """Print an SAE's figures beside those of random, shuffled, PCA and neuron codes at the same l0."""
+    from evals.baselines import baselines as measure
+    from evals.metrics.reconstruction import reconstruction
+    from evals.report.text import baselines_table, show
+    from evals.results import dump
+    from rsae import Store, load
+    from rsae.support.files import write_json
+
+    loaded, store = load(sae), Store.open(activations)
+    own = reconstruction(loaded, store, allow_mismatch=allow_mismatch)
+    found = measure(loaded, store, only or (), steps, seed, allow_mismatch)
+    show(baselines_table(own, found), markdown)
+    if json is not None:
+        write_json(json, {"sae": dump(own), **dump(found)})
+
+
+@app.command()
 def saebench(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
     activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],

@@ -15,7 +15,7 @@ import torch
 
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
 from evals.synthetic.run import Protocol, Row, curves, measured
-from evals.synthetic.worlds import World, samples, unit_directions
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, ACTIVE = 16, 2.0
@@ -47,7 +47,7 @@ def opposed(plus_MD: torch.Tensor, opposition: float, seed: int) -> torch.Tensor
     return -opposition * plus_MD + (1 - opposition**2) ** 0.5 * aside_MD
 
 
-def pairs(count: int, opposition: float, seed: int) -> World:
+def pairs(count: int, opposition: float, seed: int) -> AxesWorld:
     """A world of pairs, ACTIVE of them on in the mean.
 
     Args:
@@ -56,11 +56,11 @@ def pairs(count: int, opposition: float, seed: int) -> World:
         seed: Of the directions.
     """
     plus_MD = unit_directions(count, D, seed)
-    return World(plus_MD, opposed(plus_MD, opposition, seed), ACTIVE / count)
+    return AxesWorld(plus_MD, opposed(plus_MD, opposition, seed), ACTIVE / count)
 
 
 @torch.no_grad()
-def represented(sae: SAE, world: World, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
+def represented(sae: SAE, world: AxesWorld, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
     """Which latent represents which pole.
 
     Args:
@@ -128,7 +128,7 @@ def toy(seed: int, steps: int) -> list[Row]:
     """Straight pairs in the plane, by `seed` and after `steps` of training: decoder rows and one latent's code."""
     angle_M = (torch.arange(TOY_PAIRS) + 0.25) * torch.pi / TOY_PAIRS
     plus_MD = torch.stack([angle_M.cos(), angle_M.sin()], 1)
-    world = World(plus_MD, -plus_MD, TOY_RATE)
+    world = AxesWorld(plus_MD, -plus_MD, TOY_RATE)
     data = samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
     names = ("gated_2h", "sign_aware")
     config = config_of(steps, seed, l0=TOY_PAIRS * TOY_RATE)

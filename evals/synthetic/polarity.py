@@ -13,7 +13,7 @@ import torch
 
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
 from evals.synthetic.run import Protocol, Row, curves, measured
-from evals.synthetic.worlds import World, samples, unit_directions
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, AXES, RATE, GAIN = 16, 16, 0.1, (1.0, 0.5)
@@ -34,10 +34,10 @@ NAMES = (
 )
 
 
-def world(seed: int) -> World:
+def world(seed: int) -> AxesWorld:
     """Orthogonal axes whose negative side is half as large as the positive."""
     axes_MD = unit_directions(AXES, D, seed)
-    return World(axes_MD, -axes_MD, RATE, GAIN)
+    return AxesWorld(axes_MD, -axes_MD, RATE, GAIN)
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def unit_directions(count: int, d_in: int, seed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class World:
+class AxesWorld:
     """x = sum_m |c_m| v_m^(sign of c_m) + noise.
 
     c_m has either sign as often, and a magnitude uniform in [0.5, 1.5] times the sign's gain.
