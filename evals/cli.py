@@ -156,14 +156,15 @@ def compare(
     fronts, cells that strictly dominate their teacher, and wins, ties and losses.
     """
     from evals.comparison import compare as compare_runs
-    from evals.report.text import cells_table, comparison_tables, show
+    from evals.report.text import cells_table, comparison_tables, pairs_table, show
     from evals.results import dump
     from rsae.support.files import write_json
 
     if not brief:
         show(cells_table(runs), markdown)
     found = compare_runs(runs, reference)
-    for table in comparison_tables(found):
+    pairs = [pairs_table(found)] if found.paired and not brief else []
+    for table in [*pairs, *comparison_tables(found)]:
         if markdown:
             typer.echo(f"\n{table.title}\n")
         show(table, markdown)

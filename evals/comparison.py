@@ -18,7 +18,7 @@ import numpy as np
 
 from evals import stats
 from evals.measures import AGAINST_REFERENCE, ALIVE, ERRORS, FVU, L0, MSE, Measure, probings
-from evals.results import Level, Result, Role, Site, read_results
+from evals.results import Interval, Level, Result, Role, Site, read_results
 from evals.stats import Estimate
 from rsae.support.errors import InputError, did_you_mean
 
@@ -60,6 +60,38 @@ class Matched:
     """Cells with an l0 that the control does not reach."""
     figures: dict[str, Estimate]
     """By measure: mean and standard error over seeds."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference on the same predictions."""
+
+    mean: float
+    """Nats a prediction."""
+    interval: Interval
+    """By resampling sequences."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """An upgrade minus its control on the same predictions, at the l0 that each has."""
+
+    group: Group
+    """Where."""
+    level: Level
+    """What set the teacher's sparsity."""
+    seed: int
+    """Of the teacher."""
+    upgrade: str
+    """Name of the upgrade."""
+    control: str
+    """Name of its control."""
+    l0: tuple[float, float]
+    """The upgrade's and the control's."""
+    kl: Difference
+    """Of KL."""
+    dce: Difference
+    """Of cross-entropy."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +208,8 @@ class Comparison:
     """Cells that dominate their teacher."""
     tally: tuple[Tally, ...]
     """Wins, ties and losses."""
+    paired: tuple[Paired, ...]
+    """Upgrades against their controls on the same predictions."""
     reference: tuple[Against, ...] = ()
     """Trained SAEs against a reference, where one is asked for."""
 
@@ -211,6 +245,7 @@ def compare(runs: Sequence[str | os.PathLike], reference: str | None = None) -> 
         fronts=tuple(found for group in groups.items() for found in _fronts(*group, measures)),
         sweet_zone=tuple(found for group in groups.items() for found in _sweet_zone(*group)),
         tally=_tally(list(groups.values()), measures),
+        paired=tuple(found for group in groups.items() for found in _paired(*group)),
         reference=_against(groups, reference) if reference else (),
     )
 
@@ -394,6 +429,30 @@ def _tally(groups: list[Members], measures: Sequence[Measure]) -> tuple[Tally, .
         Tally(*about, **{name: verdicts.count(name) for name in ("win", "tie", "loss", "open")})
         for about, verdicts in outcomes.items()
     )
+
+
+# --- on the same predictions -----------------------------------------------------------------------------------
+
+
+def _paired(group: Group, members: Members) -> list[Paired]:
+    controls = controls_of(members)
+    found = []
+    for r in members:
+        if not r.compared or (control := controls.get(r.cell)) is None:
+            continue
+        mine, theirs = r.metrics.downstream.sequences, control.metrics.downstream.sequences
+        if mine.predictions != theirs.predictions:  # measured on another text
+            continue
+        kl = _difference(mine.kl, theirs.kl, mine.predictions)
+        dce = _difference(mine.dce, theirs.dce, mine.predictions)
+        l0 = (L0.of(r), L0.of(control))
+        found.append(Paired(group, r.level, r.seed, str(r.upgrade), control.variant, l0, kl, dce))
+    return found
+
+
+def _difference(mine: Sequence[float], theirs: Sequence[float], counts: Sequence[int]) -> Difference:
+    gaps = [a - b for a, b in zip(mine, theirs, strict=True)]
+    return Difference(sum(gaps) / sum(counts), Interval(*stats.ratio_interval(gaps, counts)))
 
 
 # --- side by side ----------------------------------------------------------------------------------------------

@@ -91,10 +91,12 @@ LOSS_RECOVERED = Measure(
     lambda r: r.metrics.downstream.loss_recovered,
     more=True,
 )
-KL = Measure("kl", "KL", "{:.4f}", "KL(clean || spliced), nats a token", lambda r: r.metrics.downstream.kl)
+KL = Measure(
+    "kl", "KL", "{:.4f}", "KL(clean || spliced), nats a token", lambda r: r.metrics.downstream.kl, ratio=True
+)
 
 #: What an upgrade and its control are compared by, beside probing
-ERRORS = (MSE, FVU, DCE)
+ERRORS = (MSE, FVU, KL, DCE)
 #: What SAEs of different families and widths are compared by; alive is a share, 1 - dead
 AGAINST_REFERENCE = (R2, ALIVE, LOSS_RECOVERED)
 
@@ -181,9 +183,9 @@ def columns(results: Sequence[Result]) -> list[Measure]:
             lambda r: r.metrics.reconstruction.two_way,
         ),
         ALIVE,
+        KL,
         DCE,
         LOSS_RECOVERED,
-        KL,
         Measure(
             "top1",
             "top-1",

@@ -144,19 +144,47 @@ class Reconstruction(Fit):
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+
+@dataclass(frozen=True)
+class BySequence:
+    """What predictions cost in each sequence of the text, in nats: sums, so that cells can be compared in pairs."""
+
+    predictions: tuple[int, ...]
+    """How many predictions count."""
+    dce: tuple[float, ...]
+    """Sum of cross-entropy minus clean."""
+    kl: tuple[float, ...]
+    """Sum of KL(clean || spliced)."""
+
+
+@dataclass(frozen=True)
 class Spliced(Figures):
     """What the host predicts with a reconstruction in the activation's place: means over predictions, in nats."""
 
+    kl: float
+    """KL(clean || spliced): the least noisy of these figures."""
+    kl_interval: Interval
+    """Of KL, by resampling sequences."""
     ce: float
     """Cross-entropy with the reconstruction spliced in."""
     dce: float
     """Cross-entropy with the reconstruction spliced in, minus clean."""
+    dce_interval: Interval
+    """Of dCE, by resampling sequences."""
     loss_recovered: float
     """(CE_zero - CE) / (CE_zero - CE_clean): 0 is zero ablation, 1 the clean host."""
-    kl: float
-    """KL(clean || spliced)."""
     top1: float
     """Share of predictions whose most likely token is the clean host's."""
+    sequences: BySequence
+    """The same predictions, sequence by sequence."""
 
 
 @dataclass(frozen=True)

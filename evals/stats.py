@@ -121,3 +121,30 @@ def verdict(differences: Sequence[float], more: bool) -> str:
     if abs(found.mean) <= ERRORS * found.se:
         return "tie"
     return "win" if (found.mean > 0) == more else "loss"
+
+
+#: Resamples of a bootstrap
+RESAMPLES = 2000
+
+
+def ratio_interval(
+    sums: Sequence[float], counts: Sequence[int], seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of sum(sums) / sum(counts), by resampling groups.
+
+    Predictions of one sequence depend on each other; sequences of different documents do not.
+
+    Args:
+        sums: The sum of each group.
+        counts: The size of each group.
+        seed: Of the resampling.
+        resamples: How many.
+
+    Returns:
+        The 2.5 % and the 97.5 % quantile.
+    """
+    sum_S, count_S = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    generator = np.random.default_rng(seed)
+    weight_RS = generator.multinomial(len(sum_S), np.full(len(sum_S), 1 / len(sum_S)), resamples)
+    low, high = np.quantile((weight_RS @ sum_S) / (weight_RS @ count_S), (0.025, 0.975))
+    return float(low), float(high)

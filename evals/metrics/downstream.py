@@ -1,6 +1,7 @@
 """What the host loses when the reconstruction takes the activation's place.
 
-Shapes: B batch, P position, D dimensions, N counted predictions, V vocabulary.
+Shapes: B batch, P position, D dimensions, N counted predictions, V vocabulary,
+S sequences.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import overload
 import torch
 
 from evals.metrics.codes import Encode, place_of, readings
-from evals.results import Downstream, Spliced
+from evals.results import BySequence, Downstream, Interval, Spliced
+from evals.stats import ratio_interval
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, logits_from, pad, prefix_at
 from rsae.support.errors import InputError
@@ -71,7 +73,7 @@ def downstream(
         allow_mismatch: Accept an SAE of another model or hook point.
 
     Returns:
-        Means over predictions, in nats; for several SAEs by name.
+        Means over predictions, in nats, with bootstrap intervals over sequences; for several SAEs by name.
 
     Raises:
         InputError: for too short a sequence, an unknown hook point, an SAE of another model or hook point, or a norm
@@ -92,7 +94,7 @@ def downstream(
     }
     every = [zero, *(sums for one in by_reading.values() for sums in one.values())]
     order = sorted(tokens, key=len)  # little padding in a batch
-    ce_clean, count = 0.0, 0
+    clean = _Sums(None)
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
@@ -101,53 +103,85 @@ def downstream(
             counted_BP = counted(mask_BP)
             target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
             clean_NV = predictions(host, point, tokens_BP, mask_BP, prefix, counted_BP)
-            ce_clean -= clean_NV.gather(1, target_N1).double().sum().item()
-            count += len(target_N1)
+            row_N = counted_BP.nonzero()[:, 0]
+            clean.add(clean_NV, clean_NV, target_N1, row_N, len(chosen))
             for sums in every:
                 spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, mask_BP, limit)
                 spliced = prefix._replace(x_BPD=spliced_BPD)
-                sums.add(
-                    clean_NV, predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP), target_N1
-                )
+                now_NV = predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP)
+                sums.add(clean_NV, now_NV, target_N1, row_N, len(chosen))
             bar.update(sum(map(len, chosen)))
-    ce_clean /= count
-    if zero.ce / count == ce_clean:
+    if zero.ce == clean.ce:
         raise InputError(
             f"downstream: zeros at {point} change nothing, so no token is spliced; raise norm_limit"
         )
     return {
         name: Downstream(
-            **vars(sums[""].figures(count, ce_clean, zero)),
-            ce_clean=ce_clean,
-            ce_zero=zero.ce / count,
-            kl_zero=zero.kl / count,
-            predictions=count,
+            **vars(sums[""].figures(clean, zero)),
+            ce_clean=clean.ce / clean.count,
+            ce_zero=zero.ce / zero.count,
+            kl_zero=zero.kl / zero.count,
+            predictions=clean.count,
             positions=POSITIONS,
-            others={r: one.figures(count, ce_clean, zero) for r, one in sums.items() if r},
+            others={reading: one.figures(clean, zero) for reading, one in sums.items() if reading},
         )
         for name, sums in by_reading.items()
     }
 
 
 class _Sums:
-    """What is summed over predictions for one reconstruction (zeros for None)."""
+    """What is summed over the predictions of each sequence, for one reconstruction (zeros for None)."""
 
     def __init__(self, reconstruct: Reconstruct | None):
         self.reconstruct = reconstruct
-        self.ce = self.kl = 0.0
+        self.ce_S: list[float] = []
+        self.kl_S: list[float] = []
+        self.count_S: list[int] = []
         self.agreed = 0
 
-    def add(self, clean_NV: torch.Tensor, spliced_NV: torch.Tensor, target_N1: torch.Tensor) -> None:
-        """Predictions, as log p of the clean and the spliced host."""
-        self.ce -= spliced_NV.gather(1, target_N1).double().sum().item()
-        self.kl += (clean_NV.exp() * (clean_NV - spliced_NV)).sum(-1).double().sum().item()
-        self.agreed += int((spliced_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
+    def add(
+        self,
+        clean_NV: torch.Tensor,
+        now_NV: torch.Tensor,
+        target_N1: torch.Tensor,
+        row_N: torch.Tensor,
+        rows: int,
+    ) -> None:
+        """Predictions of a batch of `rows` sequences, as log p of the clean and the spliced host."""
+        ce_N = -now_NV.gather(1, target_N1)[:, 0].double()
+        kl_N = (clean_NV.exp() * (clean_NV - now_NV)).sum(-1).double()
+        zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
+        self.ce_S += zero_B.index_add(0, row_N, ce_N).tolist()
+        self.kl_S += zero_B.index_add(0, row_N, kl_N).tolist()
+        self.count_S += torch.bincount(row_N, minlength=rows).tolist()
+        self.agreed += int((now_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
 
-    def figures(self, count: int, ce_clean: float, zero: _Sums) -> Spliced:
-        """Means over `count` predictions."""
-        ce, ce_zero = self.ce / count, zero.ce / count
-        recovered = (ce_zero - ce) / (ce_zero - ce_clean)
-        return Spliced(ce, ce - ce_clean, recovered, self.kl / count, self.agreed / count)
+    @property
+    def ce(self) -> float:
+        return sum(self.ce_S)
+
+    @property
+    def kl(self) -> float:
+        return sum(self.kl_S)
+
+    @property
+    def count(self) -> int:
+        return sum(self.count_S)
+
+    def figures(self, clean: _Sums, zero: _Sums) -> Spliced:
+        """Means over predictions, and their intervals."""
+        dce_S = [now - then for now, then in zip(self.ce_S, clean.ce_S, strict=True)]
+        ce, ce_clean, ce_zero = (one.ce / clean.count for one in (self, clean, zero))
+        return Spliced(
+            kl=self.kl / clean.count,
+            kl_interval=Interval(*ratio_interval(self.kl_S, self.count_S)),
+            ce=ce,
+            dce=ce - ce_clean,
+            dce_interval=Interval(*ratio_interval(dce_S, self.count_S)),
+            loss_recovered=(ce_zero - ce) / (ce_zero - ce_clean),
+            top1=self.agreed / clean.count,
+            sequences=BySequence(tuple(self.count_S), tuple(dce_S), tuple(self.kl_S)),
+        )
 
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:
@@ -180,9 +214,9 @@ def predictions(
         counted_BP: Which predictions are wanted, [batch, position - 1].
 
     Returns:
-        log p_NV of the wanted predictions.
+        log p_NV of the wanted predictions, float32 whatever the host's dtype.
     """
-    return logits_from(host, point, tokens_BP, mask_BP, *prefix)[:, :-1][counted_BP].log_softmax(-1)
+    return logits_from(host, point, tokens_BP, mask_BP, *prefix)[:, :-1][counted_BP].float().log_softmax(-1)
 
 
 @torch.no_grad()

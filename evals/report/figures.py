@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from evals import stats
 from evals.gates import Gate
-from evals.measures import ALIVE, DCE, FVU, L0, MSE, Measure, probings
+from evals.measures import ALIVE, DCE, FVU, KL, L0, MSE, Measure, probings
 from evals.report.names import Names
 from evals.results import Curve, Result, Role
 
@@ -139,6 +139,7 @@ def planes(results: Sequence[Result]) -> list[Axes]:
     return [
         Axes(L0, MSE, log_y=True),
         Axes(L0, FVU, log_y=True),
+        Axes(L0, KL, log_y=True),
         Axes(L0, DCE),
         *(Axes(L0, measure) for measure in probings(results)),
         Axes(ALIVE, MSE, log_y=True),
@@ -305,7 +306,7 @@ def _hover(r: Result, name: str) -> str:
             f"<b>{name}</b> {level}, seed {r.seed}",
             f"l0 {fit.l0:.1f}, alive {fit.alive:.3f}",
             f"MSE {fit.mse:.4g}, FVU {fit.fvu:.4f}",
-            f"dCE {cost.dce:.4f}",
+            f"KL {cost.kl:.4f}, dCE {cost.dce:.4f}",
             *(f"{measure.heading}: {measure.of(r):.3f}" for measure in probings([r])),
         ]
     )

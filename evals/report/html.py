@@ -22,7 +22,7 @@ from evals.gates import Gate, read_gate
 from evals.measures import DCE, FVU, L0, Measure, columns, probed
 from evals.report import figures
 from evals.report.names import Names
-from evals.report.text import Line, Table, comparison_tables
+from evals.report.text import Line, Table, comparison_tables, pairs_table
 from evals.report.text import figures as texts_of
 from evals.results import Result, Role, read_results
 from evals.suite import finished, lacking, units
@@ -53,6 +53,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
             plots[f"front-{number}-{axes.name}"] = figures.pareto(members, axes, looks)
     gates = {key: gate for key in _soft(results) if (gate := read_gate(run, *key)) is not None}
     keys = _keys(results)
+    compared = compare([run], reference)
     environment = _environment()
     page = environment.get_template("report.html.j2").render(
         plotly=get_plotlyjs(),
@@ -61,8 +62,9 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         columns=columns(results),
         keys=list(keys),
         table=_table(results, keys),
-        comparison=comparison_tables(compare([run], reference)),
+        comparison=comparison_tables(compared),
         pairs=_pairs(results),
+        paired=pairs_table(compared),
         groups=[title for title, _ in panels],
         with_controls=not looks.alone,
         planes=planes,

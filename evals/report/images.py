@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from approx.plot import figure, legend
-from evals.measures import DCE, LOSS_RECOVERED, MSE, R2, probings
+from evals.measures import KL, LOSS_RECOVERED, MSE, R2, probings
 from evals.report.figures import Axes, Looks, limits, on_front, planes, sweet_zone
 from evals.report.names import place
 from evals.results import Result, Role, read_results
@@ -21,7 +21,7 @@ from rsae.support.files import writing
 def write_images(run: str | os.PathLike, directory: str | os.PathLike) -> list[Path]:
     """Write a run's fronts as PNG files.
 
-    For each site `fronts-SITE.png`: MSE, dCE and probing with the most latents up to five against honest l0, and MSE
+    For each site `fronts-SITE.png`: MSE, KL and probing with the most latents up to five against honest l0, and MSE
     against alive. (At one site FVU is MSE times a constant.) A run of trained SAEs alone gives one image,
     `families.png`.
 
@@ -100,7 +100,7 @@ def _families(results: Sequence[Result], looks: Looks, directory: Path) -> Path:
 
 def _shown(results: Sequence[Result]) -> list[Axes]:
     few = [measure.key for measure in probings(results) if measure.key in ("k1", "k2", "k3", "k4", "k5")]
-    return [axes for axes in planes(results) if axes.y.key in (MSE.key, DCE.key, *few[-1:])]
+    return [axes for axes in planes(results) if axes.y.key in (MSE.key, KL.key, *few[-1:])]
 
 
 def _panel(ax: Any, members: Sequence[Result], axes: Axes, looks: Looks) -> None:

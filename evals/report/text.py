@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from evals import stats
-from evals.comparison import Comparison, Counts, Group
-from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, MSE, Measure, columns
+from evals.comparison import Comparison, Counts, Difference, Group
+from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
 from evals.report.names import Names, place
 from evals.results import Reconstruction, Result, Role, read_results
 from evals.stats import Estimate
@@ -21,7 +21,7 @@ from evals.stats import Estimate
 #: Columns of words; all others are numbers
 _WORDS = ("run", "variant", "place", "difference", "control", "against")
 #: How a difference is printed; those of probing by the default
-_DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", DCE.key: "{:+.4f}"}
+_DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", KL.key: "{:+.1%}", DCE.key: "{:+.4f}"}
 
 
 #: Figures of a table of baselines: field, heading, how it is printed
@@ -120,6 +120,29 @@ def comparison_tables(found: Comparison) -> list[Table]:
     if found.matched:
         tables += [_matched(found), _volumes(found), _zones(found), _tally(found)]
     return tables
+
+
+def pairs_table(found: Comparison) -> Table:
+    """Each upgrade minus its control on the same predictions, with 95 % intervals over sequences."""
+    lines = [
+        Line(
+            [
+                f"{_place(r.group)} {r.level} s{r.seed}",
+                f"{r.upgrade} - {r.control}",
+                *(f"{l0:.1f}" for l0 in r.l0),
+                *(_with_interval(figure) for figure in (r.kl, r.dce)),
+            ]
+        )
+        for r in found.paired
+    ]
+    headings = ["place", "difference", "l0", "control's", "KL", "dCE"]
+    return Table(
+        "on the same predictions, at the l0 that each has; 95 % intervals over sequences", headings, lines
+    )
+
+
+def _with_interval(figure: Difference) -> str:
+    return f"{figure.mean:+.4f} [{figure.interval.low:+.4f}, {figure.interval.high:+.4f}]"
 
 
 def show(table: Table, markdown: bool = False) -> None:

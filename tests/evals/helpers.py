@@ -6,9 +6,11 @@ import torch
 
 from evals.results import (
     Accuracy,
+    BySequence,
     Density,
     Downstream,
     How,
+    Interval,
     Level,
     Metrics,
     Probing,
@@ -53,7 +55,22 @@ def result(
         decoder_redundancy=0.3,
     )
     recovered = figures.get("loss_recovered", 0.9)
-    spliced = Downstream(3.0, figures.get("dce", 0.1), recovered, 0.2, 0.7, 2.9, 9.0, 6.0, 100, "all")
+    kl, dce = figures.get("kl", 0.2), figures.get("dce", 0.1)
+    spliced = Downstream(
+        kl=kl,
+        kl_interval=Interval(0.9 * kl, 1.1 * kl),
+        ce=3.0,
+        dce=dce,
+        dce_interval=Interval(dce - 0.1, dce + 0.1),
+        loss_recovered=recovered,
+        top1=0.7,
+        sequences=BySequence((50, 50), (40 * dce, 60 * dce), (40 * kl, 60 * kl)),
+        ce_clean=2.9,
+        ce_zero=9.0,
+        kl_zero=6.0,
+        predictions=100,
+        positions="all",
+    )
     accuracies = {
         k: Accuracy(value, value - 0.1, value + 0.1) for k in (1, 5) if (value := figures.get(f"k{k}"))
     }

@@ -62,6 +62,22 @@ def test_differences_are_at_the_same_l0_and_over_seeds(tmp_path):
     assert [point.x for point in front.points] == [10, 20, 40]
 
 
+def test_pairs_are_on_the_same_predictions(tmp_path):
+    for seed in (0, 1):
+        write_result(tmp_path, result(seed=seed))
+        write_result(tmp_path, control(seed=seed, kl=0.3, dce=0.2))
+        write_result(tmp_path, tuned(seed=seed, kl=0.2, dce=0.2))
+    found = compare([tmp_path]).paired
+    assert [(p.upgrade, p.control, p.seed) for p in found] == [
+        ("gated", "control", 0),
+        ("gated", "control", 1),
+    ]
+    assert found[0].kl.mean == pytest.approx(-0.1)
+    # sequences of 50 predictions each lose 4 and 6 nats
+    assert (found[0].kl.interval.low, found[0].kl.interval.high) == pytest.approx((-0.12, -0.08))
+    assert found[0].dce.mean == found[0].dce.interval.low == 0
+
+
 def test_a_control_is_that_of_the_same_teacher():
     cells = [
         tuned(seed=0),

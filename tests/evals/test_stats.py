@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.stats import Estimate, at_l0, front, hypervolume, verdict
+from evals.stats import Estimate, at_l0, front, hypervolume, ratio_interval, verdict
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
 
@@ -55,3 +55,21 @@ def test_estimates():
     values = np.random.default_rng(0).normal(size=(4000, 5))
     spread = np.std([Estimate.of(list(row)).mean for row in values])
     assert np.mean([Estimate.of(list(row)).se or 0.0 for row in values]) == pytest.approx(spread, rel=0.1)
+
+
+def test_the_interval_of_a_ratio_covers_the_truth():
+    """Against resampling groups one by one; and over many texts it covers the truth about 95 % of the time."""
+    rng = np.random.default_rng(0)
+
+    def text(groups: int = 40) -> tuple[np.ndarray, np.ndarray]:
+        counts = rng.integers(5, 60, groups)
+        return counts * (1.0 + 0.3 * rng.normal(size=groups)), counts
+
+    sums, counts = text()
+    slow = []
+    for _ in range(2000):
+        pick = rng.integers(0, len(sums), len(sums))
+        slow.append(sums[pick].sum() / counts[pick].sum())
+    assert ratio_interval(sums, counts) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.01)
+    covered = [low <= 1 <= high for low, high in (ratio_interval(*text(), resamples=400) for _ in range(300))]
+    assert 0.88 < np.mean(covered) <= 0.99

@@ -64,6 +64,32 @@ def test_downstream_is_its_definition(host, sequences, hook, module):
     assert got.top1 == pytest.approx(np.mean(agree))
 
 
+def test_sequences_add_up_and_can_be_paired(host, sequences):
+    found = downstream(
+        {"a": exact_sae(host.d_model, 0.3), "b": exact_sae(host.d_model, 0.2)}, host, sequences, HOOK
+    )
+    for name, error in (("a", 0.3), ("b", 0.2)):
+        one = found[name]
+        assert one.sequences.predictions == (3, 7, 12, 15, 18)  # of the sequences by length
+        assert sum(one.sequences.kl) / one.predictions == pytest.approx(one.kl)
+        assert sum(one.sequences.dce) / one.predictions == pytest.approx(one.dce)
+        assert one.kl_interval.low <= one.kl <= one.kl_interval.high
+        alone = [
+            downstream(exact_sae(host.d_model, error), host, [ids], HOOK)
+            for ids in sorted(sequences, key=len)
+        ]
+        assert one.sequences.kl == pytest.approx([o.kl * o.predictions for o in alone], rel=1e-2, abs=1e-6)
+
+
+def test_an_sae_of_another_place_is_refused(host, store, sequences):
+    sae = random_sae("top_k", store)
+    rsae.train(sae, store, rsae.TrainConfig(steps=1, batch=64))
+    other = "blocks.2.hook_resid_post"
+    with pytest.raises(InputError, match="hook point.*allow_mismatch"):
+        downstream(sae, host, sequences, other)
+    assert downstream(sae, host, sequences, other, allow_mismatch=True).predictions > 0
+
+
 def test_the_dense_code_of_soft_is_spliced_in_beside_the_honest_one(host, store, sequences):
     sae = random_sae("soft_rational", store)
     got = downstream(sae, host, sequences, HOOK)

@@ -12,11 +12,11 @@ from tests.evals.helpers import control, result, tuned
 def test_the_sweet_zone_is_what_dominates_a_teacher():
     rng = np.random.default_rng(0)
 
-    def figures() -> dict[str, float]:
-        drawn = {key: rng.uniform(1, 50) for key in ("l0", "mse", "fvu", "dce")}
-        return {**drawn, "k1": rng.uniform(0.5, 1), "alive": rng.uniform(0.1, 1)}
+    def figures(best: float = 1) -> dict[str, float]:
+        drawn = {key: rng.uniform(best, 50) for key in ("l0", "mse", "fvu", "kl", "dce")}
+        return {**drawn, "k1": rng.uniform(0.5, 1) - 0.005 * best, "alive": rng.uniform(0.3, 1) - 0.01 * best}
 
-    cells = [result(**figures()) if i < 6 else tuned(**figures()) for i in range(300)]
+    cells = [result(**figures(best=20)) if i < 6 else tuned(**figures()) for i in range(300)]
     for axes in planes(cells):
         outline = Outline(np.column_stack(sweet_zone(cells, axes)))
         every = [axes.cost(r) for r in cells[:6]]
