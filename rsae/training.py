@@ -256,7 +256,7 @@ class _Run:
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""
         trained = self.sae.eval().in_units(1 / self.activations.scale)
-        self.result.load_state_dict(trained.state_dict())
+        self.result.become_(trained)
         self.result.eval()
         self.result.provenance = self.activations.provenance.filled(self.result.provenance)
         self.result.trained = Trained(self.penalty, self.history[-1]["sparsity"])

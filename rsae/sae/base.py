@@ -505,6 +505,16 @@ class SAE(nn.Module):
         self.input_norm = other.input_norm
         self.provenance, self.trained = other.provenance, other.trained
 
+    def become_(self, other: Self) -> None:
+        """Take over another member's weights and numbers: both are of one family and width.
+
+        Args:
+            other: The SAE, such as a trained copy.
+        """
+        self.load_state_dict(other.state_dict())
+        # settings that have a unit, such as a bandwidth, are plain numbers
+        self.__dict__.update({k: v for k, v in other.__dict__.items() if isinstance(v, float)})
+
     # --- units and settings --------------------------------------------------------------------------------
 
     @torch.no_grad()
