@@ -1,4 +1,4 @@
-# make demo: the main job on a real language model.  make test: lint, types and tests.
+# make demo: a suite on a real language model.  make test: lint, types and tests.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -9,7 +9,7 @@ PEERS  := .venv-peers
 .PHONY: help install demo test test-peers lint benchmarks clean
 
 help:
-	@echo "make demo        install, then run the main job into $(RUN) (about 13 minutes on 2 cores; resumes)"
+	@echo "make demo        install, then run the demo into $(RUN) (about 13 minutes on 2 cores; resumes)"
 	@echo "make test        install, then lint, types and tests"
 	@echo "make test-peers  equality with SAELens, SAEBench, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
 	@echo "make benchmarks  the measured ratios of docs/benchmarks.md"
@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/evals demo --out $(RUN)
+	$(BIN)/evals run demo --out $(RUN)
 
 lint: install
 	$(BIN)/ruff check .

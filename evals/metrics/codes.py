@@ -1,19 +1,27 @@
-"""What to measure of an SAE: its codes, and where in the host it belongs (by default what its metadata say)."""
+"""What to measure of an SAE: its codes, and where in the host it belongs (by default what it says itself).
+
+Shapes: B batch, D dimensions, F latents.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
-from rsae import SAE, InputError, SoftRational
-from rsae.formats.normalisation import check_takes_host_activations
+from rsae import SAE, InputError
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
 def hook_of(sae: SAE, hook: str | None) -> str:
-    """`hook`, or the hook point of the activations that the SAE was trained on."""
-    check_takes_host_activations(sae)
-    found = hook or sae.metadata.get("hook_name")
+    """`hook`, or the hook point of the activations that `sae` was trained on.
+
+    Raises:
+        InputError: where neither is known.
+    """
+    found = hook or sae.provenance.hook
     if not found:
         raise InputError(
             "the SAE does not say which hook point it belongs to; give hook='blocks.L.hook_resid_pre'"
@@ -22,13 +30,20 @@ def hook_of(sae: SAE, hook: str | None) -> str:
 
 
 def norm_limit_of(sae: SAE, norm_limit: float | None) -> float:
-    """`norm_limit`, or the norm above which activations were left out of the SAE's training (inf for none)."""
-    return sae.metadata.get("norm_limit", float("inf")) if norm_limit is None else norm_limit
+    """`norm_limit`, or the norm above which activations were left out of the training of `sae` (inf for none)."""
+    known = sae.provenance.norm_limit if norm_limit is None else norm_limit
+    return float("inf") if known is None else known
 
 
-def codes(sae: SAE) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """The encoders to measure, by the prefix of their figures: the code itself, and a `soft` SAE's dense one."""
-    found: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": sae.encode}
-    if isinstance(sae, SoftRational):
-        found["soft_"] = lambda x_BD: sae.soft_code(sae.pre_activations(x_BD))
-    return found
+class Codes(NamedTuple):
+    """The encoders of an SAE to measure, x_BD -> z_BF."""
+
+    #: the code that is decoded and counted
+    honest: Encode
+    #: a `soft` rational SAE's dense code before truncation
+    soft: Encode | None
+
+
+def codes(sae: SAE) -> Codes:
+    """The encoders to measure: the code itself, and a `soft` SAE's dense one."""
+    return Codes(sae.encode, sae.readings().get("soft_"))

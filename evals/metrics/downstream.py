@@ -1,12 +1,17 @@
-"""What the host loses when the reconstruction takes the activation's place."""
+"""What the host loses when the reconstruction takes the activation's place.
+
+Shapes: B batch, P position, D dimensions, N counted predictions, V vocabulary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import overload
 
 import torch
 
-from evals.metrics.codes import codes, hook_of, norm_limit_of
+from evals.metrics.codes import Encode, codes, hook_of, norm_limit_of
+from evals.results import Downstream, Spliced
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, logits_from, pad, prefix_at
 from rsae.support.errors import InputError
@@ -21,6 +26,24 @@ POSITIONS = (
 )
 
 
+@overload
+def downstream(
+    sae: SAE,
+    host: Host,
+    tokens: list[list[int]],
+    hook: str | None = None,
+    norm_limit: float | None = None,
+    batch: int = 8,
+) -> Downstream: ...
+@overload
+def downstream(
+    sae: Mapping[str, SAE],
+    host: Host,
+    tokens: list[list[int]],
+    hook: str | None = None,
+    norm_limit: float | None = None,
+    batch: int = 8,
+) -> dict[str, Downstream]: ...
 def downstream(
     sae: SAE | Mapping[str, SAE],
     host: Host,
@@ -28,16 +51,27 @@ def downstream(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
-) -> dict:
-    """CE, KL and top-1 agreement with the reconstruction spliced in; for a mapping of SAEs one result by name.
+) -> Downstream | dict[str, Downstream]:
+    """CE, KL and top-1 agreement of a host with the reconstruction spliced in.
 
-    ce_clean, ce_zero (zeros spliced in), ce, dce = ce - ce_clean, loss_recovered = (ce_zero - ce) / (ce_zero -
-    ce_clean), kl = mean KL(clean || spliced), kl_zero, top1 = share of predictions whose most likely token is the clean
-    host's, predictions (how many), positions (which are left out). A `soft` rational SAE has the figures of its dense
-    code beside them (`soft_ce`, `soft_kl`, ...). The host's prefix runs once a batch, the suffix once for the clean
-    activation, once for zeros and once for each code of each SAE.
-    `tokens`: sequences of token ids, of three tokens at least. `hook` and `norm_limit` (activations with a larger norm
-    are left alone, as they were left out of training) are by default what the (first) SAE's metadata say.
+    The host's prefix runs once a batch, the suffix once for the clean activation, once for zeros and once for each
+    code of each SAE.
+
+    Args:
+        sae: An SAE, or several by name, which share the host's runs.
+        host: The model.
+        tokens: Sequences of token ids, each of three tokens at least.
+        hook: Hook point; by default the one that the (first) SAE was trained at.
+        norm_limit: Activations with a larger norm are left alone, as they were left out of training; by default the
+            (first) SAE's.
+        batch: Sequences at a time; the result does not depend on it.
+
+    Returns:
+        Means over predictions, in nats; for several SAEs by name. `soft` holds the same of the dense code of a `soft`
+        rational SAE.
+
+    Raises:
+        InputError: for too short a sequence, an unknown hook point, or a norm limit that leaves nothing to splice.
     """
     if isinstance(sae, SAE):
         return downstream({"sae": sae}, host, tokens, hook, norm_limit, batch)["sae"]
@@ -46,58 +80,71 @@ def downstream(
     first = next(iter(sae.values()))
     hook, norm_limit = hook_of(first, hook), norm_limit_of(first, norm_limit)
     point = HookPoint.parse(hook, host)
+    zero = _Sums(None)
+    honest = {name: _Sums(_through(one, codes(one).honest)) for name, one in sae.items()}
+    soft = {name: _Sums(_through(one, code)) for name, one in sae.items() if (code := codes(one).soft)}
+    every = [zero, *honest.values(), *soft.values()]
     order = sorted(tokens, key=len)  # little padding in a batch
-    # by (name, prefix of the figures); the first is the zero ablation
-    variants: dict[tuple[str, str], Reconstruct | None] = {("", "zero"): None}
-    for name, one in sae.items():
-        for prefix, encode in codes(one).items():
-            variants[name, prefix] = lambda x_BD, one=one, encode=encode: one.decode(encode(x_BD))
-    ce = dict.fromkeys(variants, 0.0)
-    kl = dict.fromkeys(variants, 0.0)
-    agreed = dict.fromkeys(variants, 0)
     ce_clean, count = 0.0, 0
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             tokens_BP, mask_BP = pad(chosen, host.device)
             prefix = prefix_at(host, point, tokens_BP, mask_BP)
-            x_BPD = prefix.x_BPD
             counted_BP = counted(mask_BP)
             target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
             clean_NV = predictions(host, point, tokens_BP, mask_BP, prefix, counted_BP)
             ce_clean -= clean_NV.gather(1, target_N1).double().sum().item()
             count += len(target_N1)
-            best_N = clean_NV.argmax(-1)
-            for key, variant in variants.items():
-                spliced_BPD = splice(variant, x_BPD, mask_BP, norm_limit)
+            for sums in every:
+                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, mask_BP, norm_limit)
                 spliced = prefix._replace(x_BPD=spliced_BPD)
-                spliced_NV = predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP)
-                ce[key] -= spliced_NV.gather(1, target_N1).double().sum().item()
-                kl[key] += (clean_NV.exp() * (clean_NV - spliced_NV)).sum(-1).double().sum().item()
-                agreed[key] += int((spliced_NV.argmax(-1) == best_N).sum())
+                sums.add(
+                    clean_NV, predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP), target_N1
+                )
             bar.update(sum(map(len, chosen)))
-    zero = ("", "zero")
-    ce_clean, ce_zero, kl_zero = ce_clean / count, ce[zero] / count, kl[zero] / count
-    if ce_zero == ce_clean:
+    ce_clean /= count
+    if zero.ce / count == ce_clean:
         raise InputError(
             f"downstream: zeros at {hook} change nothing, so no token is spliced; raise norm_limit"
         )
-    results: dict[str, dict] = {}
-    for name, prefix in variants:
-        if (name, prefix) == zero:
-            continue
-        loss = ce[name, prefix] / count
-        figures = {
-            "ce": loss,
-            "dce": loss - ce_clean,
-            "loss_recovered": (ce_zero - loss) / (ce_zero - ce_clean),
-            "kl": kl[name, prefix] / count,
-            "top1": agreed[name, prefix] / count,
-        }
-        shared = {"ce_clean": ce_clean, "ce_zero": ce_zero, "kl_zero": kl_zero}
-        shared |= {"predictions": count, "positions": POSITIONS}
-        results.setdefault(name, shared).update({prefix + key: value for key, value in figures.items()})
-    return results
+    return {
+        name: Downstream(
+            **vars(sums.figures(count, ce_clean, zero)),
+            ce_clean=ce_clean,
+            ce_zero=zero.ce / count,
+            kl_zero=zero.kl / count,
+            predictions=count,
+            positions=POSITIONS,
+            soft=soft[name].figures(count, ce_clean, zero) if name in soft else None,
+        )
+        for name, sums in honest.items()
+    }
+
+
+class _Sums:
+    """What is summed over predictions for one reconstruction (zeros for None)."""
+
+    def __init__(self, reconstruct: Reconstruct | None):
+        self.reconstruct = reconstruct
+        self.ce = self.kl = 0.0
+        self.agreed = 0
+
+    def add(self, clean_NV: torch.Tensor, spliced_NV: torch.Tensor, target_N1: torch.Tensor) -> None:
+        """Predictions, as log p of the clean and the spliced host."""
+        self.ce -= spliced_NV.gather(1, target_N1).double().sum().item()
+        self.kl += (clean_NV.exp() * (clean_NV - spliced_NV)).sum(-1).double().sum().item()
+        self.agreed += int((spliced_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
+
+    def figures(self, count: int, ce_clean: float, zero: _Sums) -> Spliced:
+        """Means over `count` predictions."""
+        ce, ce_zero = self.ce / count, zero.ce / count
+        recovered = (ce_zero - ce) / (ce_zero - ce_clean)
+        return Spliced(ce, ce - ce_clean, recovered, self.kl / count, self.agreed / count)
+
+
+def _through(sae: SAE, encode: Encode) -> Reconstruct:
+    return lambda x_BD: sae.decode(encode(x_BD), x_BD)
 
 
 def counted(mask_BP: torch.Tensor) -> torch.Tensor:
@@ -115,7 +162,19 @@ def predictions(
     prefix: Prefix,
     counted_BP: torch.Tensor,
 ) -> torch.Tensor:
-    """log p [counted predictions, vocabulary] with the prefix's x_BPD at the hook point."""
+    """What the host predicts from a hook point on.
+
+    Args:
+        host: The model.
+        point: The hook point.
+        tokens_BP: Token ids, padded on the right.
+        mask_BP: 1 for tokens, 0 for padding.
+        prefix: The host run as far as the hook point, with the activation to go on from.
+        counted_BP: Which predictions are wanted, [batch, position - 1].
+
+    Returns:
+        log p_NV of the wanted predictions.
+    """
     return logits_from(host, point, tokens_BP, mask_BP, *prefix)[:, :-1][counted_BP].log_softmax(-1)
 
 
@@ -123,7 +182,17 @@ def predictions(
 def splice(
     sae: Reconstruct | None, x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float
 ) -> torch.Tensor:
-    """x with the reconstruction (zeros for None) but at the first position, padding and outlying norms."""
+    """The activation with the reconstruction in its place, but at the first position, padding and outlying norms.
+
+    Args:
+        sae: Activations x_BD to reconstructions; None for zeros.
+        x_BPD: Activations at the hook point.
+        mask_BP: 1 for tokens, 0 for padding.
+        norm_limit: Activations with a larger norm stay.
+
+    Returns:
+        A new x_BPD.
+    """
     replaced_BP = replaceable(x_BPD, mask_BP, norm_limit)
     out_BPD = x_BPD.clone()
     out_BPD[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
@@ -131,7 +200,16 @@ def splice(
 
 
 def replaceable(x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
-    """Where the activation may be changed: not at the first position, padding and outlying norms."""
+    """Where an activation may be changed: not at the first position, padding and outlying norms.
+
+    Args:
+        x_BPD: Activations at the hook point.
+        mask_BP: 1 for tokens, 0 for padding.
+        norm_limit: Activations with a larger norm stay.
+
+    Returns:
+        True where it may be changed, [batch, position].
+    """
     replaced_BP = mask_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
     replaced_BP[:, 0] = False
     return replaced_BP

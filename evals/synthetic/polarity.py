@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from evals import reconstruction
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
-from evals.synthetic.run import Protocol, Row, curves
+from evals.synthetic.run import Protocol, Row, curves, measured
 from evals.synthetic.worlds import Samples, World, unit_directions
 from rsae import SAE
 
@@ -43,7 +42,17 @@ def world(seed: int) -> World:
 
 @torch.no_grad()
 def slopes(sae: SAE, axes_MD: torch.Tensor, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
-    """Calibration slopes [2, M], the positive polarity first."""
+    """Calibration slopes of each axis.
+
+    Args:
+        sae: The SAE.
+        axes_MD: Unit directions of the axes.
+        c_BM: Their coefficients in the samples.
+        x_BD: The samples.
+
+    Returns:
+        [2, M], the positive polarity first.
+    """
     z_BF = sae.encode(x_BD)
     along_FM = sae.W_dec @ axes_MD.T
     found = []
@@ -57,7 +66,16 @@ def slopes(sae: SAE, axes_MD: torch.Tensor, c_BM: torch.Tensor, x_BD: torch.Tens
 
 
 def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
-    """A row a contender at one strength of the sparsity."""
+    """A row a contender at one strength of the sparsity.
+
+    Args:
+        point: Of the sweep.
+        seed: Of the world and the starts.
+        steps: Of training.
+
+    Returns:
+        The rows.
+    """
     sparsity, k = point
     data = world(seed)
     c_BM, heldout_BD = data.draw(HELDOUT, 1000 + seed)
@@ -73,7 +91,7 @@ def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
             {
                 "contender": name,
                 "parameters": sae.parameter_count,
-                **reconstruction(sae, samples),
+                **measured(sae, samples),
                 "miscalibration": (found - 1).abs().mean().item(),
                 "slopes_positive": found[0].tolist(),
                 "slopes_negative": found[1].tolist(),
@@ -83,7 +101,13 @@ def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
 
 
 def draw(axes: Any, summary: list[Row], rows: list[Row]) -> None:
-    """MSE and miscalibration against l0; CDFs of the slopes at the point nearest to the true l0."""
+    """MSE and miscalibration against l0; CDFs of the slopes at the point nearest to the true l0.
+
+    Args:
+        axes: Matplotlib axes of the panels.
+        summary: Rows over all seeds.
+        rows: Rows of single seeds.
+    """
     true_l0 = AXES * RATE
     for ax, metric, label in (
         (axes[0, 0], "mse", "mean square error"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_without_the_auxiliary_loss_the_gate_collapses():
 def test_a_protocol_runs_resumes_and_says_what_it_measured(name, tmp_path, monkeypatch, capsys):
     module = {"A": polarity, "B": anomaly, "C": pairs}[name]
     points = [p for p in module.PROTOCOL.points if p == pairs.TOY][:1] + list(module.PROTOCOL.points)[1:2]
-    monkeypatch.setattr(module, "PROTOCOL", module.PROTOCOL._replace(points=points))
+    monkeypatch.setattr(module, "PROTOCOL", replace(module.PROTOCOL, points=points))
     for constant, value in (("TRAIN", 600), ("HELDOUT", 300)):
         monkeypatch.setattr(module, constant, value)
     path = run.run_protocol(name, tmp_path, seeds=2, steps=3)
