@@ -53,9 +53,7 @@ class Place(_Section):
     def _named(cls, hooks: list[str]) -> list[str]:
         for hook in hooks:
             of_block = re.fullmatch(rf"blocks\.\d+\.({'|'.join(POINTS.values())})(\[\d+\])?", hook)
-            module = "." in hook and not hook.startswith(
-                "blocks."
-            )  # its host says whether there is such a one
+            module = "." in hook and "hook" not in hook  # its host says whether there is such a one
             if not (of_block or module):
                 raise ValueError(
                     f"hook point {hook!r}: write blocks.L.POINT, POINT one of {', '.join(POINTS.values())}; or a "

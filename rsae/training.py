@@ -21,7 +21,8 @@ from pydantic.dataclasses import dataclass
 
 from rsae.activations.protocol import Activations, check_fits
 from rsae.l0_controller import L0Controller
-from rsae.sae.base import SAE, Trained
+from rsae.sae.base import SAE
+from rsae.sae.records import Trained
 from rsae.support import distributed
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_tensors, write_tensors

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from rsae.sae.base import SAE, Entries, register
+from rsae.sae.base import SAE, register
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Entries
 from rsae.sae.sparse import Pattern
 from rsae.support import distributed
 from rsae.support.errors import InputError

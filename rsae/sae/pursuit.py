@@ -20,7 +20,8 @@ import torch
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
-from rsae.sae.base import DERIVED, FAMILIES, SAE, Decoder, mean_square
+from rsae.sae.base import DERIVED, FAMILIES, SAE, mean_square
+from rsae.sae.records import Decoder
 from rsae.sae.sparse import Pattern, decode_at, products_at
 
 _TINY = 1e-12
