@@ -104,7 +104,11 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
-) -> History: ...
+) -> History:
+    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    ...
+
+
 @overload
 def train(
     sae: Sequence[SAE],
@@ -113,7 +117,11 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
-) -> list[History]: ...
+) -> list[History]:
+    """Several: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    ...
+
+
 def train(
     sae: SAE | Sequence[SAE],
     activations: Activations,

@@ -34,7 +34,9 @@ def downstream(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
-) -> Downstream: ...
+) -> Downstream:
+    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit` and `batch` as below."""
+    ...
 @overload
 def downstream(
     sae: Mapping[str, SAE],
@@ -43,7 +45,9 @@ def downstream(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
-) -> dict[str, Downstream]: ...
+) -> dict[str, Downstream]:
+    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit` and `batch` as below."""
+    ...
 def downstream(
     sae: SAE | Mapping[str, SAE],
     host: Host,

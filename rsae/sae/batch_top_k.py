@@ -29,6 +29,7 @@ class BatchTopK(SAE):
     one_threshold = True
     sparsity_by = "k"
     compares_latents = True
+    chooses_largest = True
     penalties = (None,)
 
     def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):

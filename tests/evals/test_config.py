@@ -24,7 +24,7 @@ from tests.evals.conftest import evals
         ("l0 = [4, 8]", "l0 = [4, 48]", ("48", "d_sae")),
         ("d_sae = [48]", "d_sae = [48]\nwidths.jump_rleu = [24]", ("grid.widths.jump_rleu", "'jump_relu'")),
         ("d_sae = [48]", "d_sae = [48]\nwidths.top_k = [8]", ("l0 8", "widths.top_k")),
-        ("blocks.1.hook", "block.1.hook", ("block.1.hook", "blocks.L.hook_SITE")),
+        ("blocks.1.hook", "block.1.hook", ("block.1.hook", "blocks.L.POINT")),
         ("[train]", "[train]\nseed = 1", ("train.seed", "[grid]")),
         ("[harvest]", "[harvest]\nhost = 'a'", ("harvest.host", "[sites]")),
         ('families = ["jump_relu",', 'families = ["gated",', ()),
