@@ -30,6 +30,8 @@ for family, d_sae in (("gated", 128), ("gated", 64), ("sign_aware_gated", 64)):
 
 # %%
 z = sae.encode(store.sample(500, split="heldout"))
-print(f"{(z > 0).float().mean():.3f} positive, {(z < 0).float().mean():.3f} negative, {(z == 0).float().mean():.3f} zero")
+print(
+    f"{(z > 0).float().mean():.3f} positive, {(z < 0).float().mean():.3f} negative, {(z == 0).float().mean():.3f} zero"
+)
 assert (z < 0).any()
 assert (z > 0).any()

@@ -37,6 +37,8 @@ def downstream(
 ) -> Downstream:
     """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit` and `batch` as below."""
     ...
+
+
 @overload
 def downstream(
     sae: Mapping[str, SAE],
@@ -48,6 +50,8 @@ def downstream(
 ) -> dict[str, Downstream]:
     """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit` and `batch` as below."""
     ...
+
+
 def downstream(
     sae: SAE | Mapping[str, SAE],
     host: Host,

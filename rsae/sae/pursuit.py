@@ -124,7 +124,7 @@ class PursuitSAE(SAE):
         plain = Code(z_N, pattern, x_BD - self.b_dec - decode_at(z_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
         if config.rounds and len(z_N):
-            pool = self._candidates(h_BF if unit else h_BF * norm_F, plain)
+            pool = self._candidates(h_BF if unit else h_BF * norm_F, plain, unit)
             for _ in range(config.rounds):
                 decided = self._decided(code, plain, pool, unit_FD, x_BD)
                 code = _better(self._solved(decided, unit_FD), code)
@@ -154,7 +154,7 @@ class PursuitSAE(SAE):
         return _better(Code(c_N - cut_N, pattern, residual_BD), code)
 
     @torch.no_grad()
-    def _candidates(self, rank_BF: torch.Tensor, plain: Code) -> Pattern | None:
+    def _candidates(self, rank_BF: torch.Tensor, plain: Code, unit: bool) -> Pattern | None:
         """The latents that a decision looks at, [B, C]; None for all."""
         wanted = self.pursuit.candidates
         most = int(plain.pattern.counts_B.max())
@@ -162,9 +162,7 @@ class PursuitSAE(SAE):
             return None
         if self.signed:
             rank_BF = rank_BF.abs()
-        if (
-            not self.compares_latents
-        ):  # the open ones need not be those of largest h: they come first all the same
+        if not (unit and self.chooses_largest):  # the open ones need not rank first
             rank_BF = rank_BF.clone()
             rank_BF.view(-1)[plain.pattern.flat_N] = torch.inf
         latent_BC = rank_BF.topk(max(wanted, most), dim=1, sorted=False).indices
