@@ -92,7 +92,7 @@ def check_type(type: tuple[int, int]) -> tuple[int, int]:
         The degrees of numerator and denominator.
 
     Raises:
-        ValueError: unless both are non-negative integers, and at most 1000.
+        ValueError: unless both are non-negative integers, and at most 1000 (2500 for a polynomial).
     """
     try:
         m, n = type
@@ -102,8 +102,10 @@ def check_type(type: tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"type={type!r}: expected two non-negative integers (m, n), the degrees of r = p/q"
         ) from None
-    if max(m, n) > 1000:
-        raise ValueError(f"type={type!r}: degrees above 1000 are out of reach of these dense methods")
+    if max(m, n) > (1000 if n else 2500):
+        raise ValueError(
+            f"type={type!r}: degrees above 1000, or 2500 of a polynomial, are out of reach of these dense methods"
+        )
     return int(m), int(n)
 
 
