@@ -144,6 +144,8 @@ def climbed(
     """
     m, n = reduced.type
     problem = reduced.problem
+    if n < (changes := sum(a != b for a, b in pairwise(problem.sides))):
+        raise Failure(f"a denominator of degree {n} cannot change its sign {changes} times")
     diagonal = [(m - k, n - k) for k in range(min(m, n), -1, -1)]
     numerator_first = [(m, k) for k in range(n + 1)]
     tries: list[Callable[[], Climb]] = [

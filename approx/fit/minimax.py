@@ -7,7 +7,7 @@ verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise, product
@@ -75,7 +75,9 @@ def minimax(
         for sides in product((1, -1), repeat=len(target.domain) - 1):
             if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= n:
                 with suppress(RuntimeError):
-                    other = _fit(target, (m, n), plain(target, (m, n), (1, *sides)), tolerance, progress)
+                    other = _fit(
+                        target, (m, n), by_symmetry(target, (m, n), (1, *sides)), tolerance, progress
+                    )
                     if other.error < fit.error or (other.converged and not fit.converged):
                         fit = other
     return fit
@@ -135,7 +137,33 @@ def _descended(
         assert isinstance(failure, RuntimeError)
         raise failure
     known[type] = fit
+    if fit.verdict is Verdict.ROUNDING and patience:
+        fit = known[type] = _hit(
+            fit, lambda smaller: _descended(target, smaller, tolerance, progress, known, 0)
+        )
     return fit
+
+
+def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
+    """The fit of a callable that is itself rational: a type hits it to the rounding, and no smaller one is near."""
+    x = np.concatenate([np.linspace(a, b, 201) for a, b in fit.target.domain])
+    rounding = 64 * np.finfo(float).eps * float(np.max(np.abs(fit.target.weight_at(x) * fit.target(x))))
+    levels = [level for level in fit.history if level > 1e3 * rounding]
+    if fit.error > rounding or (levels and levels[-1] < 1e6 * rounding):
+        return fit
+    found, moved = fit, True
+    while moved:
+        (m, n), moved = found.type, False
+        smaller = [(i, j) for i, j in ((m - 1, n - 1), (m - 1, n), (m, n - 1)) if min(i, j) >= 0]
+        for type in smaller:
+            with suppress(RuntimeError):
+                other = fitted(type)
+                if other.error <= rounding:
+                    found, moved = other, True
+                    break
+                if other.error < 1e6 * rounding:
+                    return fit  # the errors fall by and by: a smooth function, not a rational one
+    return replace(found, type=fit.type, verdict=Verdict.EXACT, detail=f"it has type {found.type}")
 
 
 def _direct(target: Target, m: int, found: Polynomial, tolerance: float) -> Fit:

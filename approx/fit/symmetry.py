@@ -97,7 +97,7 @@ def plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) ->
     return Reduced(problem, type, Symmetry.NONE, fmpq(0), fmpq_poly(), 0)
 
 
-def by_symmetry(target: Target, type: tuple[int, int]) -> Reduced:
+def by_symmetry(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) -> Reduced:
     """Use that f is a line plus an even function, or a constant plus an odd one, about the centre of its
     domain.
 
@@ -107,8 +107,11 @@ def by_symmetry(target: Target, type: tuple[int, int]) -> Reduced:
     Args:
         target: the function to approximate.
         type: (m, n), the degrees of numerator and denominator.
+        sides: the sign of q on each interval; () for 1 everywhere.
     """
-    whole = plain(target, type)
+    whole = plain(target, type, sides)
+    if sides != sides[::-1]:
+        return whole
     m, n = type
     low, high = target.hull
     centre = (dyadic(low) + dyadic(high)) / 2
@@ -175,7 +178,13 @@ def by_symmetry(target: Target, type: tuple[int, int]) -> Reduced:
         turns = sorted({float((x - centre) ** 2): x for x in whole.problem.landmarks if x > centre}.items())
         inside = tuple(((x - centre) ** 2).mid() for _, x in turns)
     problem = Problem(
-        values, weights if (odd or w) else None, intervals, _resolution(target), corners, inside
+        values,
+        weights if (odd or w) else None,
+        intervals,
+        _resolution(target),
+        corners,
+        inside,
+        sides[-len(right) :],
     )
     return Reduced(problem, type, Symmetry.ODD if odd else Symmetry.EVEN, centre, line, odd)
 
