@@ -1,3 +1,5 @@
+from .composite import CompositeSign as CompositeSign
+from .composite import composite_sign as composite_sign
 from .domain import Domain as Domain
 from .fit.distill import distill as distill
 from .fit.least_squares import least_squares as least_squares

@@ -1,4 +1,4 @@
-"""The command line: `approx fit | certify | verify | export | plot | table | figures`."""
+"""The command line: `approx fit | certify | verify | export | plot | composite | table | figures`."""
 
 from __future__ import annotations
 
@@ -325,6 +325,61 @@ def figures(
 
     for path in draw(out, [t for t in TYPES if t[1] <= up_to]):
         typer.echo(f"written to {path}")
+
+
+@app.command()
+def composite(
+    lower: Annotated[float, typer.Option(help="Left end of the interval of |x|, inside (0, 1).")] = 1e-3,
+    degrees: Annotated[str, typer.Option(help="The odd degree of each step, innermost first.")] = "5,5,5,5,5",
+    form: Annotated[
+        str, typer.Option(help="polynomial, or rational: maps of type (d, d - 1).")
+    ] = "polynomial",
+    dtype: Annotated[
+        str, typer.Option(help="Format of the coefficients: float64, float32, bfloat16 or float16.")
+    ] = "float64",
+    safety: Annotated[float, typer.Option(help="Relative rounding that each step may have.")] = 0.0,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Print the source: json, python, numpy or torch.", show_default="a table"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file to write.")] = None,
+) -> None:
+    """Make a chain of odd maps for the sign, or the matrix sign, and prove its error.
+
+    \b
+    approx composite --lower 1e-3 --degrees 5,5,5,5,5
+    approx composite --degrees 3,3,3 --form rational --to python
+    approx composite --dtype bfloat16 --safety 0.01 --to torch
+
+    \f
+    Args:
+        lower: left end of the interval.
+        degrees: the degrees as text.
+        form: the kind of map.
+        dtype: the format of the coefficients.
+        safety: the rounding that is allowed for.
+        to: the language to print.
+        output: the file to write.
+    """
+    import approx
+
+    _writable(output)
+    try:
+        numbers = tuple(int(d) for d in degrees.split(","))
+    except ValueError:
+        raise ValueError(f"--degrees {degrees!r}: expected odd numbers such as 5,5,5") from None
+    chain = approx.composite_sign(lower, numbers, form, dtype=dtype, safety=safety)
+    if to:
+        typer.echo(chain.export(to))
+    else:
+        typer.echo(f"{len(numbers)} odd {form} maps for {lower:g} <= |x| <= 1, coefficients in {chain.dtype}")
+        typer.echo(f"  proven      |sign(x) - chain(x)| <= {chain.error!r}")
+        for row, (low, high) in zip(chain.coefficients(), chain.images, strict=True):
+            below = f" / {row['den']}" if form == "rational" else ""
+            typer.echo(f"  {row['num']}{below}  ->  [{low:.9g}, {high:.9g}]")
+    if output:
+        chain.save(output)
+        typer.echo(f"  written to  {output}")
 
 
 def _type(text: str) -> tuple[int, int]:

@@ -48,6 +48,10 @@ def dyadic(value: Any, bits: int | None = None) -> fmpq:
     elif isinstance(value, int | np.integer | fmpz):
         exact = fmpq(int(value))
     else:
+        if isinstance(value, complex | np.complexfloating):
+            if value.imag != 0:
+                raise ValueError(f"parameter {value} is not real")
+            value = value.real
         number = float(value)
         if not np.isfinite(number):
             raise ValueError(f"parameter {number} is not finite")

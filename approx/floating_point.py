@@ -78,6 +78,24 @@ def run(rational: Rational, x: np.ndarray, dtype: str) -> np.ndarray:
         return np.asarray(rational.run(x.astype(kind), lambda c: kind(to_float(c)))).astype(float)
 
 
+def rounded(value: float, dtype: str) -> float:
+    """A number rounded to a format.
+
+    Args:
+        value: the number.
+        dtype: the name of the format.
+
+    Returns:
+        The nearest number of the format; infinite where it overflows.
+    """
+    if dtype == "float64":
+        return value
+    with np.errstate(over="ignore"):
+        if dtype == "bfloat16":
+            return float(round_bfloat16(np.array([value], dtype=np.float32))[0])
+        return float(np.dtype(dtype).type(value))
+
+
 def _bfloat16(value: float) -> np.float32:
     return np.float32(round_bfloat16(np.array([value], dtype=np.float32))[0])
 

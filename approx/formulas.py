@@ -70,7 +70,7 @@ def formula(
     params = {"text": text} | ({"kinks": kinks} if kinks else {}) | ({"jumps": jumps} if jumps else {})
     pieces = len({*kinks, *jumps}) + 1
     target = Target.of_branches(
-        "formula", run, [run] * pieces, domain, kinks=kinks, jumps=jumps, params=params
+        "formula", run, [run] * pieces, domain, formula, kinks=kinks, jumps=jumps, params=params
     )
     with np.errstate(all="ignore"):
         sample = np.concatenate([np.linspace(a, b, 33) for a, b in target.domain])

@@ -24,7 +24,7 @@ def relu(domain: Any = (-1, 1)) -> Target:
     Args:
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
     """
-    return Target.of_branches("relu", lambda x: np.maximum(x, 0.0), [_ZERO, _X], domain, kinks=(0,))
+    return Target.of_branches("relu", lambda x: np.maximum(x, 0.0), [_ZERO, _X], domain, relu, kinks=(0,))
 
 
 def absolute(domain: Any = (-1, 1)) -> Target:
@@ -33,7 +33,7 @@ def absolute(domain: Any = (-1, 1)) -> Target:
     Args:
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
     """
-    return Target.of_branches("absolute", np.abs, [-_X, _X], domain, kinks=(0,))
+    return Target.of_branches("absolute", np.abs, [-_X, _X], domain, absolute, kinks=(0,))
 
 
 def sqrt(domain: Any = (0, 1)) -> Target:
@@ -47,7 +47,7 @@ def sqrt(domain: Any = (0, 1)) -> Target:
     """
     if Domain(domain).hull[0] < 0:
         raise ValueError(f"domain={domain!r}: sqrt needs a domain in [0, inf)")
-    return Target.of_branches("sqrt", np.sqrt, [Functions.sqrt], domain)
+    return Target.of_branches("sqrt", np.sqrt, [Functions.sqrt], domain, sqrt)
 
 
 def _without(domain: Any, low: float, high: float, names: str) -> Domain:
@@ -74,7 +74,7 @@ def sign(delta: float = 0.1, domain: Any = (-1, 1)) -> Target:
 
 def _sign(delta: float, domain: Any) -> Target:
     return Target.of_branches(
-        "sign", np.sign, [-_ONE, _ONE], domain, jumps=(0,), params={"delta": float(delta)}
+        "sign", np.sign, [-_ONE, _ONE], domain, _sign, jumps=(0,), params={"delta": float(delta)}
     )
 
 
@@ -97,7 +97,7 @@ def gate(theta: float = 0.0, margin: float = 0.01, domain: Any = (-1, 1)) -> Tar
 def _gate(theta: float, margin: float, domain: Any) -> Target:
     params = {"theta": float(theta), "margin": float(margin)}
     return Target.of_branches(
-        "gate", lambda x: (x > theta) * 1.0, [_ZERO, _ONE], domain, jumps=(theta,), params=params
+        "gate", lambda x: (x > theta) * 1.0, [_ZERO, _ONE], domain, _gate, jumps=(theta,), params=params
     )
 
 
@@ -119,7 +119,7 @@ def jump_relu(theta: float = 0.1, margin: float = 0.01, domain: Any = (-1, 1)) -
 def _jump_relu(theta: float, margin: float, domain: Any) -> Target:
     params = {"theta": float(theta), "margin": float(margin)}
     return Target.of_branches(
-        "jump_relu", lambda x: x * (x > theta), [_ZERO, _X], domain, jumps=(theta,), params=params
+        "jump_relu", lambda x: x * (x > theta), [_ZERO, _X], domain, _jump_relu, jumps=(theta,), params=params
     )
 
 
@@ -152,6 +152,7 @@ def _bi_jump_relu(theta: float, margin: float, domain: Any) -> Target:
         lambda x: x * (np.abs(x) > theta),
         [_X, _ZERO, _X],
         domain,
+        _bi_jump_relu,
         jumps=(-theta, theta),
         params={"theta": float(theta), "margin": float(margin)},
     )
@@ -163,7 +164,7 @@ def exp(domain: Any = (-1, 1)) -> Target:
     Args:
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
     """
-    return Target.of_branches("exp", np.exp, [Functions.exp], domain)
+    return Target.of_branches("exp", np.exp, [Functions.exp], domain, exp)
 
 
 def tanh(domain: Any = (-1, 1)) -> Target:
@@ -172,7 +173,7 @@ def tanh(domain: Any = (-1, 1)) -> Target:
     Args:
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
     """
-    return Target.of_branches("tanh", np.tanh, [Functions.tanh], domain)
+    return Target.of_branches("tanh", np.tanh, [Functions.tanh], domain, tanh)
 
 
 def sigmoid(domain: Any = (-1, 1)) -> Target:
@@ -181,7 +182,7 @@ def sigmoid(domain: Any = (-1, 1)) -> Target:
     Args:
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
     """
-    return Target.of_branches("sigmoid", special.expit, [Functions.sigmoid], domain)
+    return Target.of_branches("sigmoid", special.expit, [Functions.sigmoid], domain, sigmoid)
 
 
 def _silu(x: Any) -> Any:
@@ -198,7 +199,7 @@ def silu(domain: Any = (-1, 1)) -> Target:
     Args:
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
     """
-    return Target.of_branches("silu", _silu, [_silu], domain)
+    return Target.of_branches("silu", _silu, [_silu], domain, silu)
 
 
 def gelu(domain: Any = (-1, 1)) -> Target:
@@ -207,7 +208,7 @@ def gelu(domain: Any = (-1, 1)) -> Target:
     Args:
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
     """
-    return Target.of_branches("gelu", _gelu, [_gelu], domain)
+    return Target.of_branches("gelu", _gelu, [_gelu], domain, gelu)
 
 
 @dataclass(frozen=True)

@@ -340,9 +340,25 @@ class Rational:
             return self.run(x, lambda c: c)
         x = np.asarray(x)
         t = x if x.dtype.kind in "fc" else x.astype(float)
+        if x.dtype.kind == "c" and not self._analytic:
+            raise ValueError("a safe-Pade form with |t| is no function of a complex number")
         with np.errstate(all="ignore"):  # a pole is an infinity, not a warning
             value = self.run(t if t.ndim else t[None], _float)
         return value if t.ndim else value[0]
+
+    @property
+    def _analytic(self) -> bool:
+        """Whether the formula does without |t|."""
+        form = self.form
+        if isinstance(form, Expression):
+            return form.left._analytic and (form.right is None or form.right._analytic)
+        return not isinstance(form, SafePadeB) and not (isinstance(form, SafePade) and any(form.b[::2]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"json": self.to_json()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(vars(Rational.from_json(state["json"])))
 
     @cached_property
     def _exact(self) -> tuple[fmpq_poly, fmpq_poly]:

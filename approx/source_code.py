@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from approx.dyadic import to_float
-from approx.floating_point import best_form, evaluation_error, inputs, known_dtype, run
-from approx.operands import round_bfloat16
+from approx.floating_point import best_form, evaluation_error, inputs, known_dtype, rounded, run
 from approx.rational import Rational
 
 if TYPE_CHECKING:
@@ -85,15 +84,6 @@ def _integer(value: Any) -> str:
     return str(int(value))
 
 
-def _rounded(value: float, dtype: str) -> float:
-    if dtype == "float64":
-        return value
-    with np.errstate(over="ignore"):
-        if dtype == "bfloat16":
-            return float(round_bfloat16(np.array(value, dtype=np.float32)))
-        return float(np.dtype(dtype).type(value))
-
-
 def export(
     rational: Rational,
     to: str,
@@ -153,7 +143,7 @@ def export(
     suffix = "f" if to == "c" and kind == "float32" else ""
 
     def literal(value: Any) -> _Symbol:
-        number = _rounded(to_float(value), kind)
+        number = rounded(to_float(value), kind)
         if not np.isfinite(number):
             raise ValueError(f"a parameter overflows in {kind}: use another form or dtype")
         if number == 0:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,6 +103,8 @@ class Target:
         self.name = name
         self.params: dict[str, Any] | None = None
         self._f = f
+        self._scalar = False
+        self._make: Callable[..., Target] | None = None
         self._branches: list[Branch] | None = enclose and [enclose] * (len(self.breaks) + 1)
 
     @classmethod
@@ -113,6 +114,7 @@ class Target:
         f: Callable[[Any], Any],
         branches: Sequence[Branch],
         domain: Any,
+        make: Callable[..., Target],
         *,
         params: Mapping[str, Any] | None = None,
         kinks: Iterable[float] = (),
@@ -126,6 +128,7 @@ class Target:
             branches: what f is between its breaks, left to right: an exact polynomial, or a callable on
                 float arrays, `arb` and `arb_series`.
             domain: as for `Target`.
+            make: the function of `params` and `domain`, which is taken whole, that makes this target.
             params: its parameters in files.
             kinks: points where f folds.
             jumps: points where f jumps.
@@ -137,7 +140,7 @@ class Target:
             ValueError: unless there is one branch more than there are breaks.
         """
         made = cls(f, domain, kinks=kinks, jumps=jumps, name=name)
-        made.params, made._branches = dict(params or {}), list(branches)
+        made.params, made._branches, made._make = dict(params or {}), list(branches), make
         if len(made._branches) != len(made.breaks) + 1:
             raise ValueError("a target needs one branch more than it has breaks")
         return made
@@ -169,7 +172,23 @@ class Target:
         """
         if isinstance(x, BALLS):
             return self._branch_at(x)(x)
-        return self._f(np.asarray(x, dtype=float))
+        x = np.asarray(x)
+        if x.dtype.kind == "c" and np.any(x.imag != 0):
+            raise ValueError(f"target {self.name!r} takes real numbers: x has an imaginary part")
+        x = np.asarray(x.real, dtype=float)
+        if self._scalar:
+            return self._one_by_one(x)
+        try:
+            return self._f(x)
+        except (TypeError, ValueError):
+            if not x.ndim:
+                raise
+            value = self._one_by_one(x)  # math.exp, or a function with an `if`: it takes single floats only
+            self._scalar = True
+            return value
+
+    def _one_by_one(self, x: np.ndarray) -> np.ndarray:
+        return np.array([self._f(float(v)) for v in x.ravel()], dtype=float).reshape(x.shape)
 
     def _branch_at(self, x: Any) -> Expression:
         point = x[0] if isinstance(x, arb_series | acb_series) else x
@@ -228,9 +247,8 @@ class Target:
         Returns:
             The new target.
         """
-        other = copy(self)
+        other = _restored({k: v for k, v in vars(self).items() if k != "_pieces"})
         other.domain = Domain(domain)
-        other.__dict__.pop("_pieces", None)
         return other
 
     def with_weight(self, weight: Callable[[Any], Any] | str | None) -> Target:
@@ -242,7 +260,7 @@ class Target:
         Returns:
             The new target.
         """
-        other = copy(self)
+        other = _restored(vars(self))
         other.weight = Target(self._f, weight=weight).weight
         return other
 
@@ -268,9 +286,26 @@ class Target:
             "weight": self.weight,
         }
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A built-in or a formula is pickled as the call that makes it, any other as its callables allow."""
+        if self._make is None:
+            state = {k: v for k, v in vars(self).items() if k != "_pieces"}
+            return _restored, (state,)
+        return _remade, (self._make, self.params, tuple(self.domain), self.weight)
+
     def __repr__(self) -> str:
         params = ", ".join(f"{k}={v!r}" for k, v in (self.params or {}).items())
         return f"<Target {self.name}({params}) on {self.domain}>"
+
+
+def _restored(state: dict[str, Any]) -> Target:
+    target = Target.__new__(Target)
+    target.__dict__.update(state)
+    return target
+
+
+def _remade(make: Callable[..., Target], params: dict[str, Any], domain: Any, weight: Any) -> Target:
+    return make(**params, domain=domain).with_weight(weight)
 
 
 def check_kind(target: Any) -> None:

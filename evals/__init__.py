@@ -6,11 +6,14 @@
 >>> evals.compare(["runs/demo"])
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import lazy_loader
 
-__version__ = version("rsae")
-
-# The other public names stand in __init__.pyi and are looked up at first use.
+# The public names stand in __init__.pyi and are looked up at first use.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+try:
+    __version__ = version("rsae")
+except PackageNotFoundError:  # the source alone, not installed
+    __version__ = "0"

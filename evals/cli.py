@@ -29,8 +29,8 @@ Reference = Annotated[
 ]
 
 
-@app.command(name="run")
-def run_suite(
+@app.command("run")
+def _run_suite(
     suite: Annotated[
         str, typer.Argument(help="TOML file, or a preset: demo, quick, standard, paper.", metavar="SUITE")
     ],
@@ -80,8 +80,8 @@ def _show(out: Path, cells: bool, protocols: bool) -> None:
         typer.echo(f"the report: {write_report(out)}")
 
 
-@app.command()
-def synthetic(
+@app.command("synthetic")
+def _synthetic(
     protocol: Annotated[
         str, typer.Argument(help="A: polarity dial; B: anomalies; C: pairs.", metavar="A|B|C")
     ],
@@ -97,8 +97,8 @@ def synthetic(
     typer.echo(run_protocol(protocol, out, seeds, steps))
 
 
-@app.command()
-def report(
+@app.command("report")
+def _report(
     run_directory: Run,
     figures: Annotated[
         Path | None, typer.Option(help="Also write the fronts as PNG files into this directory.")
@@ -116,8 +116,8 @@ def report(
             typer.echo(file)
 
 
-@app.command()
-def cards(
+@app.command("cards")
+def _cards(
     run_directory: Run,
     features: Annotated[int, typer.Option(min=1, help="Number of latents a cell, spread by density.")] = 3,
     cell: Annotated[
@@ -140,8 +140,8 @@ def cards(
     typer.echo(write_report(run_directory))
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def _compare(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN...")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="Leave out the table of all cells.")] = False,
@@ -172,8 +172,8 @@ def compare(
         write_json(json, dump(found))
 
 
-@app.command()
-def baselines(
+@app.command("baselines")
+def _baselines(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
     activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
     only: Annotated[list[str] | None, typer.Option(help="Baseline. May be repeated; all by default.")] = None,
@@ -201,8 +201,8 @@ def baselines(
         write_json(json, {"sae": dump(own), **dump(found)})
 
 
-@app.command()
-def saebench(
+@app.command("saebench")
+def _saebench(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
     activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
     out: Annotated[

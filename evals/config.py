@@ -52,7 +52,9 @@ class Place(_Section):
     def _named(cls, hooks: list[str]) -> list[str]:
         for hook in hooks:
             known = "|".join(map(re.escape, POINTS.values()))
-            if "hook_" in hook and not re.fullmatch(rf"blocks\.\d+\.({known})(\[\d+\])?", hook):
+            of_block = re.fullmatch(rf"blocks\.\d+\.({known})(\[\d+\])?", hook)
+            module = "." in hook and "hook" not in hook  # its host says whether there is such a one
+            if not (of_block or module):
                 raise ValueError(
                     f"hook point {hook!r}: write blocks.L.POINT, POINT one of {', '.join(POINTS.values())}; or a "
                     "module's own name"

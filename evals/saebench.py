@@ -31,8 +31,6 @@ from rsae.support.files import write_json
 
 #: Tokens that SAEBench's defaults put into one batch: 16 prompts of 128. Its `mse` and legacy figure depend on it.
 BATCH_TOKENS = 16 * 128
-#: Recorded with every result
-EXCLUDED = "position 0 of every sequence, padding, and tokens above the norm limit"
 _KS = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -108,7 +106,7 @@ def core(sae: SAE, activations: Store, host: Host, tokens: list[list[int]]) -> d
     unstructured = {
         "reconstruction": dump(ours),
         "downstream": dump(spliced),
-        "excluded_positions": EXCLUDED,
+        "excluded_positions": activations.manifest.excluded_positions,
     }
     return _result("core", config, metrics, [], sae, unstructured)
 

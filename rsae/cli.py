@@ -48,8 +48,8 @@ Heldout = Annotated[
 ]
 
 
-@app.command()
-def harvest(
+@app.command("harvest")
+def _harvest(
     out: Annotated[
         Path, typer.Argument(help="Directory for the store; for several hook points, for one directory each.")
     ],
@@ -121,8 +121,8 @@ def harvest(
         )
 
 
-@app.command()
-def train(
+@app.command("train")
+def _train(
     family: Annotated[
         str,
         typer.Argument(help="relu, jump_relu, top_k, batch_top_k, matryoshka_batch_top_k, gated, ..."),
@@ -261,8 +261,8 @@ def _checked(cls: Any, **fields: Any) -> Any:
         raise InputError(f"--{option} {first['input']!r}: {first['msg'].lower()}") from None
 
 
-@app.command()
-def upgrade(
+@app.command("upgrade")
+def _upgrade(
     teacher: Annotated[
         str, typer.Argument(help="A trained SAE: directory, file or hub repository in any supported format.")
     ],
@@ -346,8 +346,8 @@ def upgrade(
     typer.echo("measure both on held-out tokens before you believe either: see `evals --help`")
 
 
-@app.command()
-def convert(
+@app.command("convert")
+def _convert(
     source: Annotated[str, typer.Argument(help="Directory, file, or hub repository OWNER/NAME of an SAE.")],
     out: Annotated[Path, typer.Argument(help="Directory for the SAE.")],
     format: Annotated[
@@ -373,8 +373,8 @@ def convert(
     typer.echo(f"{out}: {sae.family}, {sae.d_sae} latents of {sae.d_in} dimensions, as {format}")
 
 
-@app.command()
-def info(
+@app.command("info")
+def _info(
     path: Annotated[str, typer.Argument(help="An SAE (as for convert), or the directory of a store.")],
 ) -> None:
     """Say what an SAE or a store is."""

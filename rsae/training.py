@@ -21,7 +21,8 @@ from pydantic.dataclasses import dataclass
 
 from rsae.activations.protocol import Activations, check_fits
 from rsae.l0_controller import L0Controller
-from rsae.sae.base import SAE, Trained
+from rsae.sae.base import SAE
+from rsae.sae.records import Trained
 from rsae.support import distributed
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_tensors, write_tensors
@@ -103,7 +104,11 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
-) -> History: ...
+) -> History:
+    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    ...
+
+
 @overload
 def train(
     sae: Sequence[SAE],
@@ -112,7 +117,11 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
-) -> list[History]: ...
+) -> list[History]:
+    """Several: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    ...
+
+
 def train(
     sae: SAE | Sequence[SAE],
     activations: Activations,
@@ -256,7 +265,7 @@ class _Run:
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""
         trained = self.sae.eval().in_units(1 / self.activations.scale)
-        self.result.load_state_dict(trained.state_dict())
+        self.result.become_(trained)
         self.result.eval()
         self.result.provenance = self.activations.provenance.filled(self.result.provenance)
         self.result.trained = Trained(self.penalty, self.history[-1]["sparsity"])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-from flint import arb
+from flint import arb, arb_poly
 from tqdm import tqdm
 
 from approx.dyadic import precision
-from approx.fit.exchange import Failure, Outcome, Problem, Start
+from approx.fit.correction import corrected
+from approx.fit.exchange import Failure, Level, Outcome, Problem, Start, thinned
 from approx.fit.symmetry import START_BITS, Reduced
 
 
@@ -109,43 +110,158 @@ class Climb:
     history: list[float] = field(default_factory=lambda: [])
     """The level after each step of each exchange."""
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the last outcome is levelled."""
+        return self.outcome is not None and self.outcome.converged
 
-def climbed(reduced: Reduced, tolerance: float, progress: bool) -> Climb:
-    """The best approximation, reached through smaller types.
+    def degenerate(self, m: int, n: int) -> bool:
+        """Whether the last outcome is proven best in the type (m, n) as well.
 
-    First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ..., then with wider
-    gaps; if none arrives, the lowest that was reached, levelled to the tolerance.
+        Args:
+            m: degree of the numerator.
+            n: degree of the denominator.
+        """
+        if self.outcome is None:
+            return False
+        bound = self.outcome.bound(self.problem, self.type, (m, n))
+        return bool(bound >= self.outcome.top * arb(1 - 1e-9))
+
+
+def climbed(
+    reduced: Reduced, tolerance: float, progress: bool, known: Sequence[float] | np.ndarray = ()
+) -> Climb:
+    """The best approximation, reached through smaller types, or from the best one on a grid.
+
+    First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ..., then by
+    differential correction, then with wider gaps; if none arrives, the lowest that was reached.
 
     Args:
         reduced: the problem.
         tolerance: relative excess of the largest error over the level at which an exchange stops.
         progress: show a progress bar.
+        known: a reference to begin with.
     """
     m, n = reduced.type
+    problem = reduced.problem
+    if n < (changes := sum(a != b for a, b in pairwise(problem.sides))):
+        raise Failure(f"a denominator of degree {n} cannot change its sign {changes} times")
     diagonal = [(m - k, n - k) for k in range(min(m, n), -1, -1)]
     numerator_first = [(m, k) for k in range(n + 1)]
-    climbs = []
-    for path in (diagonal, numerator_first):
-        climbs.append(_walk(reduced.problem, path, tolerance, progress))
-        if climbs[-1].type == (m, n) or (climbs[-1].outcome and climbs[-1].outcome.exact):
-            return climbs[-1]
-    if len(reduced.problem.intervals) > 1:
-        climbs.append(_narrowed(reduced, tolerance, progress))
-        if climbs[-1].type == (m, n):
-            return climbs[-1]
-    stuck = [c for c in climbs if c.outcome and c.problem is reduced.problem]
+    tries: list[Callable[[], Climb]] = [
+        lambda: _walk(problem, diagonal, tolerance, progress),
+        lambda: _walk(problem, numerator_first, tolerance, progress),
+        lambda: _from_grid(problem, (m, n), tolerance),
+    ]
+    if len(known) == m + n + 2:
+        tries.insert(0, lambda: _from_reference(problem, (m, n), known, tolerance))
+    if len(problem.intervals) > 1:
+        tries.append(lambda: _narrowed(reduced, tolerance, progress))
+    climbs: list[Climb] = []
+    for attempt in tries:
+        climb = attempt()
+        climbs.append(climb)
+        if climb.outcome and (climb.outcome.exact or (climb.outcome.gap <= 1e-6 and climb.type == (m, n))):
+            return climb
+        if climb.arrived and climb.outcome and climb.degenerate(m, n):
+            return climb
+    stuck = [c for c in climbs if c.outcome and c.problem is problem]
     if not stuck:
         raise Failure(climbs[0].reason)
     best = min(stuck, key=lambda c: float(c.outcome.top) if c.outcome else np.inf)
-    try:
-        outcome = best.outcome
-        assert outcome is not None
-        level = outcome.level
-        start = Start(outcome.extrema, level.frame, level.bits, level.q)
-        best.outcome = reduced.problem.exchange(start, best.type, tolerance)
-    except Failure:
-        pass
+    outcome = best.outcome
+    assert outcome is not None
+    if not outcome.converged and outcome.level.value != 0:
+        with suppress(Failure):
+            level = outcome.level
+            again = problem.exchange(
+                Start(outcome.extrema, level.frame, level.bits, level.q), best.type, tolerance
+            )
+            best.outcome = again if again.top <= outcome.top else outcome
+    best.reason = best.reason or climbs[0].reason
     return best
+
+
+def _from_reference(
+    problem: Problem, type: tuple[int, int], known: Sequence[float] | np.ndarray, tolerance: float
+) -> Climb:
+    """The exchange from points that are known to be near."""
+    climb = Climb(problem)
+    with precision(START_BITS):
+        points = [arb(float(x)) for x in known]
+        try:
+            climb.outcome = problem.exchange(
+                Start(points, problem.frame(points), START_BITS), type, tolerance
+            )
+            climb.type, climb.history = type, climb.outcome.history
+        except Failure as failure:
+            climb.reason = str(failure)
+    return climb
+
+
+_LARGEST_PROGRAM = 60  # degrees; linear programs of larger types take minutes
+
+
+def _zero(problem: Problem, type: tuple[int, int]) -> Climb | None:
+    """The zero function, where w f alternates often enough at its largest size to make it the best one."""
+    with precision(START_BITS):
+        frame = problem.frame()
+        ends = [e for interval in problem.intervals for e in interval]
+        level = Level(
+            arb_poly(), arb_poly([problem.side(ends[0])]), arb(0), ends, frame, START_BITS, 2 * START_BITS
+        )
+        try:
+            runs, top = problem.runs(level)
+        except Failure:
+            return None
+        peaks = thinned(runs, type[0] + 2)
+        least = min((abs(e) for _, e in peaks), key=float) if peaks else arb(0)
+        if not (top > 0 and least >= top * arb(1 - 1e-9)):
+            return None
+        level = replace(level, value=least.mid())
+        outcome = Outcome(level, top, [s for s, _ in peaks or []], True, [float(top)])
+        return Climb(problem, outcome, (0, 0), "", [float(top)])
+
+
+def _from_grid(problem: Problem, type: tuple[int, int], tolerance: float) -> Climb:
+    """The exchange from the best function on a grid, of the type or of the smaller one that is best in it."""
+    climb = Climb(problem)
+    if (zero := _zero(problem, type)) is not None:
+        return zero
+    grid = corrected(problem, type) if sum(type) <= _LARGEST_PROGRAM else None
+    if grid is None:
+        climb.reason = "differential correction found nothing"
+        return climb
+    m, n = type
+    with precision(START_BITS):
+        for k in range(min(m, n) + 1):
+            points = grid.alternating(m + n + 2 - 2 * k)
+            if points is None:
+                continue
+            try:
+                start = Start(points, problem.frame(points), START_BITS)
+                found = problem.exchange(start, (m - k, n - k), tolerance)
+            except Failure as failure:
+                climb.reason = f"type {(m - k, n - k)} from the best on a grid: {failure}"
+                continue
+            if k and not found.top <= arb(grid.top) * arb(1 + 1e-2):
+                continue
+            climb.outcome, climb.type, climb.history = found, (m - k, n - k), found.history
+            if found.converged:
+                return climb
+        if climb.outcome is None or climb.outcome.top > arb(grid.top):
+            level = grid.level(problem)
+            try:
+                runs, top = problem.runs(level)
+            except Failure as failure:
+                climb.reason = str(failure)
+                return climb
+            heights = thinned(runs, m + n + 2)
+            value = min((abs(e) for _, e in heights), key=float) if heights else arb(0)
+            level = replace(level, value=value.mid())
+            climb.outcome = Outcome(level, top, [s for s, _ in heights or runs], False, [float(top)])
+            climb.type = type
+    return climb
 
 
 def _narrowed(reduced: Reduced, tolerance: float, progress: bool) -> Climb:

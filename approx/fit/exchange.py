@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from flint import acb_mat, arb, arb_mat, arb_poly, ctx
@@ -74,6 +75,16 @@ class Level:
     negligible: bool = False
     """Whether the value is rounding even at the highest precision."""
 
+    @property
+    def vanishes(self) -> bool:
+        """Whether the function is 0 beside its error."""
+        p, q = (max((abs(c) for c in poly.coeffs()), key=float, default=arb(0)) for poly in (self.p, self.q))
+        return bool(p == 0 or (self.value != 0 and p <= q * abs(self.value) * arb(1e-10)))
+
+    def zero(self) -> Level:
+        """The zero function in its place."""
+        return replace(self, p=arb_poly(), q=arb_poly([1]))
+
 
 @dataclass(frozen=True)
 class Start:
@@ -103,8 +114,23 @@ class Outcome:
     """Whether `top` exceeds the level by the tolerance at most."""
     history: list[float] = field(default_factory=lambda: [])
     """The level after each step."""
-    alternations: int = 0
-    """How often the error alternates between values within 1e-6 of its largest."""
+
+    def bound(self, problem: Problem, own: tuple[int, int], asked: tuple[int, int]) -> arb:
+        """A lower bound on the best error of a type, by de la Vallee-Poussin; 0 for none.
+
+        Args:
+            problem: what was solved.
+            own: the type of the function here.
+            asked: the type that the bound is about.
+        """
+        (m, n), (mu, nu) = asked, own
+        if own == asked:
+            return abs(self.level.value)
+        with precision(max(self.level.expand, 64)):
+            vanishes = self.level.vanishes
+            needed = (m if vanishes else max(mu + n, m + nu)) + 2
+            peaks = thinned(problem.runs(self.level.zero() if vanishes else self.level)[0], needed)
+            return min((abs(e).lower() for _, e in peaks), key=float) if peaks else arb(0)
 
     @property
     def exact(self) -> bool:
@@ -140,6 +166,8 @@ class Problem:
     """Relative rounding of f, where f is not known to every precision."""
     corners: tuple[arb, ...] = ()
     """Where f has a kink: the error can peak there, and no parabola would find it."""
+    landmarks: tuple[arb, ...] = ()
+    """Where f turns or bends: a target that oscillates faster than p/q can hide peaks from a coarse look."""
     sides: tuple[int, ...] = ()
     """The sign of q on each interval; () for 1 everywhere: no pole on the hull."""
 
@@ -329,7 +357,7 @@ class Problem:
                             start = replace(start, bits=2 * level.bits, q=None)
                             continue
                         return Outcome(level, arb(0), start.reference, not self.resolution, [*history, 0.0])
-                    extrema, top, count = self.extrema(level, fine)
+                    extrema, top = self.extrema(level, fine)
             except Failure:
                 # the step was too long: go half of the way back to the last reference that worked
                 if previous is None or retries == 6:
@@ -339,7 +367,7 @@ class Problem:
                 start = replace(start, reference=halves)
                 continue
             history.append(abs(float(level.value)))
-            outcome = Outcome(level, top, extrema, False, history, count)
+            outcome = Outcome(level, top, extrema, False, history)
             if best is None or outcome.gap < best.gap:
                 best = outcome
             # an extremum misplaced by d raises the next gap by d^2: no need to be finer than the exchange is
@@ -357,9 +385,10 @@ class Problem:
         """Samples of the domain between the points of the reference, ascending, ends included."""
         points: list[arb] = []
         for a, b in self.intervals:
-            corners = [c for c in self.corners if not any(bool(c == s) for s in level.reference)]
-            inside = [s for s in (*level.reference, *corners) if a < s and s < b]
-            if corners:
+            known = {float(s) for s in level.reference}
+            more = [c for c in (*self.corners, *self.landmarks) if float(c) not in known]
+            inside = [s for s in (*level.reference, *more) if a < s and s < b]
+            if more:
                 inside.sort(
                     key=cmp_to_key(lambda x, y: 1 if x > y else -1)
                 )  # floats could not tell neighbours apart
@@ -376,13 +405,24 @@ class Problem:
         top = max((abs(e) for e in self.error(level, points)), key=float)
         return bool(top <= 2**10 * self._negligible(points, level.bits))
 
-    def extrema(self, level: Level, fine: float = 1e-13) -> tuple[list[arb], arb, int]:
-        """The new reference (alternating local extrema, the highest among them), the largest weighted error,
-        and how many extrema of alternating sign come close to it. `fine` is how finely, relatively, each is
-        climbed.
+    def extrema(self, level: Level, fine: float = 1e-13) -> tuple[list[arb], arb]:
+        """The new reference (alternating local extrema, the highest among them) and the largest error.
 
         Args:
             level: the levelled function.
+            fine: how finely, relatively, each peak is climbed.
+        """
+        runs, top = self.runs(level, fine)
+        thin = thinned(runs, len(level.reference))
+        if thin is None:
+            raise Failure(f"the error alternates {len(runs)} times where {len(level.reference)} are needed")
+        return [s for s, _ in thin], top
+
+    def runs(self, level: Level, fine: float = 1e-13) -> tuple[list[tuple[arb, arb]], arb]:
+        """The highest peak (point, error times the sign of q) of each run of one sign, and the largest error.
+
+        Args:
+            level: any p/q.
             fine: how finely, relatively, each peak is climbed.
         """
         points = self._points(level)
@@ -400,10 +440,7 @@ class Problem:
                 peaks.append((s, e))
         top = max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
         # across a pole the error alternates relative to the sign of q
-        peaks = [(s, self.side(s) * e) for s, e in peaks]
-        runs = _runs(peaks)
-        count = len(_runs([(s, e) for s, e in peaks if abs(e) >= top * arb(1 - 1e-6)]))
-        return _thinned(runs, len(level.reference)), top, count
+        return _runs([(s, self.side(s) * e) for s, e in peaks]), top
 
     def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb], fine: float) -> tuple[arb, arb]:
         def height(s: arb) -> arb:
@@ -521,8 +558,17 @@ def _runs(peaks: Sequence[tuple[arb, arb]]) -> list[tuple[arb, arb]]:
     return runs
 
 
-def _thinned(runs: list[tuple[arb, arb]], count: int) -> list[arb]:
-    """`count` alternating points out of the runs, the highest kept; raises Failure if there are fewer."""
+def thinned(runs: Sequence[tuple[Any, Any]], count: int) -> list[tuple[Any, Any]] | None:
+    """`count` alternating peaks out of the runs, the highest kept.
+
+    Args:
+        runs: peaks (point, error) whose signs alternate, ascending.
+        count: how many are wanted.
+
+    Returns:
+        The peaks, or None if there are fewer.
+    """
+    runs = [*runs]
     while len(runs) > count:
         if len(runs) == count + 1:
             runs.pop(0 if abs(runs[0][1]) < abs(runs[-1][1]) else -1)
@@ -534,6 +580,4 @@ def _thinned(runs: list[tuple[arb, arb]], count: int) -> list[arb]:
             other = low - 1 if abs(runs[low - 1][1]) < abs(runs[low + 1][1]) else low + 1
             for i in sorted((low, other), reverse=True):
                 runs.pop(i)
-    if len(runs) < count:
-        raise Failure(f"the error alternates {len(runs)} times where {count} are needed")
-    return [s for s, _ in runs]
+    return runs if len(runs) == count else None

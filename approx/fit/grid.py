@@ -51,6 +51,44 @@ def sample(target: Target, count: int, near: Sequence[float] | np.ndarray = ()) 
     return points[target.domain.contains(points)]
 
 
+_MOST = 1 << 17
+
+
+def landmarks(target: Target) -> np.ndarray:
+    """Where a target turns or bends, as far as float64 shows it.
+
+    The look gets finer until it shows nothing new, so that a target that oscillates is seen to.
+
+    Args:
+        target: the target.
+
+    Returns:
+        Points inside the domain, ascending; none of its ends and breaks.
+    """
+    found: list[np.ndarray] = []
+    for a, b in target.domain.split(target.breaks):
+        size, seen = 257, -1
+        while True:
+            x = a + (b - a) * (np.arange(size) + 0.5) / size
+            with np.errstate(all="ignore"):
+                f = np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
+            noise = 1e-12 * float(np.max(np.abs(f), initial=0.0))
+            turns = [x[k // 2 + 1 : len(x)][_changes(np.diff(f, k), noise)] for k in (1, 2)]
+            places = np.unique(np.concatenate(turns))
+            # resolved: some points between neighbours, and no more of them than in the last look
+            if (len(places) == seen and 12 * seen < size) or size > _MOST:
+                break
+            size, seen = 2 * size + 1, len(places)
+        found.append(places)
+    return np.concatenate(found)
+
+
+def _changes(values: np.ndarray, noise: float) -> np.ndarray:
+    """Indices before which the sign changes, values within the noise left out."""
+    certain = np.flatnonzero(np.abs(values) > noise)
+    return certain[1:][np.diff(np.sign(values[certain])) != 0]
+
+
 @dataclass(frozen=True)
 class Grid:
     """A target sampled: x in its domain, t in [-1, 1], values f and weights w, all of shape (size,)."""

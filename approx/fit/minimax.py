@@ -7,6 +7,7 @@ verdict.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise, product
@@ -16,13 +17,16 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic, precision
 from approx.fit.climb import climbed
-from approx.fit.error import measured_error
-from approx.fit.exchange import Failure, Level
+from approx.fit.error import errors, honest_error, measured_error
+from approx.fit.exchange import Failure
+from approx.fit.polynomial import Polynomial, polynomial
 from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
 from approx.rational import Rational
 from approx.target import Target
+
+_LARGEST_EXPANSION = 700  # degree; above, the expansions of arbitrary precision take minutes
 
 
 def minimax(
@@ -65,29 +69,146 @@ def minimax(
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
     check_target(target)
-    problem = by_symmetry(target, (m, n))
-    fit = _fit(target, (m, n), problem, tolerance, progress)
-    if problem.symmetry is not Symmetry.NONE and not fit.converged and fit.error > fit.levelled * (1 + 1e-6):
-        # the symmetry held to the digits that were looked at, and not beyond
-        fit = _fit(target, (m, n), plain(target, (m, n)), tolerance, progress)
+    patience = 16 if m + n <= 16 else 3
+    fit = _descended(target, (m, n), tolerance, progress, {}, patience)
     if poles == "allow_in_gaps":
         for sides in product((1, -1), repeat=len(target.domain) - 1):
             if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= n:
                 with suppress(RuntimeError):
-                    other = _fit(target, (m, n), plain(target, (m, n), (1, *sides)), tolerance, progress)
-                    if other.converged and (other.error < fit.error or not fit.converged):
+                    other = _fit(
+                        target, (m, n), by_symmetry(target, (m, n), (1, *sides)), tolerance, progress
+                    )
+                    if other.error < fit.error or (other.converged and not fit.converged):
                         fit = other
     return fit
 
 
-def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: float, progress: bool) -> Fit:
+def _descended(
+    target: Target,
+    type: tuple[int, int],
+    tolerance: float,
+    progress: bool,
+    known: dict[tuple[int, int], Fit | RuntimeError],
+    patience: int,
+) -> Fit:
+    """The best approximation, or, where it is not reached, the best that was met in this or a smaller type."""
+    if type in known:
+        found = known[type]
+        if isinstance(found, RuntimeError):
+            raise found
+        return found
+    fit: Fit | None = None
+    near: np.ndarray = np.zeros(0)
+    if type[1] == 0:
+        direct = polynomial(target, type[0])
+        fit = _direct(target, type[0], direct, tolerance)
+        if fit.converged or type[0] > _LARGEST_EXPANSION:
+            known[type] = fit
+            return fit
+        near = direct.reference if direct.top - direct.level < 0.5 * direct.top else near
+    reduced = by_symmetry(target, type) if not len(near) else plain(target, type)
+    try:
+        other = _fit(target, type, reduced, tolerance, progress, near)
+        fit = other if fit is None or other.converged or other.error < fit.error else fit
+    except RuntimeError as failure:
+        known[type] = failure
+    if reduced.symmetry is not Symmetry.NONE and (
+        fit is None or (not fit.converged and fit.error > fit.levelled * (1 + 1e-6))
+    ):
+        # the symmetry held to the digits that were looked at, and not beyond
+        with suppress(RuntimeError):
+            other = _fit(target, type, plain(target, type), tolerance, progress)
+            fit = other if fit is None or other.converged or other.error < fit.error else fit
+    close = fit is not None and (fit.verdict is Verdict.ROUNDING or fit.error <= fit.levelled * (1 + 1e-6))
+    if fit is None or not (fit.converged or close or patience == 0):
+        m, n = type
+        for smaller in ((m, n - 1), (m - 1, n)):
+            if min(smaller) >= 0:
+                with suppress(RuntimeError):
+                    other = _descended(target, smaller, tolerance, progress, known, max(patience - 1, 0))
+                    if fit is None or other.error < fit.error:
+                        detail = f"it has type {other.rational.type}"
+                        floor = 0.0 if fit is None else min(fit.levelled, other.error)
+                        best = other.error <= floor * (1 + max(1e-9, tolerance))
+                        verdict = Verdict.DEGENERATE if best else Verdict.SMALLER
+                        fit = replace(other, type=type, verdict=verdict, levelled=floor, detail=detail)
+    if fit is None:
+        failure = known[type]
+        assert isinstance(failure, RuntimeError)
+        raise failure
+    known[type] = fit
+    if fit.verdict is Verdict.ROUNDING and patience:
+        fit = known[type] = _hit(
+            fit, lambda smaller: _descended(target, smaller, tolerance, progress, known, 0)
+        )
+    return fit
+
+
+def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
+    """The fit of a callable that is itself rational: a type hits it to the rounding, and no smaller one is near."""
+    x = np.concatenate([np.linspace(a, b, 201) for a, b in fit.target.domain])
+    rounding = 64 * np.finfo(float).eps * float(np.max(np.abs(fit.target.weight_at(x) * fit.target(x))))
+    levels = [level for level in fit.history if level > 1e3 * rounding]
+    if fit.error > rounding or (levels and levels[-1] < 1e6 * rounding):
+        return fit
+    found, moved = fit, True
+    while moved:
+        (m, n), moved = found.type, False
+        smaller = [(i, j) for i, j in ((m - 1, n - 1), (m - 1, n), (m, n - 1)) if min(i, j) >= 0]
+        for type in smaller:
+            with suppress(RuntimeError):
+                other = fitted(type)
+                if other.error <= rounding:
+                    found, moved = other, True
+                    break
+                if other.error < 1e6 * rounding:
+                    return fit  # the errors fall by and by: a smooth function, not a rational one
+    return replace(found, type=fit.type, verdict=Verdict.EXACT, detail=f"it has type {found.type}")
+
+
+def _direct(target: Target, m: int, found: Polynomial, tolerance: float) -> Fit:
+    """The polynomial of the float64 exchange as a fit; its bound is what its own error proves."""
+    low, high = map(dyadic, target.hull)
+    zero = float(np.max(np.abs(found.coefficients))) <= 1e-9 * found.level
+    rational = Rational.from_chebyshev(
+        [0.0] if zero else found.coefficients, [1], target.domain, (low + high) / 2, (high - low) / 2
+    )
+    error = honest_error(rational, target, measured_error(rational, target, found.reference, count=64))
+    signed = errors(rational, target, found.reference)
+    alternates = bool(np.all(signed[1:] * signed[:-1] < 0))
+    floor = float(np.min(np.abs(signed))) * (1 - 1e-14) if alternates else 0.0
+    levelled = error <= floor * (1 + max(1e-9, tolerance))
+    verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
+    detail = "it is the zero function" if zero else ""
+    return Fit(
+        rational,
+        max(error, floor),
+        found.reference,
+        verdict,
+        found.history,
+        "minimax",
+        target,
+        (m, 0),
+        floor,
+        detail,
+    )
+
+
+def _fit(
+    target: Target,
+    type: tuple[int, int],
+    reduced: Reduced,
+    tolerance: float,
+    progress: bool,
+    known: Sequence[float] | np.ndarray = (),
+) -> Fit:
     notes = (
         []
         if reduced.symmetry is Symmetry.NONE
         else [f"reduced by {reduced.symmetry.value} symmetry to type {reduced.type}"]
     )
     try:
-        climb = climbed(reduced, tolerance, progress)
+        climb = climbed(reduced, tolerance, progress, known)
     except Failure as failure:
         raise RuntimeError(f"minimax({target!r}, {type}): {failure}") from None
     outcome = climb.outcome
@@ -109,7 +230,7 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
             level, *(_chopped(p, level.bits) if outcome.exact else p for p in (level.p, level.q))
         )
         reference = np.array([float(x) for x in mirrored(reduced, outcome.extrema)])
-    if _vanishes(level):
+    if level.vanishes:
         num, den = reduced.line, fmpq_poly([1])  # and not its rounding
     top = float(outcome.top)
     slack = max(1e-9, tolerance)
@@ -124,7 +245,10 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
             rational, error = plain, plain_error
     else:
         rational, error = _held(num, den, target, reference, top * (1 + slack))
-    floor = 0.0 if outcome.exact else abs(float(level.value))
+    error = honest_error(rational, target, error, reference)
+    floor = 0.0
+    if not outcome.exact and climb.problem is reduced.problem:
+        floor = float(outcome.bound(climb.problem, climb.type, reduced.type)) * (1 - 1e-14)
     verdict = Verdict.BEST
     if outcome.exact:
         verdict = Verdict.EXACT if outcome.converged else Verdict.ROUNDING
@@ -132,10 +256,7 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         verdict = Verdict.LOST if target.enclosed else Verdict.ROUNDING
         notes.append(f"the result's error is {error:.9e}, above the {top:.9e} that the exchange reached")
     elif climb.type != reduced.type:
-        # fewer degrees do as well when the error alternates often enough (Achieser: m + n + 2 - defect)
-        (m, n), (mu, nu) = reduced.type, climb.type
-        needed = m + n + 2 - (n if _vanishes(level) else min(m - mu, n - nu))
-        proven = outcome.converged and outcome.alternations >= needed
+        proven = outcome.converged and floor >= top * (1 - slack)
         verdict = Verdict.DEGENERATE if proven else Verdict.SMALLER
         notes.append(f"it has type {climb.type}" + ("" if proven else f", since {climb.reason}"))
     elif not outcome.converged:
@@ -157,12 +278,6 @@ def _fit(target: Target, type: tuple[int, int], reduced: Reduced, tolerance: flo
         floor,
         "; ".join(notes),
     )
-
-
-def _vanishes(level: Level) -> bool:
-    """Whether the levelled function is 0 to the working precision: its defect is n then."""
-    p, q = (max((abs(c) for c in poly.coeffs()), key=float, default=arb(0)) for poly in (level.p, level.q))
-    return bool(p <= q * abs(level.value) * arb(2) ** -60)
 
 
 def _chopped(poly: arb_poly, bits: int) -> arb_poly:
@@ -195,17 +310,30 @@ def _held(
     """
     x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
     rounding = 4 * np.finfo(float).eps * float(np.max(np.abs(target(x))))
-    # rounded partial fractions have a numerator of degree n - 1 at least
-    forms = ("partial_fractions", "factored") if num.degree() >= den.degree() - 1 else ("factored",)
+    low, high = map(dyadic, target.hull)
+    middle, half = (low + high) / 2, (high - low) / 2
     centre = _centre(den, target)
     bits, last = 53, np.inf
+
+    def held() -> Iterator[list[tuple[str, fmpq, fmpq | None]]]:
+        if den.degree() > 0:
+            # rounded partial fractions have a numerator of degree n - 1 at least
+            simple = num.degree() >= den.degree() - 1 and den.gcd(den.derivative()).degree() == 0
+            yield [("partial_fractions", centre, None)] if simple else []
+            yield [("factored", centre, None)]
+        yield [("chebyshev", middle, half)]
+        yield [("barycentric", fmpq(0), None)] if den.degree() > 0 else []
+
     while True:
-        candidates, found = [], []
-        for form in forms:
-            r = Rational.from_exact(num, den, target.domain, form, bits, centre=centre)
-            candidates.append((_float64_noise(r, x), r))
-            if candidates[-1][0] <= rounding:
+        candidates: list[tuple[float, Rational]] = []
+        for order, forms in enumerate(held()):
+            for form, at, scale in forms:
+                r = Rational.from_exact(num, den, target.domain, form, bits, centre=at, scale=scale)
+                candidates.append((_float64_noise(r, x), r))
+            # the last two take long at high degrees: only where the first two are useless
+            if candidates and min(c[0] for c in candidates) <= rounding * (1 if order == 0 else 100):
                 break
+        found: list[tuple[float, Rational]] = []
         for _, r in sorted(candidates, key=lambda c: c[0]):
             found.append((measured_error(r, target, reference, count=64), r))
             if found[-1][0] <= limit:

@@ -92,7 +92,7 @@ def check_type(type: tuple[int, int]) -> tuple[int, int]:
         The degrees of numerator and denominator.
 
     Raises:
-        ValueError: unless both are non-negative integers, and at most 1000.
+        ValueError: unless both are non-negative integers, and at most 1000 (2500 for a polynomial).
     """
     try:
         m, n = type
@@ -102,8 +102,10 @@ def check_type(type: tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"type={type!r}: expected two non-negative integers (m, n), the degrees of r = p/q"
         ) from None
-    if max(m, n) > 1000:
-        raise ValueError(f"type={type!r}: degrees above 1000 are out of reach of these dense methods")
+    if max(m, n) > (1000 if n else 2500):
+        raise ValueError(
+            f"type={type!r}: degrees above 1000, or 2500 of a polynomial, are out of reach of these dense methods"
+        )
     return int(m), int(n)
 
 
@@ -129,6 +131,8 @@ def check_target(target: Target) -> None:
     values = np.broadcast_to(raw.astype(float), x.shape)
     if not np.all(np.isfinite(values)):
         raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
+    for a, b in target.domain.split(target.breaks):
+        _check_continuous(target, np.nextafter(a, b), np.nextafter(b, a))
     crosses = target.weight == "relative" and any(
         values[inside].min() < 0 < values[inside].max()
         for inside in ((x >= a) & (x <= b) for a, b in target.domain)
@@ -138,3 +142,39 @@ def check_target(target: Target) -> None:
             "weight must be finite and positive on the domain (a relative error is not, where the target "
             "is 0): change weight= or domain="
         )
+
+
+def _check_continuous(target: Target, a: float, b: float) -> None:
+    """Zoom in on the largest step and the largest value of f on [a, b]: refuse a pole, and an undeclared jump."""
+
+    def f(x: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
+
+    with np.errstate(all="ignore"):
+        x = np.linspace(a, b, 130)
+        values = f(x)
+        steps, large = np.abs(np.diff(values)), float(np.max(np.abs(values)))
+        k, top = int(np.argmax(steps)), int(np.argmax(np.abs(values)))
+        if not steps[k] > 0.1 * float(np.ptp(values)):
+            return
+        first, low, high = float(steps[k]), float(x[k]), float(x[k + 1])
+        left, right = float(x[max(top - 1, 0)]), float(x[min(top + 1, 129)])
+        for _ in range(60):
+            middle = low + (high - low) / 2
+            fl, fm, fh = f(np.array([low, middle, high])).tolist()
+            low, high = (low, middle) if abs(fm - fl) >= abs(fh - fm) else (middle, high)
+            inner = np.linspace(left, right, 9)
+            heights = np.abs(f(inner))
+            j = int(np.argmax(np.where(np.isfinite(heights), heights, np.inf)))
+            left, right = float(inner[max(j - 1, 0)]), float(inner[min(j + 1, 8)])
+            for place, value in ((middle, abs(fm)), (float(inner[j]), float(heights[j]))):
+                if not value <= 1e6 * large:
+                    raise ValueError(
+                        f"target {target.name!r} is not bounded near x = {place:.6g}: a pole inside the domain; "
+                        "leave a gap around it in domain="
+                    )
+        if abs(float(np.diff(f(np.array([low, high])))[0])) > 0.3 * first:
+            raise ValueError(
+                f"target {target.name!r} jumps near x = {low:.6g}: name the place in jumps=, "
+                "or leave a gap in domain="
+            )

@@ -11,6 +11,7 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 from approx.dyadic import dyadic, precision
 from approx.fit.error import target_values, weight_values
 from approx.fit.exchange import Level, Problem, Values
+from approx.fit.grid import landmarks
 from approx.target import Target
 
 START_BITS = 128
@@ -90,12 +91,13 @@ def plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) ->
         intervals,
         _resolution(target),
         tuple(arb(x) for x in target.breaks),
+        tuple(arb(float(x)) for x in landmarks(target)),
         sides,
     )
     return Reduced(problem, type, Symmetry.NONE, fmpq(0), fmpq_poly(), 0)
 
 
-def by_symmetry(target: Target, type: tuple[int, int]) -> Reduced:
+def by_symmetry(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) -> Reduced:
     """Use that f is a line plus an even function, or a constant plus an odd one, about the centre of its
     domain.
 
@@ -105,8 +107,11 @@ def by_symmetry(target: Target, type: tuple[int, int]) -> Reduced:
     Args:
         target: the function to approximate.
         type: (m, n), the degrees of numerator and denominator.
+        sides: the sign of q on each interval; () for 1 everywhere.
     """
-    whole = plain(target, type)
+    whole = plain(target, type, sides)
+    if sides != sides[::-1]:
+        return whole
     m, n = type
     low, high = target.hull
     centre = (dyadic(low) + dyadic(high)) / 2
@@ -170,7 +175,17 @@ def by_symmetry(target: Target, type: tuple[int, int]) -> Reduced:
         if odd and intervals[0][0] == 0:
             # an odd error vanishes at the centre: leave out a neighbourhood where it cannot be the largest
             intervals[0] = (intervals[-1][1] * arb(2) ** (-80 if target.enclosed else -30), intervals[0][1])
-    problem = Problem(values, weights if (odd or w) else None, intervals, _resolution(target), corners)
+        turns = sorted({float((x - centre) ** 2): x for x in whole.problem.landmarks if x > centre}.items())
+        inside = tuple(((x - centre) ** 2).mid() for _, x in turns)
+    problem = Problem(
+        values,
+        weights if (odd or w) else None,
+        intervals,
+        _resolution(target),
+        corners,
+        inside,
+        sides[-len(right) :],
+    )
     return Reduced(problem, type, Symmetry.ODD if odd else Symmetry.EVEN, centre, line, odd)
 
 

@@ -37,7 +37,11 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
-) -> Downstream: ...
+) -> Downstream:
+    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch` and `allow_mismatch` as below."""
+    ...
+
+
 @overload
 def downstream(
     sae: Mapping[str, SAE],
@@ -47,7 +51,11 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
-) -> dict[str, Downstream]: ...
+) -> dict[str, Downstream]:
+    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch` and `allow_mismatch` as below."""
+    ...
+
+
 def downstream(
     sae: SAE | Mapping[str, SAE],
     host: Host,

@@ -5,11 +5,12 @@ Shapes: B batch, D dimensions, F latents.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from evals.metrics.codes import readings
 from evals.results import Density, Fit, Reconstruction
-from rsae import SAE, Activations
+from rsae import SAE, Activations, Store
 from rsae.activations.protocol import check_fits
 
 #: Upper edges of the density histogram's decades; below the first stand the latents that never fire
@@ -56,7 +57,7 @@ class _Sums:
 @torch.no_grad()
 def reconstruction(
     sae: SAE,
-    activations: Activations,
+    activations: Activations | torch.Tensor | np.ndarray,
     split: str = "heldout",
     rows: int = 4096,
     allow_mismatch: bool = False,
@@ -65,7 +66,7 @@ def reconstruction(
 
     Args:
         sae: An SAE that takes activations as the host gives them.
-        activations: A store, or anything with its `blocks`.
+        activations: A store or the like; or a tensor or array [N, D], all of which counts.
         split: `heldout` or `train`.
         rows: Tokens at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
@@ -79,6 +80,8 @@ def reconstruction(
     Source:
         `relative_bias` is eq. 10 of Rajamanoharan et al. 2024, arXiv 2404.16014.
     """
+    if isinstance(activations, torch.Tensor | np.ndarray):
+        activations = Store.of([activations, activations], heldout=len(activations))
     check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
     total_D = torch.zeros(sae.d_in, dtype=torch.float64)

@@ -25,7 +25,13 @@ def read_config(file: Path, model: type[Config]) -> Config:
 
 
 def parse_config(value: Any, file: Path, model: type[Config]) -> Config:
-    """The same for what has been read."""
+    """The same for what has been read.
+
+    Args:
+        value: What the file holds.
+        file: Where it stands, for messages.
+        model: What it should be.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -90,7 +96,14 @@ def read_provenance(metadata: Mapping[str, Any], file: Path) -> Provenance:
 def renamed(
     tensors: Mapping[str, Any], file: Path, names: Mapping[str, str], ignore: Sequence[str] = ()
 ) -> Tensors:
-    """Our names for a file's tensors; `names` is ours -> theirs. A missing or unknown one is an error."""
+    """Our names for a file's tensors. A missing or unknown one is an error.
+
+    Args:
+        tensors: What the file holds.
+        file: Where it lies, for messages.
+        names: Ours -> theirs.
+        ignore: What else may be there.
+    """
     for theirs in names.values():
         if not isinstance(tensors.get(theirs), torch.Tensor):
             raise InputError(f"{file}: tensor {theirs!r} is missing")
@@ -105,7 +118,7 @@ def transposed(x: torch.Tensor) -> torch.Tensor:
 
 
 def assemble(name: str, settings: dict[str, Any], tensors: Tensors, config: Path, weights: Path) -> SAE:
-    """A member of the family `name` with the given weights, as float32, in eval mode.
+    """A member of the family `name` with the given tensors (weights), as float32, in eval mode.
 
     Raises `InputError` where the settings do not make one, or a tensor is missing, unknown, of another shape than the
     config says, or not finite.

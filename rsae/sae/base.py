@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from torch import nn
 
 from rsae.provenance import Provenance
 from rsae.sae.input_norm import InputNorm
+from rsae.sae.records import Decoder, Entries, Loss, Trained
 from rsae.sae.sparse import Pattern, decode_at, encode_at
 from rsae.support.errors import InputError, did_you_mean
 
@@ -29,40 +29,6 @@ if TYPE_CHECKING:
 SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
 #: Rows whose norm differs from 1 by less are taken as unit rows
 _UNIT = 1e-5
-
-
-class Entries(NamedTuple):
-    """The pre-activations of a batch at the places where the code or its gradient can be non-zero."""
-
-    h_N: torch.Tensor
-    pattern: Pattern
-
-
-class Decoder(NamedTuple):
-    """The weights that a code is decoded with: the SAE's own, or the same held fixed."""
-
-    W_dec: torch.Tensor
-    b_dec: torch.Tensor
-
-
-class Loss(NamedTuple):
-    """A training loss and its parts: means over the batch."""
-
-    total: torch.Tensor
-    sse: torch.Tensor  # ||x - x_hat||^2
-    l0: torch.Tensor  # non-zero entries of the code that is decoded in training
-    fired_F: torch.Tensor  # True for latents that are non-zero somewhere in the batch
-    entries: Entries | None = None  # what `observe_` learns from
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The loss that an SAE was trained with, where that is known."""
-
-    penalty: str | None
-    """Name of the sparsity penalty; None for none."""
-    sparsity: float
-    """Its weight at the end, against ||x - x_hat||^2 at mean norm sqrt(d_in)."""
 
 
 class SAE(nn.Module):
@@ -92,6 +58,8 @@ class SAE(nn.Module):
     rational: ClassVar[bool] = False
     #: whether the gate compares latents with each other, so that only a common factor leaves its choice alone
     compares_latents: ClassVar[bool] = False
+    #: the open gates of a token are those of its largest pre-activations (or magnitudes, of a signed family)
+    chooses_largest: ClassVar[bool] = False
     #: the gate has one threshold for all latents, which formats hold once a latent
     one_threshold: ClassVar[bool] = False
     #: whether the code uses both signs
@@ -504,6 +472,16 @@ class SAE(nn.Module):
         self.load_state_dict(other.state_dict(), strict=False)
         self.input_norm = other.input_norm
         self.provenance, self.trained = other.provenance, other.trained
+
+    def become_(self, other: Self) -> None:
+        """Take over another member's weights and numbers: both are of one family and width.
+
+        Args:
+            other: The SAE, such as a trained copy.
+        """
+        self.load_state_dict(other.state_dict())
+        # settings that have a unit, such as a bandwidth, are plain numbers
+        self.__dict__.update({k: v for k, v in other.__dict__.items() if isinstance(v, float)})
 
     # --- units and settings --------------------------------------------------------------------------------
 

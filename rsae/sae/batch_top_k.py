@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from rsae.sae.base import SAE, Entries, register
+from rsae.sae.base import SAE, register
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Entries
 from rsae.sae.sparse import Pattern
 from rsae.support import distributed
 from rsae.support.errors import InputError
@@ -28,6 +29,7 @@ class BatchTopK(SAE):
     one_threshold = True
     sparsity_by = "k"
     compares_latents = True
+    chooses_largest = True
     penalties = (None,)
 
     def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rsae.sae.base import SAE, Entries, Loss, mean_square, register
+from rsae.sae.base import SAE, mean_square, register
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Entries, Loss
 from rsae.sae.sparse import Pattern, decode_at
 
 

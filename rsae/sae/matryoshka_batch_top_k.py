@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from rsae.sae.base import Decoder, mean_square, register
+from rsae.sae.base import mean_square, register
 from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Decoder
 from rsae.sae.sparse import Pattern, decode_at
 from rsae.support.errors import InputError
 

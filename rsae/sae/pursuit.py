@@ -20,7 +20,8 @@ import torch
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
-from rsae.sae.base import DERIVED, FAMILIES, SAE, Decoder, mean_square
+from rsae.sae.base import DERIVED, FAMILIES, SAE, mean_square
+from rsae.sae.records import Decoder
 from rsae.sae.sparse import Pattern, decode_at, products_at
 
 _TINY = 1e-12
@@ -123,7 +124,7 @@ class PursuitSAE(SAE):
         plain = Code(z_N, pattern, x_BD - self.b_dec - decode_at(z_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
         if config.rounds and len(z_N):
-            pool = self._candidates(h_BF if unit else h_BF * norm_F, plain)
+            pool = self._candidates(h_BF if unit else h_BF * norm_F, plain, unit)
             for _ in range(config.rounds):
                 decided = self._decided(code, plain, pool, unit_FD, x_BD)
                 code = _better(self._solved(decided, unit_FD), code)
@@ -153,7 +154,7 @@ class PursuitSAE(SAE):
         return _better(Code(c_N - cut_N, pattern, residual_BD), code)
 
     @torch.no_grad()
-    def _candidates(self, rank_BF: torch.Tensor, plain: Code) -> Pattern | None:
+    def _candidates(self, rank_BF: torch.Tensor, plain: Code, unit: bool) -> Pattern | None:
         """The latents that a decision looks at, [B, C]; None for all."""
         wanted = self.pursuit.candidates
         most = int(plain.pattern.counts_B.max())
@@ -161,26 +162,33 @@ class PursuitSAE(SAE):
             return None
         if self.signed:
             rank_BF = rank_BF.abs()
-        if (
-            not self.compares_latents
-        ):  # the open ones need not be those of largest h: they come first all the same
+        if not (unit and self.chooses_largest):  # the open ones need not rank first
             rank_BF = rank_BF.clone()
             rank_BF.view(-1)[plain.pattern.flat_N] = torch.inf
         latent_BC = rank_BF.topk(max(wanted, most), dim=1, sorted=False).indices
         return Pattern.of_columns(latent_BC, self.d_sae)
+
+    @staticmethod
+    def _at(pool: Pattern, code: Code) -> torch.Tensor:
+        """The code's entries at the pool's places, which hold all of the code's: by a search among sorted places."""
+        with torch.no_grad():
+            place_N, order_N = pool.flat_N.reshape(pool.shape[0], -1).sort(1)
+            found_N = torch.searchsorted(place_N.flatten(), code.pattern.flat_N)
+            at_N = (
+                order_N + torch.arange(0, len(pool.flat_N), order_N.shape[1])[:, None].to(order_N)
+            ).flatten()
+        return code.c_N.new_zeros(len(pool.flat_N)).index_put((at_N[found_N],), code.c_N)
 
     def _decided(
         self, code: Code, plain: Code, pool: Pattern | None, unit_FD: torch.Tensor, x_BD: torch.Tensor
     ) -> Code:
         """The gate's decision on c + eta W r: each token keeps as many latents as its plain code has."""
         eta, count_B = self.pursuit.eta, plain.pattern.counts_B
-        # c at the places that are looked at: dense, since a search in each row would cost more
-        dense_BF = code.pattern.scatter(code.c_N)
         if pool is None:
-            score_BC = dense_BF + eta * (code.residual_BD @ unit_FD.T)
+            score_BC = code.pattern.scatter(code.c_N) + eta * (code.residual_BD @ unit_FD.T)
         else:
-            score_N = pool.gather(dense_BF) + eta * products_at(code.residual_BD, unit_FD, pool)
-            score_BC = score_N.reshape(len(x_BD), -1)
+            at_N = self._at(pool, code)
+            score_BC = (at_N + eta * products_at(code.residual_BD, unit_FD, pool)).reshape(len(x_BD), -1)
         most = int(count_B.max())
         size_BC = score_BC.abs() if self.signed else score_BC
         top_BK = size_BC.topk(most, dim=1).indices

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from rsae.rational import RationalActivation
-from rsae.sae.base import FAMILIES, Loss, mean_square, register
+from rsae.sae.base import FAMILIES, mean_square, register
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Loss
 from rsae.sae.sparse import Pattern
 from rsae.support.errors import InputError, did_you_mean
 

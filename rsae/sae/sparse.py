@@ -80,7 +80,7 @@ class Pattern:
     def scatter(self, value_N: torch.Tensor) -> torch.Tensor:
         """The full matrix [B, F] with these entries, 0 elsewhere."""
         full = value_N.new_zeros(self.shape.numel())
-        return full.index_put((self.flat_N,), value_N).reshape(self.shape)
+        return full.index_put_((self.flat_N,), value_N).reshape(self.shape)
 
     def sum_by_latent(self, weight_N: torch.Tensor, row_BD: torch.Tensor) -> torch.Tensor:
         """sum over a latent's entries of weight * row, [F, D]: a weight gradient."""
@@ -99,7 +99,7 @@ def encode_at(
 ) -> tuple[torch.Tensor, Pattern]:
     """Pre-activations h_N = ((x - b_dec) W_enc + b_enc) at the places that `find(h_BF)` picks.
 
-    Differentiable in the weights, not in x. `b_dec` is None where it is not subtracted.
+    Differentiable in the weights, not in x_BD. `b_dec` is None where it is not subtracted.
     """
     with torch.no_grad():
         centred_BD = x_BD if b_dec is None else x_BD - b_dec
@@ -161,7 +161,13 @@ class _Decode(torch.autograd.Function):
 
 
 def products_at(x_BD: torch.Tensor, W_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """<x_b, W_f> at each place (b, f), [N]; differentiable in both."""
+    """<x_b, W_f> at each place (b, f), [N]; differentiable in both.
+
+    Args:
+        x_BD: One vector a row.
+        W_FD: One vector a latent.
+        pattern: The places.
+    """
     return _Products.apply(x_BD, W_FD, pattern)  # type: ignore[return-value]
 
 

@@ -25,6 +25,7 @@ class TopK(SAE):
     saelens = "topk"
     sparsity_by = "k"
     compares_latents = True
+    chooses_largest = True
     supplied_threshold = True
     penalties = (None,)
 

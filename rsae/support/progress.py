@@ -10,7 +10,14 @@ from rsae.support import distributed
 
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
-    """A bar on stderr; in a log (no terminal) it prints a line every 20 seconds at the most."""
+    """A bar on stderr; in a log (no terminal) it prints a line every 20 seconds at the most.
+
+    Args:
+        total: What it counts to.
+        description: What is done.
+        unit: What is counted.
+        initial: What is done already.
+    """
     return tqdm(
         total=total,
         initial=initial,

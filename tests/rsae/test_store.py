@@ -171,7 +171,9 @@ def test_norm_limit_leaves_outliers_out(harvest_config, host, tmp_path, monkeypa
     assert excluded > 0
     assert sum(s.excluded_by_norm for s in kept.manifest.shards) == 0
     longest = max(x.norm(dim=1).max().item() for x in limited.blocks("train"))
-    assert longest <= limited.provenance.norm_limit
+    limit = limited.provenance.norm_limit
+    assert limit is not None
+    assert longest <= limit
     assert limited.tokens() + limited.tokens("heldout") + excluded == (kept.tokens() + kept.tokens("heldout"))
 
 

@@ -13,9 +13,11 @@ import rsae
 from rsae import InputError, Provenance, TrainConfig, UpgradeConfig, upgrade
 from rsae.sae import FAMILIES
 from rsae.sae.input_norm import InputNorm
+from rsae.upgrading.config import Variant
 from tests.rsae.helpers import random_sae
 
 ONE_STEP = TrainConfig(steps=1, batch=64, lr=1e-6, sparsity=0.05, sparsity_warmup=0.0)
+VARIANTS: tuple[Variant, ...] = ("gated", "pursuit", "soft")
 TEACHERS = sorted(name for name, cls in FAMILIES.items() if not cls.rational)
 
 
@@ -46,8 +48,7 @@ def norms(seed: int, low: float, high: float) -> torch.Tensor:
 def test_one_tiny_step_changes_nothing(store, name, seed, low, high):
     teacher = rescaled_rows(random_sae(name, store).eval(), norms(seed, low, high))
     x = store.sample(500, seed=3)
-    variants = ["gated", "pursuit"] + (["soft"] if teacher.gate_target() is not None else [])
-    for variant in variants:
+    for variant in VARIANTS if teacher.gate_target() is not None else VARIANTS[:2]:
         config = UpgradeConfig(variant=variant, type=(3, 2), tune=ONE_STEP, calibration_tokens=512)
         new = upgrade(teacher, store, config=config)
         assert new.control is not None

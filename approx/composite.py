@@ -1,0 +1,354 @@
+"""Chains of odd maps that approximate the sign: narrow, deep, and certified as a whole.
+
+Each step is the best odd function of its degree on the image of the last, max |1 - p(x)| over [a, b]; for odd
+polynomials this greedy choice is the best chain (Lee and others 2022; Amsel and others, arXiv 2505.16932), for
+odd rationals it is Zolotarev's function of the product of the degrees. The bound of a chain is proven: every
+step maps an interval to an interval, whose ends are found exactly (`proofs.real_roots`) and rounded outwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flint import arb, arb_mat, fmpq, fmpq_poly
+
+from approx.dyadic import dyadic, precision, to_float
+from approx.files import write_json
+from approx.floating_point import known_dtype, rounded
+from approx.proofs.bounds import least, most
+from approx.proofs.decimals import float_below
+from approx.proofs.real_roots import extrema, isolate
+from approx.rational import Rational
+from approx.zolotarev import zolotarev_sign
+
+_BITS = 256
+FORMS = ("polynomial", "rational")
+LANGUAGES = ("json", "python", "numpy", "torch")
+
+
+@dataclass(frozen=True)
+class CompositeSign:
+    """A chain of odd maps, innermost first, and what is proven about it."""
+
+    steps: tuple[Rational, ...]
+    """The maps, innermost first; each has exact dyadic parameters."""
+    lower: float
+    """Left end of the interval [lower, 1] of |x| that the promise is about."""
+    form: str
+    """"polynomial" or "rational"."""
+    dtype: str
+    """The format that the coefficients are rounded to."""
+    safety: float
+    """Relative rounding error that the arithmetic of each step may have; the promise includes it."""
+    images: tuple[tuple[float, float], ...]
+    """Enclosures of |x| after each step, rounded outwards: the first is that of the first step."""
+
+    @property
+    def error(self) -> float:
+        """Proven: max |sign(x) - chain(x)| <= error for lower <= |x| <= 1."""
+        low, high = self.images[-1]
+        return max(-float_below(dyadic(low) - 1), -float_below(1 - dyadic(high)))
+
+    def __call__(self, x: Any) -> Any:
+        """The chain at x: floats, float arrays, or balls."""
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def rational(self) -> Rational:
+        """The chain as one Rational, exactly."""
+        whole = self.steps[0]
+        for step in self.steps[1:]:
+            whole = step.compose(whole)
+        return whole.with_domain([(-1, -self.lower), (self.lower, 1)])
+
+    def coefficients(self) -> list[dict[str, list[float]]]:
+        """The table: for each step the coefficients of x, x^3, x^5, ... ("num") over those of 1, x^2, ... ("den").
+
+        They are numbers of `dtype`, exactly.
+        """
+        table: list[dict[str, list[float]]] = []
+        for step in self.steps:
+            num, den = step.form.exact()
+            table.append(
+                {
+                    "num": [to_float(c) for c in num.coeffs()[1::2]],
+                    "den": [to_float(c) for c in den.coeffs()[::2]],
+                }
+            )
+        return table
+
+    def verify(self) -> None:
+        """Prove the images anew from the exact coefficients.
+
+        Raises:
+            ValueError: if an image is larger than what is claimed.
+        """
+        for (low, high), (a, b) in zip(
+            _images(self.steps, self.lower, self.safety), self.images, strict=True
+        ):
+            if low < a or high > b:
+                raise ValueError(
+                    f"the image [{a}, {b}] that the chain claims is too small: it reaches [{low}, {high}]"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """A self-contained record: the steps exactly, and the table of coefficients."""
+        return {
+            "kind": "composite_sign",
+            "version": 1,
+            "lower": self.lower.hex(),
+            "form": self.form,
+            "dtype": self.dtype,
+            "safety": self.safety.hex(),
+            "error": self.error,
+            "images": [[a.hex(), b.hex()] for a, b in self.images],
+            "coefficients": self.coefficients(),
+            "steps": [step.to_json() for step in self.steps],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> CompositeSign:
+        """The inverse of `to_json`; the images are proven anew.
+
+        Args:
+            data: the record, as `json` reads it.
+
+        Raises:
+            ValueError: for a malformed record, or images that do not hold.
+        """
+        try:
+            if data["kind"] != "composite_sign" or data["version"] != 1:
+                raise ValueError("not a composite sign of version 1")
+            made = cls(
+                tuple(map(Rational.from_json, data["steps"])),
+                float.fromhex(data["lower"]),
+                data["form"],
+                data["dtype"],
+                float.fromhex(data["safety"]),
+                tuple((float.fromhex(a), float.fromhex(b)) for a, b in data["images"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"malformed record of a composite sign: {type(error).__name__}: {error}"
+            ) from None
+        made.verify()
+        return made
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record as JSON, whole or not at all.
+
+        Args:
+            path: the file.
+        """
+        write_json(path, self.to_json())
+
+    def export(self, to: str = "python", name: str = "sign") -> str:
+        """Source of the chain: a table of coefficients and the loop that runs it.
+
+        Args:
+            to: "json", "python" (floats and numpy arrays), "numpy" or "torch" (the matrix sign of a tensor
+                whose singular values lie in [lower, 1]; polynomials only).
+            name: what the function is called.
+
+        Returns:
+            The source.
+
+        Raises:
+            ValueError: for another language or name, or rational maps as a matrix sign.
+        """
+        if to not in LANGUAGES:
+            raise ValueError(f"to={to!r}: expected one of {', '.join(LANGUAGES)}")
+        if to == "json":
+            return json.dumps(self.to_json(), indent=1)
+        if not name.isidentifier():
+            raise ValueError(f"name={name!r} is not an identifier")
+        about = (
+            f"{len(self.steps)} odd {self.form} maps; proven: |sign(x) - {name}(x)| <= {self.error!r} for "
+            f"{self.lower!r} <= |x| <= 1, if each step rounds by at most {self.safety!r} of its value."
+        )
+        rows = "".join(
+            f"    ({tuple(row['num'])!r}, {tuple(row['den'])!r}),\n" for row in self.coefficients()
+        )
+        if to == "python":
+            return _PYTHON.format(name=name, rows=rows, about=about)
+        if self.form != "polynomial":
+            raise ValueError(f"to={to!r}: a matrix sign by rational maps needs solves; use form='polynomial'")
+        rows = "".join(f"    {tuple(row['num'])!r},\n" for row in self.coefficients())
+        return _MATRIX[to].format(name=name, rows=rows, about=about)
+
+
+_PYTHON = '''TABLE = [
+{rows}]
+
+
+def {name}(x):
+    """{about}"""
+    for num, den in TABLE:
+        square, p, q = x * x, num[-1], den[-1]
+        for c in num[-2::-1]:
+            p = p * square + c
+        for c in den[-2::-1]:
+            q = q * square + c
+        x = x * p / q
+    return x
+'''
+
+_LOOP = '''TABLE = [
+{{rows}}]
+
+
+def {{name}}(x):
+    """Matrix sign, for singular values in place of |x|. {{about}}"""
+    flip = x.shape[-2] > x.shape[-1]
+    x = {transpose} if flip else x
+    eye = {eye}
+    for row in TABLE:
+        gram = x @ {transpose}
+        p = row[-1] * eye
+        for c in row[-2::-1]:
+            p = p @ gram + c * eye
+        x = p @ x
+    return {transpose} if flip else x
+'''
+_MATRIX = {
+    "numpy": "import numpy as np\n\n"
+    + _LOOP.format(transpose="np.swapaxes(x, -1, -2)", eye="np.eye(x.shape[-2])"),
+    "torch": "import torch\n\n"
+    + _LOOP.format(transpose="x.mT", eye="torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)"),
+}
+
+
+def composite_sign(
+    lower: float = 1e-3,
+    degrees: tuple[int, ...] = (5, 5, 5, 5, 5),
+    form: str = "polynomial",
+    *,
+    dtype: Any = "float64",
+    safety: float = 0.0,
+) -> CompositeSign:
+    """The best chain of odd maps for the sign on [-1, -lower] u [lower, 1], certified as a whole.
+
+    Args:
+        lower: left end of the interval of |x|, inside (0, 1).
+        degrees: the odd degree of each step, innermost first.
+        form: "polynomial", or "rational": maps of type (d, d - 1).
+        dtype: the format that the coefficients are rounded to: "float64", "float32", "bfloat16", "float16".
+            Each step is fitted to the image of the rounded ones before it, and the proof is about these.
+        safety: relative rounding error that the arithmetic of each step may have, 0.01 for bfloat16 say: the
+            next step is fitted to the wider image, and the promise includes it.
+
+    Returns:
+        The chain, with its table of coefficients and its proven error.
+
+    Raises:
+        ValueError: for another form or dtype, even degrees, or numbers outside their range.
+
+    Source:
+        Zolotarev 1877; Nakatsukasa and Freund, SIAM Review 58, 2016; Amsel and others, arXiv 2505.16932.
+    """
+    if not 0 < lower < 1:
+        raise ValueError(f"lower={lower} must lie in (0, 1)")
+    if form not in FORMS:
+        raise ValueError(f"form={form!r}: expected one of {', '.join(FORMS)}")
+    if not degrees or any(d != int(d) or d < 1 or d % 2 == 0 for d in degrees):
+        raise ValueError(f"degrees={degrees!r}: expected odd degrees, one a step")
+    if not 0 <= safety < 0.5:
+        raise ValueError(f"safety={safety} must lie in [0, 0.5): it is a relative rounding error")
+    kind = known_dtype(dtype)
+    steps: list[Rational] = []
+    low, high = dyadic(lower), fmpq(1)
+    images: list[tuple[float, float]] = []
+    for degree in degrees:
+        make = _polynomial if form == "polynomial" else _rational
+        steps.append(_in_format(*make(low, high, int(degree)), kind))
+        low, high = _image(steps[-1], low, high, safety)
+        if low <= 0:
+            raise ValueError(
+                f"step {len(steps)} maps a part of the interval to 0 or below in {kind}: use a larger lower, "
+                "a smaller safety, or a finer dtype"
+            )
+        images.append((float_below(low), -float_below(-high)))
+        low, high = dyadic(images[-1][0]), dyadic(images[-1][1])
+    return CompositeSign(tuple(steps), float(lower), form, kind, float(safety), tuple(images))
+
+
+def _in_format(num: list[fmpq], den: list[fmpq], kind: str) -> Rational:
+    """x num(x^2)/den(x^2) with its coefficients rounded to a format."""
+
+    def spread(coefficients: list[fmpq], first: int) -> list[float]:
+        found = [0.0] * first
+        for c in coefficients:
+            value = rounded(to_float(c), kind)
+            if not np.isfinite(value):
+                raise ValueError(f"a coefficient overflows in {kind}: use a larger lower or another dtype")
+            found += [value, 0.0]
+        return found[:-1]
+
+    return Rational.from_monomial(spread(num, 1), spread(den, 0))
+
+
+def _polynomial(a: fmpq, b: fmpq, degree: int) -> tuple[list[fmpq], list[fmpq]]:
+    """The odd polynomial of least max |1 - p| on [a, b]: an exchange whose extrema are the roots of p'."""
+    count = (degree + 1) // 2
+    with precision(_BITS):
+        points = [arb(a) + arb(b - a) * (1 - arb.cos_pi(arb(fmpq(k, count)))) / 2 for k in range(count + 1)]
+        coefficients: list[fmpq] = []
+        for _ in range(60):
+            rows = [[x ** (2 * j + 1) for j in range(count)] + [arb((-1) ** i)] for i, x in enumerate(points)]
+            found = (
+                arb_mat(rows).solve(arb_mat(count + 1, 1, [1] * (count + 1)), algorithm="approx").entries()
+            )
+            coefficients = [dyadic(c.mid(), _BITS) for c in found[:-1]]
+            slope = fmpq_poly([c * (2 * j + 1) for j, c in enumerate(coefficients)])
+            inner = [arb(root.refine(a * a / (1 << 120)).lo).sqrt() for root in isolate(slope, a * a, b * b)]
+            new = [arb(a), *(x for x in inner if arb(a) < x and x < arb(b)), arb(b)]
+            if len(new) != len(points):
+                # too far from the best one: a step back to points that crowd less
+                points = [(x + y) / 2 for x, y in zip(points, [arb(a), *points[:-1]], strict=True)]
+                points[-1] = arb(b)
+                continue
+            moved = max(abs(x - y) for x, y in zip(points, new, strict=True))
+            points = [x.mid() for x in new]
+            if moved < arb(b) * arb(2) ** -80:
+                break
+    return coefficients, [fmpq(1)]
+
+
+def _rational(a: fmpq, b: fmpq, degree: int) -> tuple[list[fmpq], list[fmpq]]:
+    """Zolotarev's function of type (degree, degree - 1), brought from [a/b, 1] to [a, b]."""
+    if degree == 1:
+        return [2 / (a + b)], [fmpq(1)]
+    num, den = zolotarev_sign((degree - 1) // 2, a / b, bits=_BITS).exact()
+    square = fmpq_poly([0, 1 / b])
+    num, den = num(square), den(square)
+    return num.coeffs()[1::2], den.coeffs()[::2]
+
+
+def _images(steps: tuple[Rational, ...], lower: float, safety: float) -> list[tuple[float, float]]:
+    low, high = dyadic(lower), fmpq(1)
+    found: list[tuple[float, float]] = []
+    for step in steps:
+        low, high = _image(step, low, high, safety)
+        found.append((float_below(low), -float_below(-high)))
+        low, high = dyadic(found[-1][0]), dyadic(found[-1][1])
+    return found
+
+
+def _image(step: Rational, low: fmpq, high: fmpq, safety: float) -> tuple[fmpq, fmpq]:
+    """An enclosure of the image of [low, high], widened by the rounding that is allowed for."""
+    num, den = step.form.exact()
+    if isolate(den, low, high):
+        raise ValueError("a step has a pole in the interval")
+    values = [ball for _, ball in extrema(num, den, low, high, bits=100)]
+    below, above = min(_below(v) for v in values), max(-_below(-v) for v in values)
+    slack = dyadic(safety)
+    return below - slack * abs(below), above + slack * abs(above)
+
+
+def _below(ball: arb) -> fmpq:
+    return least(ball) if ball > 0 else -most(ball)

@@ -1,0 +1,162 @@
+"""Fits arrive, claim no bound that is not one, and are never worse than a smaller type."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import approx
+from approx import Target, Verdict
+
+ORDINARY = [
+    ("sin(2*x)*exp(-x/3)", (-0.5, 4)),
+    ("cos(x)", (-2, 4.5)),
+    ("(x+1)*exp(-2*x)", (-0.7, 6)),
+    ("tanh(8*(x+0.4))-tanh(5*(x-0.9))/2", (-1.2, 1.7)),
+]
+
+
+@pytest.mark.parametrize(("text", "domain"), ORDINARY)
+def test_all_small_types_of_an_ordinary_function(text, domain):
+    target = approx.formula(text, domain)
+    fits = {(m, n): approx.minimax(target, (m, n)) for m in range(5) for n in range(5)}
+    for (m, n), fit in fits.items():
+        least = min(fits[i, j].error for i in range(m + 1) for j in range(n + 1))
+        assert fit.error <= least * (1 + 1e-9)
+        assert fit.levelled <= least * (1 + 1e-12)
+    assert sum(not fit.converged for fit in fits.values()) <= (1 if "tanh" in text else 0)
+
+
+waves = st.tuples(st.floats(-1, 1), st.floats(1, 8), st.floats(0, 3)).map(
+    lambda v: f"({v[0]:.4f})*sin({v[1]:.4f}*x+{v[2]:.4f})"
+)
+bells = st.tuples(st.floats(-2, 2), st.floats(1, 40), st.floats(-0.8, 1.5)).map(
+    lambda v: f"({v[0]:.4f})*exp(-({v[1]:.4f})*(x-({v[2]:.4f}))**2)"
+)
+steps = st.tuples(st.floats(1, 15), st.floats(-0.8, 1.5)).map(
+    lambda v: f"sigmoid({v[0]:.4f}*(x-({v[1]:.4f})))"
+)
+growth = st.floats(-1.5, 1.5).map(lambda v: f"exp(({v:.4f})*x)/3")
+formulas = st.lists(st.one_of(waves, bells, steps, growth), min_size=1, max_size=3).map("+".join)
+
+
+@given(formulas, st.floats(-1.5, -0.2), st.floats(0.5, 2.5), st.integers(0, 5), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_what_is_claimed_is_proven(text, low, high, m, n):
+    target = approx.formula(text, (low, high))
+    fit = approx.minimax(target, (m, n))
+    if fit.verdict is Verdict.EXACT:
+        return
+    proof = approx.certify(fit, rel=1e-8)
+    assert isinstance(proof, approx.Certificate)
+    size = float(np.max(np.abs(target(np.linspace(low, high, 101)))))
+    assert proof.lower * (1 - 1e-8) <= fit.error <= proof.upper * (1 + 1e-8) + 1e-13 * size
+    assert fit.levelled <= proof.upper * (1 + 1e-9)
+    assert proof.pole_free
+    if fit.converged and fit.error > 1e-12 * size:
+        assert proof.best_lower == pytest.approx(fit.error, rel=1e-6)
+        assert fit.levelled == pytest.approx(fit.error, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "type", "best"),
+    [
+        # values of a linear program on a fine grid, and of the functions that public reports name
+        ("x*exp(-x)", (0, 15), (1, 4), 0.0052268295),
+        ("sin(x)", (0, 6), (1, 2), 0.3757826),
+        ("exp(-100*x**2)", (-5, 3), (6, 6), 0.00079502299),
+        ("cos(x)", (-3, 5), (2, 4), 0.45953918),
+    ],
+)
+def test_best_errors_that_a_climb_in_degree_misses(text, domain, type, best):
+    fit = approx.minimax(approx.formula(text, domain), type)
+    assert fit.verdict is Verdict.BEST
+    assert fit.error == pytest.approx(best, rel=1e-7)
+
+
+@pytest.mark.parametrize("k", [8, 20, 38])
+@pytest.mark.parametrize("noise", [0, 4e-16])
+def test_chebyshev_polynomials_have_zero_as_their_best_of_half_the_degree(k, noise):
+    target = Target(lambda x: np.cos(k * np.arccos(x)) * (1 + noise * np.sin(1e5 * x)))
+    fit = approx.minimax(target, (k // 2, 0))
+    assert fit.converged
+    assert fit.error == pytest.approx(1, rel=1e-9)
+    assert fit.rational(0.3) == pytest.approx(0, abs=1e-9)
+
+
+def test_polynomials_of_high_degree():
+    fit = approx.minimax(approx.formula("1/sqrt(x + 1.001)"), (255, 0))
+    assert fit.converged
+    assert fit.error == pytest.approx(3.9638243e-5, rel=1e-6)
+    x = np.linspace(-1, 1, 50001)
+    assert np.max(np.abs(1 / np.sqrt(x + 1.001) - fit.rational(x))) <= fit.error * (1 + 1e-9)
+
+
+def test_an_oscillating_target_is_looked_at_closely():
+    target = approx.formula("cos(2*pi*x)", (-64, 64))
+    fit = approx.minimax(target, (20, 0))
+    assert fit.error == pytest.approx(1, rel=1e-9)
+    x = np.linspace(-64, 64, 100001)
+    for type in ((20, 0), (30, 0)):
+        fit = approx.minimax(approx.formula("sin(x)**2+sin(x**2)", (0, 15)), type)
+        seen = np.max(np.abs(fit.target(x / 128 + 7.5) - fit.rational(x / 128 + 7.5)))
+        assert seen <= fit.error * (1 + 1e-9)
+
+
+def test_poles_in_gaps_find_what_the_class_holds():
+    two = [(-1, -0.1), (0.1, 1)]
+    fit = approx.minimax(approx.formula("1/x", two), (1, 1), poles="allow_in_gaps")
+    assert fit.error < 1e-14
+    fit = approx.minimax(
+        approx.formula("1/(x - 0.3) + x**2", [(0, 0.2), (0.5, 1)]), (3, 1), poles="allow_in_gaps"
+    )
+    assert fit.error < 1e-14
+    three = [(-0.9, -0.6), (-0.4, 0.4), (0.6, 0.9)]
+    free, allowed = (
+        approx.minimax(approx.formula("tan(pi*x)", three), (3, 2), poles=poles)
+        for poles in ("free", "allow_in_gaps")
+    )
+    assert allowed.converged
+    assert allowed.error < free.error / 50
+    x = np.concatenate([np.linspace(a, b, 2001) for a, b in three])
+    assert np.max(np.abs(np.tan(np.pi * x) - allowed.rational(x))) == pytest.approx(allowed.error, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (approx.formula("tan(x)", (0, 2)), r"not bounded near x = 1\.57"),
+        (Target(lambda x: 1 / (x - 0.3) ** 2), r"not bounded near x = 0\.3"),
+        (Target(lambda x: (x > 0.3) * 1.0), r"jumps near x = 0\.3"),
+        (Target(lambda x: np.where(x > 0.5, np.nan, x)), "not finite"),
+    ],
+    ids=["tan", "even pole", "jump", "nan"],
+)
+def test_what_has_no_best_approximation_is_said(target, says):
+    with pytest.raises(ValueError, match=says):
+        approx.minimax(target, (3, 2))
+
+
+def test_callables_of_single_floats():
+    assert approx.minimax(Target(math.exp), (3, 2)).error == pytest.approx(
+        approx.minimax(approx.exp(), (3, 2)).error
+    )
+    fold = Target(lambda x: 1.0 * x if x > 0 else 0.0, kinks=[0])
+    assert approx.minimax(fold, (3, 2)).error == pytest.approx(2.184450634603818e-2, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("f", "type", "own"),
+    [
+        (lambda x: x**2, (2, 0), (2, 0)),
+        (lambda x: x**2, (3, 2), (2, 0)),
+        (lambda x: (1 + x) / (2 + x), (3, 3), (1, 1)),
+    ],
+)
+def test_a_callable_that_is_rational_is_hit(f, type, own):
+    fit = approx.minimax(Target(f), type)
+    assert fit.verdict is Verdict.EXACT
+    assert fit.rational.type == own
+    assert fit.error < 1e-14
