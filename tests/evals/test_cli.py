@@ -57,9 +57,11 @@ def test_a_corrupt_shard_is_repaired_and_finished_work_kept(demo_run, demo_file)
 
 
 def test_compare_in_markdown(demo_run):
-    lines = evals("compare", "--markdown", demo_run).stdout.splitlines()
+    cells, pairs = evals("compare", "--markdown", demo_run).stdout.split("\non the same predictions")
+    lines = cells.splitlines()
     assert len(lines) == 2 + len(read_results(demo_run))
     assert len({line.count("|") for line in lines}) == 1
+    assert sum("- control" in line for line in pairs.splitlines()) == 6
 
 
 def test_report_again(demo_run):
