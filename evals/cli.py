@@ -29,8 +29,8 @@ Reference = Annotated[
 ]
 
 
-@app.command("run")
-def _run_suite(
+@app.command(name="run")
+def run_suite(
     suite: Annotated[
         str, typer.Argument(help="TOML file, or a preset: demo, quick, standard, paper.", metavar="SUITE")
     ],
@@ -80,8 +80,8 @@ def _show(out: Path, cells: bool, protocols: bool) -> None:
         typer.echo(f"the report: {write_report(out)}")
 
 
-@app.command("synthetic")
-def _synthetic(
+@app.command()
+def synthetic(
     protocol: Annotated[
         str, typer.Argument(help="A: polarity dial; B: anomalies; C: pairs.", metavar="A|B|C")
     ],
@@ -97,8 +97,8 @@ def _synthetic(
     typer.echo(run_protocol(protocol, out, seeds, steps))
 
 
-@app.command("report")
-def _report(
+@app.command()
+def report(
     run_directory: Run,
     figures: Annotated[
         Path | None, typer.Option(help="Also write the fronts as PNG files into this directory.")
@@ -116,8 +116,8 @@ def _report(
             typer.echo(file)
 
 
-@app.command("cards")
-def _cards(
+@app.command()
+def cards(
     run_directory: Run,
     features: Annotated[int, typer.Option(min=1, help="Number of latents a cell, spread by density.")] = 3,
     cell: Annotated[
@@ -140,8 +140,8 @@ def _cards(
     typer.echo(write_report(run_directory))
 
 
-@app.command("compare")
-def _compare(
+@app.command()
+def compare(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN...")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="Leave out the table of all cells.")] = False,
@@ -171,8 +171,37 @@ def _compare(
         write_json(json, dump(found))
 
 
-@app.command("saebench")
-def _saebench(
+@app.command()
+def baselines(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
+    only: Annotated[list[str] | None, typer.Option(help="Baseline. May be repeated; all by default.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the two random ones.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of random weights, shuffles and the training's order.")] = 0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
+    ] = False,
+) -> None:
+    """Print an SAE's figures beside those of random, shuffled, PCA and neuron codes at the same l0."""
+    from evals.baselines import baselines as measure
+    from evals.metrics.reconstruction import reconstruction
+    from evals.report.text import baselines_table, show
+    from evals.results import dump
+    from rsae import Store, load
+    from rsae.support.files import write_json
+
+    loaded, store = load(sae), Store.open(activations)
+    own = reconstruction(loaded, store, allow_mismatch=allow_mismatch)
+    found = measure(loaded, store, only or (), steps, seed, allow_mismatch)
+    show(baselines_table(own, found), markdown)
+    if json is not None:
+        write_json(json, {"sae": dump(own), **dump(found)})
+
+
+@app.command()
+def saebench(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
     activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
     out: Annotated[

@@ -24,11 +24,10 @@ from pydantic import (
 
 from evals.results import Level
 from evals.tasks import check_task
-from rsae import SAE, HarvestConfig, TrainConfig, UpgradeConfig
+from rsae import HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.hooks import POINTS
 from rsae.activations.host import EMBEDDED_HOST
-from rsae.sae import FAMILIES
-from rsae.sae.rational import RationalSAE
+from rsae.sae import FAMILIES, SAE
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import writing
 from rsae.upgrading.decide import upgraded_family
@@ -44,7 +43,7 @@ class Place(_Section):
     host: str = EMBEDDED_HOST
     """An embedded host's name, a directory, or a hub name."""
     hooks: Annotated[list[str], Field(min_length=1)] = ["blocks.12.hook_resid_pre"]
-    """TransformerLens names, `blocks.L.hook_SITE`."""
+    """TransformerLens names, such as `blocks.12.hook_resid_pre`, or names of modules."""
     teachers: list[str] = []
     """Public SAEs to upgrade there instead of training any: a path, or OWNER/NAME:SUBFOLDER on the hub."""
 
@@ -52,9 +51,8 @@ class Place(_Section):
     @classmethod
     def _named(cls, hooks: list[str]) -> list[str]:
         for hook in hooks:
-            of_block = re.fullmatch(rf"blocks\.\d+\.({'|'.join(POINTS.values())})(\[\d+\])?", hook)
-            module = "." in hook and "hook" not in hook  # its host says whether there is such a one
-            if not (of_block or module):
+            known = "|".join(map(re.escape, POINTS.values()))
+            if "hook_" in hook and not re.fullmatch(rf"blocks\.\d+\.({known})(\[\d+\])?", hook):
                 raise ValueError(
                     f"hook point {hook!r}: write blocks.L.POINT, POINT one of {', '.join(POINTS.values())}; or a "
                     "module's own name"
@@ -83,7 +81,7 @@ class Grid(_Section):
     @field_validator("families")
     @classmethod
     def _trainable(cls, families: list[str]) -> list[str]:
-        known = [n for n, f in FAMILIES.items() if not issubclass(f, RationalSAE)]
+        known = [n for n, f in FAMILIES.items() if not f.rational]
         for name in families:
             if name not in known:
                 raise ValueError(f"family {name!r} is unknown{did_you_mean(name, known)}")
@@ -121,15 +119,14 @@ class Grid(_Section):
         return [Level("l0", l0) for l0 in self.l0]
 
 
-def _smallest(family: str) -> SAE:
-    """A member of a family: whether it can be upgraded is the instance's to say."""
-    settings = {"d_in": 2, "d_sae": 4} | ({"k": 1} if takes_k(family) else {})
-    return FAMILIES[family].from_settings(settings)
-
-
 def takes_k(family: str) -> bool:
     """Whether a family's l0 is a setting (k), not what a penalty leads to."""
     return FAMILIES[family].sparsity_by == "k"
+
+
+def _specimen(family: str) -> SAE:
+    """A tiny SAE of a family, to ask what can be made of it."""
+    return FAMILIES[family](4, 8, **({"k": 2} if takes_k(family) else {}))
 
 
 class Evaluate(_Section):
@@ -268,7 +265,7 @@ class SuiteConfig(_Section):
                 raise ValueError(f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]")
             for family in self.grid.families:
                 try:
-                    upgraded_family(_smallest(family), upgrade)
+                    upgraded_family(_specimen(family), upgrade)
                 except InputError as error:
                     raise ValueError(
                         f"upgrades.{name}: {error}; or leave {family!r} out of the grid"

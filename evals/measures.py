@@ -103,8 +103,38 @@ def _pushed(name: str) -> Callable[[Result], float | None]:
     return lambda r: None if r.metrics.intervention is None else r.metrics.intervention[name]
 
 
-def _soft_fit(name: str) -> Callable[[Result], float | None]:
-    return lambda r: None if r.metrics.reconstruction.soft is None else r.metrics.reconstruction.soft[name]
+def _readings(results: Sequence[Result]) -> list[Measure]:
+    """Of the other codes that can be read of some cell's weights: FVU, l0, dCE."""
+    names = dict.fromkeys(name for r in results for name in r.metrics.reconstruction.others)
+    found = []
+    for name in names:
+        meaning = (
+            "the dense code before truncation" if name == "soft" else f"the {name} code of the same weights"
+        )
+        found += [
+            Measure(f"{name}_fvu", f"{name} FVU", "{:.4f}", f"FVU of {meaning}", _other_fit(name, "fvu")),
+            Measure(
+                f"{name}_l0", f"{name} l0", "{:.0f}", f"non-zero entries of {meaning}", _other_fit(name, "l0")
+            ),
+            Measure(f"{name}_dce", f"{name} dCE", "{:.4f}", f"dCE of {meaning}", _other_dce(name)),
+        ]
+    return found
+
+
+def _other_fit(name: str, figure: str) -> Callable[[Result], float | None]:
+    def read(result: Result) -> float | None:
+        found = result.metrics.reconstruction.others.get(name)
+        return None if found is None else found[figure]
+
+    return read
+
+
+def _other_dce(name: str) -> Callable[[Result], float | None]:
+    def read(result: Result) -> float | None:
+        found = result.metrics.downstream.others.get(name)
+        return None if found is None else found.dce
+
+    return read
 
 
 def probed(result: Result) -> list[int]:
@@ -197,17 +227,7 @@ def columns(results: Sequence[Result]) -> list[Measure]:
             lambda r: r.metrics.reconstruction.relative_bias,
         ),
         *probings(results),
-        Measure(
-            "soft_fvu", "soft FVU", "{:.4f}", "FVU of the dense code before truncation", _soft_fit("fvu")
-        ),
-        Measure("soft_l0", "soft l0", "{:.0f}", "non-zero entries of the dense code", _soft_fit("l0")),
-        Measure(
-            "soft_dce",
-            "soft dCE",
-            "{:.4f}",
-            "dCE of the dense code",
-            lambda r: None if r.metrics.downstream.soft is None else r.metrics.downstream.soft.dce,
-        ),
+        *_readings(results),
         Measure(
             "seconds",
             "s",

@@ -6,6 +6,7 @@ Each figure is kept under the SAE's fingerprint and the settings that it depends
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from evals.config import Evaluate
@@ -129,6 +130,6 @@ class Measuring:
                 data, dense = self.probe_data(task)
                 for name, sae in saes.items():
                     made = probe(sae, data, e.k)
-                    found[name][task] = Probing(made.accuracy, made.soft, dense)
+                    found[name][task] = replace(made, baseline=dense)
                     bar.update()
         return found

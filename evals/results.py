@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -55,7 +55,7 @@ class Site:
     @property
     def name(self) -> str:
         """The site as part of a file's name."""
-        return f"{slug(Path(self.host).name)}-{self.hook}"
+        return f"{slug(Path(self.host).name)}-{slug(self.hook)}"
 
     def __str__(self) -> str:
         return f"{Path(self.host).name} {self.hook}"
@@ -85,7 +85,7 @@ class Figures:
     """Figures by field, which `figures["fvu"]` gives, too."""
 
     def __getitem__(self, name: str) -> Any:
-        if name not in {field.name for field in fields(self)}:  # type: ignore[arg-type]
+        if name not in {one.name for one in fields(self)}:  # type: ignore[arg-type]
             raise KeyError(name)
         return getattr(self, name)
 
@@ -139,8 +139,8 @@ class Reconstruction(Fit):
     """Share of latents that use both signs; None for a family without signs."""
     two_way: float | None = None
     """Share of latents whose rarer sign makes up over a tenth of their firings; None for a family without signs."""
-    soft: Fit | None = None
-    """The same of the dense code before truncation, for a `soft` rational SAE."""
+    others: dict[str, Fit] = field(default_factory=dict)
+    """The same of other codes that can be read of the weights, such as `soft`: the dense code before truncation."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ class Downstream(Spliced):
     """How many predictions the figures are means of."""
     positions: str
     """Which positions keep their activation, and which predictions do not count."""
-    soft: Spliced | None = None
-    """The same of the dense code before truncation, for a `soft` rational SAE."""
+    others: dict[str, Spliced] = field(default_factory=dict)
+    """The same of other codes that can be read of the weights."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ class Probing:
 
     accuracy: dict[int, Accuracy]
     """By k: of a probe on the k best latents."""
-    soft: dict[int, Accuracy] | None = None
-    """The same of the dense code before truncation, for a `soft` rational SAE."""
+    others: dict[str, dict[int, Accuracy]] = field(default_factory=dict)
+    """The same of other codes that can be read of the weights."""
     baseline: Baseline | None = None
     """What a dense probe reaches, where it was asked for."""
 

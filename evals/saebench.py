@@ -7,6 +7,7 @@ with everything else of ours. The tokens are ours: see `positions` and `excluded
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from evals.metrics.codes import hook_of, norm_limit_of
+from evals.metrics.codes import place_of
 from evals.metrics.downstream import downstream
 from evals.metrics.probing import correct_dense, correct_with_best, pooled, probe, probe_data
 from evals.metrics.reconstruction import largest_cosines, reconstruction
@@ -30,6 +31,8 @@ from rsae.support.files import write_json
 
 #: Tokens that SAEBench's defaults put into one batch: 16 prompts of 128. Its `mse` and legacy figure depend on it.
 BATCH_TOKENS = 16 * 128
+#: Recorded with every result
+EXCLUDED = "position 0 of every sequence, padding, and tokens above the norm limit"
 _KS = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -47,9 +50,8 @@ def core(sae: SAE, activations: Store, host: Host, tokens: list[list[int]]) -> d
         The result in SAEBench's form, with our own figures in `eval_result_unstructured`.
     """
     ours = reconstruction(sae, activations)
-    made = activations.provenance
-    hook = hook_of(sae, made.hook)
-    spliced = downstream(sae, host, tokens, hook, made.norm_limit)
+    known = activations.provenance
+    spliced = downstream(sae, host, tokens, known.hook, known.norm_limit)
     legacy = _legacy(sae, activations)
     density_F = legacy.pop("density")
     total = density_F.sum().item()
@@ -98,16 +100,15 @@ def core(sae: SAE, activations: Store, host: Host, tokens: list[list[int]]) -> d
         },
     }
     config = {
-        "model_name": made.model,
-        "dataset": made.text,
-        "context_size": made.context,
+        "model_name": known.model,
+        "dataset": known.text,
+        "context_size": known.context,
         "batch_size_prompts": BATCH_TOKENS // 128,
     }
-    excluded = activations.manifest.excluded_positions
     unstructured = {
         "reconstruction": dump(ours),
         "downstream": dump(spliced),
-        "excluded_positions": excluded,
+        "excluded_positions": EXCLUDED,
     }
     return _result("core", config, metrics, [], sae, unstructured)
 
@@ -120,7 +121,7 @@ def _legacy(sae: SAE, activations: Store) -> dict[str, Any]:
     tokens = 0
     for x_BD in activations.blocks("heldout", BATCH_TOKENS):
         z_BF = sae.encode(x_BD.to(sae.W_enc.device))
-        x_hat_BD, x_BD = sae.decode(z_BF, x_BD).double().cpu(), x_BD.double()
+        x_hat_BD, x_BD = sae.decode(z_BF, x_BD.to(z_BF)).double().cpu(), x_BD.double()
         residual_B = (x_BD - x_hat_BD).square().sum(1)
         norm_in_B, norm_out_B = x_BD.norm(dim=1), x_hat_BD.norm(dim=1)
         for name, values in {
@@ -173,12 +174,12 @@ def sparse_probing(
     Returns:
         The result in SAEBench's form, with our own figures in `eval_result_unstructured`.
     """
-    hook, limit = hook_of(sae, None), norm_limit_of(sae, None)
+    point, limit = place_of(sae, host, None, None)
     k = tuple(n for n in k if n in _KS)
     details: list[dict[str, Any]] = []
     ours: dict[str, Probing] = {}
     for name in tasks:
-        data = probe_data(host, hook, load_task(name, train, test), context, limit)
+        data = probe_data(host, str(point), load_task(name, train, test), context, limit)
         ours[name] = probe(sae, data, k)
         row: dict[str, Any] = {"dataset_name": name}
         row["llm_test_accuracy"] = float(correct_dense(data).mean())
@@ -280,12 +281,13 @@ def write_results(
         The files.
     """
     check_fits(sae, activations)
-    made = activations.provenance
-    host = load_host(made.known("model", "SAEBench's figures"))
-    sequences = sequences_like(made, host, "heldout", tokens)
+    known = activations.provenance
+    sae = copy.copy(sae)
+    sae.provenance = known
+    host = load_host(known.known("model", "SAEBench's core evaluation"))
+    context = known.known("context", "SAEBench's core evaluation")
+    sequences = sequences_like(known, host, "heldout", tokens)
     found = {"core": core(sae, activations, host, sequences)}
     if tasks:
-        found["sparse_probing"] = sparse_probing(
-            sae, host, tasks, train=train, test=test, context=made.known("context", "sparse probing")
-        )
+        found["sparse_probing"] = sparse_probing(sae, host, tasks, train=train, test=test, context=context)
     return [write_result(result, Path(out) / kind, release) for kind, result in found.items()]

@@ -6,7 +6,6 @@ on included), and a stopped run resumes. All that is asked of `rsae` for that st
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from rsae import SAE, HarvestConfig, InputError, TrainConfig, UpgradeConfig
 from rsae.activations.harvest import sequences_like
 from rsae.activations.protocol import check_fits
 from rsae.support.cache import Cache
-from rsae.upgrading import Decided, decide
+from rsae.upgrading import decide
 
 _PACKAGES = ("rsae", "torch", "transformers", "numpy", "python-flint", "scikit-learn")
 
@@ -125,7 +124,7 @@ class SiteRun:
     def norm_limit(self) -> float:
         """Activations above it were left out of training, and are left alone in evaluation."""
         limit = self.store.provenance.norm_limit
-        return math.inf if limit is None else limit
+        return float("inf") if limit is None else limit
 
     @property
     def identity(self) -> Any:
@@ -144,7 +143,10 @@ class SiteRun:
         paths = {step: self.directory / "saes" / plan.name / "teacher" for step, plan in of_step.items()}
 
         def make(steps: list[str]) -> dict[str, Any]:
-            saes = [self._untrained(of_step[step]) for step in steps]
+            saes = [
+                rsae.new(plan.family, self.store, plan.train.seed, **plan.settings)
+                for plan in (of_step[step] for step in steps)
+            ]
             configs = [of_step[step].training for step in steps]
             checkpoint = self.directory / "checkpoints" / f"{of_step[steps[0]].name}.safetensors"
             what = f"{of_step[steps[0]].family} teacher" if len(steps) == 1 else f"{len(steps)} teachers"
@@ -169,9 +171,6 @@ class SiteRun:
             )
             for step, plan in of_step.items()
         ]
-
-    def _untrained(self, plan: Plan) -> SAE:
-        return rsae.new(plan.family, self.store, plan.train.seed, **plan.settings)
 
     def public_teacher(self, address: str) -> Cell:
         """A trained SAE from a path, or OWNER/NAME:SUBFOLDER on the hub."""
@@ -215,39 +214,47 @@ class SiteRun:
                 control=controls.get(decided.control_name, True),
                 out=out,
             )
-
-            def cell(sae: SAE, role: Role, step: str, about: Decided = decided, **how: Any) -> Cell:
-                return replace(
-                    teacher,
-                    sae=sae,
-                    path=self._relative(out / step),  # noqa: B023 (called within this turn of the loop)
-                    role=role,
-                    upgrade=None if role is Role.CONTROL else upgrade,  # noqa: B023
-                    control=about.control_name,
-                    how=self._how(new.seconds[step], penalty=about.penalty, **how),  # noqa: B023
-                )
-
-            made = {
-                "upgrade": replace(config, tune=decided.tune),
-                "train": decided.tune,
-                "start": new.initial.activation.start if isinstance(new.initial, rsae.RationalSAE) else {},
-            }
-            cells += [
-                cell(new.initial, Role.START, "initial", **made, gate=gate_curve(new.initial)),
-                cell(
-                    new.tuned,
-                    Role.TUNED,
-                    "tuned",
-                    **made,
-                    gate=gate_curve(new.tuned),
-                    history=tuple(new.history["tuned"]),
-                ),
-            ]
-            if decided.control_name not in controls and new.control is not None:
-                controls[decided.control_name] = new.control
-                history = tuple(new.history["control"])
-                cells.append(cell(new.control, Role.CONTROL, "control", train=decided.tune, history=history))
+            started = self._upgraded(teacher, out, new, Role.START, upgrade, config)
+            if not config.fine_tune:  # nothing is fine-tuned, so that there is nothing to control
+                cells.append(replace(started, control=None))
+                continue
+            cells += [started, self._upgraded(teacher, out, new, Role.TUNED, upgrade, config)]
+            if new.control_name not in controls and new.control is not None:
+                controls[new.control_name] = new.control
+                cells.append(self._upgraded(teacher, out, new, Role.CONTROL, None, None))
         return cells
+
+    def _upgraded(
+        self,
+        teacher: Cell,
+        out: Path,
+        new: rsae.Upgraded,
+        role: Role,
+        upgrade: str | None,
+        config: UpgradeConfig | None,
+    ) -> Cell:
+        """One of the SAEs that an upgrade gives; `rsae.upgrade` has saved it in `out`."""
+        saes = {Role.START: new.initial, Role.TUNED: new.tuned, Role.CONTROL: new.control}
+        step = {Role.START: "initial", Role.TUNED: "tuned", Role.CONTROL: "control"}[role]
+        sae = saes[role]
+        assert sae is not None
+        return replace(
+            teacher,
+            sae=sae,
+            path=self._relative(out / step),
+            role=role,
+            upgrade=upgrade,
+            control=new.control_name,
+            how=self._how(
+                new.seconds[step],
+                train=new.budget,
+                penalty=new.budget.penalty,
+                upgrade=None if config is None else replace(config, tune=new.budget),
+                start=sae.activation.start if isinstance(sae, rsae.RationalSAE) else None,
+                gate=gate_curve(sae),
+                history=() if role is Role.START else tuple(new.history[step]),
+            ),
+        )
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.run).as_posix()
@@ -271,8 +278,9 @@ def _with_budget(
     `soft` is dense in training, so that there is no l0 to hold: under a penalty that the teacher was not trained with
     it needs a weight of its own.
     """
-    foreign = config.variant == "soft" and teacher.penalties[0] is not None
-    if foreign and (teacher.trained is None or teacher.trained.penalty != "l1") and not tune.l0:
+    own, penalty = teacher.trained, rsae.SoftRational.penalties[0]
+    told = own is not None and own.penalty == penalty and own.sparsity > 0
+    if config.variant == "soft" and teacher.penalties[0] is not None and not told and not tune.l0:
         tune = replace(tune, sparsity=soft_sparsity)
     return replace(config, tune=tune)
 

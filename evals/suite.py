@@ -251,8 +251,9 @@ def lacking(config: SuiteConfig, unit: Unit, there: list[Result]) -> int | None:
             cells = [r for r in mine if (r.d_sae, r.level) == (d_sae, level)]
             variants = {r.variant for r in cells}
             wanted = {variant(Role.TEACHER, None, None)}
-            for upgrade in config.upgrades:
-                wanted |= {variant(role, upgrade, None) for role in (Role.START, Role.TUNED)}
+            for name, upgrade in config.upgrades.items():
+                roles = (Role.START, Role.TUNED) if upgrade.fine_tune else (Role.START,)
+                wanted |= {variant(role, name, None) for role in roles}
             wanted |= {r.control for r in cells if r.control and r.upgrade in config.upgrades}
             count += len(wanted - variants)
     return count

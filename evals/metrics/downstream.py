@@ -10,7 +10,7 @@ from typing import overload
 
 import torch
 
-from evals.metrics.codes import Encode, codes, hook_of, norm_limit_of
+from evals.metrics.codes import Encode, place_of, readings
 from evals.results import Downstream, Spliced
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, logits_from, pad, prefix_at
@@ -34,11 +34,8 @@ def downstream(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
-) -> Downstream:
-    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit` and `batch` as below."""
-    ...
-
-
+    allow_mismatch: bool = False,
+) -> Downstream: ...
 @overload
 def downstream(
     sae: Mapping[str, SAE],
@@ -47,11 +44,8 @@ def downstream(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
-) -> dict[str, Downstream]:
-    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit` and `batch` as below."""
-    ...
-
-
+    allow_mismatch: bool = False,
+) -> dict[str, Downstream]: ...
 def downstream(
     sae: SAE | Mapping[str, SAE],
     host: Host,
@@ -59,6 +53,7 @@ def downstream(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
+    allow_mismatch: bool = False,
 ) -> Downstream | dict[str, Downstream]:
     """CE, KL and top-1 agreement of a host with the reconstruction spliced in.
 
@@ -73,25 +68,29 @@ def downstream(
         norm_limit: Activations with a larger norm are left alone, as they were left out of training; by default the
             (first) SAE's.
         batch: Sequences at a time; the result does not depend on it.
+        allow_mismatch: Accept an SAE of another model or hook point.
 
     Returns:
-        Means over predictions, in nats; for several SAEs by name. `soft` holds the same of the dense code of a `soft`
-        rational SAE.
+        Means over predictions, in nats; for several SAEs by name.
 
     Raises:
-        InputError: for too short a sequence, an unknown hook point, or a norm limit that leaves nothing to splice.
+        InputError: for too short a sequence, an unknown hook point, an SAE of another model or hook point, or a norm
+            limit that leaves nothing to splice.
     """
     if isinstance(sae, SAE):
-        return downstream({"sae": sae}, host, tokens, hook, norm_limit, batch)["sae"]
+        return downstream({"sae": sae}, host, tokens, hook, norm_limit, batch, allow_mismatch)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
     first = next(iter(sae.values()))
-    hook, norm_limit = hook_of(first, hook), norm_limit_of(first, norm_limit)
-    point = HookPoint.parse(hook, host)
+    point, limit = place_of(first, host, hook, norm_limit, allow_mismatch)
+    for one in sae.values():
+        place_of(one, host, str(point), limit, allow_mismatch)
     zero = _Sums(None)
-    honest = {name: _Sums(_through(one, codes(one).honest)) for name, one in sae.items()}
-    soft = {name: _Sums(_through(one, code)) for name, one in sae.items() if (code := codes(one).soft)}
-    every = [zero, *honest.values(), *soft.values()]
+    by_reading = {
+        name: {reading: _Sums(_through(one, encode)) for reading, encode in readings(one).items()}
+        for name, one in sae.items()
+    }
+    every = [zero, *(sums for one in by_reading.values() for sums in one.values())]
     order = sorted(tokens, key=len)  # little padding in a batch
     ce_clean, count = 0.0, 0
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
@@ -105,7 +104,7 @@ def downstream(
             ce_clean -= clean_NV.gather(1, target_N1).double().sum().item()
             count += len(target_N1)
             for sums in every:
-                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, mask_BP, norm_limit)
+                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, mask_BP, limit)
                 spliced = prefix._replace(x_BPD=spliced_BPD)
                 sums.add(
                     clean_NV, predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP), target_N1
@@ -114,19 +113,19 @@ def downstream(
     ce_clean /= count
     if zero.ce / count == ce_clean:
         raise InputError(
-            f"downstream: zeros at {hook} change nothing, so no token is spliced; raise norm_limit"
+            f"downstream: zeros at {point} change nothing, so no token is spliced; raise norm_limit"
         )
     return {
         name: Downstream(
-            **vars(sums.figures(count, ce_clean, zero)),
+            **vars(sums[""].figures(count, ce_clean, zero)),
             ce_clean=ce_clean,
             ce_zero=zero.ce / count,
             kl_zero=zero.kl / count,
             predictions=count,
             positions=POSITIONS,
-            soft=soft[name].figures(count, ce_clean, zero) if name in soft else None,
+            others={r: one.figures(count, ce_clean, zero) for r, one in sums.items() if r},
         )
-        for name, sums in honest.items()
+        for name, sums in by_reading.items()
     }
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from evals.metrics.codes import hook_of, norm_limit_of
+from evals.metrics.codes import place_of
 from evals.metrics.downstream import counted, predictions, replaceable
 from evals.results import Intervention
 from rsae import SAE, Host
@@ -54,6 +54,7 @@ def intervention(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
+    allow_mismatch: bool = False,
 ) -> Intervention:
     """What the host predicts with `magnitude * decoder row` added at the hook point, one polarity at a time.
 
@@ -70,15 +71,15 @@ def intervention(
         hook: Hook point; by default the one that the SAE was trained at.
         norm_limit: Activations with a larger norm are left alone; by default the SAE's.
         batch: Sequences at a time; the result does not depend on it.
+        allow_mismatch: Accept an SAE of another model or hook point.
 
     Returns:
         Means over dials; KL in nats a token. Each dial's mean changes of the log-probabilities are centred over the
         vocabulary. The figures are None where there is no dial.
     """
-    hook, norm_limit = hook_of(sae, hook), norm_limit_of(sae, norm_limit)
-    point = HookPoint.parse(hook, host)
+    point, limit = place_of(sae, host, hook, norm_limit, allow_mismatch)
     order = sorted(tokens, key=len)
-    batches = [_batch(host, point, order[i : i + batch], norm_limit) for i in range(0, len(order), batch)]
+    batches = [_batch(host, point, order[i : i + batch], limit) for i in range(0, len(order), batch)]
     code_NF = torch.cat([_codes(sae, one) for one in batches])
     dials = _signed(code_NF, latents) if sae.signed else _pairs(code_NF, sae.W_dec, latents)
     count = dials.latent_2L.shape[1]

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evals.metrics.codes import Encode, codes, hook_of, norm_limit_of
+from evals.metrics.codes import Encode, place_of, readings
 from evals.results import Accuracy, Baseline, Probing
 from evals.tasks import Task
 from rsae import SAE, Host
@@ -139,7 +139,7 @@ def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> Probin
         k: Numbers of latents.
 
     Returns:
-        Accuracies by k; `soft` holds those of the dense code of a `soft` rational SAE.
+        Accuracies by k.
     """
     device = sae.W_enc.device
 
@@ -147,8 +147,8 @@ def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> Probin
         correct = correct_with_best(pooled(lambda x_BD: encode(x_BD.to(device)), data), data, k)
         return {n: accuracy(correct_T) for n, correct_T in correct.items()}
 
-    honest, soft = codes(sae)
-    return Probing(accuracies(honest), None if soft is None else accuracies(soft))
+    found = {name: accuracies(encode) for name, encode in readings(sae).items()}
+    return Probing(found.pop(""), found)
 
 
 def correct_with_best(z_TF: np.ndarray, data: ProbeData, k: Sequence[int]) -> dict[int, np.ndarray]:
@@ -206,6 +206,7 @@ def sparse_probing(
     k: Sequence[int] = (1, 2, 5, 20),
     hook: str | None = None,
     context: int = 128,
+    allow_mismatch: bool = False,
 ) -> Probing:
     """Run the host over a task's texts and probe an SAE's codes there.
 
@@ -216,8 +217,10 @@ def sparse_probing(
         k: Numbers of latents.
         hook: Hook point; by default the one that the SAE was trained at.
         context: Tokens a text, truncated on the right.
+        allow_mismatch: Accept an SAE of another model or hook point.
 
     Returns:
         Test accuracies by k, as `probe` gives them.
     """
-    return probe(sae, probe_data(host, hook_of(sae, hook), task, context, norm_limit_of(sae, None)), k)
+    point, limit = place_of(sae, host, hook, None, allow_mismatch)
+    return probe(sae, probe_data(host, str(point), task, context, limit), k)

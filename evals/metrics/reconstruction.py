@@ -5,12 +5,11 @@ Shapes: B batch, D dimensions, F latents.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from evals.metrics.codes import codes
+from evals.metrics.codes import readings
 from evals.results import Density, Fit, Reconstruction
-from rsae import SAE, Activations, Store
+from rsae import SAE, Activations
 from rsae.activations.protocol import check_fits
 
 #: Upper edges of the density histogram's decades; below the first stand the latents that never fire
@@ -57,7 +56,7 @@ class _Sums:
 @torch.no_grad()
 def reconstruction(
     sae: SAE,
-    activations: Activations | torch.Tensor | np.ndarray,
+    activations: Activations,
     split: str = "heldout",
     rows: int = 4096,
     allow_mismatch: bool = False,
@@ -65,52 +64,47 @@ def reconstruction(
     """How well an SAE reconstructs stored activations, and how sparse the code is that it decodes.
 
     Args:
-        sae: The SAE.
-        activations: A store or the like; or a tensor or array [N, D], all of which counts.
+        sae: An SAE that takes activations as the host gives them.
+        activations: A store, or anything with its `blocks`.
         split: `heldout` or `train`.
         rows: Tokens at a time; the result does not depend on it.
-        allow_mismatch: Accept an SAE that says that it belongs to another host or hook point.
+        allow_mismatch: Accept an SAE of another model or hook point.
 
     Returns:
-        Means over the split's tokens, summed in float64; MSE is in the activations' own units. `soft` holds the same
-        figures of the dense code of a `soft` rational SAE.
+        Means over the split's tokens, summed in float64; MSE is in the activations' own units.
 
     Raises:
-        InputError: The SAE is of another width, host or hook point.
+        InputError: where the SAE belongs to another model, hook point or width.
 
     Source:
         `relative_bias` is eq. 10 of Rajamanoharan et al. 2024, arXiv 2404.16014.
     """
-    if isinstance(activations, torch.Tensor | np.ndarray):
-        activations = Store.of([activations, activations], heldout=len(activations))
     check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
     total_D = torch.zeros(sae.d_in, dtype=torch.float64)
-    honest, soft = codes(sae)
-    sums = [(encode, _Sums(sae)) for encode in (honest, soft) if encode is not None]
+    sums = {name: (encode, _Sums(sae)) for name, encode in readings(sae).items()}
     for x_BD in activations.blocks(split, rows):
         x64_BD = x_BD.double()
         tokens += len(x_BD)
         total_D += x64_BD.sum(0)
         square += x64_BD.square().sum().item()
-        for encode, summed in sums:
-            here_BD = x_BD.to(sae.W_enc.device)
-            z_BF = encode(here_BD)
-            summed.add(x64_BD, z_BF, sae.decode(z_BF, here_BD).double().cpu())
+        for encode, summed in sums.values():
+            z_BF = encode(x_BD.to(sae.W_enc.device))
+            summed.add(x64_BD, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
     variance = square / tokens - (total_D / tokens).square().sum().item()
-    count_F, minus_F = sums[0][1].count_F, sums[0][1].minus_F
+    honest = sums[""][1]
+    count_F, minus_F = honest.count_F, honest.minus_F
     rarer_F = torch.minimum(minus_F, count_F - minus_F)
     bins_F = torch.bucketize(count_F.double() / tokens, torch.tensor(DENSITY_EDGES, dtype=torch.float64))
     latents = torch.bincount(bins_F, minlength=len(DENSITY_EDGES)).tolist()
-    figures = [summed.fit(tokens, variance) for _, summed in sums]
     return Reconstruction(
-        **vars(figures[0]),
+        **vars(honest.fit(tokens, variance)),
         tokens=tokens,
         density=Density(DENSITY_EDGES, tuple(latents)),
         decoder_redundancy=largest_cosines(sae.W_dec).double().mean().item(),
         bipolar=(rarer_F > 0).double().mean().item() if sae.signed else None,
         two_way=(10 * rarer_F > count_F).double().mean().item() if sae.signed else None,
-        soft=figures[1] if soft is not None else None,
+        others={name: summed.fit(tokens, variance) for name, (_, summed) in sums.items() if name},
     )
 
 

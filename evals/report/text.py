@@ -15,13 +15,24 @@ from evals import stats
 from evals.comparison import Comparison, Counts, Group
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, MSE, Measure, columns
 from evals.report.names import Names, place
-from evals.results import Result, Role, read_results
+from evals.results import Reconstruction, Result, Role, read_results
 from evals.stats import Estimate
 
 #: Columns of words; all others are numbers
 _WORDS = ("run", "variant", "place", "difference", "control", "against")
 #: How a difference is printed; those of probing by the default
 _DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", DCE.key: "{:+.4f}"}
+
+
+#: Figures of a table of baselines: field, heading, how it is printed
+_FIT = (
+    ("l0", "l0", "{:.1f}"),
+    ("fvu", "FVU", "{:.4f}"),
+    ("r2", "R^2", "{:.4f}"),
+    ("alive", "alive", "{:.3f}"),
+    ("cosine", "cosine", "{:.4f}"),
+    ("relative_bias", "bias", "{:.4f}"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,30 @@ def cells_table(runs: Sequence[str | os.PathLike]) -> Table:
         for run, r in found
     ]
     return Table("measured on held-out tokens, on the code that l0 counts", headings, lines)
+
+
+def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -> Table:
+    """An SAE beside its baselines.
+
+    Args:
+        own: The SAE's figures.
+        baselines: By name.
+    """
+    best = min((one.fvu for one in baselines.values()), default=1.0)
+    lines = [
+        Line(
+            [name, *(form.format(one[key]) for key, _, form in _FIT), _share(one.fvu, best)],
+            control=name != "sae",
+        )
+        for name, one in {"sae": own, **baselines}.items()
+    ]
+    headings = ["variant", *(heading for _, heading, _ in _FIT), "share of the way"]
+    title = "held-out activations; share of the way from the best baseline's FVU to 0"
+    return Table(title, headings, lines)
+
+
+def _share(fvu: float, best: float) -> str:
+    return f"{1 - fvu / best:+.1%}"
 
 
 def comparison_tables(found: Comparison) -> list[Table]:

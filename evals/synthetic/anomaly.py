@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
 from evals.synthetic.run import Protocol, Row, curves, measured
-from evals.synthetic.worlds import Samples, World, unit_directions
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, AXES, RATE = 16, 16, 1 / 8
@@ -40,7 +40,7 @@ def auroc(score_NF: np.ndarray, positive_N: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def detection(sae: SAE, world: World, seed: int) -> np.ndarray:
+def detection(sae: SAE, world: AxesWorld, seed: int) -> np.ndarray:
     """How well the best single latent tells each direction.
 
     Args:
@@ -83,10 +83,10 @@ def measure(point: tuple[int, float], seed: int, steps: int) -> list[Row]:
     """
     H, l0 = point
     axes_MD = unit_directions(AXES, D, seed)
-    world = World(axes_MD, -axes_MD, RATE)
-    samples = Samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
+    world = AxesWorld(axes_MD, -axes_MD, RATE)
+    data = samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
     jobs = [(CONTENDERS[name], H, config_of(steps, seed, l0=l0)) for name in NAMES]
-    saes = fit(jobs, samples, seed, f"protocol B, {H} latents, l0 {l0:g}, seed {seed}")
+    saes = fit(jobs, data, seed, f"protocol B, {H} latents, l0 {l0:g}, seed {seed}")
     rows = []
     for name, sae in zip(NAMES, saes, strict=True):
         found = detection(sae, world, seed)
@@ -94,7 +94,7 @@ def measure(point: tuple[int, float], seed: int, steps: int) -> list[Row]:
             {
                 "contender": name,
                 "parameters": sae.parameter_count,
-                **measured(sae, samples),
+                **measured(sae, data),
                 "auroc": float(found.mean()),
                 "detected": float((found >= DETECTED).mean()),
             }

@@ -8,8 +8,7 @@ from typing import Any
 
 from approx.plot import BLUE, GREEN, GREY, ORANGE, PURPLE
 from evals.config import takes_k
-from evals.synthetic.worlds import Samples
-from rsae import SAE, RationalActivation, TrainConfig, train
+from rsae import SAE, Activations, RationalActivation, TrainConfig, train
 from rsae.sae import family
 
 #: Training, but for its steps and the penalty
@@ -40,7 +39,7 @@ class Contender:
         """Whether l0 is a setting of the family (k), not what a penalty leads to."""
         return takes_k(self.family)
 
-    def make(self, samples: Samples, H: int, seed: int, k: int | None = None) -> SAE:
+    def make(self, samples: Activations, H: int, seed: int, k: int | None = None) -> SAE:
         """An untrained SAE for the samples as they come."""
         settings = dict(self.settings)
         if self.top_k:
@@ -89,7 +88,7 @@ CONTENDERS = {
 
 
 def fit(
-    jobs: Sequence[tuple[Contender, int, TrainConfig]], samples: Samples, seed: int, description: str
+    jobs: Sequence[tuple[Contender, int, TrainConfig]], samples: Activations, seed: int, description: str
 ) -> list[SAE]:
     """Train contenders side by side.
 

@@ -15,7 +15,7 @@ import torch
 
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
 from evals.synthetic.run import Protocol, Row, curves, measured
-from evals.synthetic.worlds import Samples, World, unit_directions
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, ACTIVE = 16, 2.0
@@ -47,7 +47,7 @@ def opposed(plus_MD: torch.Tensor, opposition: float, seed: int) -> torch.Tensor
     return -opposition * plus_MD + (1 - opposition**2) ** 0.5 * aside_MD
 
 
-def pairs(count: int, opposition: float, seed: int) -> World:
+def pairs(count: int, opposition: float, seed: int) -> AxesWorld:
     """A world of pairs, ACTIVE of them on in the mean.
 
     Args:
@@ -56,11 +56,11 @@ def pairs(count: int, opposition: float, seed: int) -> World:
         seed: Of the directions.
     """
     plus_MD = unit_directions(count, D, seed)
-    return World(plus_MD, opposed(plus_MD, opposition, seed), ACTIVE / count)
+    return AxesWorld(plus_MD, opposed(plus_MD, opposition, seed), ACTIVE / count)
 
 
 @torch.no_grad()
-def represented(sae: SAE, world: World, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
+def represented(sae: SAE, world: AxesWorld, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
     """Which latent represents which pole.
 
     Args:
@@ -101,11 +101,11 @@ def measure(point: Any, seed: int, steps: int) -> list[Row]:
     count = round(ratio * D / 2)
     world = pairs(count, opposition, seed)
     c_BM, heldout_BD = world.draw(HELDOUT, 1000 + seed)
-    samples = Samples(world.draw(TRAIN, seed)[1], heldout_BD)
+    data = samples(world.draw(TRAIN, seed)[1], heldout_BD)
     jobs = [(CONTENDERS[name], count, config_of(steps, seed, l0=ACTIVE)) for name in NAMES]
     saes = fit(
         jobs,
-        samples,
+        data,
         seed,
         f"protocol C, {ratio:g} poles a dimension, opposition {opposition:g}, seed {seed}",
     )
@@ -116,7 +116,7 @@ def measure(point: Any, seed: int, steps: int) -> list[Row]:
             {
                 "contender": name,
                 "parameters": sae.parameter_count,
-                **measured(sae, samples),
+                **measured(sae, data),
                 "represented": (found != 0).any(1).float().mean().item(),
                 "consolidated": (found[0] * found[1] < 0).any(0).float().mean().item(),
             }
@@ -128,17 +128,15 @@ def toy(seed: int, steps: int) -> list[Row]:
     """Straight pairs in the plane, by `seed` and after `steps` of training: decoder rows and one latent's code."""
     angle_M = (torch.arange(TOY_PAIRS) + 0.25) * torch.pi / TOY_PAIRS
     plus_MD = torch.stack([angle_M.cos(), angle_M.sin()], 1)
-    world = World(plus_MD, -plus_MD, TOY_RATE)
-    samples = Samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
+    world = AxesWorld(plus_MD, -plus_MD, TOY_RATE)
+    data = samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
     names = ("gated_2h", "sign_aware")
     config = config_of(steps, seed, l0=TOY_PAIRS * TOY_RATE)
-    saes = fit(
-        [(CONTENDERS[name], TOY_PAIRS, config) for name in names], samples, seed, "protocol C, the plane"
-    )
+    saes = fit([(CONTENDERS[name], TOY_PAIRS, config) for name in names], data, seed, "protocol C, the plane")
     rows = []
     for name, sae in zip(names, saes, strict=True):
         with torch.no_grad():
-            z_BF = sae.encode(samples.sample(HELDOUT, split="heldout"))
+            z_BF = sae.encode(data.sample(HELDOUT, split="heldout"))
         code = z_BF[:, int((z_BF != 0).sum(0).argmax())]
         rows.append(
             {

@@ -13,7 +13,7 @@ import torch
 
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
 from evals.synthetic.run import Protocol, Row, curves, measured
-from evals.synthetic.worlds import Samples, World, unit_directions
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, AXES, RATE, GAIN = 16, 16, 0.1, (1.0, 0.5)
@@ -34,10 +34,10 @@ NAMES = (
 )
 
 
-def world(seed: int) -> World:
+def world(seed: int) -> AxesWorld:
     """Orthogonal axes whose negative side is half as large as the positive."""
     axes_MD = unit_directions(AXES, D, seed)
-    return World(axes_MD, -axes_MD, RATE, GAIN)
+    return AxesWorld(axes_MD, -axes_MD, RATE, GAIN)
 
 
 @torch.no_grad()
@@ -79,11 +79,11 @@ def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
     sparsity, k = point
     data = world(seed)
     c_BM, heldout_BD = data.draw(HELDOUT, 1000 + seed)
-    samples = Samples(data.draw(TRAIN, seed)[1], heldout_BD)
+    drawn = samples(data.draw(TRAIN, seed)[1], heldout_BD)
     chosen = [CONTENDERS[name] for name in NAMES]
     by_k, by_weight = config_of(steps, seed, l0=k), config_of(steps, seed, sparsity)
     jobs = [(c, AXES, by_k if c.top_k else by_weight) for c in chosen]
-    saes = fit(jobs, samples, seed, f"protocol A, sparsity {sparsity}, seed {seed}")
+    saes = fit(jobs, drawn, seed, f"protocol A, sparsity {sparsity}, seed {seed}")
     rows = []
     for name, sae in zip(NAMES, saes, strict=True):
         found = slopes(sae, data.plus_MD, c_BM, heldout_BD)
@@ -91,7 +91,7 @@ def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
             {
                 "contender": name,
                 "parameters": sae.parameter_count,
-                **measured(sae, samples),
+                **measured(sae, drawn),
                 "miscalibration": (found - 1).abs().mean().item(),
                 "slopes_positive": found[0].tolist(),
                 "slopes_negative": found[1].tolist(),

@@ -17,8 +17,8 @@ from evals.metrics.reconstruction import reconstruction
 from evals.results import dump
 from evals.stats import Estimate
 from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
-from evals.synthetic.worlds import NOISE, Samples
-from rsae import SAE
+from evals.synthetic.worlds import NOISE
+from rsae import SAE, Activations
 from rsae.support.cache import Cache, say
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_json, writing
@@ -139,7 +139,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return found.mean, found.se or 0.0
 
 
-def measured(sae: SAE, samples: Samples) -> Row:
+def measured(sae: SAE, samples: Activations) -> Row:
     """The figures of `evals.reconstruction` that apply to `sae`, on the held-out part of `samples`."""
     return {name: value for name, value in dump(reconstruction(sae, samples)).items() if value is not None}
 

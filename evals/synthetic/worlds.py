@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rsae import Provenance
+from rsae import Store
 from rsae.activations.in_memory import InMemory
 
 #: Standard deviation of the noise in each dimension
@@ -35,7 +35,7 @@ def unit_directions(count: int, d_in: int, seed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class World:
+class AxesWorld:
     """x = sum_m |c_m| v_m^(sign of c_m) + noise.
 
     c_m has either sign as often, and a magnitude uniform in [0.5, 1.5] times the sign's gain.
@@ -70,16 +70,6 @@ class World:
         return c_BM, self.observe(c_BM, generator)
 
 
-class Samples(InMemory):
-    """Samples of a world, in the place of a store of activations.
-
-    Args:
-        train_ND: Training samples.
-        heldout_ND: Held-out samples.
-    """
-
-    name = "the samples"
-
-    def __init__(self, train_ND: torch.Tensor, heldout_ND: torch.Tensor):
-        where = Provenance(model="synthetic", hook="synthetic")
-        super().__init__({"train": [train_ND], "heldout": [heldout_ND]}, where)
+def samples(train_ND: torch.Tensor, heldout_ND: torch.Tensor) -> InMemory:
+    """Samples in memory as activations: `train_ND` to train on, `heldout_ND` to measure on."""
+    return Store.of(torch.cat([train_ND, heldout_ND]), heldout=len(heldout_ND))

@@ -41,11 +41,11 @@ def test_more_latents_and_the_dense_code_stand_beside(store):
     sae = random_sae("soft_rational", store)
     data = planted(2, d_in=store.d_in)
     got = probe(sae, data)
-    assert got.soft is not None
-    assert got.accuracy.keys() == got.soft.keys() == {1, 2, 5, 20}
+    soft = got.others["soft"]
+    assert got.accuracy.keys() == soft.keys() == {1, 2, 5, 20}
     assert isinstance(sae, SoftRational)
     sae.tau.zero_()
-    assert probe(sae, data).accuracy == got.soft
+    assert probe(sae, data).accuracy == soft
 
 
 def test_bootstrap_interval_covers_the_accuracy():

@@ -44,12 +44,11 @@ def test_reconstruction_is_its_definition(store, name):
     bias = sum(b @ b for _, b in pairs) / sum(a @ b for a, b in pairs)
     assert got.relative_bias == pytest.approx(bias, rel=1e-5)
     if isinstance(sae64, SoftRational):
-        assert got.soft is not None
         dense = [sae64.decode(sae64.soft_code(sae64.pre_activations(x)))[None] for x in rows]
         soft = (torch.cat(dense) - torch.stack(rows)).square().sum(1).mean().item()
-        assert got.soft.mse == pytest.approx(soft, rel=1e-5)
-        assert got.soft.l0 == sae64.d_sae
-        assert got.soft.fvu / got.fvu == pytest.approx(got.soft.mse / got.mse)
+        assert got.others["soft"].mse == pytest.approx(soft, rel=1e-5)
+        assert got.others["soft"].l0 == sae64.d_sae
+        assert got.others["soft"].fvu / got.fvu == pytest.approx(got.others["soft"].mse / got.mse)
 
 
 def test_density_counts_every_latent_once(store):
@@ -97,7 +96,7 @@ def test_reconstruction_does_not_depend_on_the_batch(store, rows, name):
     sae = random_sae(name, store)
     one, other = reconstruction(sae, store), reconstruction(sae, store, rows=rows)
     assert other.density == one.density
-    for a, b in ((one, other), (one.soft, other.soft)):
+    for a, b in ((one, other), (one.others.get("soft"), other.others.get("soft"))):
         numbers = [
             {k: v for k, v in vars(x).items() if isinstance(v, float)} for x in (a, b) if x is not None
         ]

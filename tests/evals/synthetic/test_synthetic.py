@@ -10,7 +10,7 @@ import torch
 
 from evals.synthetic import anomaly, pairs, polarity, run
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
-from evals.synthetic.worlds import NOISE, Samples, World, unit_directions
+from evals.synthetic.worlds import NOISE, AxesWorld, samples, unit_directions
 from rsae import AbsTopK, InputError, TopK
 
 # --- worlds ------------------------------------------------------------------------------------------------
@@ -25,7 +25,7 @@ def test_directions_are_unit_and_orthogonal_where_there_is_room():
 
 def test_worlds_have_the_rate_the_gains_and_the_noise_that_they_say():
     axes = unit_directions(8, 10, 0)
-    world = World(axes, -axes, 0.25, (1.0, 0.5))
+    world = AxesWorld(axes, -axes, 0.25, (1.0, 0.5))
     c, x = world.draw(20_000, 0)
     assert (c != 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert (c > 0).sum().item() == pytest.approx((c < 0).sum().item(), rel=0.05)
@@ -39,8 +39,8 @@ def test_no_sae_starts_from_the_truth():
     """An SAE and its world are often of one shape and one seed."""
     for count in (16, 24):
         plus = unit_directions(count, 16, 0)
-        samples = Samples(*(World(plus, -plus, 0.1).draw(500, s)[1] for s in (0, 1)))
-        sae = CONTENDERS["sign_aware"].make(samples, count, 0)
+        data = samples(*(AxesWorld(plus, -plus, 0.1).draw(500, s)[1] for s in (0, 1)))
+        sae = CONTENDERS["sign_aware"].make(data, count, 0)
         assert (sae.W_dec @ plus.T).abs().diagonal().mean() < 0.5
 
 
@@ -88,7 +88,7 @@ def test_auroc_is_the_share_of_ordered_pairs():
 
 def test_detection_needs_a_latent_for_each_direction():
     axes = unit_directions(anomaly.AXES, anomaly.D, 0)
-    world = World(axes, -axes, anomaly.RATE)
+    world = AxesWorld(axes, -axes, anomaly.RATE)
     assert anomaly.detection(exact(axes, True, 4), world, 0).min() > 0.95
     one_sided = exact(axes, False, 4)
     assert anomaly.detection(one_sided, world, 0).min() > 0.95
@@ -115,11 +115,11 @@ def test_consolidation_is_one_latent_for_both_poles():
 def test_without_the_auxiliary_loss_the_gate_collapses():
     """With it a latent for each two opposite directions is enough, which it is not for Gated."""
     axes_MD = unit_directions(16, 16, 0)
-    world = World(axes_MD, -axes_MD, 0.15)
-    samples = Samples(world.draw(8000, 0)[1], world.draw(2000, 1)[1])
-    x = samples.sample(2000, split="heldout")
+    world = AxesWorld(axes_MD, -axes_MD, 0.15)
+    data = samples(world.draw(8000, 0)[1], world.draw(2000, 1)[1])
+    x = data.sample(2000, split="heldout")
     names = ("sign_aware", "no_auxiliary", "gated_h")
-    saes = fit([(CONTENDERS[n], 16, config_of(400, 0, sparsity=1.0)) for n in names], samples, 0, "test")
+    saes = fit([(CONTENDERS[n], 16, config_of(400, 0, sparsity=1.0)) for n in names], data, 0, "test")
     with torch.no_grad():
         variance = (x - x.mean(0)).square().sum()
         whole, collapsed, one_signed = (1 - ((sae(x) - x).square().sum() / variance).item() for sae in saes)
