@@ -49,7 +49,8 @@ def main(directory: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for needed in ("rsae/rational/kernels/cpu.cpp", "evals/configs/demo.toml", "approx/py.typed"):
         assert needed in names, f"{wheel.name} lacks {needed}"
-    held = tarfile.open(sdist).getnames()
+    with tarfile.open(sdist) as archive:
+        held = archive.getnames()
     for needed in SOURCES:
         assert any(name.split("/", 1)[-1] == needed for name in held), f"{sdist.name} lacks {needed}"
     here = Path(__file__).parents[1]

@@ -134,8 +134,7 @@ def saelens_layer_norm(path: Path) -> Made:
 
 @case
 def saelens_constant_norm(path: Path) -> Made:
-    cfg = {"normalize_activations": "constant_norm_rescale"}
-    return saelens(path, "standard", **cfg)
+    return saelens(path, "standard", normalize_activations="constant_norm_rescale")
 
 
 @case

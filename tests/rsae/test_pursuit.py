@@ -50,7 +50,7 @@ def test_each_token_keeps_its_l0_and_never_loses(name, seed, rounds, steps, cand
     assert (error(sae, x, z) <= error(sae, x, plain) * (1 + 1e-4) + 1e-5).all()
     if not sae.signed:
         # only a rational magnitude can give a plain code of the wrong sign
-        assert (z >= plain.clamp_max(0)).all()
+        assert (z >= plain.clamp_max(0) * (1 + 1e-5) - 1e-6).all()
 
 
 def by_numpy(sae: rsae.SAE, x: np.ndarray, rounds: int, steps: int, eta: float) -> np.ndarray:
