@@ -130,3 +130,28 @@ def test_a_public_teacher_is_found_by_its_address(demo_run, demo_file, tmp_path)
     assert again.metrics.reconstruction == teacher.metrics.reconstruction
     assert load_sae(tmp_path / "run", again).family == "top_k"
     assert evals("report", tmp_path / "run").returncode == 0
+
+
+def test_a_pursuit_without_fine_tuning_is_a_start_alone(demo_file, tmp_path):
+    from tests.evals.conftest import evals
+
+    text = demo_file.read_text().replace('["relu", "jump_relu", "top_k"]', '["top_k"]')
+    text = text.replace("sparsity.relu = [0.1]\nsparsity.jump_relu = [0.1]\n", "")
+    a, b = text.index("[upgrades.soft]"), text.index("[tune]")
+    upgrades = (
+        '[upgrades.raw]\nvariant = "pursuit"\nfine_tune = false\n[upgrades.pursuit]\nvariant = "pursuit"\n'
+    )
+    file = tmp_path / "pursuit.toml"
+    file.write_text(text[:a] + upgrades + text[b:])
+    done = evals("run", file, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = by_name(tmp_path / "run")
+    assert found.keys() == {
+        f"top_k-{v}" for v in ("teacher", "raw-init", "pursuit-init", "pursuit", "control")
+    }
+    assert found["top_k-raw-init"].control is None
+    teacher, pursued = (found[f"top_k-{v}"].metrics.reconstruction for v in ("teacher", "raw-init"))
+    assert pursued.fvu < teacher.fvu
+    assert pursued.l0 <= teacher.l0
+    assert pursued.others["plain"].fvu == pytest.approx(teacher.fvu, rel=1e-4)
+    assert "plain FVU" in (tmp_path / "run" / "report.html").read_text()
