@@ -74,9 +74,12 @@ def _show(out: Path, cells: bool, protocols: bool) -> None:
         typer.echo(f"{out / 'synthetic'}: results and figures of the synthetic protocols")
     if cells:
         from evals.report.html import write_report
-        from evals.report.text import cells_table, show
+        from evals.report.text import cells_table, show, truth_table
+        from evals.truth import read_truth
 
         show(cells_table([out]))
+        if truth := read_truth(out):
+            show(truth_table(truth))
         typer.echo(f"the report: {write_report(out)}")
 
 

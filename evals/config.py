@@ -128,7 +128,8 @@ def takes_k(family: str) -> bool:
 
 def _specimen(family: str) -> SAE:
     """A tiny SAE of a family, to ask what can be made of it."""
-    return FAMILIES[family](4, 8, **({"k": 2} if takes_k(family) else {}))
+    settings = {"d_in": 4, "d_sae": 8} | ({"k": 2} if takes_k(family) else {})
+    return FAMILIES[family].from_settings(settings)
 
 
 class Evaluate(_Section):
@@ -168,6 +169,26 @@ class Synthetic(_Section):
     """Of training."""
 
 
+class Truth(_Section):
+    """A world of known features, in which the same grid is trained and scored (`evals.World`)."""
+
+    features: NonNegativeInt = 0
+    """Number of features; 0 leaves the measure out."""
+    d_in: PositiveInt = 128
+    """Dimensions of an activation."""
+    seed: int = 0
+    """Of the world."""
+    samples: PositiveInt = 20_000
+    """Held-out samples to score on."""
+
+    @field_validator("features")
+    @classmethod
+    def _enough(cls, features: int) -> int:
+        if 0 < features < 16:
+            raise ValueError("a world has 16 features at least; 0 leaves it out")
+        return features
+
+
 #: What the sections of a suite leave to its sites and its grid
 _ELSEWHERE = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
 
@@ -191,6 +212,8 @@ class SuiteConfig(_Section):
     """Weight of the L1 penalty for `soft` and its control where the teacher was trained with another penalty."""
     evaluate: Evaluate = Evaluate()
     """What is measured."""
+    ground_truth: Truth = Truth()
+    """The same grid in a world of known features."""
     synthetic: Synthetic = Synthetic()
     """Protocols to run beside the grid, or alone where no `sites` are given."""
 

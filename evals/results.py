@@ -4,6 +4,7 @@
     RUN/results/CELL.json          a cell: what it is, where its SAE lies, its figures, how it was made
     RUN/sites/SITE/                activations, SAEs and finished steps of a site
     RUN/gates/                     fits of the gates, with their certificates
+    RUN/ground_truth/CELL.json     scores in a world of known features (`evals.truth`)
     RUN/units/, RUN/cards/         which units are finished; feature cards
 
 A *cell* is one SAE with its figures. A *site* is a host and a hook point.

@@ -21,6 +21,7 @@ from evals.measuring import Measuring
 from evals.results import Result, Role, Site, slug, variant, write_result
 from evals.site import Cell, Plan, SiteRun
 from evals.synthetic import run_protocol
+from evals.truth import run_truth
 from rsae import InputError
 from rsae.support.cache import say
 from rsae.support.files import digest, read_json, write_json
@@ -92,6 +93,8 @@ def run(
     if prepare:
         return out
     Parallel(n_jobs=jobs)(delayed(run_protocol)(name, out / "synthetic", *settings) for name in protocols)
+    if config.ground_truth.features and (shard is None or shard[0] == 0):
+        run_truth(config, out)
     failures = Parallel(n_jobs=jobs)(delayed(_attempt)(config, out, unit) for unit in waiting)
     messages = [message for message in failures if message]
     if messages:
@@ -273,7 +276,7 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
 
 def settings_of(config: SuiteConfig) -> dict[str, Any]:
     """The settings that every unit depends on; without a measure that is left out, which changes no unit."""
-    settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic"})
+    settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic", "ground_truth"})
     if not config.evaluate.intervention:
         del settings["evaluate"]["intervention"]
     return settings

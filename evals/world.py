@@ -161,9 +161,13 @@ class WorldActivations:
         """Width of an activation."""
         return self.world.d_in
 
-    @cached_property
+    @property
     def scale(self) -> float:
         """Factor that brings the mean norm to sqrt(D)."""
+        return self._scale
+
+    @cached_property
+    def _scale(self) -> float:
         return self.d_in**0.5 / self.sample(8192).norm(dim=1).mean().item()
 
     def tokens(self, split: str = "train") -> int:

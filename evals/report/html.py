@@ -22,10 +22,11 @@ from evals.gates import Gate, read_gate
 from evals.measures import DCE, FVU, L0, Measure, columns, probed
 from evals.report import figures
 from evals.report.names import Names
-from evals.report.text import Line, Table, comparison_tables, pairs_table
+from evals.report.text import Line, Table, comparison_tables, pairs_table, truth_table
 from evals.report.text import figures as texts_of
 from evals.results import Result, Role, read_results
 from evals.suite import finished, lacking, units
+from evals.truth import read_truth
 from rsae import InputError
 from rsae.support.files import writing
 
@@ -65,6 +66,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         comparison=comparison_tables(compared),
         pairs=_pairs(results),
         paired=pairs_table(compared),
+        truth=truth_table(read_truth(run)),
         groups=[title for title, _ in panels],
         with_controls=not looks.alone,
         planes=planes,

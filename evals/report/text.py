@@ -17,6 +17,7 @@ from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure
 from evals.report.names import Names, place
 from evals.results import Reconstruction, Result, Role, read_results
 from evals.stats import Estimate
+from evals.truth import TruthCell
 
 #: Columns of words; all others are numbers
 _WORDS = ("run", "variant", "place", "difference", "control", "against")
@@ -24,6 +25,19 @@ _WORDS = ("run", "variant", "place", "difference", "control", "against")
 _DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", KL.key: "{:+.1%}", DCE.key: "{:+.4f}"}
 
 
+#: Scores of a table of the truth: field, heading, how it is printed
+_TRUTH = (
+    ("l0", "l0", "{:.1f}"),
+    ("true_l0", "true l0", "{:.1f}"),
+    ("mcc", "MCC", "{:.3f}"),
+    ("f1", "F1", "{:.3f}"),
+    ("precision", "precision", "{:.3f}"),
+    ("recall", "recall", "{:.3f}"),
+    ("uniqueness", "unique", "{:.3f}"),
+    ("split", "split", "{:.3f}"),
+    ("absorption", "absorption", "{:.3f}"),
+    ("explained_variance", "EV", "{:.4f}"),
+)
 #: Figures of a table of baselines: field, heading, how it is printed
 _FIT = (
     ("l0", "l0", "{:.1f}"),
@@ -112,6 +126,21 @@ def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -
 
 def _share(fvu: float, best: float) -> str:
     return f"{1 - fvu / best:+.1%}"
+
+
+def truth_table(cells: Sequence[TruthCell]) -> Table:
+    """What SAEs find of a world of known features."""
+    lines = [
+        Line(
+            [
+                f"{c.family} {c.d_sae} {c.level} s{c.seed} {c.variant}",
+                *(form.format(c.truth[key]) for key, _, form in _TRUTH),
+            ],
+            c.role is Role.CONTROL,
+        )
+        for c in cells
+    ]
+    return Table("in a world of known features", ["variant", *(h for _, h, _ in _TRUTH)], lines)
 
 
 def comparison_tables(found: Comparison) -> list[Table]:

@@ -64,14 +64,15 @@ def test_honest_and_soft_figures_stand_side_by_side(demo_run):
 
 
 def test_the_record_says_where_the_sae_lies(demo_run):
-    for r in read_results(demo_run):
+    results = read_results(demo_run)
+    for r in results:
         sae = load_sae(demo_run, r)
         rational = r.role in (Role.START, Role.TUNED)
         assert isinstance(sae, rsae.RationalSAE) is rational
         fvu = rsae_fvu(sae, open_store(demo_run, r))
         assert fvu == pytest.approx(r.metrics.reconstruction.fvu, rel=1e-4)
     with pytest.raises(InputError, match="is missing; run the same command"):
-        load_sae(demo_run, replace(r, sae="sites/nowhere"))
+        load_sae(demo_run, replace(results[0], sae="sites/nowhere"))
 
 
 def rsae_fvu(sae, store):
