@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evals.results import read_results
+from evals.site import open_store
 from rsae import InputError
 from tests.command import assert_one_clear_line
 from tests.evals.conftest import evals
@@ -71,18 +73,22 @@ def test_report_again(demo_run):
 
 
 def test_readme_examples_run_as_written(demo_run, tmp_path, monkeypatch, capsys):
-    """The README's three examples, one after the other, in a directory where a demo has run."""
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "demo").symlink_to(demo_run)
+    """The README's three examples, one after the other, in a directory with an SAE and activations of one's own."""
+    cell = next(r for r in read_results(demo_run) if (r.family, r.role) == ("top_k", "teacher"))
+    (tmp_path / "my-sae").symlink_to(demo_run / cell.sae)
+    np.save(tmp_path / "activations.npy", open_store(demo_run, cell).sample(10_000).numpy())
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     assert len(blocks) == 3
+    names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert printed.count("0.000368281807") == 4  # the lower bound on the best error too
-    assert re.findall(r"^(\w+) +FVU", printed, flags=re.MULTILINE) == ["initial", "tuned", "control"]
+    figures = re.findall(r"^(\w+) +FVU ([\d.]+)", printed, flags=re.MULTILINE)
+    assert [name for name, _ in figures] == ["plain", "pursued", "control"]
+    assert float(figures[1][1]) < float(figures[0][1])
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------
