@@ -24,6 +24,7 @@ class Verdict(Enum):
     POLE = "the levelled function has a pole in a gap of the domain: it is not pole-free on the convex hull"
     STATIONARY = "no small change of the parameters makes it better"
     UNSETTLED = "the gradient has not vanished: a better fit may be near"
+    START = "no better than the minimax fit that it started from, which is returned: its real poles have no parameters"
     FALLING = "the largest error was still falling when the p-norm reached its last power"
     GRID_LEVELLED = "the error is levelled on the grid"
     GRID_UNLEVELLED = "the error on the grid is above the levelled error"
