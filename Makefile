@@ -42,7 +42,7 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: lint docs
-	$(BIN)/pytest --cov
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov
 
 # What is built is used: data files, the C++ source and the templates have to be in it.
 dist: install

@@ -35,6 +35,8 @@ Theta = Annotated[float | None, typer.Option(help="Threshold of gate, jump_relu 
 Margin = Annotated[float | None, typer.Option(help="Half-width of the gap around theta that is left out.")]
 Delta = Annotated[float | None, typer.Option(help="Half-width of the gap of sign around 0.")]
 Kinks = Annotated[str | None, typer.Option(help='Where a formula folds: "0" or "-1,1".')]
+Relative = Annotated[bool, typer.Option("--relative", help="The relative error: the weight is 1/|f|.")]
+Weight = Annotated[str | None, typer.Option(help="A positive formula in x: the error is w (f - r).")]
 File = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="What `approx fit -o` wrote.", show_default=False)
 ]
@@ -69,7 +71,8 @@ def fit(
     margin: Margin = None,
     delta: Delta = None,
     kinks: Kinks = None,
-    relative: Annotated[bool, typer.Option("--relative", help="Minimise the relative error.")] = False,
+    relative: Relative = False,
+    weight: Weight = None,
     poles: Annotated[str, typer.Option(help="minimax: free, or allow_in_gaps of a union.")] = "free",
     certify: Annotated[
         bool, typer.Option("--certify", help="Prove the error; -o then writes the certificate.")
@@ -95,6 +98,7 @@ def fit(
         delta: half-width of the gap of sign.
         kinks: where a formula folds.
         relative: minimise the relative error.
+        weight: a formula.
         poles: the policy on poles in gaps.
         certify: prove the error.
         output: the file to write.
@@ -106,9 +110,7 @@ def fit(
         raise ValueError(f"--denominator belongs to least_squares and smoothed_linf; --method is {method!r}")
     if poles != "free" and method != "minimax":
         raise ValueError(f"--poles belongs to minimax; --method is {method!r}")
-    the_target = _target(target, domain, theta, margin, delta, kinks)
-    if relative:
-        the_target = the_target.with_weight("relative")
+    the_target = _weighted(_target(target, domain, theta, margin, delta, kinks), relative, weight)
     degrees = _type(type)
     if method == "minimax":
         result = approx.minimax(the_target, degrees, poles=poles, progress=True)
@@ -122,7 +124,9 @@ def fit(
     typer.echo(f"{result.method} of {the_target!r}, type {degrees}")
     typer.echo(f"  error       {result.error:.15g}")
     if result.levelled:
-        typer.echo(f"  levelled    {result.levelled:.15g}  (no smaller error is possible, up to rounding)")
+        typer.echo(
+            f"  levelled    {result.levelled:.15g}  (no function of the type has a smaller error, up to rounding)"
+        )
     typer.echo(f"  converged   {'yes' if result.converged else 'NO'}")
     typer.echo(
         f"  held as     {r.form.name}, {r.bits} bits, centre {float(r.centre):g}, scale {float(r.scale):g}"
@@ -146,6 +150,8 @@ def certify_command(
     margin: Margin = None,
     delta: Delta = None,
     kinks: Kinks = None,
+    relative: Relative = False,
+    weight: Weight = None,
     type: Annotated[
         str | None, typer.Option(help="m,n of the bound on the best error; default: the exact type.")
     ] = None,
@@ -167,11 +173,14 @@ def certify_command(
         margin: half-width of its gap.
         delta: half-width of the gap of sign.
         kinks: where a formula folds.
+        relative: the relative error.
+        weight: a formula.
         type: the degrees, "m,n".
         output: the file to write.
     """
     _writable(output)
     rational, the_target, _ = _pair(file, target, domain, theta, margin, delta, kinks)
+    the_target = _weighted(the_target, relative, weight)
     proof = _prove(rational, the_target, _type(type) if type else rational.type)
     if output:
         proof.save(output)
@@ -222,7 +231,9 @@ def export(
     """
     import approx
 
-    typer.echo(str(approx.export(_read(file)[0], to, dtype, name=name, form=form, force=force)))
+    rational, certificate = _read(file)
+    target = certificate.target if certificate else None
+    typer.echo(str(approx.export(rational, to, dtype, name=name, form=form, force=force, target=target)))
 
 
 @app.command()
@@ -237,6 +248,8 @@ def plot(
     margin: Margin = None,
     delta: Delta = None,
     kinks: Kinks = None,
+    relative: Relative = False,
+    weight: Weight = None,
 ) -> None:
     """Draw the error curve of the function in FILE, with the alternation points that its certificate holds.
 
@@ -253,12 +266,15 @@ def plot(
         margin: half-width of its gap.
         delta: half-width of the gap of sign.
         kinks: where a formula folds.
+        relative: the relative error.
+        weight: a formula.
     """
     from approx.dyadic import to_float
     from approx.plot import plot_error
 
     _writable(output, (".png", ".pdf", ".svg"))
     rational, the_target, known = _pair(file, target, domain, theta, margin, delta, kinks)
+    the_target = _weighted(the_target, relative, weight)
     points = known.points if known and target is None else ()
     typer.echo(f"written to {plot_error(rational, the_target, output, [to_float(x) for _, x in points])}")
 
@@ -423,11 +439,25 @@ def _target(
     return formula(name, **options)
 
 
+def _weighted(target: Any, relative: bool, weight: str | None) -> Any:
+    if relative and weight is not None:
+        raise ValueError("--relative and --weight exclude each other: the relative error is a weight too")
+    if weight is not None:
+        from approx.formulas import formula
+
+        return target.with_weight(formula(weight, target.domain))
+    return target.with_weight("relative") if relative else target
+
+
 def _numbers(text: str) -> list[tuple[float, float]]:
+    from approx.formulas import constant
+
     try:
-        return [(float(a), float(b)) for a, b in (part.split(",") for part in text.split(";"))]
+        return [(constant(a), constant(b)) for a, b in (part.split(",") for part in text.split(";"))]
     except ValueError:
-        raise ValueError(f"--domain {text!r}: expected a,b or a,b;c,d") from None
+        raise ValueError(
+            f"--domain {text!r}: expected a,b or a,b;c,d with numbers such as -1.5 or pi/2"
+        ) from None
 
 
 def _read(file: Path) -> tuple[Any, Any]:
@@ -473,7 +503,9 @@ def _prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
 
 
 def _show(certificate: Any) -> None:
-    typer.echo(f"  proven      {certificate.lower!r} <= sup |f - r| <= {certificate.upper!r}")
+    weight = certificate.target.weight
+    error = "|f - r|" if weight is None else "|f - r|/|f|" if weight == "relative" else "w |f - r|"
+    typer.echo(f"  proven      {certificate.lower!r} <= sup {error} <= {certificate.upper!r}")
     typer.echo(f"  pole-free   {'yes' if certificate.pole_free else 'NO'}, on the convex hull of the domain")
     best = f"no type {certificate.type} function has an error below {certificate.best_lower!r}"
     typer.echo(

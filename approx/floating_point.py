@@ -6,6 +6,8 @@ the format can represent; the truth at the same inputs comes from ball arithmeti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from flint import arb
 
 from approx.domain import Domain
 from approx.dyadic import precision, to_float
+from approx.fitted import Fitted, opened
 from approx.forms import SafePade, SafePadeB
 from approx.operands import BFloat16, round_bfloat16
 from approx.rational import Rational
+from approx.target import Target
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 WRITABLE = ("monomial", "chebyshev", "factored", "partial_fractions")
@@ -38,26 +42,92 @@ def known_dtype(dtype: Any) -> str:
 
 
 def inputs(rational: Rational, domain: Domain, dtype: str, count: int = 1001) -> np.ndarray:
-    """Points of the domain that `dtype` represents exactly, float64: even ones, and some close to its
-    special places.
+    """Points of the domain that a format represents exactly: evenly spaced ones, and more near its ends and
+    the centre.
 
     Args:
         rational: the rational function.
         domain: the intervals to take points of.
         dtype: the name of the format.
         count: evenly spaced points an interval.
+
+    Returns:
+        The points, float64, ascending.
     """
-    points = []
+    points: list[np.ndarray] = []
     for a, b in domain:
         close = np.geomspace(1e-8, 1, 40) * (b - a)
         points += [np.linspace(a, b, count), a + close, b - close]
         points += [float(to_float(rational.centre)) + s * close for s in (-1, 1)]
+        if a * b > 0:
+            points.append(np.geomspace(a, b, count))
     x = np.concatenate(points)
     if dtype == "bfloat16":
         x = round_bfloat16(x.astype(np.float32)).astype(float)
     else:
         x = x.astype(dtype).astype(float)
     return np.unique(x[domain.contains(x)])
+
+
+def count_inputs(domain: Domain, dtype: str) -> int:
+    """How many numbers of a format lie in a domain.
+
+    Args:
+        domain: the intervals.
+        dtype: "float32", "float16" or "bfloat16".
+
+    Returns:
+        The number of numbers, 0 counted once.
+    """
+    return sum(last - first + 1 for first, last in _ranges(domain, dtype))
+
+
+def every_input(domain: Domain, dtype: str, block: int = 1 << 20) -> Iterator[np.ndarray]:
+    """All numbers of a format in a domain, in blocks.
+
+    Args:
+        domain: the intervals.
+        dtype: "float32", "float16" or "bfloat16".
+        block: numbers a block, at most.
+
+    Yields:
+        float64 arrays, ascending.
+    """
+    for first, last in _ranges(domain, dtype):
+        for start in range(first, last + 1, block):
+            yield _of_order(np.arange(start, min(start + block, last + 1)), dtype)
+
+
+def _ranges(domain: Domain, dtype: str) -> list[tuple[int, int]]:
+    """For each interval the places of its first and last number in the order of the format."""
+    found: list[tuple[int, int]] = []
+    for a, b in domain:
+        first, last = _order(a, dtype), _order(b, dtype)
+        first += float(_of_order(np.array([first]), dtype)[0]) < a
+        last -= float(_of_order(np.array([last]), dtype)[0]) > b
+        if first <= last:
+            found.append((first, last))
+    return found
+
+
+def _order(x: float, dtype: str) -> int:
+    """The place of the number nearest to x: 0 for 0, 1 for the smallest positive one, and so on."""
+    if dtype == "bfloat16":
+        place = int(np.array([abs(rounded(x, dtype))], np.float32).view(np.uint32)[0]) >> 16
+    else:
+        kind = np.dtype(dtype)
+        place = int(np.array([abs(x)], kind).view(f"u{kind.itemsize}")[0])
+    return place if x >= 0 else -place
+
+
+def _of_order(places: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers at these places, float64."""
+    if dtype == "bfloat16":
+        size = (np.abs(places).astype(np.uint32) << 16).view(np.float32)
+    else:
+        kind = np.dtype(dtype)
+        size = np.abs(places).astype(f"u{kind.itemsize}").view(kind)
+    return np.sign(places) * size.astype(float)
 
 
 def run(rational: Rational, x: np.ndarray, dtype: str) -> np.ndarray:
@@ -101,17 +171,22 @@ def _bfloat16(value: float) -> np.float32:
 
 
 def evaluation_error(
-    rational: Rational, dtype: Any = "float32", form: str | None = None, domain: Any = None
+    rational: Rational | Fitted,
+    dtype: Any = "float32",
+    form: str | None = None,
+    domain: Any = None,
+    target: Target | None = None,
 ) -> float:
-    """max |computed - exact| when a form is evaluated in a format throughout.
+    """max w |computed - exact| when a form is evaluated in a format throughout.
 
     Parameters are rounded to the format; inputs are about 1000 numbers of it in the domain.
 
     Args:
-        rational: the function.
+        rational: the function, or a fit, which brings its target.
         dtype: "float64", "float32", "bfloat16" or "float16" (or the numpy or torch dtype).
         form: the form to evaluate; by default the held one.
         domain: where; by default the domain of `rational`.
+        target: its weight is w; 1 without a target.
 
     Returns:
         The largest error seen; infinite where the evaluation overflows.
@@ -120,6 +195,7 @@ def evaluation_error(
         ValueError: for an unknown dtype or form, or partial fractions of a function with multiple poles.
     """
     name = known_dtype(dtype)
+    rational, target = opened(rational, target)
     held = (
         rational
         if form in (None, rational.form.name)
@@ -128,17 +204,75 @@ def evaluation_error(
     x = inputs(held, rational.domain if domain is None else Domain(domain), name)
     with precision(128 + rational.bits):
         truth = np.array([float(rational(arb(float(v)))) for v in x])
-    error = np.abs(run(held, x, name) - truth)
+    error = np.abs(run(held, x, name) - truth) * _weights(target, x)
     return float(np.max(np.where(np.isfinite(error), error, np.inf)))
 
 
-def best_form(rational: Rational, dtype: Any = "float32", writable: bool = False) -> str:
+def _weights(target: Target | None, x: np.ndarray) -> np.ndarray:
+    if target is None or target.weight is None:
+        return np.ones(len(x))
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(np.asarray(target.weight_at(x), dtype=float), x.shape)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The largest error of a function in a format."""
+
+    error: float
+    """max w |computed - f| over the inputs, f being the target, or the exact function without one."""
+    inputs: int
+    """How many numbers of the format were looked at."""
+    exhaustive: bool
+    """Whether these are all numbers of the format in the domain."""
+
+
+_FEASIBLE = 1 << 25
+
+
+def measured(held: Rational, dtype: str, target: Target | None = None) -> Measured:
+    """The largest error over all inputs of a format, where they can be counted through in seconds.
+
+    The truth at an input is float64's: of the target, or of the function itself.
+
+    Args:
+        held: the function, in the form that is to be evaluated.
+        dtype: the name of the format.
+        target: what the error is measured against, with its weight.
+
+    Returns:
+        The error, and what it was measured on.
+    """
+    every = dtype != "float64" and count_inputs(held.domain, dtype) <= _FEASIBLE
+    blocks = every_input(held.domain, dtype) if every else [inputs(held, held.domain, dtype, 20001)]
+    truth = target or held.to("factored", bits=max(53, held.bits)) if not _piecewise(held) else target or held
+    worst, count = 0.0, 0
+    for x in blocks:
+        with np.errstate(all="ignore"):
+            exact = np.asarray(truth(x), dtype=float)
+            error = np.abs(run(held, x, dtype) - exact) * _weights(target, x)
+        worst = max(worst, float(np.max(np.where(np.isnan(error), np.inf, error), initial=0.0)))
+        count += len(x)
+    return Measured(worst, count, every)
+
+
+def _piecewise(rational: Rational) -> bool:
+    return isinstance(rational.form, SafePade | SafePadeB)
+
+
+def best_form(
+    rational: Rational | Fitted,
+    dtype: Any = "float32",
+    writable: bool = False,
+    target: Target | None = None,
+) -> str:
     """The form with the smallest `evaluation_error`, among the held one and all that it converts to.
 
     Args:
-        rational: the function.
+        rational: the function, or a fit, which brings its target.
         dtype: the format, as for `evaluation_error`.
         writable: choose only among forms that straight-line code can evaluate.
+        target: its weight counts; 1 without a target.
 
     Returns:
         The name of the form.
@@ -146,6 +280,7 @@ def best_form(rational: Rational, dtype: Any = "float32", writable: bool = False
     Raises:
         ValueError: for an unknown dtype.
     """
+    rational, target = opened(rational, target)
     names = [rational.form.name] if rational.form.writable or not writable else []
     if not isinstance(rational.form, SafePade | SafePadeB):
         num, den = rational.exact()
@@ -157,4 +292,4 @@ def best_form(rational: Rational, dtype: Any = "float32", writable: bool = False
             for f in (WRITABLE if writable else CONVERTIBLE)
             if f not in names and (f != "partial_fractions" or fits)
         ]
-    return min(names, key=lambda f: evaluation_error(rational, dtype, f))
+    return min(names, key=lambda f: evaluation_error(rational, dtype, f, None, target))

@@ -32,6 +32,10 @@ _NAMES = (
     "cosh",
     "tanh",
     "erf",
+    "erfc",
+    "expm1",
+    "log1p",
+    "log2",
     "sigmoid",
     "normal_cdf",
 )
@@ -43,8 +47,8 @@ def formula(
     """A target from a formula in x such as "exp(-x**2)", with an enclosure.
 
     Known are + - * / **, numbers (read as float64), pi, e, abs and the functions exp log sqrt sin cos tan
-    atan sinh cosh tanh erf sigmoid normal_cdf. An exponent must be an integer or a half-integer. `abs` needs
-    its kinks named.
+    atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base (any real
+    exponent; x >= 0 then, unless it is an integer) or in its exponent. `abs` needs its kinks named.
 
     Args:
         text: the formula.
@@ -81,6 +85,27 @@ def formula(
     return target
 
 
+def constant(text: str) -> float:
+    """A number from a formula without x, such as "pi/2".
+
+    Args:
+        text: the formula.
+
+    Returns:
+        Its value.
+
+    Raises:
+        ValueError: if it does not parse, or has an x.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if "x" in _names(tree):
+        raise ValueError(f"{text!r} is not a number: it has an x")
+    return float(_compile(tree, text)(0.0))
+
+
 def _compile(node: ast.AST, text: str) -> Expression:
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
@@ -96,6 +121,11 @@ def _compile(node: ast.AST, text: str) -> Expression:
             return lambda x: -inner(x)
         case ast.BinOp(left=base, op=ast.Pow(), right=exponent) if "x" not in _names(exponent):
             return _power(_compile(base, text), _compile(exponent, text), text)
+        case ast.BinOp(left=base, op=ast.Pow(), right=exponent) if "x" not in _names(base):
+            number, inner = float(_compile(base, text)(0.0)), _compile(exponent, text)
+            if not number > 0:
+                raise ValueError(f"formula {text!r}: a power with x in its exponent needs a positive base")
+            return lambda x: _exponential(number, _lifted(inner(x), x))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             a, b, run = _compile(left, text), _compile(right, text), _OPERATORS[type(op)]
             return lambda x: run(a(x), b(x))
@@ -122,9 +152,12 @@ def _lifted(value: Any, x: Any) -> Any:
 
 
 def _power(base: Expression, exponent: Expression, text: str) -> Expression:
-    twice = 2 * exponent(0.0)
+    number = float(exponent(0.0))
+    if not np.isfinite(number) or abs(number) > 1 << 20:
+        raise ValueError(f"formula {text!r}: an exponent must be a finite number")
+    twice = 2 * number
     if twice != int(twice):
-        raise ValueError(f"formula {text!r}: an exponent must be an integer or a half-integer")
+        return lambda x: Functions.power(_lifted(base(x), x), number)
     whole, half = divmod(int(twice), 2)
 
     def run(x: Any) -> Any:
@@ -133,6 +166,10 @@ def _power(base: Expression, exponent: Expression, text: str) -> Expression:
         return value * Functions.sqrt(b) if half else value
 
     return run
+
+
+def _exponential(base: float, x: Any) -> Any:
+    return (x * arb(base).log()).exp() if isinstance(x, BALLS) else np.power(base, x)
 
 
 def _absolute(x: Any) -> Any:

@@ -29,6 +29,43 @@ class Functions:
     atan = _through("atan", np.arctan)
     erf = _through("erf", special.erf)
 
+    erfc = _through("erfc", special.erfc)
+
+    @staticmethod
+    def expm1(x: Any) -> Any:
+        """exp(x) - 1."""
+        if isinstance(x, arb):
+            return x.expm1()
+        return x.exp() - 1 if isinstance(x, BALLS) else np.expm1(x)
+
+    @staticmethod
+    def log1p(x: Any) -> Any:
+        """log(1 + x)."""
+        if isinstance(x, arb):
+            return x.log1p()
+        return (1 + x).log() if isinstance(x, BALLS) else np.log1p(x)
+
+    @staticmethod
+    def log2(x: Any) -> Any:
+        """The logarithm to base 2."""
+        return x.log() / arb(2).log() if isinstance(x, BALLS) else np.log2(x)
+
+    @staticmethod
+    def power(x: Any, exponent: float) -> Any:
+        """x to a real exponent, x >= 0.
+
+        Args:
+            x: floats or balls.
+            exponent: the exponent, a float64.
+        """
+        if not isinstance(x, BALLS):
+            return np.power(x, exponent)
+        if isinstance(x, arb) and exponent > 0 and x.contains(0):
+            # where the target is defined x is not negative, a ball around it may reach below 0
+            top = x.nonnegative_part().upper()
+            return arb(0) if top == 0 else arb(0).union((top.log() * arb(exponent)).exp())
+        return (x.log() * arb(exponent)).exp()
+
     @staticmethod
     def sqrt(x: Any) -> Any:
         """The square root.

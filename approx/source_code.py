@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from approx.dyadic import to_float
-from approx.floating_point import best_form, evaluation_error, inputs, known_dtype, rounded, run
+from approx.fitted import Fitted, opened
+from approx.floating_point import best_form, evaluation_error, inputs, known_dtype, measured, rounded, run
 from approx.rational import Rational
+from approx.target import Target
 
 if TYPE_CHECKING:
     import sympy
@@ -85,26 +87,28 @@ def _integer(value: Any) -> str:
 
 
 def export(
-    rational: Rational,
+    rational: Rational | Fitted,
     to: str,
     dtype: Any = "float64",
     *,
     name: str = "rational",
     form: str | None = None,
     force: bool = False,
+    target: Target | None = None,
 ) -> Any:
     """Source of a function `name(x)`, ready to paste, that evaluates `rational` in `dtype`.
 
     Args:
-        rational: the function.
+        rational: the function, or a fit: then the header states the weighted error against its target.
         to: "python" (math on floats and numpy arrays), "c" (float64 and float32), "torch" (a function of
             tensors that works under autograd and torch.compile), "json" (the exact record that `approx.load`
             reads), "sympy" (an expression with exact rational coefficients in the symbol x).
         dtype: "float64", "float32", "bfloat16" or "float16".
         name: what the function is called.
         form: the form to write; by default the one with the least evaluation error in `dtype`. The header of
-            the code states that error.
+            the code states the error, and on which inputs it was measured.
         force: write a form even if it is useless in `dtype`.
+        target: what the error in the header is measured against, with its weight; a fit brings its own.
 
     Returns:
         The source, or a sympy expression.
@@ -114,6 +118,7 @@ def export(
             exceeds 100 rounding units of the largest value: "monomial" with centre 0 in float32 for a sharp
             gate, say.
     """
+    rational, target = opened(rational, target)
     if to not in LANGUAGES:
         raise ValueError(f"to={to!r}: expected one of {', '.join(LANGUAGES)}")
     if to == "json":
@@ -127,17 +132,20 @@ def export(
         raise ValueError("dtype='bfloat16': numpy has no such type; use to='torch'")
     if not name.isidentifier():
         raise ValueError(f"name={name!r} is not an identifier")
-    best = best_form(rational, kind, writable=True)
+    best = best_form(rational, kind, True, target)
     form = best if form is None else form
     held = rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))
     if not held.form.writable:
         raise ValueError(f"form={form!r} divides by zero at its nodes, which code cannot: use form={best!r}")
-    error = evaluation_error(held, kind)
-    scale = float(np.max(np.abs(run(rational, inputs(rational, rational.domain, "float64"), "float64"))))
+    error = evaluation_error(held, kind, target=target)
+    x = inputs(rational, rational.domain, "float64")
+    weights = np.ones(len(x)) if target is None else np.asarray(target.weight_at(x), dtype=float)
+    scale = float(np.max(np.abs(run(rational, x, "float64")) * weights))
     if not error <= 100 * _EPS[kind] * scale and not force:
+        remedy = "a finer dtype" if form == best else f"form={best!r}"
         raise ValueError(
             f"form={held.form.name!r} evaluated in {kind} is wrong by {error:.1e}, where rounding alone is "
-            f"{_EPS[kind] * scale:.0e}: use form={best!r} (or force=True)"
+            f"{_EPS[kind] * scale:.0e}: use {remedy} (or force=True)"
         )
     writer = _Writer(absolute={"c": "fabs" if kind == "float64" else "fabsf"}.get(to, "abs"))
     suffix = "f" if to == "c" and kind == "float32" else ""
@@ -155,14 +163,29 @@ def export(
     value = result.text
     if not any("x" in line.split() for line in writer.lines) and value != "x":
         value = f"{value} + 0 * x"  # a constant takes the shape of x
-    return _LAYOUT[to](name, writer.lines, value, _about(held, kind, error), kind)
+    return _LAYOUT[to](name, writer.lines, value, _about(held, kind, target), kind)
 
 
-def _about(held: Rational, kind: str, error: float) -> str:
+def _about(held: Rational, kind: str, target: Target | None) -> str:
     domain = " u ".join(f"[{a!r}, {b!r}]" for a, b in held.domain)  # every digit counts here
     m, n = held.type
-    held_in = f"{held.form.name} form; in {kind} off by at most {error:.1e}"
-    return f"Rational function of type ({m}, {n}) on {domain}, {held_in}."
+    found = measured(held, kind, target)
+    weight = ""
+    if target is not None and target.weight is not None:
+        weight = "relative " if target.weight == "relative" else "weighted "
+    against = "its exact values" if target is None else f"the target {target.name!r}"
+    where = f"{found.inputs} numbers of {kind}"
+    where = f"all {where} there" if found.exhaustive else f"{where}, a sample"
+    return (
+        f"Rational function of type ({m}, {n}) on {domain}, {held.form.name} form; {weight}error against {against} at "
+        f"most {_up(found.error)}, measured on {where}."
+    )
+
+
+def _up(value: float) -> str:
+    """Three digits, rounded up."""
+    text = f"{value:.2e}"
+    return text if not np.isfinite(value) or float(text) >= value else f"{value * 1.005:.2e}"
 
 
 def _python(name: str, lines: list[str], result: str, about: str, kind: str) -> str:

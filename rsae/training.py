@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -26,7 +25,7 @@ from rsae.sae.records import Trained
 from rsae.support import distributed
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_tensors, write_tensors
-from rsae.support.progress import progress
+from rsae.support.progress import progress, say
 
 LOG_EVERY = 25
 CHECKPOINT_EVERY = 100  # a multiple of LOG_EVERY, so that no running mean is cut in two
@@ -271,10 +270,9 @@ class _Run:
         self.result.trained = Trained(self.penalty, self.history[-1]["sparsity"])
         reached = self.history[-1]["l0"]
         if self.controller is not None and abs(reached / self.controller.wanted - 1) > L0_TOLERANCE:
-            warnings.warn(
+            say(
                 f"{self.sae.family}: l0 is {reached:.1f} in training, wanted was {self.controller.wanted:g}; "
-                "train for more steps, or choose an l0 nearer to it",
-                stacklevel=3,
+                "train for more steps, or choose an l0 nearer to it"
             )
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -63,12 +63,19 @@ def least_squares(
     sampled = Grid.of(target, grid)
     the_model, (theta, c, _), history = best_of(sampled, (m, n), denominator, progress)
     rational = the_model.rational(theta, c)
-    settled = stationary(the_model, theta, sampled.w)
+    verdict = Verdict.STATIONARY if stationary(the_model, theta, sampled.w) else Verdict.UNSETTLED
+    if denominator == "standard":
+        # poles that the parameters cannot hold, such as several real ones: the minimax fit may be better
+        with suppress(RuntimeError):
+            start = minimax(target, (m, n), tolerance=1e-3).rational
+            if start.type[0] <= m and start.type[1] <= n and sampled.mse(start) < sampled.mse(rational):
+                rational, verdict = start, Verdict.START
+                history = [*history, sampled.mse(start)]
     return Fit(
         rational,
         measured_error(rational, target),
         np.zeros(0),
-        Verdict.STATIONARY if settled else Verdict.UNSETTLED,
+        verdict,
         history,
         f"least_squares({denominator})",
         target,

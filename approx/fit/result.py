@@ -24,6 +24,7 @@ class Verdict(Enum):
     POLE = "the levelled function has a pole in a gap of the domain: it is not pole-free on the convex hull"
     STATIONARY = "no small change of the parameters makes it better"
     UNSETTLED = "the gradient has not vanished: a better fit may be near"
+    START = "no better than the minimax fit that it started from, which is returned: its real poles have no parameters"
     FALLING = "the largest error was still falling when the p-norm reached its last power"
     GRID_LEVELLED = "the error is levelled on the grid"
     GRID_UNLEVELLED = "the error on the grid is above the levelled error"
@@ -155,7 +156,8 @@ def _check_continuous(target: Target, a: float, b: float) -> None:
         values = f(x)
         steps, large = np.abs(np.diff(values)), float(np.max(np.abs(values)))
         k, top = int(np.argmax(steps)), int(np.argmax(np.abs(values)))
-        if not steps[k] > 0.1 * float(np.ptp(values)):
+        # a constant's steps are rounding, and say nothing
+        if not steps[k] > max(0.1 * float(np.ptp(values)), 1e-10 * large):
             return
         first, low, high = float(steps[k]), float(x[k]), float(x[k + 1])
         left, right = float(x[max(top - 1, 0)]), float(x[min(top + 1, 129)])

@@ -8,13 +8,14 @@ import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from flint import fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
 from approx.files import read_json, write_json
+from approx.fitted import Fitted, opened
 from approx.primitives import target_from_json
 from approx.proofs.bounds import (
     Branch,
@@ -29,7 +30,7 @@ from approx.proofs.bounds import (
 )
 from approx.proofs.decimals import decimal, float_below, index, number, polynomial, rounded
 from approx.proofs.real_roots import Root, isolate, separated
-from approx.rational import Rational, check_rational
+from approx.rational import Rational
 from approx.target import Target, check_kind
 
 VERSION = 1
@@ -210,26 +211,6 @@ class Certificate:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
-@runtime_checkable
-class Fitted(Protocol):
-    """What a fitter returns, as far as a proof is concerned."""
-
-    @property
-    def rational(self) -> Rational:
-        """The function."""
-        ...
-
-    @property
-    def target(self) -> Target:
-        """What it approximates."""
-        ...
-
-    @property
-    def type(self) -> tuple[int, int]:
-        """The (m, n) that was asked for."""
-        ...
-
-
 def certify(
     rational: Rational | Fitted,
     target: Target | None = None,
@@ -262,11 +243,9 @@ def certify(
     Source:
         docs/approx/certificates.md.
     """
-    if not isinstance(rational, Rational) and isinstance(rational, Fitted):
-        target = rational.target if target is None else target
-        type = rational.type if type is None else type
-        rational = rational.rational
-    check_rational(rational)
+    if type is None and not isinstance(rational, Rational) and isinstance(rational, Fitted):
+        type = rational.type
+    rational, target = opened(rational, target)
     if target is None:
         raise ValueError("target is missing: give the fit itself, or the rational function and its target")
     check_kind(target)

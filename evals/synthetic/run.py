@@ -19,9 +19,10 @@ from evals.stats import Estimate
 from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
 from evals.synthetic.worlds import NOISE
 from rsae import SAE, Activations
-from rsae.support.cache import Cache, say
+from rsae.support.cache import Cache
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_json, writing
+from rsae.support.progress import say
 
 #: A row of a cell: which contender, at which point of the sweep, and its figures
 Row = dict[str, Any]

@@ -29,3 +29,13 @@ def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         mininterval=0.2 if sys.stderr.isatty() else 20.0,
         smoothing=0.1,
     )
+
+
+def say(text: str) -> None:
+    """A line on stderr, where the progress bars are; of the first process alone.
+
+    Args:
+        text: The line.
+    """
+    if distributed.is_first():
+        print(text, file=sys.stderr, flush=True)

@@ -115,3 +115,22 @@ def test_it_runs_as_a_program():
     assert done.returncode == 0
     for command in ("fit", "certify", "verify", "export", "plot", "table", "figures"):
         assert command in done.stdout
+
+
+def test_constants_and_weights(approx_cli, tmp_path):
+    file = tmp_path / "r.json"
+    code, out, _ = approx_cli(
+        "fit", "cos(x/3)", "--domain", "0,pi", "--type", "3,2", "--relative", "-o", file
+    )
+    assert code == 0
+    assert "3.14159" in out
+    arguments = ("certify", file, "--target", "cos(x/3)", "--domain", "0,pi")
+    _, relative, _ = approx_cli(*arguments, "--relative")
+    _, absolute, _ = approx_cli(*arguments)
+    assert "|f - r|/|f|" in relative
+    assert float(relative.split("<=")[-1].split()[0]) > float(absolute.split("<=")[-1].split()[0])
+    _, weighted, _ = approx_cli(*arguments, "--weight", "1/cos(x/3)")
+    assert "w |f - r|" in weighted
+    assert weighted.split("<=")[-1][:10] == relative.split("<=")[-1][:10]
+    assert approx_cli(*arguments, "--weight", "1", "--relative")[0] == 2
+    assert approx_cli("fit", "cos(x)", "--domain", "0,tau")[0] == 2

@@ -5,7 +5,7 @@ from flint import arb
 import approx
 from approx import Rational
 from approx import floating_point as evaluation
-from approx.floating_point import known_dtype
+from approx.floating_point import count_inputs, every_input, known_dtype, rounded
 
 GATE = approx.minimax(approx.jump_relu(), (15, 14)).rational
 
@@ -45,3 +45,52 @@ def test_wrong_arguments_are_named():
         known_dtype("float8")
     with pytest.raises(ValueError, match="form"):
         approx.evaluation_error(GATE, "float32", "spline")
+
+
+def test_the_inputs_of_a_format_are_counted_and_enumerated():
+    domain = approx.Domain([(-1.5, -0.25), (0, 0.1), (1, 2)])
+    for dtype, step in (("float16", np.float16), ("float32", None), ("bfloat16", None)):
+        if dtype == "float32":
+            domain = approx.Domain([(1, 1 + 2**-10), (-(2.0**-148), 2.0**-148)])
+            assert count_inputs(domain, dtype) == 2**13 + 1 + 5
+        every = np.concatenate(list(every_input(domain, dtype, 1000)))
+        assert len(every) == count_inputs(domain, dtype)
+        assert np.all(np.diff(every) > 0)
+        assert domain.contains(every).all()
+        if step:
+            whole = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(float)
+            whole = whole[np.isfinite(whole)]
+            assert np.array_equal(every, np.unique(whole[domain.contains(whole)]))
+        if dtype == "bfloat16":
+            assert np.array_equal(every, [rounded(x, dtype) for x in every])
+
+
+def test_the_weight_belongs_to_the_fit():
+    fit = approx.minimax(approx.exp((-20, 0)).with_weight("relative"), (5, 5))
+    absolute, relative = approx.evaluation_error(fit.rational), approx.evaluation_error(fit)
+    assert relative > absolute
+    best = approx.best_form(fit)
+    assert approx.evaluation_error(fit, form=best) < 1e-5
+    assert approx.evaluation_error(fit, form="partial_fractions") > 1
+    source = approx.export(fit, "python", "float32", name="f")
+    scope: dict = {}
+    exec(source, scope)
+    x = np.linspace(-20, 0, 100001).astype(np.float32)
+    seen = np.max(np.abs(1 - scope["f"](x).astype(float) / np.exp(x.astype(float))))
+    assert seen <= 0.00916
+    assert "relative error against the target 'exp' at most 9.15e-03" in source
+    with pytest.raises(ValueError, match="form='partial_fractions' .* use form='factored'"):
+        approx.export(fit, "c", "float32", form="partial_fractions")
+
+
+def test_a_header_states_the_error_over_all_inputs():
+    fit = approx.minimax(approx.tanh((1.5, 1.625)), (3, 2))
+    source = approx.export(fit, "python", "float32", name="f")
+    scope: dict = {}
+    exec(source, scope)
+    x = np.arange(1 << 20, dtype=np.uint32) + np.array([1.5], np.float32).view(np.uint32)
+    x = x.view(np.float32)
+    seen = np.max(np.abs(scope["f"](x).astype(float) - np.tanh(x.astype(float))))
+    assert "measured on all 1048577 numbers of float32 there" in source
+    stated = float(source.split("at most ")[1].split(",")[0])
+    assert seen <= stated <= 1.02 * seen

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 from flint import arb
+from scipy.special import erfc
 
 import approx
+from approx.formulas import constant
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,9 @@ def test_formulas_are_parsed_and_never_run_as_code(text):
         ("-x**-1.5", lambda x: -(x**-1.5)),
         ("2", lambda x: 2 + 0 * x),
         ("sinh(x)*cosh(x) - tan(x)/atan(x)", lambda x: np.sinh(x) * np.cosh(x) - np.tan(x) / np.arctan(x)),
+        ("x**0.3 + (1 + x)**-1.7", lambda x: x**0.3 + (1 + x) ** -1.7),
+        ("2**x - 0.5**(x*x)", lambda x: 2**x - 0.5 ** (x * x)),
+        ("erfc(x) + expm1(x)*log1p(x) - log2(x)", lambda x: erfc(x) + np.expm1(x) * np.log1p(x) - np.log2(x)),
         ("e*log(x) + sqrt(pi)", lambda x: np.e * np.log(x) + np.sqrt(np.pi)),
     ],
 )
@@ -46,3 +51,30 @@ def test_formulas_mean_what_they_say(text, f):
     x = np.linspace(0.5, 1.25, 9)
     assert target(x) == pytest.approx(f(x), rel=1e-14)
     assert [float(target(arb(v))) for v in x] == pytest.approx(list(f(x)), rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ("x**0.3", (0.01, 2)),
+        ("2**x", (-3, 1)),
+        ("erfc(x)", (-1, 2)),
+        ("expm1(x)/2", (-1, 1)),
+        ("log1p(x)", (-0.5, 2)),
+    ],
+)
+def test_powers_and_their_kin_are_fitted_and_proven(text, domain):
+    fit = approx.minimax(approx.formula(text, domain), (3, 2))
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert fit.converged
+    assert proof.best_lower == pytest.approx(fit.error, rel=1e-8)
+    approx.Certificate.from_json(proof.to_json()).verify()
+
+
+@pytest.mark.parametrize("text", ["pi", "-pi/2", "1e-3", "2**0.5"])
+def test_constants(text):
+    assert constant(text) == pytest.approx(eval(text, {"pi": np.pi}))
+    for wrong in ("x", "pi(", "os.system", "1 if 1 else 2"):
+        with pytest.raises(ValueError, match="formula|not a number"):
+            constant(wrong)

@@ -86,3 +86,21 @@ def test_wrong_arguments_are_named():
         approx.least_squares(approx.relu(), (3, 2), "safer")
     with pytest.raises(ValueError, match="grid"):
         approx.least_squares(approx.relu(), (3, 2), grid=7)
+
+
+@pytest.mark.parametrize(
+    ("target", "type"),
+    [
+        # their good poles are real, and several
+        (approx.formula("1/sqrt(x)", (0.01, 1)), (4, 4)),
+        (approx.formula("log(x)", (0.01, 10)), (5, 4)),
+        (approx.sqrt(), (5, 4)),
+        (approx.formula("x**0.3", (0.001, 2)), (3, 3)),
+    ],
+    ids=str,
+)
+def test_never_worse_than_the_minimax_fit_it_starts_from(target, type):
+    best = approx.minimax(target, type)
+    fit = approx.least_squares(target, type)
+    assert grid_mse(fit.rational, target) <= grid_mse(best.rational, target) * (1 + 1e-2)
+    assert not [p for p in fit.rational.poles() if p.imag == 0 and target.hull[0] <= p.real <= target.hull[1]]

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 import approx
+import evals
 import rsae
+from evals.cli import main
 from rsae import RationalSAE, TrainConfig, UpgradeConfig
 from rsae.sae import FAMILIES, RATIONAL_FORMS, register
 from rsae.sae.base import SAE
 from rsae.sae.sparse import Pattern
+from tests.command import run_command
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,29 @@ def test_trains_upgrades_saves_loads_and_is_pursued(shifted, store, variant, tmp
     assert torch.equal(rsae.load(tmp_path / "new" / "tuned")(x), new.tuned(x))
     if variant == "gated":
         torch.testing.assert_close(new.initial(x), teacher(x), rtol=1e-4, atol=1e-4)
+
+
+def test_is_evaluated_compared_and_reported_by_a_suite(shifted, suite_file, tmp_path):
+    """A grid of the family, its upgrades by three variants, their controls, and the page."""
+    text = suite_file.read_text()
+    text = text.replace(
+        'families = ["jump_relu", "top_k"]', 'families = ["shifted"]\nsparsity.shifted = [0.01]'
+    )
+    text = text.replace("l0 = [4, 8]\n", "").replace("seeds = [0, 1]", "seeds = [0]")
+    text = text.replace("[tune]", '[upgrades.pursuit]\nvariant = "pursuit"\n[tune]')
+    (tmp_path / "mine.toml").write_text(text)
+    run = tmp_path / "run"
+    done = run_command(main, "run", tmp_path / "mine.toml", "--out", run)
+    assert done.returncode == 0, done.stderr
+    results = evals.read_results(run)
+    assert {r.family for r in results} == {"shifted"}
+    assert {(r.role.value, r.upgrade) for r in results} >= {
+        ("tuned", "gated"),
+        ("tuned", "pursuit"),
+        ("control", None),
+    }
+    assert all(r.metrics.reconstruction.fvu > 0 for r in results)
+    assert "shifted" in run_command(main, "compare", run).stdout
+    done = run_command(main, "report", run)
+    assert done.returncode == 0, done.stderr
+    assert "shifted" in (run / "report.html").read_text()

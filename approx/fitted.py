@@ -1,0 +1,47 @@
+"""`Fitted`: what a fit is to those who use it: proofs, exports and measurements need no fitter."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from approx.rational import Rational, check_rational
+from approx.target import Target
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """What a fitter returns, as far as others are concerned."""
+
+    @property
+    def rational(self) -> Rational:
+        """The function."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """What it approximates."""
+        ...
+
+    @property
+    def type(self) -> tuple[int, int]:
+        """The (m, n) that was asked for."""
+        ...
+
+
+def opened(subject: Rational | Fitted, target: Target | None = None) -> tuple[Rational, Target | None]:
+    """The function and its target.
+
+    Args:
+        subject: a function, or a fit, which brings its target.
+        target: another target than the fit's, or the one of a function.
+
+    Returns:
+        (rational, target); None for a target that nobody named.
+
+    Raises:
+        ValueError: if `subject` is neither.
+    """
+    if not isinstance(subject, Rational) and isinstance(subject, Fitted):
+        return subject.rational, subject.target if target is None else target
+    check_rational(subject)
+    return subject, target
