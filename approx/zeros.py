@@ -143,11 +143,8 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
         for k, zero in enumerate(zeros):
             near = x[0] if isinstance(x, arb_series) else x
             if isinstance(x, arb | arb_series) and (near - zero.place).contains(0):
-                others = factor(zeros[:k] + zeros[k + 1 :])
-                below = sum((c * x**j for j, c in enumerate(map(arb, others.coeffs()))), 0 * x)
-                return _quotient(balls, x, zero) / below
-        z = sum((c * x**j for j, c in enumerate(map(arb, factor(zeros).coeffs()))), 0 * x)
-        return balls(x) / z
+                return _over(_quotient(balls, x, zero), x, zeros[:k] + zeros[k + 1 :])
+        return _over(balls(x), x, zeros)
 
     width = min([b - a for a, b in target.domain])
 
@@ -167,6 +164,14 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
         return value
 
     return Target(floats, target.domain, "relative", name=target.name, enclose=enclose)
+
+
+def _over(value: Any, x: Any, zeros: tuple[Zero, ...]) -> Any:
+    """value/z, factor by factor: the enclosure of their product could hold 0 where none of them does."""
+    for zero in zeros:
+        for _ in range(zero.multiplicity):
+            value = value / (x - arb(zero.place))
+    return value
 
 
 def _quotient(target: Target, x: Any, zero: Zero) -> Any:
