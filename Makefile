@@ -1,4 +1,4 @@
-# make demo: the main job on a real language model.  make test: lint, types and tests.
+# make demo: a suite on a real language model.  make test: lint, types and tests.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,12 +6,14 @@ RUN    ?= runs/demo
 
 PEERS  := .venv-peers
 
-.PHONY: help install demo test test-peers lint benchmarks clean
+.PHONY: help install demo test test-peers lint docs dist benchmarks clean
 
 help:
-	@echo "make demo        install, then run the main job into $(RUN) (about 13 minutes on 2 cores; resumes)"
-	@echo "make test        install, then lint, types and tests"
+	@echo "make demo        install, then run the demo into $(RUN) (about 13 minutes on 2 cores; resumes)"
+	@echo "make test        install, then lint, types, the documentation (strict) and tests"
 	@echo "make test-peers  equality with SAELens, SAEBench, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
+	@echo "make docs        the documentation site, strictly, into site/"
+	@echo "make dist        wheel and sdist into dist/, tried in an empty environment"
 	@echo "make benchmarks  the measured ratios of docs/benchmarks.md"
 	@echo "make clean       remove $(VENV) and $(PEERS); runs stay"
 
@@ -28,7 +30,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/evals demo --out $(RUN)
+	$(BIN)/evals run demo --out $(RUN)
 
 lint: install
 	$(BIN)/ruff check .
@@ -36,8 +38,18 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-test: lint
-	$(BIN)/pytest
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test: lint docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov
+
+# What is built is used: data files, the C++ source and the templates have to be in it.
+dist: install
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m build --sdist --outdir dist . > /dev/null
+	$(PYTHON) tests/try_distribution.py dist
 
 # The peers' code beside ours; without those dependencies of dictionary-learning and SAEBench that nothing here needs.
 $(PEERS)/installed: pyproject.toml constraints.txt
@@ -54,4 +66,4 @@ benchmarks: install
 	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds -p no:cacheprovider
 
 clean:
-	rm -rf $(VENV) $(PEERS)
+	rm -rf $(VENV) $(PEERS) dist site

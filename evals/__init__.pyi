@@ -1,7 +1,15 @@
-from .compare import compare as compare
+__version__: str
+
+from .baselines import baselines as baselines
+from .comparison import compare as compare
 from .metrics.downstream import downstream as downstream
+from .metrics.ground_truth import ground_truth as ground_truth
 from .metrics.intervention import intervention as intervention
 from .metrics.probing import sparse_probing as sparse_probing
 from .metrics.reconstruction import reconstruction as reconstruction
+from .results import read_results as read_results
+from .site import load_sae as load_sae
+from .site import open_store as open_store
 from .suite import run as run
 from .tasks import load_task as load_task
+from .world import World as World

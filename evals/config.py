@@ -1,4 +1,4 @@
-"""Config files: TOML, validated whole before anything runs; a typo names the key and the nearest valid one."""
+"""Suites as TOML files, validated whole before anything runs; a typo names the key and the nearest valid one."""
 
 from __future__ import annotations
 
@@ -22,136 +22,68 @@ from pydantic import (
     model_validator,
 )
 
+from evals.results import Level
 from evals.tasks import check_task
 from rsae import HarvestConfig, TrainConfig, UpgradeConfig
-from rsae.activations.hooks import SITES
+from rsae.activations.hooks import POINTS
 from rsae.activations.host import EMBEDDED_HOST
+from rsae.sae import FAMILIES, SAE
 from rsae.support.errors import InputError, did_you_mean
-from rsae.sae import FAMILIES
-from rsae.sae.rational import RationalSAE
-
-Variant = Literal["soft", "gated"]
+from rsae.support.files import writing
+from rsae.upgrading.decide import upgraded_family
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class _File(_Section):
-    @classmethod
-    def read(cls, path: str | os.PathLike) -> Self:
-        """Read and validate a TOML file; `InputError` names the file, the key and the remedy."""
-        try:
-            data = tomllib.loads(Path(path).read_text())
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"config {path}: not readable as TOML ({error})") from None
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise InputError(f"config {path}: {explain(error, cls)}") from None
-
-
-class Teachers(_Section):
-    """The SAEs to upgrade."""
-
-    d_sae: PositiveInt = 1536
-    k: PositiveInt = 32
-    sparsity_relu: PositiveFloat = 3.0
-    sparsity_jump_relu: PositiveFloat = 1.5
-    steps: PositiveInt = 800
-    batch: PositiveInt = 1024
-    lr: PositiveFloat = 1e-3
-
-
-class Upgrade(_Section):
-    """Their rational upgrades, and the budget that the controls get too."""
-
-    variants: Annotated[list[Variant], Field(min_length=1)] = list(get_args(Variant))
-    type: tuple[PositiveInt, PositiveInt] = (9, 8)
-    form: Literal["partial", "standard", "safe", "safe-b"] = "partial"
-    steps: PositiveInt = 250
-    lr: PositiveFloat = 3e-4
-
-    @field_validator("type")
-    @classmethod
-    def _odd_over_even(cls, type_: tuple[int, int]) -> tuple[int, int]:
-        m, n = type_
-        if m != n + 1 or n % 2:
-            raise ValueError("the variants take types (2j + 1, 2j), such as [3, 2], [5, 4] or [9, 8]")
-        return type_
-
-
-class Evaluate(_Section):
-    """What is measured."""
-
-    downstream_tokens: PositiveInt = 2500
-    tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
-    probe_train: PositiveInt = 300
-    probe_test: PositiveInt = 150
-    probe_context: PositiveInt = 32
-    k: list[PositiveInt] = [1, 2, 5, 20]
-    #: so many latents, or pairs of them, are pushed either way; 0 leaves the measure out
-    intervention: NonNegativeInt = 0
-
-    @field_validator("tasks")
-    @classmethod
-    def _known(cls, tasks: list[str]) -> list[str]:
-        for task in tasks:
-            check_task(task)
-        return tasks
-
-
-class DemoConfig(_File):
-    """The main job's settings."""
-
-    seed: int = 0
-    harvest: HarvestConfig = HarvestConfig()
-    teachers: Teachers = Teachers()
-    upgrade: Upgrade = Upgrade()
-    evaluate: Evaluate = Evaluate(k=[1, 2, 5])
-
-
-class Site(_Section):
-    """A host and its hook points; with `teachers` (public SAEs) those are upgraded there, and none is trained.
-
-    A teacher is a path, or OWNER/NAME:SUBFOLDER on the hub.
-    """
+class Place(_Section):
+    """A host and its hook points: `[[sites]]` in a file."""
 
     host: str = EMBEDDED_HOST
+    """An embedded host's name, a directory, or a hub name."""
     hooks: Annotated[list[str], Field(min_length=1)] = ["blocks.12.hook_resid_pre"]
+    """TransformerLens names, such as `blocks.12.hook_resid_pre`, or names of modules."""
     teachers: list[str] = []
+    """Public SAEs to upgrade there instead of training any: a path, or OWNER/NAME:SUBFOLDER on the hub."""
 
     @field_validator("hooks")
     @classmethod
     def _named(cls, hooks: list[str]) -> list[str]:
         for hook in hooks:
-            if not re.fullmatch(rf"blocks\.\d+\.hook_({'|'.join(SITES)})", hook):
+            known = "|".join(map(re.escape, POINTS.values()))
+            of_block = re.fullmatch(rf"blocks\.\d+\.({known})(\[\d+\])?", hook)
+            module = "." in hook and "hook" not in hook  # its host says whether there is such a one
+            if not (of_block or module):
                 raise ValueError(
-                    f"hook point {hook!r}: write blocks.L.hook_SITE, SITE one of {', '.join(SITES)}"
+                    f"hook point {hook!r}: write blocks.L.POINT, POINT one of {', '.join(POINTS.values())}; or a "
+                    "module's own name"
                 )
         return hooks
 
 
 class Grid(_Section):
-    """The teachers: families x widths x levels of sparsity x seeds.
-
-    A family's widths are `d_sae`, unless its own `widths.FAMILY` are given. Its levels are `l0` (top_k families take it
-    as k; the penalty's weight of others is steered to it), unless `k` (for top_k families) or the family's own weights
-    `sparsity.FAMILY` are given.
-    """
+    """The teachers: families x widths x levels of sparsity x seeds."""
 
     families: Annotated[list[str], Field(min_length=1)] = ["relu", "jump_relu", "top_k"]
+    """Families of SAEs to train."""
     d_sae: Annotated[list[PositiveInt], Field(min_length=1)] = [1536]
+    """Numbers of latents."""
     widths: dict[str, Annotated[list[PositiveInt], Field(min_length=1)]] = {}
+    """By family: numbers of latents of its own, in the place of `d_sae`."""
     l0: list[PositiveInt] = [16, 32, 64]
+    """Levels of sparsity: families with a k take it as k; the penalty of the others is steered to it."""
     k: list[PositiveInt] = []
+    """Levels of the families with a k, in the place of `l0`."""
     sparsity: dict[str, Annotated[list[PositiveFloat], Field(min_length=1)]] = {}
+    """By family with a penalty: weights of it as levels, in the place of `l0`."""
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    """Of the teachers' start and the order of their data."""
 
     @field_validator("families")
     @classmethod
     def _trainable(cls, families: list[str]) -> list[str]:
-        known = [n for n, f in FAMILIES.items() if not issubclass(f, RationalSAE)]
+        known = [n for n, f in FAMILIES.items() if not f.rational]
         for name in families:
             if name not in known:
                 raise ValueError(f"family {name!r} is unknown{did_you_mean(name, known)}")
@@ -160,8 +92,8 @@ class Grid(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Grid:
         for name in self.sparsity:
-            if name not in self.families or "top_k" in name:
-                fit = [f for f in self.families if "top_k" not in f]
+            if name not in self.families or takes_k(name):
+                fit = [f for f in self.families if not takes_k(f)]
                 raise ValueError(f"grid.sparsity.{name} is no family with a penalty{did_you_mean(name, fit)}")
         for name in self.widths:
             if name not in self.families:
@@ -170,7 +102,7 @@ class Grid(_Section):
             levels = self.levels(family)
             if not levels:
                 raise ValueError(f"family {family!r} has no level of sparsity; give l0 = [...]")
-            largest = max(level.get("k", level.get("l0", 0)) for level in levels.values())
+            largest = max(0 if level.kind == "sparsity" else level.number for level in levels)
             if largest >= (least := min(self.widths_of(family))):
                 place = f"widths.{family}" if family in self.widths else "d_sae"
                 raise ValueError(f"l0 {largest:g} is not below the {least} latents of {place}")
@@ -180,46 +112,146 @@ class Grid(_Section):
         """The numbers of latents that a family is trained with."""
         return self.widths.get(family, self.d_sae)
 
-    def levels(self, family: str) -> dict[str, dict[str, Any]]:
-        """By name: `k` of the family, or the training's `l0` or `sparsity`."""
-        if "top_k" in family:
-            return {f"k{k}": {"k": k} for k in self.k or self.l0}
+    def levels(self, family: str) -> list[Level]:
+        """The levels of sparsity that a family is trained at."""
+        if takes_k(family):
+            return [Level("k", k) for k in self.k or self.l0]
         if family in self.sparsity:
-            return {f"sparsity{w:g}": {"sparsity": w} for w in self.sparsity[family]}
-        return {f"l0_{goal}": {"l0": float(goal)} for goal in self.l0}
+            return [Level("sparsity", weight) for weight in self.sparsity[family]]
+        return [Level("l0", l0) for l0 in self.l0]
+
+
+def takes_k(family: str) -> bool:
+    """Whether a family's l0 is a setting (k), not what a penalty leads to."""
+    return FAMILIES[family].sparsity_by == "k"
+
+
+def _specimen(family: str) -> SAE:
+    """A tiny SAE of a family, to ask what can be made of it."""
+    settings = {"d_in": 4, "d_sae": 8} | ({"k": 2} if takes_k(family) else {})
+    return FAMILIES[family].from_settings(settings)
+
+
+class Evaluate(_Section):
+    """What is measured."""
+
+    downstream_tokens: PositiveInt = 5000
+    """Held-out tokens to splice through the host; the standard error of KL at 5,000 is 1 to 2 %."""
+    tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
+    """Probing tasks, embedded or from files."""
+    probe_train: PositiveInt = 300
+    """Training texts a task, half of each class."""
+    probe_test: PositiveInt = 150
+    """Test texts a task, half of each class."""
+    probe_context: PositiveInt = 32
+    """Tokens a text, truncated on the right."""
+    k: list[PositiveInt] = [1, 2, 5, 20]
+    """Numbers of latents to probe with."""
+    intervention: NonNegativeInt = 0
+    """How many latents, or pairs of latents, to push either way; 0 leaves the measure out."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: list[str]) -> list[str]:
+        for task in tasks:
+            check_task(task)
+        return tasks
 
 
 class Synthetic(_Section):
-    """SA-GSAE's protocols on data with a known truth; seeds: how many; steps: of training."""
+    """SA-GSAE's protocols on data with a known truth."""
 
     protocols: list[Literal["A", "B", "C"]] = []
+    """Which to run, beside the grid or, in a file without `[[sites]]`, alone."""
     seeds: PositiveInt = 3
+    """How many worlds and starts to average over."""
     steps: PositiveInt = 1000
+    """Of training."""
+
+
+class Truth(_Section):
+    """A world of known features, in which the same grid is trained and scored (`evals.World`)."""
+
+    features: NonNegativeInt = 0
+    """Number of features; 0 leaves the measure out."""
+    d_in: PositiveInt = 128
+    """Dimensions of an activation."""
+    seed: int = 0
+    """Of the world."""
+    samples: PositiveInt = 20_000
+    """Held-out samples to score on."""
+
+    @field_validator("features")
+    @classmethod
+    def _enough(cls, features: int) -> int:
+        if 0 < features < 16:
+            raise ValueError("a world has 16 features at least; 0 leaves it out")
+        return features
 
 
 #: What the sections of a suite leave to its sites and its grid
 _ELSEWHERE = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
 
 
-class SuiteConfig(_File):
-    """A grid of cells: sites x teachers x upgrades, each with its start and its control; or teachers alone.
+class SuiteConfig(_Section):
+    """A grid of cells: sites x teachers x upgrades, each with its start and its control; or teachers alone."""
 
-    `synthetic`: protocols to run beside the grid, or alone where no `sites` are given.
-
-    `harvest` holds for all sites, `train` for all teachers, `tune` (the fine-tuning) for all upgrades and controls.
-    `soft_sparsity`: weight of the L1 penalty that `soft` and its control get where the teacher was trained with
-    another penalty.
-    """
-
-    sites: list[Site] = [Site()]
+    sites: list[Place] = [Place()]
+    """Hosts and hook points."""
     harvest: HarvestConfig = HarvestConfig()
+    """The activations, the same for all sites."""
     grid: Grid = Grid()
+    """The teachers."""
     train: TrainConfig = TrainConfig(steps=800)
+    """The teachers' training."""
     upgrades: dict[str, UpgradeConfig] = {}
+    """By name; without any, the trained SAEs alone are measured."""
     tune: TrainConfig = UpgradeConfig().tune
+    """The fine-tuning, the same for all upgrades and all controls."""
     soft_sparsity: PositiveFloat = 3.0
+    """Weight of the L1 penalty for `soft` and its control where the teacher was trained with another penalty."""
     evaluate: Evaluate = Evaluate()
+    """What is measured."""
+    ground_truth: Truth = Truth()
+    """The same grid in a world of known features."""
     synthetic: Synthetic = Synthetic()
+    """Protocols to run beside the grid, or alone where no `sites` are given."""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> Self:
+        """Read and validate a suite.
+
+        Args:
+            path: A TOML file, or the name of a preset.
+
+        Returns:
+            The suite.
+
+        Raises:
+            InputError: names the file, the key and the remedy.
+        """
+        file = preset(str(path)) if str(path) in PRESETS else Path(path)
+        try:
+            data = tomllib.loads(file.read_text())
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            remedy = f"; a preset is one of {', '.join(PRESETS)}" if not file.suffix else ""
+            raise InputError(f"config {path}: not readable as TOML ({error}){remedy}") from None
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise InputError(f"config {path}: {explain(error, cls)}") from None
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the suite as a TOML file that `read` takes."""
+        with writing(path) as temporary:
+            temporary.write_text(self.to_toml())
+
+    def to_toml(self) -> str:
+        """The suite as TOML, without what its sites and its grid give, and without what is None."""
+        record = self.model_dump(mode="json")
+        sections = {name: _without(record[name], keys) for name, keys in _ELSEWHERE.items()}
+        upgrades = {name: _without(upgrade, ("tune",)) for name, upgrade in record["upgrades"].items()}
+        return tomli_w.dumps(_given(record | sections | {"upgrades": upgrades}))
 
     @model_validator(mode="before")
     @classmethod
@@ -246,13 +278,6 @@ class SuiteConfig(_File):
                 )
         return data
 
-    @staticmethod
-    def as_given(record: dict[str, Any]) -> dict[str, Any]:
-        """A result file's `config` as it may stand in a suite's file: without what is given elsewhere."""
-        upgrades = {name: _without(upgrade, ("tune",)) for name, upgrade in record["upgrades"].items()}
-        sections = {name: _without(record[name], keys) for name, keys in _ELSEWHERE.items()}
-        return record | sections | {"upgrades": upgrades}
-
     @model_validator(mode="after")
     def _fitting(self) -> SuiteConfig:
         if not self.sites and not self.synthetic.protocols:
@@ -265,7 +290,7 @@ class SuiteConfig(_File):
                 raise ValueError(f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]")
             for family in self.grid.families:
                 try:
-                    upgrade.family_for(FAMILIES[family])
+                    upgraded_family(_specimen(family), upgrade)
                 except InputError as error:
                     raise ValueError(
                         f"upgrades.{name}: {error}; or leave {family!r} out of the grid"
@@ -277,28 +302,32 @@ def _without(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in keys}
 
 
-def to_toml(config: dict[str, Any]) -> str:
-    """A config as TOML; what is None is left out, since that is what it means."""
-
-    def given(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: given(v) for key, v in value.items() if v is not None}
-        return [given(v) for v in value] if isinstance(value, list) else value
-
-    return tomli_w.dumps(given(config))
+def _given(value: Any) -> Any:
+    """Without what is None: left out is what that means."""
+    if isinstance(value, dict):
+        return {key: _given(v) for key, v in value.items() if v is not None}
+    return [_given(v) for v in value] if isinstance(value, list) else value
 
 
 #: Shipped suites, by name
-PRESETS = ("quick", "standard", "paper")
+PRESETS = ("demo", "quick", "standard", "paper")
 
 
 def preset(name: str) -> Path:
-    """The file of a shipped config: `demo`, `quick`; of a shipped suite: `suite-quick`, `suite-standard`, ..."""
+    """The file of a shipped suite, by its name."""
     return Path(str(resources.files("evals") / "configs" / f"{name}.toml"))
 
 
 def explain(error: ValidationError, model: Any) -> str:
-    """The first complaint as one line: the key, what is wrong with it, the nearest valid key for a typo."""
+    """The first complaint of a validation as one line.
+
+    Args:
+        error: What the validation raised.
+        model: The model that was validated.
+
+    Returns:
+        The key, what is wrong with it, and the nearest valid key for a typo.
+    """
     first = error.errors()[0]
     *parents, key = [str(part) for part in first["loc"]] or [""]
     name = ".".join([*parents, key])

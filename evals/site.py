@@ -1,15 +1,14 @@
-"""What the demo and the suites are made of: teachers, their upgrades and controls at one hook point, and measures.
+"""What a run makes at one site: the activations, teachers, their upgrades and the controls.
 
 Each step is idempotent: its result is kept under the settings that it depends on (those of the steps that it builds
-on included), and rerunning goes on where it stopped.
+on included), and a stopped run resumes. All that is asked of `rsae` for that stands here.
 """
 
 from __future__ import annotations
 
+import os
 import platform
-import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,239 +16,324 @@ from typing import Any
 
 import torch
 
-import approx
 import rsae
-from evals.config import Evaluate
-from evals.metrics.downstream import downstream
-from evals.metrics.intervention import intervention
-from evals.metrics.probing import ProbeData, bootstrap, correct_dense, probe, probe_data
-from evals.metrics.reconstruction import reconstruction
-from evals.tasks import load_task
-from rsae import SAE, HarvestConfig, TrainConfig, UpgradeConfig
-from rsae.activations.harvest import plan_sequences
-from rsae.activations.text import load_documents, split_documents
-from rsae.support.progress import progress
-from rsae.sae import family
+from evals.gates import fit_gate
+from evals.results import Curve, How, Level, Result, Role, Site, variant
+from rsae import SAE, HarvestConfig, InputError, TrainConfig, UpgradeConfig
+from rsae.activations.harvest import sequences_like
+from rsae.activations.protocol import check_fits
 from rsae.support.cache import Cache
+from rsae.upgrading import decide
 
 _PACKAGES = ("rsae", "torch", "transformers", "numpy", "python-flint", "scikit-learn")
 
 
-@dataclass
-class Cell:
-    """An SAE to measure, and what its result file says of how it was made."""
+@dataclass(frozen=True)
+class Plan:
+    """A teacher to train."""
 
-    sae: SAE
-    seconds: float
-    control: str | None = None
-    how: dict[str, Any] = field(default_factory=dict)
+    family: str
+    """Its family."""
+    d_sae: int
+    """Number of latents."""
+    level: Level
+    """What sets its sparsity."""
+    train: TrainConfig
+    """The training, but for what the level says."""
+
+    @property
+    def name(self) -> str:
+        """The teacher among those of a site."""
+        return f"{self.family}-{self.d_sae}-{self.level}-s{self.train.seed}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The family's settings, without `d_in`."""
+        return {"d_sae": self.d_sae} | ({"k": self.level.value} if self.level.kind == "k" else {})
+
+    @property
+    def training(self) -> TrainConfig:
+        """The training with the level."""
+        if self.level.kind == "l0":
+            return replace(self.train, l0=self.level.number)
+        return (
+            replace(self.train, sparsity=self.level.number) if self.level.kind == "sparsity" else self.train
+        )
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A teacher to train: its family's settings without `d_in`, and the training."""
+class Cell:
+    """An SAE to measure."""
 
+    sae: SAE
+    """The SAE itself."""
+    path: str
+    """Where it lies, relative to the run; of a public SAE, its address."""
     family: str
-    settings: dict[str, Any]
-    config: TrainConfig
+    """The teacher's family."""
+    level: Level
+    """What set the teacher's sparsity."""
+    role: Role
+    """What it is in the comparison."""
+    how: How
+    """How it was made."""
+    upgrade: str | None = None
+    """Name of the upgrade, of a start or a tuned SAE."""
+    control: str | None = None
+    """Name of the control."""
+
+    @property
+    def variant(self) -> str:
+        """The cell among those of one teacher."""
+        return variant(self.role, self.upgrade, self.control)
 
 
-class Bench:
-    """One hook point of one host, and a directory that holds all that is made and measured there."""
+class SiteRun:
+    """One site of a run: its activations and what is made of them.
 
-    def __init__(self, harvest: HarvestConfig, evaluate: Evaluate, out: Path):
-        self.harvest, self.measures, self.out = harvest, evaluate, out
-        self.steps = Cache(out / "steps")
+    Args:
+        site: The host and the hook point.
+        harvest: The activations' settings; host and hook point are the site's.
+        run: The run's directory.
+    """
+
+    def __init__(self, site: Site, harvest: HarvestConfig, run: str | os.PathLike):
+        self.site, self.run = site, Path(run)
+        self.harvest = replace(harvest, host=site.host, hook=site.hook)
+        self.directory = self.run / "sites" / site.name
+        self.cache = Cache(self.directory / "steps")
+
+    # --- the host and its activations ----------------------------------------------------------------------
 
     @cached_property
     def host(self) -> rsae.Host:
-        return _host(self.harvest.host)
+        """The model."""
+        return _host(self.site.host)
 
     @cached_property
     def store(self) -> rsae.Store:
-        return rsae.harvest(self.harvest, self.out / "activations")
+        """The activations, harvested where they are not there yet."""
+        return rsae.harvest(self.harvest, self.directory / "activations")
+
+    @property
+    def harvested(self) -> bool:
+        """Whether the activations are there."""
+        return (self.directory / "activations" / "manifest.json").exists()
 
     @property
     def norm_limit(self) -> float:
         """Activations above it were left out of training, and are left alone in evaluation."""
-        return self.store.manifest["excluded_norm"]
+        limit = self.store.provenance.norm_limit
+        return float("inf") if limit is None else limit
 
-    @cached_property
-    def heldout_sequences(self) -> list[list[int]]:
-        """Token ids of held-out articles for the downstream loss."""
-        return self.heldout(self.measures.downstream_tokens)
+    @property
+    def identity(self) -> Any:
+        """Tells one store from another, for the keys of what is made of it."""
+        return self.store.identity
 
     def heldout(self, tokens: int) -> list[list[int]]:
-        """Token ids of held-out articles, about so many."""
-        h = self.harvest
-        documents = split_documents(load_documents(h.text), h.seed)["heldout"]
-        return [ids for _, ids in plan_sequences(self.host, documents, h.context, tokens)]
+        """Token ids of held-out articles, at least `tokens` of them."""
+        return sequences_like(self.store.provenance, self.host, "heldout", tokens)
 
-    def probe_data(self, task: str) -> tuple[ProbeData, dict[str, Any]]:
-        """A task's activations and its dense baseline; the host runs over its texts once, for all SAEs."""
-        e, h = self.measures, self.harvest
-        name = slug(task)
-        file = self.out / "probing" / f"{name}.safetensors"
+    # --- SAEs ----------------------------------------------------------------------------------------------
 
-        def make() -> dict[str, Any]:
-            loaded = load_task(task, e.probe_train, e.probe_test)
-            data = probe_data(self.host, h.hook, loaded, e.probe_context, self.norm_limit)
-            data.save(file)
-            train = int(data.is_train_T.sum())
-            correct_T = correct_dense(data)
-            return {
-                "dense": float(correct_T.mean()),
-                "dense_interval": bootstrap(correct_T),
-                "train": train,
-                "test": len(correct_T),
-            }
-
-        settings = [task, h.host, h.hook, self.norm_limit, e.probe_train, e.probe_test, e.probe_context]
-        baseline = self.steps.run(f"probing-{name}", settings, make)
-        return ProbeData.load(file), baseline
-
-    def prepare(self) -> None:
-        """What all cells share: the activations and the tasks' activations."""
-        _ = self.store
-        for task in self.measures.tasks:
-            self.probe_data(task)
-
-    # --- what is measured ----------------------------------------------------------------------------------
-
-    def teachers(self, plans: dict[str, Plan]) -> dict[str, Cell]:
-        """Teachers by name; those that are not there yet are trained in one pass over the activations."""
-        paths = {name: self.out / "saes" / name / "teacher" for name in plans}
+    def teachers(self, plans: list[Plan]) -> list[Cell]:
+        """Teachers; those that are not there yet are trained in one pass over the activations."""
+        of_step = {f"{plan.name}-teacher": plan for plan in plans}
+        paths = {step: self.directory / "saes" / plan.name / "teacher" for step, plan in of_step.items()}
 
         def make(steps: list[str]) -> dict[str, Any]:
-            names = [step.removesuffix("-teacher") for step in steps]
-            saes = []
-            for plan in (plans[name] for name in names):
-                sae = family(plan.family)(d_in=self.store.d_in, **plan.settings)
-                sae.rescale_(1 / self.store.scale)  # thresholds are given in units of mean norm sqrt(d_in)
-                sae.initialise(self.store.sample(8192, plan.config.seed), plan.config.seed)
-                saes.append(sae)
-            checkpoint = self.out / "checkpoints" / f"{names[0]}.safetensors"
-            what = f"{plans[names[0]].family} teacher" if len(names) == 1 else f"{len(names)} teachers"
-            configs = [plans[name].config for name in names]
+            saes = [
+                rsae.new(plan.family, self.store, plan.train.seed, **plan.settings)
+                for plan in (of_step[step] for step in steps)
+            ]
+            configs = [of_step[step].training for step in steps]
+            checkpoint = self.directory / "checkpoints" / f"{of_step[steps[0]].name}.safetensors"
+            what = f"{of_step[steps[0]].family} teacher" if len(steps) == 1 else f"{len(steps)} teachers"
             histories = rsae.train(saes, self.store, configs, checkpoint, f"train {what}")
-            for name, sae in zip(names, saes, strict=True):
-                rsae.save(sae, paths[name])
+            for step, sae in zip(steps, saes, strict=True):
+                rsae.save(sae, paths[step])
             return dict(zip(steps, histories, strict=True))
 
         settings = {
-            f"{name}-teacher": [self.store.manifest, plan.family, plan.settings, asdict(plan.config)]
-            for name, plan in plans.items()
+            step: [self.identity, plan.family, plan.settings, asdict(plan.training)]
+            for step, plan in of_step.items()
         }
-        histories = self.steps.run_all(settings, make)
-        cells = {}
-        for name, plan in plans.items():
-            history = histories[f"{name}-teacher"]
-            how = {"train": asdict(plan.config), "settings": plan.settings, "history": history}
-            cells[name] = Cell(rsae.load(paths[name]), self.steps.seconds[f"{name}-teacher"], how=how)
-        return cells
+        histories = self.cache.run_all(settings, make)
+        return [
+            Cell(
+                sae=rsae.load(paths[step]),
+                path=self._relative(paths[step]),
+                family=plan.family,
+                level=plan.level,
+                role=Role.TEACHER,
+                how=self._how(self.cache.seconds[step], train=plan.training, history=tuple(histories[step])),
+            )
+            for step, plan in of_step.items()
+        ]
+
+    def public_teacher(self, address: str) -> Cell:
+        """A trained SAE from a path, or OWNER/NAME:SUBFOLDER on the hub."""
+        sae = load_address(address)
+        check_fits(sae, self.store)
+        level = Level("source", address)
+        return Cell(sae, address, sae.family, level, Role.TEACHER, self._how(0.0))
 
     def upgrades(
         self,
         name: str,
         teacher: Cell,
         configs: dict[str, UpgradeConfig],
-        fit: approx.Rational | None = None,
-    ) -> dict[str, Cell]:
-        """All cells of a teacher, by variant, itself first; a control that serves two upgrades runs once."""
-        cells = {"teacher": teacher}
-        for variant, config in configs.items():
-            penalty, control = config.penalty_for(teacher.sae), control_name(config, teacher.sae)
-            done = cells[control].sae if control in cells else True
-            out = self.out / "saes" / name / variant
-            new = rsae.upgrade(teacher.sae, self.store, config=config, fit=fit, control=done, out=out)
-            tune = config.budget_for(teacher.sae, self.store)
-            how = {"upgrade": asdict(config) | {"tune": asdict(tune)}, "start": new.initial.activation.start}
-            cells[f"{variant}-init"] = Cell(new.initial, new.seconds["initial"], control, how)
-            how = how | {"history": new.history["tuned"]}
-            cells[variant] = Cell(new.tuned, new.seconds["tuned"], control, how)
-            if control not in cells and new.control is not None:
-                how = {"train": asdict(tune), "penalty": penalty, "history": new.history["control"]}
-                cells[control] = Cell(new.control, new.seconds["control"], how=how)
+        tune: TrainConfig,
+        soft_sparsity: float,
+    ) -> list[Cell]:
+        """All cells of a teacher.
+
+        Args:
+            name: The teacher among those of the site.
+            teacher: The teacher.
+            configs: Upgrades by name.
+            tune: The fine-tuning, the same for all upgrades and controls.
+            soft_sparsity: Weight of the L1 penalty for `soft` where the teacher was trained with another penalty.
+
+        Returns:
+            The teacher, then for each upgrade its start, itself and its control; a control that serves several
+            upgrades is made once.
+        """
+        cells = [teacher]
+        controls: dict[str, SAE] = {}
+        for upgrade, given in configs.items():
+            config = _with_budget(given, tune, teacher.sae, soft_sparsity)
+            decided = decide(teacher.sae, self.store, config)
+            out = self.directory / "saes" / name / upgrade
+            new = rsae.upgrade(
+                teacher.sae,
+                self.store,
+                config=config,
+                fit=fit_gate(self.run, teacher.family, config.type) if config.variant == "soft" else None,
+                control=controls.get(decided.control_name, True),
+                out=out,
+            )
+            started = self._upgraded(teacher, out, new, Role.START, upgrade, config)
+            if not config.fine_tune:  # nothing is fine-tuned, so that there is nothing to control
+                cells.append(replace(started, control=None))
+                continue
+            cells += [started, self._upgraded(teacher, out, new, Role.TUNED, upgrade, config)]
+            if new.control_name not in controls and new.control is not None:
+                controls[new.control_name] = new.control
+                cells.append(self._upgraded(teacher, out, new, Role.CONTROL, None, None))
         return cells
 
-    # --- measuring -----------------------------------------------------------------------------------------
+    def _upgraded(
+        self,
+        teacher: Cell,
+        out: Path,
+        new: rsae.Upgraded,
+        role: Role,
+        upgrade: str | None,
+        config: UpgradeConfig | None,
+    ) -> Cell:
+        """One of the SAEs that an upgrade gives; `rsae.upgrade` has saved it in `out`."""
+        saes = {Role.START: new.initial, Role.TUNED: new.tuned, Role.CONTROL: new.control}
+        step = {Role.START: "initial", Role.TUNED: "tuned", Role.CONTROL: "control"}[role]
+        sae = saes[role]
+        assert sae is not None
+        return replace(
+            teacher,
+            sae=sae,
+            path=self._relative(out / step),
+            role=role,
+            upgrade=upgrade,
+            control=new.control_name,
+            how=self._how(
+                new.seconds[step],
+                train=new.budget,
+                penalty=new.budget.penalty,
+                upgrade=None if config is None else replace(config, tune=new.budget),
+                start=sae.activation.start if isinstance(sae, rsae.RationalSAE) else None,
+                gate=gate_curve(sae),
+                history=() if role is Role.START else tuple(new.history[step]),
+            ),
+        )
 
-    def measure(self, name: str, cells: dict[str, Cell]) -> dict[str, dict[str, Any]]:
-        """The metrics of all cells of a teacher, by variant: `reconstruction`, `downstream`, `probing`, ..."""
-        e = self.measures
-        identity = {v: [self.store.manifest, fingerprint(cell.sae)] for v, cell in cells.items()}
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.run).as_posix()
 
-        def measure(
-            what: str, settings: list[Any], make: Callable[[dict[str, SAE]], dict[str, Any]]
-        ) -> dict[str, Any]:
-            """A measure of each cell; those that have no result yet are measured together."""
-            variant_of = {f"{name}-{v}-{what}": v for v in cells}
-
-            def run(missing: list[str]) -> dict[str, Any]:
-                made = make({variant_of[step]: cells[variant_of[step]].sae for step in missing})
-                return {step: made[variant_of[step]] for step in missing}
-
-            keys = {step: [*identity[v], *settings] for step, v in variant_of.items()}
-            results = self.steps.run_all(keys, run)
-            return {v: results[step] for step, v in variant_of.items()}
-
-        def reconstruct(saes: dict[str, SAE]) -> dict[str, Any]:
-            return {variant: reconstruction(sae, self.store) for variant, sae in saes.items()}
-
-        def splice(saes: dict[str, SAE]) -> dict[str, Any]:
-            return downstream(saes, self.host, self.heldout_sequences, self.harvest.hook, self.norm_limit)
-
-        def push(saes: dict[str, SAE]) -> dict[str, Any]:
-            place = (self.host, self.heldout_sequences, e.intervention, self.harvest.hook, self.norm_limit)
-            return {variant: intervention(sae, *place) for variant, sae in saes.items()}
-
-        def probe_all(saes: dict[str, SAE]) -> dict[str, Any]:
-            results: dict[str, Any] = {variant: {} for variant in saes}
-            with progress(len(e.tasks) * len(saes), f"sparse probing of {len(saes)} SAEs", "probe") as bar:
-                for task in e.tasks:
-                    data, baseline = self.probe_data(task)
-                    for variant, sae in saes.items():
-                        results[variant][task] = probe(sae, data, e.k) | baseline
-                        bar.update()
-            return results
-
-        probing = [e.tasks, e.probe_train, e.probe_test, e.probe_context, e.k]
-        measured = {
-            "reconstruction": measure("reconstruction", [], reconstruct),
-            "downstream": measure("downstream", [e.downstream_tokens], splice),
-            "probing": measure("probing", probing, probe_all),
-        }
-        if e.intervention:
-            measured["intervention"] = measure("intervention", [e.intervention, e.downstream_tokens], push)
-        return {v: {what: by_variant[v] for what, by_variant in measured.items()} for v in cells}
-
-    def record(self, cell: Cell) -> dict[str, Any]:
-        """What a result file says of a cell beside its figures."""
-        return {
-            "gate": gate_curve(cell.sae),
-            "how": cell.how,
-            "host_note": self.store.manifest["host_note"],
-            "seconds": cell.seconds,
-            "versions": {package: version(package) for package in _PACKAGES},
-            "machine": machine(),
-        }
+    def _how(self, seconds: float, **made: Any) -> How:
+        return How(
+            seconds=seconds,
+            harvest=self.harvest,
+            host_note=self.store.provenance.note or "",
+            machine=machine(),
+            versions={package: version(package) for package in _PACKAGES},
+            **made,
+        )
 
 
-def control_name(config: UpgradeConfig, teacher: SAE | type[SAE]) -> str:
-    """The variant that controls an upgrade: `control`, or `control-PENALTY` under another than the teacher's."""
-    penalty = config.penalty_for(teacher)
-    return "control" if penalty == teacher.penalties[0] else f"control-{penalty}"
+def _with_budget(
+    config: UpgradeConfig, tune: TrainConfig, teacher: SAE, soft_sparsity: float
+) -> UpgradeConfig:
+    """The upgrade with its budget: its weight of the penalty is the teacher's, or holds the teacher's l0.
+
+    `soft` is dense in training, so that there is no l0 to hold: under a penalty that the teacher was not trained with
+    it needs a weight of its own.
+    """
+    own, penalty = teacher.trained, rsae.SoftRational.penalties[0]
+    told = own is not None and own.penalty == penalty and own.sparsity > 0
+    if config.variant == "soft" and teacher.penalties[0] is not None and not told and not tune.l0:
+        tune = replace(tune, sparsity=soft_sparsity)
+    return replace(config, tune=tune)
+
+
+def load_address(address: str) -> SAE:
+    """An SAE from a path, or OWNER/NAME:SUBFOLDER on the hub."""
+    place, _, subfolder = address.partition(":")
+    return rsae.load(place, subfolder=subfolder or None)
+
+
+def load_sae(run: str | os.PathLike, result: Result) -> SAE:
+    """A cell's SAE.
+
+    Args:
+        run: The run's directory.
+        result: The cell.
+
+    Returns:
+        The SAE, which takes activations as the host gives them.
+
+    Raises:
+        InputError: where it is not there any more.
+    """
+    if result.role is Role.TEACHER and result.level.kind == "source":
+        return load_address(result.sae)
+    path = Path(run) / result.sae
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: the SAE of {result.cell} is missing; run the same command as for the run again"
+        )
+    return rsae.load(path)
+
+
+def open_store(run: str | os.PathLike, result: Result) -> rsae.Store:
+    """The activations of a cell's site.
+
+    Args:
+        run: The run's directory.
+        result: The cell.
+
+    Returns:
+        The store.
+
+    Raises:
+        InputError: where it is missing or corrupt.
+    """
+    return rsae.Store.open(Path(run) / "sites" / result.site.name / "activations")
 
 
 @lru_cache(maxsize=1)
 def _host(name: str) -> rsae.Host:
-    """A host is kept for the next hook point in it."""
+    """A host is kept for the next site in it."""
     return rsae.load_host(name)
-
-
-def slug(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("_.")
 
 
 def fingerprint(sae: SAE) -> list[Any]:
@@ -263,10 +347,15 @@ def machine() -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
 
 
-def gate_curve(sae: SAE) -> dict[str, list[float]] | None:
-    """The trained r(t) = phi(C_in t) / C_out of a rational SAE with shared coefficients.
+def gate_curve(sae: SAE) -> Curve | None:
+    """The rational function r(t) = phi(C_in t) / C_out of a rational SAE whose latents share its coefficients.
 
-    `soft`'s over t in [-1.2, 1.2]; `gated`'s where its gate can be open, t >= 0.
+    Args:
+        sae: The SAE.
+
+    Returns:
+        For `soft` r over t in [-1.2, 1.2]; for `gated` where its gate can be open, t >= 0; None for coefficients of
+        each latent.
     """
     if not isinstance(sae, rsae.RationalSAE) or any(p.shape[0] > 1 for p in sae.activation.form.parameters()):
         return None
@@ -275,4 +364,4 @@ def gate_curve(sae: SAE) -> dict[str, list[float]] | None:
         r_N = sae.activation.form.evaluate(t_1N)[0]
         if sae.signed:  # the odd part
             r_N = (r_N - sae.activation.form.evaluate(-t_1N)[0]) / 2
-    return {"t": t_1N[0].tolist(), "r": r_N.tolist()}
+    return Curve(tuple(t_1N[0].tolist()), tuple(r_N.tolist()))

@@ -1,52 +1,49 @@
 """A grid of cells from one config file: sites x families x widths x levels x seeds x upgrades, with every control.
 
-    OUT/results/SITE-TEACHER-VARIANT.json   a file a cell: teacher, UPGRADE-init, UPGRADE, control, ...
-    OUT/sites/SITE/                         activations, SAEs, and the steps that a rerun takes over
-    OUT/synthetic/                          results and figures of the synthetic protocols, where some are asked for
-
-A *unit* is what one worker does at a time: the teachers of one family and seed at one hook point (all widths and levels
-of sparsity, trained in one pass over the activations), their upgrades and controls, and all measures. Units share
-nothing but the activations, which are made first: so they can run in any order, in several processes or on several
-machines that see the same directory.
+The directory of a run is described in `evals.results`. A *unit* is what one worker does at a time: the teachers of one
+family and seed at one site (all widths and levels of sparsity, trained in one pass over the activations), their
+upgrades and controls, and all measures. Units share nothing but the activations, which are made first: so they can run
+in any order, in several processes or on several machines that see the same directory.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
 
-import rsae
-from evals.site import Bench, Cell, Plan, control_name, slug
-from evals.config import PRESETS, SuiteConfig, preset
+from evals.config import SuiteConfig
+from evals.measuring import Measuring
+from evals.results import Result, Role, Site, slug, variant, write_result
+from evals.site import Cell, Plan, SiteRun
 from evals.synthetic import run_protocol
-from rsae import InputError, UpgradeConfig
-from rsae.support.files import digest, read_json, write_json
-from rsae.sae import family
+from evals.truth import run_truth
+from rsae import InputError
 from rsae.support.cache import say
+from rsae.support.files import digest, read_json, write_json
 
 
 @dataclass(frozen=True)
 class Unit:
-    """`source` is a family to train, or the address of a public SAE; `seed` of the start and the data's order."""
+    """What one worker does at a time."""
 
-    host: str
-    hook: str
+    site: Site
+    """Where."""
     source: str
+    """A family to train, or the address of a public SAE."""
     seed: int
+    """Of the start and of the data's order."""
     public: bool = False
-
-    @property
-    def site(self) -> str:
-        return f"{slug(Path(self.host).name)}-{self.hook}"
+    """Whether `source` is an address."""
 
     @property
     def name(self) -> str:
-        return f"{self.site}-{slug(self.source)}-s{self.seed}"
+        """The unit as a file's name."""
+        return f"{self.site.name}-{slug(self.source)}-s{self.seed}"
 
 
 def run(
@@ -56,17 +53,24 @@ def run(
     shard: tuple[int, int] | None = None,
     prepare: bool = False,
 ) -> Path:
-    """Run a suite (a config, its file, or the name of a preset) into the directory `out`, and return that.
+    """Run a suite; what is finished is kept, and a wider grid makes only what is new.
 
-    Finished cells are kept: the same call goes on where it stopped, and a grid with more values makes only what is new.
-    jobs: so many processes. shard: (i, n), only the units i, i + n, i + 2n, ... (from 0), for Slurm arrays and the
-    like; `prepare` makes what all units share, and no more, which has to be done once before any shard.
+    Args:
+        config: A suite, its file, or the name of a preset.
+        out: Directory of the run.
+        jobs: Number of processes.
+        shard: (i, n): only the units i, i + n, i + 2n, ... (from 0), for arrays of jobs.
+        prepare: Make what all units share, and no more; to be done once before any shard.
 
-    Raises `InputError` for a wrong config before anything runs; and at the end, where units failed, for the first
-    of them: the others are finished then.
+    Returns:
+        The directory.
+
+    Raises:
+        InputError: for a wrong config before anything runs; at the end, where units failed, for the first of them (the
+            others are finished then).
     """
     if not isinstance(config, SuiteConfig):
-        config = SuiteConfig.read(preset(f"suite-{config}") if config in PRESETS else config)
+        config = SuiteConfig.read(config)
     out, chosen = Path(out), units(config)
     protocols, settings = config.synthetic.protocols, (config.synthetic.seeds, config.synthetic.steps)
     if shard is not None:
@@ -76,18 +80,21 @@ def run(
         chosen, protocols = chosen[index::count], protocols[index::count]
     waiting = [unit for unit in chosen if not finished(config, out, unit)]
     say(f"{len(chosen)} units, {len(chosen) - len(waiting)} of them finished")
-    sites = {(unit.host, unit.hook): unit for unit in (units(config) if prepare else waiting)}
-    for unit in sites.values():
+    _keep(config, out)
+    for site in dict.fromkeys(unit.site for unit in (units(config) if prepare else waiting)):
+        place = SiteRun(site, config.harvest, out)
         if shard is None or prepare:
-            bench(config, out, unit).prepare()
-        elif not (out / "sites" / unit.site / "activations" / "manifest.json").exists():
+            Measuring(place, config.evaluate).prepare()
+        elif not place.harvested:
             raise InputError(
-                f"{out}: the activations of {unit.site} are missing; before shards run, run the same command with "
+                f"{out}: the activations of {site.name} are missing; before shards run, run the same command with "
                 "--prepare once, without --shard"
             )
     if prepare:
         return out
     Parallel(n_jobs=jobs)(delayed(run_protocol)(name, out / "synthetic", *settings) for name in protocols)
+    if config.ground_truth.features and (shard is None or shard[0] == 0):
+        run_truth(config, out)
     failures = Parallel(n_jobs=jobs)(delayed(_attempt)(config, out, unit) for unit in waiting)
     messages = [message for message in failures if message]
     if messages:
@@ -98,27 +105,57 @@ def run(
     return out
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """A shard as `run` takes it.
+
+    Args:
+        text: i/n, such as 0/8.
+
+    Returns:
+        (i, n).
+
+    Raises:
+        InputError: for any other text.
+    """
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit()):
+        raise InputError(f"--shard {text!r}: write i/n, such as 0/8")
+    return int(index), int(count)
+
+
+def _keep(config: SuiteConfig, out: Path) -> None:
+    """Keep the settings in the run, for its readers."""
+    file = out / "suite.toml"
+    if not file.exists() or file.read_text() != config.to_toml():
+        config.write(file)
+
+
 def units(config: SuiteConfig) -> list[Unit]:
-    """All units of a suite, those of one hook point side by side."""
-    found: list[Unit] = []
-    for site in config.sites:
-        for hook in site.hooks:
-            for seed in config.grid.seeds:
-                sources = site.teachers or config.grid.families
-                found += [Unit(site.host, hook, s, seed, bool(site.teachers)) for s in sources]
-    places: dict[str, str] = {}
+    """All units of a suite, those of one site side by side.
+
+    Args:
+        config: The suite.
+
+    Returns:
+        The units.
+
+    Raises:
+        InputError: where two hosts would share a directory.
+    """
+    found = [
+        Unit(Site(place.host, hook), source, seed, bool(place.teachers))
+        for place in config.sites
+        for hook in place.hooks
+        for seed in config.grid.seeds
+        for source in place.teachers or config.grid.families
+    ]
+    hosts: dict[str, str] = {}
     for unit in found:
-        if places.setdefault(unit.site, unit.host) != unit.host:
+        if hosts.setdefault(unit.site.name, unit.site.host) != unit.site.host:
             raise InputError(
-                f"hosts {places[unit.site]!r} and {unit.host!r} have the same last name; rename one"
+                f"hosts {hosts[unit.site.name]!r} and {unit.site.host!r} have the same last name; rename one"
             )
     return found
-
-
-def bench(config: SuiteConfig, out: Path, unit: Unit) -> Bench:
-    """The unit's hook point."""
-    harvest = replace(config.harvest, host=unit.host, hook=unit.hook)
-    return Bench(harvest, config.evaluate, out / "sites" / unit.site)
 
 
 def _attempt(config: SuiteConfig, out: Path, unit: Unit) -> str | None:
@@ -132,56 +169,97 @@ def _attempt(config: SuiteConfig, out: Path, unit: Unit) -> str | None:
 
 
 def run_unit(config: SuiteConfig, out: Path, unit: Unit) -> None:
-    """Make and measure all cells of a unit, and write their result files."""
+    """Make and measure all cells of a unit, and write their result files.
+
+    Args:
+        config: The suite.
+        out: Directory of the run.
+        unit: The unit.
+    """
     if finished(config, out, unit):
         return
-    place = bench(config, out, unit)
-    files = []
-    for teacher in _teachers(config, place, unit):
-        cells = place.upgrades(teacher.name, teacher.cell, _upgrades(config, teacher.cell, unit))
-        measured = place.measure(teacher.name, cells)
-        for variant, cell in cells.items():
-            result = {
-                "host": unit.host,
-                "hook": unit.hook,
-                "family": teacher.cell.sae.family,
-                "d_sae": teacher.cell.sae.d_sae,
-                "level": teacher.level,
-                "seed": unit.seed,
-                "variant": variant,
-                "control": cell.control,
-                "metrics": measured[variant],
-                "config": config.model_dump(mode="json"),
-                **place.record(cell),
-            }
-            file = f"{unit.site}-{teacher.name}-{variant}.json"
-            write_json(out / "results" / file, result)
-            files.append(file)
-    write_json(_mark(out, unit), {"key": _key(config, unit), "files": files})
+    place = SiteRun(unit.site, config.harvest, out)
+    measuring = Measuring(place, config.evaluate)
+    written = []
+    for name, teacher in _teachers(config, place, unit):
+        tune = replace(config.tune, seed=unit.seed + 1)
+        cells = place.upgrades(name, teacher, config.upgrades, tune, config.soft_sparsity)
+        for cell, metrics in zip(cells, measuring.measure(name, cells), strict=True):
+            result = Result(
+                site=unit.site,
+                family=cell.family,
+                d_sae=cell.sae.d_sae,
+                level=cell.level,
+                seed=unit.seed,
+                upgrade=cell.upgrade,
+                role=cell.role,
+                control=cell.control,
+                sae=cell.path,
+                metrics=metrics,
+                how=cell.how,
+            )
+            write_result(out, result)
+            written.append(result.cell)
+    write_json(_mark(out, unit), {"key": _key(config, unit), "cells": written})
+
+
+def _teachers(config: SuiteConfig, place: SiteRun, unit: Unit) -> Iterator[tuple[str, Cell]]:
+    """The unit's teachers, each with its name among those of the site."""
+    if unit.public:
+        yield f"{slug(unit.source)}-s{unit.seed}", place.public_teacher(unit.source)
+        return
+    plans = [
+        Plan(unit.source, d_sae, level, replace(config.train, seed=unit.seed))
+        for d_sae in config.grid.widths_of(unit.source)
+        for level in config.grid.levels(unit.source)
+    ]
+    yield from zip([plan.name for plan in plans], place.teachers(plans), strict=True)
+
+
+# --- what is finished ------------------------------------------------------------------------------------------
 
 
 def finished(config: SuiteConfig, out: Path, unit: Unit) -> bool:
-    """Whether all result files of a unit are there, made with these settings."""
+    """Whether all result files of a unit are there, made with these settings.
+
+    Args:
+        config: The suite.
+        out: Directory of the run.
+        unit: The unit.
+    """
     mark = _mark(out, unit)
     if not mark.exists() or (done := read_json(mark)).get("key") != _key(config, unit):
         return False
-    return all((out / "results" / file).exists() for file in done["files"])
+    return all((out / "results" / f"{cell}.json").exists() for cell in done["cells"])
 
 
-def expected(config: SuiteConfig, unit: Unit) -> list[str] | None:
-    """Names (without `.json`) of the result files that a unit makes; None for a public SAE, not known unread."""
+def lacking(config: SuiteConfig, unit: Unit, there: list[Result]) -> int | None:
+    """How many cells a unit lacks at least.
+
+    Args:
+        config: The suite.
+        unit: The unit.
+        there: All cells of the run.
+
+    Returns:
+        The number; None for a public SAE, of which width and family are not known before it is read. A control is
+        known by the upgrade that names it.
+    """
     if unit.public:
         return None
-    kind = family(unit.source)
-    variants = {"teacher", *config.upgrades, *(f"{name}-init" for name in config.upgrades)}
-    variants |= {control_name(upgrade, kind) for upgrade in config.upgrades.values()}
-    grid, source = config.grid, unit.source
-    names = [_name(unit, d, level) for d in grid.widths_of(source) for level in grid.levels(source)]
-    return [f"{unit.site}-{name}-{variant}" for name in names for variant in sorted(variants)]
-
-
-def _name(unit: Unit, d_sae: int, level: str) -> str:
-    return f"{unit.source}-{d_sae}-{level}-s{unit.seed}"
+    mine = [r for r in there if (r.site, r.family, r.seed) == (unit.site, unit.source, unit.seed)]
+    count = 0
+    for d_sae in config.grid.widths_of(unit.source):
+        for level in config.grid.levels(unit.source):
+            cells = [r for r in mine if (r.d_sae, r.level) == (d_sae, level)]
+            variants = {r.variant for r in cells}
+            wanted = {variant(Role.TEACHER, None, None)}
+            for name, upgrade in config.upgrades.items():
+                roles = (Role.START, Role.TUNED) if upgrade.fine_tune else (Role.START,)
+                wanted |= {variant(role, name, None) for role in roles}
+            wanted |= {r.control for r in cells if r.control and r.upgrade in config.upgrades}
+            count += len(wanted - variants)
+    return count
 
 
 def _mark(out: Path, unit: Unit) -> Path:
@@ -191,54 +269,14 @@ def _mark(out: Path, unit: Unit) -> Path:
 def _key(config: SuiteConfig, unit: Unit) -> str:
     """Of all settings that a unit's cells depend on: not of other sites, families and seeds."""
     grid = config.grid
-    levels = None if unit.public else [grid.widths_of(unit.source), grid.levels(unit.source)]
-    return digest([asdict(unit), levels, settings_of(config)])
+    levels = None if unit.public else [grid.widths_of(unit.source), list(map(str, grid.levels(unit.source)))]
+    where = [unit.site.host, unit.site.hook, unit.source, unit.seed, unit.public]
+    return digest([where, levels, settings_of(config)])
 
 
 def settings_of(config: SuiteConfig) -> dict[str, Any]:
-    """The settings that every unit depends on; without what is younger than finished units, where it is not used."""
-    settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic"})
+    """The settings that every unit depends on; without a measure that is left out, which changes no unit."""
+    settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic", "ground_truth"})
     if not config.evaluate.intervention:
         del settings["evaluate"]["intervention"]
     return settings
-
-
-@dataclass(frozen=True)
-class _Teacher:
-    name: str
-    level: str
-    cell: Cell
-
-
-def _teachers(config: SuiteConfig, place: Bench, unit: Unit) -> Iterator[_Teacher]:
-    if unit.public:
-        address, _, subfolder = unit.source.partition(":")
-        sae = rsae.load(address, subfolder=subfolder or None)
-        if sae.d_in != place.store.d_in:
-            raise InputError(f"{unit.source} takes {sae.d_in} dimensions, {unit.hook} has {place.store.d_in}")
-        name = f"{slug(unit.source)}-s{unit.seed}"
-        yield _Teacher(name, unit.source, Cell(sae, 0.0, how={"source": unit.source}))
-        return
-    plans, levels = {}, {}
-    for d_sae in config.grid.widths_of(unit.source):
-        for level, given in config.grid.levels(unit.source).items():
-            name = _name(unit, d_sae, level)
-            settings = {"d_sae": d_sae} | {k: v for k, v in given.items() if k == "k"}
-            train = {k: v for k, v in given.items() if k != "k"} | {"seed": unit.seed}
-            plans[name] = Plan(unit.source, settings, replace(config.train, **train))
-            levels[name] = level
-    for name, cell in place.teachers(plans).items():
-        yield _Teacher(name, levels[name], cell)
-
-
-def _upgrades(config: SuiteConfig, teacher: Cell, unit: Unit) -> dict[str, UpgradeConfig]:
-    """The upgrades with their budget: its weight of the penalty is the teacher's, or holds the teacher's l0."""
-    tune = replace(config.tune, seed=unit.seed + 1)
-    upgrades = {}
-    for name, upgrade in config.upgrades.items():
-        foreign = upgrade.variant == "soft" and upgrade.penalty_for(teacher.sae) == "l1"
-        if foreign and teacher.sae.metadata.get("penalty") != "l1" and not tune.l0:
-            upgrades[name] = replace(upgrade, tune=replace(tune, sparsity=config.soft_sparsity))
-        else:
-            upgrades[name] = replace(upgrade, tune=tune)
-    return upgrades

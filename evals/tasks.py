@@ -30,29 +30,45 @@ _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
 
 @dataclass(frozen=True)
 class Example:
-    """A text, its label, and its source: examples of one source are all in train or all in test."""
+    """A labelled text."""
 
     text: str
+    """The text."""
     label: int
+    """0 or 1."""
     source: str
+    """Where it is from: examples of one source are all in train or all in test."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A binary task; texts and labels (0 or 1) of the two splits."""
+    """A binary task in two splits."""
 
     name: str
+    """As `load_task` takes it."""
     train: tuple[list[str], np.ndarray]
+    """Training texts and their labels, 0 or 1."""
     test: tuple[list[str], np.ndarray]
+    """Test texts and their labels."""
 
 
 def load_task(name: str, train: int = 4000, test: int = 1000, seed: int = 42) -> Task:
-    """Load an embedded task, half of each split of each class.
+    """Load a task, half of each split of each class.
 
-    A source goes to train or test by a hash of (seed, source), so that no text, and no article in two
-    languages, is on both sides. Where a set is too small for `train` or `test`, both shrink in proportion.
-    `name` may be a file too (see the module). Raises `InputError` for an unknown name, a missing package, a file
-    without the two fields.
+    A source goes to train or test by a hash of (seed, source), so that no text, and no article in two languages, is on
+    both sides. Where a set is too small for `train` or `test`, both shrink in proportion.
+
+    Args:
+        name: An embedded task, or a file (see the module).
+        train: Training texts.
+        test: Test texts.
+        seed: Of the split and the choice of texts.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: for an unknown name, a missing package, a file without the two fields.
     """
     check_task(name)
     examples = TASKS[name]() if name in TASKS else from_file(name)
@@ -116,7 +132,21 @@ def _from_hub(repository: str, file: str) -> Path:
 
 
 def split_task(name: str, examples: Iterable[Example], train: int, test: int, seed: int) -> Task:
-    """Part examples into a balanced task; a text that occurs twice is kept once."""
+    """Part examples into a balanced task; a text that occurs twice is kept once.
+
+    Args:
+        name: The task's name.
+        examples: Labelled texts.
+        train: Training texts.
+        test: Test texts.
+        seed: Of the split and the choice of texts.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: where a class has fewer than 10 examples in a split.
+    """
     pools: dict[tuple[str, int], list[str]] = {(s, y): [] for s in ("train", "test") for y in (0, 1)}
     seen: set[str] = set()
     rng = np.random.default_rng(seed)

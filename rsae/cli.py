@@ -1,4 +1,4 @@
-"""`rsae`: harvest activations, train a teacher, upgrade it to a rational SAE, look at one."""
+"""`rsae`: make activations, train a teacher, upgrade it to a rational SAE, look at one."""
 
 from __future__ import annotations
 
@@ -20,60 +20,114 @@ app = typer.Typer(
     "    rsae harvest store\n\n"
     "    rsae train top_k store teacher --k 32\n\n"
     "    rsae upgrade teacher --activations store --out upgraded\n\n"
-    "Each command can be interrupted: the same command again goes on where it stopped.",
+    "Each command can be interrupted: the same command again continues where it stopped.",
 )
 
-StorePath = Annotated[
-    Path, typer.Argument(help="Directory of an activation store, as `rsae harvest` makes it.")
+ActivationsPath = Annotated[
+    Path,
+    typer.Argument(
+        help="Activations: a store's directory, as `rsae harvest` makes it, or your own: a .npy, .pt or .safetensors "
+        "file of rows, or a directory of such files."
+    ),
+]
+Window = Annotated[
+    int,
+    typer.Option(
+        min=0, help="For activations larger than memory: shuffle this many at a time, e.g. 1000000."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+AllowMismatch = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mismatch", help="Accept an SAE that says that it is of another host or hook point."
+    ),
+]
+Heldout = Annotated[
+    float, typer.Option(min=0, help="Of your own activations: rows to hold out, or a share of them below 1.")
 ]
 
 
-@app.command()
-def harvest(
-    out: Annotated[Path, typer.Argument(help="Directory for the store.")],
+@app.command("harvest")
+def _harvest(
+    out: Annotated[
+        Path, typer.Argument(help="Directory for the store; for several hook points, for one directory each.")
+    ],
     host: Annotated[
         str, typer.Option(help="smollm2-135m (embedded), a directory, a .gguf file or a hub name.")
     ] = "smollm2-135m",
     hook: Annotated[
-        str, typer.Option(help="blocks.L.hook_SITE, SITE one of resid_pre, attn_out, mlp_out, resid_post.")
-    ] = "blocks.12.hook_resid_pre",
-    text: Annotated[str, typer.Option(help="wikipedia (embedded), a .txt or a .jsonl file.")] = "wikipedia",
+        list[str] | None,
+        typer.Option(
+            help="blocks.L.hook_resid_pre (L = 12 by default), _mid, _post, hook_attn_out, hook_mlp_in, hook_mlp_out, "
+            "attn.hook_q, _k, _v, _z, mlp.hook_post, or a module's own name. May be repeated: one pass for all."
+        ),
+    ] = None,
+    text: Annotated[
+        str,
+        typer.Option(
+            help="wikipedia (embedded), a .txt, .jsonl(.gz, .zst) or .parquet file, a directory of them."
+        ),
+    ] = "wikipedia",
     context: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 128,
     tokens: Annotated[int, typer.Option(min=1, help="Training tokens, at least.")] = 125_000,
     heldout_tokens: Annotated[
-        int, typer.Option(min=1, help="Held-out tokens (from other articles), at least.")
+        int, typer.Option(min=1, help="Held-out tokens (from other documents), at least.")
     ] = 12_000,
     norm_limit: Annotated[
-        float, typer.Option(help="Leave out tokens above so many times the median norm.")
+        float, typer.Option(help="Leave out tokens whose norm is above this many times the median.")
     ] = 10.0,
-    seed: Annotated[int, typer.Option(help="Of the split by article.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split by document.")] = 0,
     dtype: Annotated[
         str, typer.Option(help="Of the stored activations: float32, bfloat16, float16.")
     ] = "float32",
+    bos: Annotated[
+        str, typer.Option(help="A BOS token in front of every sequence: host (as its own), on, off.")
+    ] = "host",
+    exclude_token: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out this token's activations, by id or by text. May be repeated."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the host runs: cpu, cuda, ...")] = "cpu",
+    host_dtype: Annotated[
+        str, typer.Option(help="Of the host's weights: float32, bfloat16, float16.")
+    ] = "float32",
 ) -> None:
     """Run a host over text and store its activations: 125,000 tokens in about 100 s on 2 cores."""
-    from rsae import HarvestConfig, InputError, load_host
-    from rsae import harvest as run_harvest
-    from rsae.activations.host import DTYPES
+    from rsae import HarvestConfig, harvest_all, load_host
 
-    if dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(DTYPES)}")
-    settings = (host, hook, text, context, tokens, heldout_tokens, norm_limit, seed, dtype)
-    config = HarvestConfig(*settings)  # type: ignore[arg-type]
-    store = run_harvest(config, out, None if device == "cpu" else load_host(host, device))
-    typer.echo(
-        f"{out}: {store.tokens()} training and {store.tokens('heldout')} held-out tokens of {store.d_in} dimensions"
+    hooks = hook or ["blocks.12.hook_resid_pre"]
+    tokens_out = tuple(int(t) if t.isdigit() else t for t in exclude_token or ())
+    config = _checked(
+        HarvestConfig,
+        host=host,
+        hook=hooks[0],
+        text=text,
+        context=context,
+        tokens=tokens,
+        heldout_tokens=heldout_tokens,
+        norm_limit=norm_limit,
+        seed=seed,
+        dtype=dtype,
+        bos=bos,
+        exclude_tokens=tokens_out,
     )
+    loaded = None if (device, host_dtype) == ("cpu", "float32") else load_host(host, device, host_dtype)
+    paths = {hooks[0]: out} if len(hooks) == 1 else {h: out / h for h in hooks}
+    for name, store in harvest_all(config, paths, loaded).items():
+        typer.echo(
+            f"{paths[name]}: {store.tokens()} training and {store.tokens('heldout')} held-out tokens of "
+            f"{store.d_in} dimensions"
+        )
 
 
-@app.command()
-def train(
+@app.command("train")
+def _train(
     family: Annotated[
         str,
         typer.Argument(help="relu, jump_relu, top_k, batch_top_k, matryoshka_batch_top_k, gated, ..."),
     ],
-    store: StorePath,
+    activations: ActivationsPath,
     out: Annotated[Path, typer.Argument(help="Directory for the SAE; for a grid, for one directory each.")],
     d_sae: Annotated[int, typer.Option(min=1, help="Latents.")] = 1536,
     k: Annotated[
@@ -83,29 +137,38 @@ def train(
         str, typer.Option(help="Other families: weight of the penalty. 3, or a grid: 1,3,9")
     ] = "",
     l0: Annotated[
-        str, typer.Option(help="Instead of --sparsity: steer the weight to this l0. 32, or a grid: 16,32,64")
+        str, typer.Option(help="Instead of --sparsity: find the weight for this l0. 32, or a grid: 16,32,64")
     ] = "",
     seed: Annotated[str, typer.Option(help="Of the start and the data order. 0, or a grid: 0,1,2")] = "0",
-    penalty: Annotated[str, typer.Option(help="l0, l1 or tanh; the family's own by default.")] = "",
+    penalty: Annotated[str, typer.Option(help="l0, l1 or tanh; the family's own by default.")] = "own",
     setting: Annotated[
         list[str] | None,
         typer.Option(help="Another of the family's settings, as NAME=VALUE: bandwidth=0.5. May be repeated."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Start from this SAE (directory, file or hub name) and not from a random one."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps. More than a finished SAE has: it is trained on to that many.")
+    ] = 1000,
     batch: Annotated[int, typer.Option(min=1, help="Tokens a step, over all processes.")] = 1024,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 1e-3,
+    bias_lr: Annotated[float, typer.Option(help="Factor on --lr for biases.")] = 1.0,
     lr_warmup: Annotated[int, typer.Option(min=0, help="Steps of linear rise.")] = 50,
     lr_decay: Annotated[float, typer.Option(help="Share of the steps that decay to zero.")] = 0.3,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     revival: Annotated[float, typer.Option(help="Weight of the loss that revives dead latents.")] = 1 / 32,
     precision: Annotated[str, typer.Option(help="Of the encoder's product: float32, bfloat16.")] = "float32",
-    window: Annotated[
-        int,
-        typer.Option(
-            min=0, help="For a store larger than memory: shuffle within so many tokens, e.g. 1000000."
-        ),
-    ] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    window: Window = 0,
+    heldout: Heldout = 0.1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train over a finished SAE of other settings.")
+    ] = False,
+    allow_mismatch: AllowMismatch = False,
+    device: Device = "cpu",
 ) -> None:
     """Train an SAE, the teacher of a later upgrade; or a grid of them in one pass over the activations.
 
@@ -114,76 +177,48 @@ def train(
 
     Data-parallel on several processes or devices: torchrun --nproc-per-node 2 -m rsae train ...
     """
-    from itertools import product
-
-    from rsae import InputError, Store, save
-    from rsae import train as run_train
-    from rsae.sae import family as family_class
+    from rsae import TrainConfig
+    from rsae.activations.open import open_activations
+    from rsae.grid import Grid, described, train_grid
     from rsae.support import distributed
 
-    cls = family_class(family)
+    grid = Grid(
+        k=_numbers("--k", k, int),
+        sparsity=_numbers("--sparsity", sparsity, float),
+        l0=_numbers("--l0", l0, float),
+        seed=_numbers("--seed", seed, int),
+    )
+    config = _checked(
+        TrainConfig,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        bias_lr=bias_lr,
+        lr_warmup=lr_warmup,
+        lr_decay=lr_decay,
+        clip=clip,
+        revival=revival,
+        precision=precision,
+        penalty=penalty,
+    )
+    grid.checked(family)
+    settings = {"d_sae": d_sae} | _settings(setting or [])
     distributed.join()
-    activations = Store.open(store, window=window)
-    grid = {
-        name: _numbers(f"--{name}", text, kind)
-        for name, text, kind in (
-            ("k", k, int),
-            ("sparsity", sparsity, float),
-            ("l0", l0, float),
-            ("seed", seed, int),
-        )
-    }
-    if "top_k" in family:
-        grid["k"] = grid["k"] or [32]
-        if grid["sparsity"] or grid["l0"]:
-            raise InputError(f"{family} has no penalty: its l0 is set by --k")
-    elif grid["k"]:
-        raise InputError(
-            f"{family} takes no --k; set its l0 by --l0, or the weight of its penalty by --sparsity"
-        )
-    elif grid["sparsity"] and grid["l0"]:
-        raise InputError("give either --sparsity or --l0")
-    elif not grid["sparsity"] and not grid["l0"]:
-        grid["l0"] = [32.0]
-    grid = {name: values for name, values in grid.items() if values}
-    saes, configs, names = [], [], []
-    for values in product(*grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        settings = {"d_in": activations.d_in, "d_sae": d_sae} | _settings(cls, setting or [])
-        if "k" in point:
-            settings["k"] = point.pop("k")
-        sae = cls.from_settings(settings)
-        if penalty:
-            sae.set_penalty(penalty)
-        sae.rescale_(1 / activations.scale)
-        start = int(point.pop("seed"))
-        sae.initialise(activations.sample(8192, start), start)
-        saes.append(sae.to(device))
-        configs.append(
-            _config(
-                steps=steps,
-                batch=batch,
-                lr=lr,
-                lr_warmup=lr_warmup,
-                lr_decay=lr_decay,
-                clip=clip,
-                revival=revival,
-                precision=precision,
-                seed=grid["seed"][0],
-                **point,
-            )
-        )
-        varied = [f"{n}{v:g}" for n, v in zip(grid, values, strict=True) if len(grid[n]) > 1]
-        names.append("-".join([family, *varied]) if varied else "")
-    histories = run_train(saes, activations, configs, out / "checkpoint.safetensors")
+    made = train_grid(
+        family,
+        open_activations(activations, window, heldout),
+        out,
+        config,
+        grid,
+        settings,
+        begin,
+        force,
+        device,
+        allow_mismatch,
+    )
     if distributed.is_first():
-        for sae, name, history in zip(saes, names, histories, strict=True):
-            save(sae.cpu(), out / name)
-            last = history[-1]
-            typer.echo(
-                f"{out / name}: {family}, {d_sae} latents, l0 {last['l0']:.1f}, "
-                f"||x - x_hat||^2 {last['sse']:.1f} (normalised), {last['dead']:.0f} dead, in training"
-            )
+        for finished in made:
+            typer.echo(described(finished))
 
 
 def _numbers(option: str, text: str, kind: Any) -> list[Any]:
@@ -196,92 +231,105 @@ def _numbers(option: str, text: str, kind: Any) -> list[Any]:
         raise InputError(f"{option} {text!r}: write a number, or several as 16,32,64") from None
 
 
-def _settings(cls: Any, given: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs, checked against what the family takes."""
-    import inspect
-
+def _settings(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs."""
     from rsae import InputError
-    from rsae.support.errors import did_you_mean
 
-    known = [n for n in inspect.signature(cls).parameters if n not in ("d_in", "d_sae", "k")]
-    if "activation" in inspect.signature(cls).parameters:
-        raise InputError(
-            f"{cls.family} starts from a trained SAE: train one of another family and upgrade it"
-        )
     settings = {}
     for pair in given:
-        name, _, value = pair.partition("=")
-        if name not in known:
-            raise InputError(f"--setting {pair!r}: {cls.family} takes no {name!r}{did_you_mean(name, known)}")
+        name, equals, value = pair.partition("=")
         try:
+            if not (name and equals):
+                raise ValueError
             settings[name] = json.loads(value.lower() if value in ("True", "False") else value)
-        except json.JSONDecodeError:
-            raise InputError(f"--setting {pair!r}: write NAME=VALUE, such as {known[0]}=0.5") from None
+        except ValueError:
+            raise InputError(f"--setting {pair!r}: write NAME=VALUE, such as bandwidth=0.5") from None
     return settings
 
 
-def _config(**fields: Any) -> Any:
-    """A `TrainConfig`; what it refuses is told by the option's name."""
+def _checked(cls: Any, **fields: Any) -> Any:
+    """A config; what it refuses is told by the option's name."""
     from pydantic import ValidationError
 
-    from rsae import InputError, TrainConfig
+    from rsae import InputError
 
     try:
-        return TrainConfig(**fields)
+        return cls(**fields)
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise InputError(f"--{option} {first['input']!r}: {first['msg'].lower()}") from None
 
 
-@app.command()
-def upgrade(
+@app.command("upgrade")
+def _upgrade(
     teacher: Annotated[
         str, typer.Argument(help="A trained SAE: directory, file or hub repository in any supported format.")
     ],
-    activations: Annotated[Path, typer.Option(help="Directory of an activation store.")],
+    activations: Annotated[
+        Path, typer.Option(help="A store's directory, or your own activations (.npy, .pt, .safetensors).")
+    ],
     out: Annotated[Path, typer.Option(help="Directory for `initial`, `tuned` and `control`.")],
     variant: Annotated[
-        str, typer.Option(help="gated (rational magnitude behind a dead zone) or soft (the paper's).")
+        str,
+        typer.Option(
+            help="gated (rational magnitude behind the gate), soft (the paper's), pursuit (latents solved together)."
+        ),
     ] = "gated",
     type: Annotated[str, typer.Option(help="Type of the rational function, as m,n.")] = "9,8",
-    steps: Annotated[int, typer.Option(min=1, help="Fine-tuning steps, the same for the control.")] = 300,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Fine-tuning steps, the same for the control; 0: the start alone.")
+    ] = 300,
     batch: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 1024,
     sparsity: Annotated[
         float, typer.Option(min=0, help="Weight of the penalty in fine-tuning; 0 takes the teacher's own.")
     ] = 0.0,
     l0: Annotated[
         float | None,
-        typer.Option(help="Instead: steer the weight to this l0. A teacher of unknown weight keeps its own."),
+        typer.Option(
+            help="Instead: find the weight for this l0. A teacher of unknown weight keeps its own l0."
+        ),
     ] = None,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 3e-4,
+    bias_lr: Annotated[float, typer.Option(help="Factor on --lr for biases.")] = 1.0,
     per_latent: Annotated[
         bool, typer.Option("--per-latent", help="One set of rational coefficients a latent, not one for all.")
     ] = False,
-    window: Annotated[
-        int,
-        typer.Option(
-            min=0, help="For a store larger than memory: shuffle within so many tokens, e.g. 1000000."
-        ),
-    ] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    input_scale: Annotated[
+        float | None, typer.Option(help="sqrt(d_in) / mean norm, where the teacher's file asks for it.")
+    ] = None,
+    window: Window = 0,
+    heldout: Heldout = 0.1,
+    allow_mismatch: AllowMismatch = False,
+    device: Device = "cpu",
 ) -> None:
     """Upgrade a teacher to a rational SAE, and fine-tune the control by the same budget."""
-    from rsae import InputError, Store, UpgradeConfig, load
+    from rsae import TrainConfig, UpgradeConfig, load
     from rsae import upgrade as run_upgrade
+    from rsae.activations.open import open_activations
     from rsae.support import distributed
 
-    try:
-        m, n = map(int, type.split(","))
-    except ValueError:
-        raise InputError(f"--type {type!r}: write two degrees, such as 9,8") from None
-    if variant not in ("gated", "soft"):
-        raise InputError(f"--variant {variant!r}: choose gated or soft")
+    degrees = tuple(_numbers("--type", type, int))
+    tune = _checked(
+        TrainConfig,
+        steps=max(steps, 1),
+        batch=batch,
+        lr=lr,
+        bias_lr=bias_lr,
+        sparsity=sparsity,
+        l0=l0,
+        sparsity_warmup=0.0,
+    )
+    config = _checked(
+        UpgradeConfig, variant=variant, type=degrees, per_latent=per_latent, tune=tune, fine_tune=steps > 0
+    )
     distributed.join()
-    tune = _config(steps=steps, batch=batch, lr=lr, sparsity=sparsity, l0=l0, sparsity_warmup=0.0)
-    config = UpgradeConfig(variant=variant, type=(m, n), per_latent=per_latent, tune=tune)  # type: ignore[arg-type]
     new = run_upgrade(
-        load(teacher).to(device), Store.open(activations, window=window), config=config, out=out
+        load(teacher, input_scale=input_scale).to(device),
+        open_activations(activations, window, heldout),
+        config=config,
+        out=out,
+        allow_mismatch=allow_mismatch,
     )
     if not distributed.is_first():
         return
@@ -290,7 +338,7 @@ def upgrade(
         f"{out}/initial: FVU {start['fvu']:.4f} at l0 {start['l0']:.1f}; "
         f"the teacher's {start['teacher_fvu']:.4f} at {start['teacher_l0']:.1f}"
     )
-    for name in ("control", "tuned"):
+    for name in ("control", "tuned") if steps else ():
         last = new.history[name][-1]
         typer.echo(
             f"{out}/{name}: ||x - x_hat||^2 {last['sse']:.2f} (normalised), l0 {last['l0']:.1f} in training"
@@ -298,8 +346,8 @@ def upgrade(
     typer.echo("measure both on held-out tokens before you believe either: see `evals --help`")
 
 
-@app.command()
-def convert(
+@app.command("convert")
+def _convert(
     source: Annotated[str, typer.Argument(help="Directory, file, or hub repository OWNER/NAME of an SAE.")],
     out: Annotated[Path, typer.Argument(help="Directory for the SAE.")],
     format: Annotated[
@@ -308,38 +356,49 @@ def convert(
     input_scale: Annotated[
         float | None, typer.Option(help="sqrt(d_in) / mean norm, where the source asks for it.")
     ] = None,
-    normalised: Annotated[
-        bool,
-        typer.Option("--normalised", help="Take an SAE of layer-normalised activations as one of those."),
-    ] = False,
+    hook: Annotated[
+        str | None, typer.Option(help="Its hook point, where the source says none, or another.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="sae: for a file that looks like a transcoder.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a hub repository: branch, tag or commit.")] = None,
     subfolder: Annotated[str | None, typer.Option(help="The SAE's folder in the source.")] = None,
 ) -> None:
     """Read an SAE in any supported format and write it in another."""
-    from rsae import load, save
+    from rsae import InputError, load, save
 
-    sae = load(source, input_scale=input_scale, normalised=normalised, revision=revision, subfolder=subfolder)
+    if kind not in (None, "sae"):
+        raise InputError(f"--kind {kind!r}: only 'sae' can be said")
+    sae = load(source, input_scale=input_scale, hook=hook, kind=kind, revision=revision, subfolder=subfolder)  # type: ignore[arg-type]
     save(sae, out, format)
     typer.echo(f"{out}: {sae.family}, {sae.d_sae} latents of {sae.d_in} dimensions, as {format}")
 
 
-@app.command()
-def info(
+@app.command("info")
+def _info(
     path: Annotated[str, typer.Argument(help="An SAE (as for convert), or the directory of a store.")],
 ) -> None:
     """Say what an SAE or a store is."""
-    from rsae import Store, load
+    from dataclasses import asdict
+
+    from rsae import load
+    from rsae.activations.store import MANIFEST, Manifest
     from rsae.formats import detect
 
     local = Path(path)
-    if (local / "manifest.json").exists():
-        manifest = {k: v for k, v in Store.open(local).manifest.items() if k != "shards"}
+    if (local / MANIFEST).exists():
+        manifest = asdict(Manifest.read(local))
+        shards = manifest.pop("shards")
+        manifest["tokens"] = {
+            split: sum(s["tokens"] for s in shards if s["split"] == split) for split in ("train", "heldout")
+        }
         typer.echo(json.dumps(manifest, indent=1))
-    else:
-        sae = load(path)
-        said = {"format": detect(local)} if local.exists() else {}
-        said |= {"family": sae.family, **sae.settings(), "metadata": sae.metadata}
-        typer.echo(json.dumps(said, indent=1))
+        return
+    sae = load(path)
+    said: dict[str, Any] = {"format": detect(local)} if local.exists() else {}
+    said |= {"family": sae.family, **sae.settings()}
+    said |= {"input_norm": sae.input_norm.kind} if sae.input_norm else {}
+    said |= {"trained": asdict(sae.trained)} if sae.trained else {}
+    typer.echo(json.dumps(said | {"provenance": sae.provenance.metadata()}, indent=1))
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The training loop: resumable, alone or under torchrun, one SAE or many in one pass over the activations.
 
-The same loop trains teachers, rational SAEs and their controls.
+The same loop trains teachers, rational SAEs and their controls. Shapes: B batch, D d_in, F d_sae.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
@@ -18,98 +18,141 @@ import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from rsae.activations.protocol import Activations, check_fits
+from rsae.l0_controller import L0Controller
+from rsae.sae.base import SAE
+from rsae.sae.records import Trained
 from rsae.support import distributed
-from rsae.activations.store import Store
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_tensors, write_tensors
-from rsae.formats.normalisation import check_takes_host_activations
-from rsae.support.progress import progress
-from rsae.sae.base import SAE
-from rsae.l0_controller import L0Controller
+from rsae.support.progress import progress, say
 
 LOG_EVERY = 25
 CHECKPOINT_EVERY = 100  # a multiple of LOG_EVERY, so that no running mean is cut in two
 _PARTS = ("total", "sse", "l0", "dead", "sparsity")
+#: A wanted l0 that is missed by more is told
+L0_TOLERANCE = 0.05
 Share = Annotated[float, Field(ge=0, le=1)]
 History = list[dict[str, float]]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainConfig:
-    """How to train.
-
-    steps, batch (tokens a step, over all processes), lr (Adam's peak), sparsity (weight of the penalty, against
-    ||x - x_hat||^2 of activations of mean norm sqrt(D)); l0: steer that weight so that this l0 is reached (`sparsity`
-    is then where the search starts, 0 for a start of its own); lr_warmup and lr_decay: steps of rise, and share of the
-    steps that decay to zero; sparsity_warmup: share of the steps in which the penalty rises; coefficient_lr: factor on
-    lr for the rational activation's parameters; threshold_lr: factor for thresholds, which have further to go than a
-    weight; clip: largest gradient norm, of weights, thresholds and coefficients each by itself; revival and dead_after:
-    weight of the loss that revives latents which have not fired for so many steps; precision: of the encoder's
-    product; seed: of the data order.
-    """
+    """How to train."""
 
     steps: PositiveInt = 1000
+    """Number of steps."""
     batch: PositiveInt = 1024
+    """Tokens a step, over all processes."""
     lr: PositiveFloat = 1e-3
+    """Adam's peak learning rate."""
     sparsity: NonNegativeFloat = 0.0
+    """Weight of the penalty, against ||x - x_hat||^2 of activations of mean norm sqrt(D)."""
     l0: PositiveFloat | None = None
+    """Wanted l0: the weight is found in training. `sparsity` is then where the search starts, 0 for a start of its
+    own."""
+    penalty: str | None = "own"
+    """The family's sparsity penalty; "own" for its first, None for none."""
     lr_warmup: NonNegativeInt = 50
+    """Steps in which the rate rises."""
     lr_decay: Share = 0.3
+    """Share of the steps in which the rate falls to zero, at the end."""
     sparsity_warmup: Share = 0.2
+    """Share of the steps in which the penalty's weight rises, at the start."""
     coefficient_lr: NonNegativeFloat = 1.0
+    """Factor on lr for the parameters of a rational activation."""
     threshold_lr: NonNegativeFloat = 5.0
+    """Factor on lr for thresholds, which have further to go than a weight."""
+    bias_lr: NonNegativeFloat = 1.0
+    """Factor on lr for the biases of encoder and decoder."""
     clip: PositiveFloat | None = None
+    """Largest gradient norm, of weights, biases, thresholds and coefficients each by itself."""
     revival: NonNegativeFloat = 1 / 32
+    """Weight of the loss that revives dead latents."""
     dead_after: PositiveInt = 200
+    """Steps without firing after which a latent counts as dead."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's product."""
     seed: int = 0
+    """Of the order of the data."""
 
     def lr_factor(self, step: int) -> float:
-        """Linear rise over `lr_warmup` steps, 1, then linear fall to 0 over the last `lr_decay` of the steps."""
+        """Linear rise over `lr_warmup` steps, 1, then linear fall to 0 over the last `lr_decay` of the steps.
+
+        Args:
+            step: Number of the step, from 0.
+        """
         rise = (step + 1) / (self.lr_warmup + 1)
         fall = (self.steps - step) / max(1.0, self.lr_decay * self.steps)
         return min(1.0, rise, fall)
 
     def sparsity_factor(self, step: int) -> float:
-        """Linear rise of the penalty over the first `sparsity_warmup` of the steps, then 1."""
+        """Linear rise of the penalty over the first `sparsity_warmup` of the steps, then 1.
+
+        Args:
+            step: Number of the step, from 0.
+        """
         return min(1.0, (step + 1) / max(1.0, self.sparsity_warmup * self.steps))
 
 
 @overload
 def train(
     sae: SAE,
-    store: Store,
+    activations: Activations,
     config: TrainConfig,
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
-) -> History: ...
+    allow_mismatch: bool = False,
+) -> History:
+    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    ...
+
+
 @overload
 def train(
     sae: Sequence[SAE],
-    store: Store,
+    activations: Activations,
     config: Sequence[TrainConfig],
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
-) -> list[History]: ...
+    allow_mismatch: bool = False,
+) -> list[History]:
+    """Several: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    ...
+
+
 def train(
     sae: SAE | Sequence[SAE],
-    store: Store,
+    activations: Activations,
     config: TrainConfig | Sequence[TrainConfig],
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
+    allow_mismatch: bool = False,
 ) -> History | list[History]:
-    """Train `sae` in place on the store's training tokens and return the history (means over `LOG_EVERY` steps).
+    """Train `sae` in place on the training tokens and return the history (means over `LOG_EVERY` steps).
 
-    Training runs on activations scaled to mean norm sqrt(D); before and after, `sae` takes them as the host gives
-    them. With `checkpoint` (a file), the state is written every `CHECKPOINT_EVERY` steps, and a later call with the
-    same settings goes on from there, to the same weights bit for bit (on CPU, same thread count).
+    Training runs on activations scaled to mean norm sqrt(D), on a copy: whatever goes wrong, `sae` is as it was.
+    Decoder rows keep the norms that they come with (see `SAE.balance_`). Under torchrun (see
+    `rsae.support.distributed`) each process takes its share of every batch.
 
-    Several SAEs, each with its config, see the same batches: their configs agree in `batch`, `steps` and `seed`. Under
-    torchrun (see `rsae.support.distributed`) each process takes its share of every batch.
+    Args:
+        sae: The SAE, or several that see the same batches.
+        activations: A store, a stream or activations in memory, in the host's units.
+        config: How to train; for several SAEs a config each, which agree in `batch`, `steps` and `seed`.
+        checkpoint: A file. The state is written there every `CHECKPOINT_EVERY` steps, and a later call with the same
+            settings goes on from there, to the same weights bit for bit (on CPU, same thread count).
+        description: The progress bar's text.
+        allow_mismatch: Train an SAE that says that it belongs to another host or hook point.
+
+    Returns:
+        The history of each SAE: `step`, `total`, `sse`, `l0`, `dead`, `sparsity`.
+
+    Raises:
+        InputError: The SAE does not fit the activations, the settings contradict each other, or training diverged.
     """
     if isinstance(sae, SAE):
         assert isinstance(config, TrainConfig)
-        return train([sae], store, [config], checkpoint, description)[0]
+        return train([sae], activations, [config], checkpoint, description, allow_mismatch)[0]
     assert not isinstance(config, TrainConfig)
     shared = {(c.batch, c.steps, c.seed) for c in config}
     if len(shared) != 1 or len(config) != len(sae):
@@ -118,16 +161,14 @@ def train(
     if batch % distributed.count():
         raise InputError(f"batch {batch} cannot be parted among {distributed.count()} processes")
     for s in sae:
-        check_takes_host_activations(s)
-        if s.d_in != store.d_in:
-            raise InputError(f"the SAE takes {s.d_in} dimensions, {store.path} holds {store.d_in}")
-    runs = [_Run(s, store, c) for s, c in zip(sae, config, strict=True)]
-    key = digest([[run.identity() for run in runs], store.manifest])
+        check_fits(s, activations, allow_mismatch)
+    runs = [_Run(s, activations, c) for s, c in zip(sae, config, strict=True)]
+    key = digest([[run.identity() for run in runs], activations.identity])
     path = Path(checkpoint) if checkpoint else None
     start = _restore(path, key, runs) if path is not None and path.exists() else 0
     with progress(steps, description or f"train {sae[0].family}", "step", initial=start) as bar:
         for step in range(start, steps):
-            x_BD = distributed.share(store.batch(step, batch, seed)) * store.scale
+            x_BD = distributed.share(activations.batch(step, batch, seed)) * activations.scale
             for run in runs:
                 run.step(step, x_BD.to(run.sae.W_enc.device))
             if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
@@ -146,38 +187,45 @@ def train(
 
 
 class _Run:
-    """One SAE in training: its optimiser, its dead latents, its controller of l0, its history."""
+    """One SAE in training: a copy in internal units, its optimiser, dead latents, controller of l0 and history."""
 
-    def __init__(self, sae: SAE, store: Store, config: TrainConfig):
-        self.sae, self.store, self.config = sae, store, config
-        sae.rescale_(store.scale)
-        sae.train()
+    def __init__(self, sae: SAE, activations: Activations, config: TrainConfig):
+        self.result, self.activations, self.config = sae, activations, config
+        self.penalty = sae.penalty_named(config.penalty)
+        self.sae = sae.in_units(activations.scale)
+        self.norm_F = self.sae.balance_()
+        self.sae.train()
         device = sae.W_enc.device
-        self.optimiser = torch.optim.Adam(_parameter_groups(sae, config), lr=config.lr, fused=True)
+        groups = _parameter_groups(self.sae, config)
+        self.optimiser = torch.optim.Adam(groups, lr=config.lr, fused=True)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         # tells one teacher's checkpoint from another's
-        self.start_weights = sae.W_enc.double().sum().item()
+        self.start_weights = self.sae.W_enc.double().sum().item()
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.int32, device=device)  # steps without firing
-        wanted = config.l0
-        self.steering = L0Controller(sae, config.steps, wanted, config.sparsity) if wanted is not None else None
+        self.controller = (
+            None
+            if config.l0 is None
+            else L0Controller(self.sae, self.penalty, config.steps, config.l0, config.sparsity)
+        )
         self.history: History = []
         self.sums = dict.fromkeys(_PARTS, 0.0)
 
     def identity(self) -> list[Any]:
         """What a checkpoint must have been made with."""
-        return [asdict(self.config), self.sae.settings(), self.sae.penalty, self.start_weights]
+        config = asdict(replace(self.config, penalty=self.penalty))
+        return [config, self.sae.settings(), self.start_weights]
 
     def step(self, step: int, x_BD: torch.Tensor) -> None:
         config, sae = self.config, self.sae
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * config.lr_factor(step)
-        if self.steering is None:
+        if self.controller is None:
             sparsity = config.sparsity * config.sparsity_factor(step)
         else:
-            sparsity = self.steering.weight
+            sparsity = self.controller.weight
         half = config.precision == "bfloat16"
         with torch.autocast(x_BD.device.type, torch.bfloat16) if half else nullcontext():
-            loss = sae.loss(x_BD, sparsity)
+            loss = sae.loss(x_BD, sparsity, self.penalty)
         total = loss.total
         dead_F = self.silent_F >= config.dead_after
         dead = int(dead_F.sum())
@@ -190,15 +238,17 @@ class _Run:
             for group in self.optimiser.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], config.clip)
         self.optimiser.step()
+        if loss.entries is not None:
+            sae.observe_(loss.entries)
         if dead:
             sae.revive_(dead_F)
-        sae.constrain_()
+        sae.constrain_(self.norm_F)
         means = torch.stack([total.detach(), loss.sse, loss.l0.to(total)])
         total, sse, l0 = distributed.average(means).tolist()
         fired_F = distributed.any_of(loss.fired_F)
         self.silent_F = torch.where(fired_F, 0, self.silent_F + 1)
-        if self.steering is not None:
-            self.steering.update(step, l0, sse)
+        if self.controller is not None:
+            self.controller.update(step, l0, sse)
         for part, value in zip(_PARTS, (total, sse, l0, dead, sparsity), strict=True):
             self.sums[part] += value
 
@@ -212,24 +262,26 @@ class _Run:
         self.sums = dict.fromkeys(_PARTS, 0.0)
 
     def finish(self) -> None:
-        """Back to the host's units; say in the metadata where the activations came from."""
-        self.sae.eval()
-        self.sae.rescale_(1 / self.store.scale)
-        self.sae.metadata |= {
-            "model_name": self.store.manifest["host"],
-            "hook_name": self.store.manifest["hook"],
-            "norm_limit": self.store.manifest["excluded_norm"],
-            "penalty": self.sae.penalty,
-            "sparsity": self.history[-1]["sparsity"],
-        }
+        """Give the result back in the host's units, with where its activations came from."""
+        trained = self.sae.eval().in_units(1 / self.activations.scale)
+        self.result.become_(trained)
+        self.result.eval()
+        self.result.provenance = self.activations.provenance.filled(self.result.provenance)
+        self.result.trained = Trained(self.penalty, self.history[-1]["sparsity"])
+        reached = self.history[-1]["l0"]
+        if self.controller is not None and abs(reached / self.controller.wanted - 1) > L0_TOLERANCE:
+            say(
+                f"{self.sae.family}: l0 is {reached:.1f} in training, wanted was {self.controller.wanted:g}; "
+                "train for more steps, or choose an l0 nearer to it"
+            )
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors that a later process needs to go on."""
         tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{k}": v for k, v in state.items()}
-        if self.steering is not None:
-            tensors["steering"] = self.steering.state
+        if self.controller is not None:
+            tensors["controller"] = self.controller.state
         return tensors | {"silent": self.silent_F}
 
     def load_state(self, tensors: dict[str, torch.Tensor], history: History) -> None:
@@ -245,19 +297,35 @@ class _Run:
                     value = torch.empty_like(like).copy_(value)
                 saved["state"].setdefault(int(number), {})[field] = value
         self.optimiser.load_state_dict(saved)
-        self.silent_F = tensors["silent"]
-        if self.steering is not None:
-            self.steering.state = tensors["steering"]
+        self.silent_F = tensors["silent"].to(self.silent_F.device)
+        if self.controller is not None:
+            self.controller.state = tensors["controller"]
         self.history = history
 
 
+_BIASES = ("b_enc", "b_dec", "b_gate", "b_mag")
+
+
 def _parameter_groups(sae: SAE, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weights, thresholds and rational coefficients, each with its own learning rate."""
-    groups: dict[str, list[torch.nn.Parameter]] = {"weights": [], "threshold": [], "activation": []}
+    """Weights, biases, thresholds and rational coefficients, each with its own learning rate."""
+    groups: dict[str, list[torch.nn.Parameter]] = {
+        "weights": [],
+        "bias": [],
+        "threshold": [],
+        "activation": [],
+    }
+    shared_rate = config.bias_lr == 1.0  # one group then, so that the norm to clip is that of both
     for name, parameter in sae.named_parameters():
         part = name.split(".")[0]
+        if part in _BIASES and not shared_rate:
+            part = "bias"
         groups[part if part in groups else "weights"].append(parameter)
-    factors = {"weights": 1.0, "threshold": config.threshold_lr, "activation": config.coefficient_lr}
+    factors = {
+        "weights": 1.0,
+        "bias": config.bias_lr,
+        "threshold": config.threshold_lr,
+        "activation": config.coefficient_lr,
+    }
     return [{"params": p, "lr": config.lr * factors[name]} for name, p in groups.items() if p]
 
 

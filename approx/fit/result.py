@@ -156,7 +156,8 @@ def _check_continuous(target: Target, a: float, b: float) -> None:
         values = f(x)
         steps, large = np.abs(np.diff(values)), float(np.max(np.abs(values)))
         k, top = int(np.argmax(steps)), int(np.argmax(np.abs(values)))
-        if not steps[k] > max(0.1 * float(np.ptp(values)), 1e-9 * large):
+        # a constant's steps are rounding, and say nothing
+        if not steps[k] > max(0.1 * float(np.ptp(values)), 1e-10 * large):
             return
         first, low, high = float(steps[k]), float(x[k]), float(x[k + 1])
         left, right = float(x[max(top - 1, 0)]), float(x[min(top + 1, 129)])

@@ -1,4 +1,7 @@
-"""What to measure of an SAE: its codes, and where in the host it belongs (by default what its metadata say)."""
+"""What to measure of an SAE: its codes, and where in the host it belongs (by default what it says itself).
+
+Shapes: B batch, D dimensions, F latents.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,44 @@ from collections.abc import Callable
 
 import torch
 
-from rsae import SAE, InputError, SoftRational
-from rsae.formats.normalisation import check_takes_host_activations
+from rsae import SAE, Host, InputError, Provenance
+from rsae.activations.hooks import HookPoint
+from rsae.provenance import check_match
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
-def hook_of(sae: SAE, hook: str | None) -> str:
-    """`hook`, or the hook point of the activations that the SAE was trained on."""
-    check_takes_host_activations(sae)
-    found = hook or sae.metadata.get("hook_name")
-    if not found:
+def place_of(
+    sae: SAE, host: Host, hook: str | None, norm_limit: float | None, allow_mismatch: bool = False
+) -> tuple[HookPoint, float]:
+    """Where in a host an SAE belongs.
+
+    Args:
+        sae: The SAE.
+        host: The model.
+        hook: Hook point; None for the one that the SAE was trained at.
+        norm_limit: Activations with a larger norm are left alone; None for the SAE's own limit (inf where it has none).
+        allow_mismatch: Accept an SAE of another model or hook point.
+
+    Returns:
+        The hook point and the limit.
+
+    Raises:
+        InputError: where the hook point is not known, or the SAE belongs to another model or hook point.
+    """
+    known = sae.provenance
+    name = hook or known.hook
+    if not name:
         raise InputError(
             "the SAE does not say which hook point it belongs to; give hook='blocks.L.hook_resid_pre'"
         )
-    return found
+    here = Provenance(model=host.name, hook=name)
+    check_match(known, here, "the SAE", f"host {host.name} at {name}", allow_mismatch)
+    limit = known.norm_limit if norm_limit is None else norm_limit
+    head = known.head if hook is None else None
+    return HookPoint.parse(name, host, head), float("inf") if limit is None else limit
 
 
-def norm_limit_of(sae: SAE, norm_limit: float | None) -> float:
-    """`norm_limit`, or the norm above which activations were left out of the SAE's training (inf for none)."""
-    return sae.metadata.get("norm_limit", float("inf")) if norm_limit is None else norm_limit
-
-
-def codes(sae: SAE) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """The encoders to measure, by the prefix of their figures: the code itself, and a `soft` SAE's dense one."""
-    found: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": sae.encode}
-    if isinstance(sae, SoftRational):
-        found["soft_"] = lambda x_BD: sae.soft_code(sae.pre_activations(x_BD))
-    return found
+def readings(sae: SAE) -> dict[str, Encode]:
+    """The codes that can be read of an SAE's weights; `` is the one that is decoded and counted, and comes first."""
+    return {name.removesuffix("_"): encode for name, encode in sae.readings().items()}

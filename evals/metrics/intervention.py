@@ -2,22 +2,25 @@
 
 A signed latent that uses both signs is a *dial* of one direction. A family without signs has two latents for that: a
 pair whose decoder rows are most opposite. Both are pushed by their own typical magnitudes, and measured alike.
+
+Shapes: B batch, P position, D dimensions, F latents, N counted predictions, L dials, V vocabulary, 2 the polarities.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from evals.metrics.codes import place_of
 from evals.metrics.downstream import counted, predictions, replaceable
-from evals.metrics.codes import hook_of, norm_limit_of
+from evals.results import Intervention
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, pad, prefix_at
 from rsae.support.progress import progress
 
-#: A polarity counts that is on for so many of the tokens
+#: Minimum number of tokens on which a polarity must be active
 _LEAST = 5
 
 
@@ -51,32 +54,37 @@ def intervention(
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
-) -> dict[str, Any]:
+    allow_mismatch: bool = False,
+) -> Intervention:
     """What the host predicts with `magnitude * decoder row` added at the hook point, one polarity at a time.
 
-    Dials are latents that use both signs (the `latents` with the most tokens of the rarer sign), or, for a family
-    without signs, disjoint pairs of latents (those with the most opposite decoder rows). A polarity has to be on for 5
-    of the tokens; its magnitude is its mean over those. The push is added to the host's own activation at every
-    position but the first, padding and those above the norm limit.
+    Dials are latents that use both signs (those with the most tokens of the rarer sign), or, for a family without
+    signs, disjoint pairs of latents (those with the most opposite decoder rows). A polarity has to be on for 5 of the
+    tokens; its magnitude is its mean over those. The push is added to the host's own activation at every position but
+    the first, padding and those above the norm limit.
 
-    Means over dials: kl_plus, kl_minus = mean KL(clean || pushed), nats a token, of the two polarities; opposition =
-    cosine of the two mean changes of the log-probabilities, each centred over the vocabulary (-1: a dial; for one
-    direction that holds to first order, whatever it is); row_cosine = of the two decoder directions (-1 for a signed
-    latent); agreement = correlation over the vocabulary of (change by plus - change by minus) with what the clean host
-    itself predicts where plus is on, minus where minus is on; agreement_others = the same against the contexts of the
-    other dials: what there is without any relation. Also `dials` (how many were pushed) and `eligible` (how many could
-    have been); figures are left out where there is no dial (agreement_others with fewer than two).
+    Args:
+        sae: The SAE.
+        host: The model.
+        tokens: Sequences of token ids.
+        latents: How many dials to push at most.
+        hook: Hook point; by default the one that the SAE was trained at.
+        norm_limit: Activations with a larger norm are left alone; by default the SAE's.
+        batch: Sequences at a time; the result does not depend on it.
+        allow_mismatch: Accept an SAE of another model or hook point.
+
+    Returns:
+        Means over dials; KL in nats a token. Each dial's mean changes of the log-probabilities are centred over the
+        vocabulary. The figures are None where there is no dial.
     """
-    hook, norm_limit = hook_of(sae, hook), norm_limit_of(sae, norm_limit)
-    point = HookPoint.parse(hook, host)
+    point, limit = place_of(sae, host, hook, norm_limit, allow_mismatch)
     order = sorted(tokens, key=len)
-    batches = [_batch(host, point, order[i : i + batch], norm_limit) for i in range(0, len(order), batch)]
+    batches = [_batch(host, point, order[i : i + batch], limit) for i in range(0, len(order), batch)]
     code_NF = torch.cat([_codes(sae, one) for one in batches])
     dials = _signed(code_NF, latents) if sae.signed else _pairs(code_NF, sae.W_dec, latents)
     count = dials.latent_2L.shape[1]
-    result: dict[str, Any] = {"dials": count, "eligible": dials.eligible}
     if not count:
-        return result
+        return Intervention(0, dials.eligible)
     push_2LD = (dials.sign_2L * dials.magnitude_2L)[..., None] * sae.W_dec[dials.latent_2L]
     vocabulary = host.model.config.get_text_config().vocab_size
     change_2LV = torch.zeros(2, count, vocabulary, device=host.device)
@@ -99,16 +107,17 @@ def intervention(
     kl_2 = kl_2L.mean(1) / len(code_NF)
     agreement_LL = _correlations(change_2LV[0] - change_2LV[1], context_2LV[0] - context_2LV[1])
     own = agreement_LL.diagonal()
-    result |= {
-        "kl_plus": kl_2[0].item(),
-        "kl_minus": kl_2[1].item(),
-        "opposition": F.cosine_similarity(change_2LV[0], change_2LV[1], dim=-1).mean().item(),
-        "row_cosine": (plus_D * minus_D).sum(-1).mean().item(),
-        "agreement": own.mean().item(),
-    }
-    if count > 1:
-        result["agreement_others"] = ((agreement_LL.sum() - own.sum()) / (count * (count - 1))).item()
-    return result
+    others = (agreement_LL.sum() - own.sum()) / (count * (count - 1)) if count > 1 else None
+    return Intervention(
+        dials=count,
+        eligible=dials.eligible,
+        kl_plus=kl_2[0].item(),
+        kl_minus=kl_2[1].item(),
+        opposition=F.cosine_similarity(change_2LV[0], change_2LV[1], dim=-1).mean().item(),
+        row_cosine=(plus_D * minus_D).sum(-1).mean().item(),
+        agreement=own.mean().item(),
+        agreement_others=None if others is None else others.item(),
+    )
 
 
 def _batch(host: Host, point: HookPoint, sequences: list[list[int]], norm_limit: float) -> _Batch:

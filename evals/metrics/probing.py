@@ -1,4 +1,7 @@
-"""Sparse probing: how well k latents tell a concept (SAEBench's protocol, without its choice on the test set)."""
+"""Sparse probing: how well k latents tell a concept (SAEBench's protocol, without its choice on the test set).
+
+Shapes: B batch, P position, N tokens, D dimensions, T texts, F latents.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evals.metrics.codes import codes, hook_of, norm_limit_of
+from evals.metrics.codes import Encode, place_of, readings
+from evals.results import Accuracy, Baseline, Probing
 from evals.tasks import Task
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, activations_at, pad
@@ -28,12 +32,16 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class ProbeData:
-    """A task's activations: x_ND of all tokens, text_N (which text a token is of), label_T, is_train_T."""
+    """A task's activations."""
 
     x_ND: torch.Tensor
+    """Activations of all tokens."""
     text_N: torch.Tensor
+    """Number of the text that a token is of."""
     label_T: np.ndarray
+    """0 or 1."""
     is_train_T: np.ndarray
+    """True for a training text."""
 
     def save(self, path: str | os.PathLike) -> None:
         """Write one safetensors file."""
@@ -57,9 +65,17 @@ class ProbeData:
 def probe_data(
     host: Host, hook: str, task: Task, context: int = 128, norm_limit: float = float("inf")
 ) -> ProbeData:
-    """Run the host over a task's texts, truncated on the right to `context` tokens.
+    """Run the host over a task's texts.
 
-    Position 0, padding and tokens above the norm limit are left out, as in SAE training.
+    Args:
+        host: The model.
+        hook: Hook point.
+        task: The labelled texts.
+        context: Tokens a text, truncated on the right.
+        norm_limit: Tokens whose activation has a larger norm are left out, as in SAE training.
+
+    Returns:
+        The activations, without position 0 and padding.
     """
     point = HookPoint.parse(hook, host)
     texts = task.train[0] + task.test[0]
@@ -91,7 +107,16 @@ def probe_data(
 def pooled(
     encode: Callable[[torch.Tensor], torch.Tensor] | None, data: ProbeData, rows: int = 4096
 ) -> np.ndarray:
-    """Mean over each text's tokens of the code (of the activation itself for None), float64 [T, F]."""
+    """The mean code of each text.
+
+    Args:
+        encode: Activations x_BD to codes z_BF; None for the activation itself.
+        data: A task's activations.
+        rows: Tokens at a time.
+
+    Returns:
+        Means over each text's tokens, float64 [T, F].
+    """
     total_TF: torch.Tensor | None = None
     for x_BD, text_B in zip(data.x_ND.split(rows), data.text_N.split(rows), strict=True):
         z_BF = (x_BD if encode is None else encode(x_BD)).double().cpu()
@@ -103,25 +128,40 @@ def pooled(
     return (total_TF / count_T[:, None]).numpy()
 
 
-def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> dict[str, Any]:
-    """Test accuracy `k1`, `k2`, ... of an L2 logistic regression (C = 1) on the k best latents.
+def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> Probing:
+    """Test accuracy of an L2 logistic regression (C = 1) on the k best latents.
 
-    The best are those with the largest |mean over positives - mean over negatives| on train. `interval` holds a 95 %
-    bootstrap interval for each. A `soft` rational SAE has the same of its dense code beside them, as `soft_k1`, ... .
+    The best are those with the largest |mean over positives - mean over negatives| on the training texts.
+
+    Args:
+        sae: The SAE.
+        data: A task's activations.
+        k: Numbers of latents.
+
+    Returns:
+        Accuracies by k.
     """
-    result: dict[str, Any] = {"interval": {}}
     device = sae.W_enc.device
-    for prefix, encode in codes(sae).items():
-        z_TF = pooled(lambda x_BD, encode=encode: encode(x_BD.to(device)), data)
-        correct = correct_with_best(z_TF, data, k)
-        for n, correct_T in correct.items():
-            result[f"{prefix}k{n}"] = float(correct_T.mean())
-            result["interval"][f"{prefix}k{n}"] = bootstrap(correct_T)
-    return result
+
+    def accuracies(encode: Encode) -> dict[int, Accuracy]:
+        correct = correct_with_best(pooled(lambda x_BD: encode(x_BD.to(device)), data), data, k)
+        return {n: accuracy(correct_T) for n, correct_T in correct.items()}
+
+    found = {name: accuracies(encode) for name, encode in readings(sae).items()}
+    return Probing(found.pop(""), found)
 
 
 def correct_with_best(z_TF: np.ndarray, data: ProbeData, k: Sequence[int]) -> dict[int, np.ndarray]:
-    """By k: for each test text, whether the probe on the k best columns is right."""
+    """Probes on the best columns.
+
+    Args:
+        z_TF: Mean codes of the texts.
+        data: The task they are of.
+        k: Numbers of columns.
+
+    Returns:
+        By k: for each test text whether the probe is right.
+    """
     train, label = data.is_train_T, data.label_T
     gap_F = np.abs(z_TF[train & (label == 1)].mean(0) - z_TF[train & (label == 0)].mean(0))
     best = np.argsort(-gap_F, kind="stable")
@@ -140,17 +180,23 @@ def _correct(model: Any, z_TF: np.ndarray, data: ProbeData) -> np.ndarray:
     return model.fit(z_TF[train], label[train]).predict(z_TF[test]) == label[test]
 
 
-def bootstrap(correct_T: np.ndarray, seed: int = 0) -> list[float]:
-    """The 95 % percentile interval of an accuracy over resampled test texts (the probe is not trained again)."""
-    means = np.random.default_rng(seed).binomial(len(correct_T), correct_T.mean(), _RESAMPLES) / len(
-        correct_T
-    )
-    return [float(q) for q in np.quantile(means, (0.025, 0.975))]
+def accuracy(correct_T: np.ndarray, seed: int = 0) -> Accuracy:
+    """A probe's accuracy with its 95 % percentile interval over resampled test texts; the probe is not trained again.
+
+    Args:
+        correct_T: For each test text whether the probe is right.
+        seed: Of the resampling.
+    """
+    value = float(correct_T.mean())
+    means = np.random.default_rng(seed).binomial(len(correct_T), value, _RESAMPLES) / len(correct_T)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Accuracy(value, float(low), float(high))
 
 
-def dense_baseline(data: ProbeData) -> float:
-    """Test accuracy of a logistic regression on the whole (standardised) activation: what there is to find."""
-    return float(correct_dense(data).mean())
+def baseline(data: ProbeData) -> Baseline:
+    """What a logistic regression on the whole (standardised) activation reaches: what there is to find."""
+    correct_T = correct_dense(data)
+    return Baseline(accuracy(correct_T), int(data.is_train_T.sum()), len(correct_T))
 
 
 def sparse_probing(
@@ -160,6 +206,21 @@ def sparse_probing(
     k: Sequence[int] = (1, 2, 5, 20),
     hook: str | None = None,
     context: int = 128,
-) -> dict[str, Any]:
-    """`probe` on a task's texts, run through the host first; `hook` is by default what the SAE's metadata say."""
-    return probe(sae, probe_data(host, hook_of(sae, hook), task, context, norm_limit_of(sae, None)), k)
+    allow_mismatch: bool = False,
+) -> Probing:
+    """Run the host over a task's texts and probe an SAE's codes there.
+
+    Args:
+        sae: The SAE.
+        host: The model.
+        task: The labelled texts (`evals.load_task`).
+        k: Numbers of latents.
+        hook: Hook point; by default the one that the SAE was trained at.
+        context: Tokens a text, truncated on the right.
+        allow_mismatch: Accept an SAE of another model or hook point.
+
+    Returns:
+        Test accuracies by k, as `probe` gives them.
+    """
+    point, limit = place_of(sae, host, hook, None, allow_mismatch)
+    return probe(sae, probe_data(host, str(point), task, context, limit), k)

@@ -1,14 +1,17 @@
-"""Reconstruction and sparsity on stored activations: streamed, accumulated in float64."""
+"""Reconstruction and sparsity on stored activations: streamed, accumulated in float64.
+
+Shapes: B batch, D dimensions, F latents.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import torch
 
-from evals.metrics.codes import codes
-from rsae import SAE, Store
-from rsae.formats.normalisation import check_takes_host_activations
+from evals.metrics.codes import readings
+from evals.results import Density, Fit, Reconstruction
+from rsae import SAE, Activations, Store
+from rsae.activations.protocol import check_fits
 
 #: Upper edges of the density histogram's decades; below the first stand the latents that never fire
 DENSITY_EDGES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -35,71 +38,82 @@ class _Sums:
         if self.signed:
             self.minus_F += (z_BF < 0).sum(0).cpu()
 
-    def figures(self, tokens: int, variance: float) -> dict[str, float]:
+    def fit(self, tokens: int, variance: float) -> Fit:
         """Means over the tokens."""
         mse = self.error / tokens
-        return {
-            "mse": mse,
-            "fvu": mse / variance,
-            "r2": 1 - mse / variance,
-            "l0": self.count_F.sum().item() / tokens,
-            "alive": (self.count_F > 0).double().mean().item(),
-            "cosine": self.cosine / tokens,
-            "l2_ratio": self.ratio / tokens,
+        return Fit(
+            mse=mse,
+            fvu=mse / variance,
+            r2=1 - mse / variance,
+            l0=self.count_F.sum().item() / tokens,
+            alive=(self.count_F > 0).double().mean().item(),
+            cosine=self.cosine / tokens,
+            l2_ratio=self.ratio / tokens,
             # all zeros have no direction: nothing is biased there
-            "relative_bias": self.square / self.product if self.product else 1.0,
-        }
+            relative_bias=self.square / self.product if self.product else 1.0,
+        )
 
 
 @torch.no_grad()
-def reconstruction(sae: SAE, activations: Store, split: str = "heldout", rows: int = 4096) -> dict[str, Any]:
-    """MSE, FVU, R^2, l0, alive, cosine, shrinkage, density and redundancy, on the code that is decoded.
+def reconstruction(
+    sae: SAE,
+    activations: Activations | torch.Tensor | np.ndarray,
+    split: str = "heldout",
+    rows: int = 4096,
+    allow_mismatch: bool = False,
+) -> Reconstruction:
+    """How well an SAE reconstructs stored activations, and how sparse the code is that it decodes.
 
-    MSE = mean ||x - x_hat||^2; FVU = MSE / mean ||x - mean(x)||^2; l0 = mean number of non-zero entries of the
-    code; alive = share of latents that are non-zero on at least one token; cosine = mean cosine of x and x_hat;
-    l2_ratio = mean ||x_hat|| / ||x||; relative_bias = mean ||x_hat||^2 / mean <x, x_hat> (Rajamanoharan et al. 2024,
-    arXiv 2404.16014, eq. 10: below 1 is shrinkage); density: how many latents never fire, and how many fire on a share
-    of the tokens up to 1e-4, 1e-3, ...; decoder_redundancy = mean over latents of the largest cosine with another
-    latent's decoder row; tokens: how many; for a family with signed codes, bipolar = share of latents that use both
-    signs, two_way = of those whose rarer sign makes up more than a tenth of their firings.
+    Args:
+        sae: An SAE that takes activations as the host gives them.
+        activations: A store or the like; or a tensor or array [N, D], all of which counts.
+        split: `heldout` or `train`.
+        rows: Tokens at a time; the result does not depend on it.
+        allow_mismatch: Accept an SAE of another model or hook point.
 
-    For a `soft` rational SAE the figures of its dense code stand beside them as `soft_mse`, `soft_l0`, ... . `rows`
-    does not change the result.
+    Returns:
+        Means over the split's tokens, summed in float64; MSE is in the activations' own units.
+
+    Raises:
+        InputError: where the SAE belongs to another model, hook point or width.
+
+    Source:
+        `relative_bias` is eq. 10 of Rajamanoharan et al. 2024, arXiv 2404.16014.
     """
-    check_takes_host_activations(sae)
+    if isinstance(activations, torch.Tensor | np.ndarray):
+        activations = Store.of([activations, activations], heldout=len(activations))
+    check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
     total_D = torch.zeros(sae.d_in, dtype=torch.float64)
-    sums = {prefix: _Sums(sae) for prefix in codes(sae)}
+    sums = {name: (encode, _Sums(sae)) for name, encode in readings(sae).items()}
     for x_BD in activations.blocks(split, rows):
         x64_BD = x_BD.double()
         tokens += len(x_BD)
         total_D += x64_BD.sum(0)
         square += x64_BD.square().sum().item()
-        for prefix, encode in codes(sae).items():
+        for encode, summed in sums.values():
             z_BF = encode(x_BD.to(sae.W_enc.device))
-            sums[prefix].add(x64_BD, z_BF, sae.decode(z_BF).double().cpu())
+            summed.add(x64_BD, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
     variance = square / tokens - (total_D / tokens).square().sum().item()
-    result: dict[str, Any] = {}
-    for prefix, summed in sums.items():
-        result |= {prefix + name: value for name, value in summed.figures(tokens, variance).items()}
-    density_F = sums[""].count_F.double() / tokens
-    bins_F = torch.bucketize(density_F, torch.tensor(DENSITY_EDGES, dtype=torch.float64))
+    honest = sums[""][1]
+    count_F, minus_F = honest.count_F, honest.minus_F
+    rarer_F = torch.minimum(minus_F, count_F - minus_F)
+    bins_F = torch.bucketize(count_F.double() / tokens, torch.tensor(DENSITY_EDGES, dtype=torch.float64))
     latents = torch.bincount(bins_F, minlength=len(DENSITY_EDGES)).tolist()
-    if sae.signed:
-        minus_F = sums[""].minus_F
-        rarer_F = torch.minimum(minus_F, sums[""].count_F - minus_F)
-        result["bipolar"] = (rarer_F > 0).double().mean().item()
-        result["two_way"] = (10 * rarer_F > sums[""].count_F).double().mean().item()
-    return result | {
-        "tokens": tokens,
-        "density": {"up_to": list(DENSITY_EDGES), "latents": latents},
-        "decoder_redundancy": largest_cosines(sae.W_dec).double().mean().item(),
-    }
+    return Reconstruction(
+        **vars(honest.fit(tokens, variance)),
+        tokens=tokens,
+        density=Density(DENSITY_EDGES, tuple(latents)),
+        decoder_redundancy=largest_cosines(sae.W_dec).double().mean().item(),
+        bipolar=(rarer_F > 0).double().mean().item() if sae.signed else None,
+        two_way=(10 * rarer_F > count_F).double().mean().item() if sae.signed else None,
+        others={name: summed.fit(tokens, variance) for name, (_, summed) in sums.items() if name},
+    )
 
 
 @torch.no_grad()
 def largest_cosines(vector_FD: torch.Tensor, rows: int = 1024) -> torch.Tensor:
-    """Each vector's largest cosine with another one, [F]."""
+    """Each vector's largest cosine with another of `vector_FD`, [F]; `rows` vectors at a time."""
     unit_FD = torch.nn.functional.normalize(vector_FD.float(), dim=1)
     found = []
     for start in range(0, len(unit_FD), rows):

@@ -5,120 +5,201 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
 import plotly.graph_objects as go
 
-from evals.compare import front
-from evals.report.table import probed
+from evals import stats
+from evals.gates import Gate
+from evals.measures import ALIVE, DCE, FVU, KL, L0, MSE, Measure, probings
+from evals.report.names import Names
+from evals.results import Curve, Result, Role
 
-Row = dict[str, Any]
 
-
-class Style(NamedTuple):
-    """A variant's colour, and its marker in plotly and in matplotlib: told apart without colour, too."""
+@dataclass(frozen=True)
+class Style:
+    """How a series is drawn: told apart without colour, too."""
 
     colour: str
+    """Of markers and lines."""
     symbol: str
+    """Marker in plotly."""
     marker: str
+    """Marker in matplotlib."""
+    hollow: bool = False
+    """Whether the marker is an outline."""
 
 
 _GREY = "#8a8f98"
-UPGRADES = (
-    ("#e4572e", "circle", "o"),
-    ("#4361ee", "square", "s"),
-    ("#9b3fb5", "triangle-up", "^"),
-    ("#b8860b", "pentagon", "p"),
-    ("#0b8fa4", "hexagon", "h"),
+_TEACHER = Style(_GREY, "star", "*")
+_UPGRADES = (
+    Style("#e4572e", "circle", "o"),
+    Style("#4361ee", "square", "s"),
+    Style("#9b3fb5", "triangle-up", "^"),
+    Style("#b8860b", "pentagon", "p"),
+    Style("#0b8fa4", "hexagon", "h"),
 )
 _CONTROLS = (
-    ("#2a9d8f", "diamond", "D"),
-    ("#6f9a3c", "diamond-tall", "d"),
-    ("#5a7d9a", "triangle-down", "v"),
+    Style("#2a9d8f", "diamond", "D"),
+    Style("#6f9a3c", "diamond-tall", "d"),
+    Style("#5a7d9a", "triangle-down", "v"),
 )
 _LEVELS = ("#4361ee", "#e4572e", "#2a9d8f", "#9b3fb5", "#b8860b", "#0b8fa4")
 _FITS = {"remez": "#e9a23b", "least_squares": "#4361ee", "minimax": "#e4572e"}
 _GRID = "rgba(128,128,128,0.22)"
 
 
-def styles(rows: Sequence[Row]) -> dict[str, Style]:
-    """A style for each variant of a run, the same in all of its figures; an init has its upgrade's, hollow."""
-    found = {"teacher": Style(_GREY, "star", "*")}
-    variants = dict.fromkeys(r["variant"] for r in rows)
-    controls = sorted({r["control"] for r in rows if r["control"]} | {v for v in variants if "control" in v})
-    upgrades = sorted({r["variant"].removesuffix("-init") for r in rows if r["control"]})
-    others = [
-        v for v in variants if v not in {*controls, *upgrades, *(f"{u}-init" for u in upgrades), *found}
-    ]
-    for names, looks in ((controls, _CONTROLS), (upgrades + others, UPGRADES)):
-        found |= {name: Style(*looks[i % len(looks)]) for i, name in enumerate(names)}
-    for name in upgrades:
-        colour, symbol, marker = found[name]
-        found[f"{name}-init"] = Style(colour, f"{symbol}-open", marker)
-    return found
+class Looks:
+    """The series of a run and how each is drawn, the same in all figures.
+
+    A series is a variant; of trained SAEs alone, a family and width. A start looks as its upgrade, hollow.
+
+    Args:
+        results: The cells of the run.
+    """
+
+    def __init__(self, results: Sequence[Result]):
+        self.alone = not any(r.control for r in results)
+        if self.alone:
+            ours, controls = sorted({self.name(r) for r in results}), []
+        else:
+            ours = sorted({str(r.upgrade) for r in results if r.upgrade})
+            controls = sorted({r.control for r in results if r.control})
+        self._styles = {name: _UPGRADES[i % len(_UPGRADES)] for i, name in enumerate(ours)}
+        self._styles |= {name: _CONTROLS[i % len(_CONTROLS)] for i, name in enumerate(controls)}
+
+    def name(self, result: Result) -> str:
+        """The cell's series."""
+        return f"{result.family} {result.d_sae}" if self.alone else result.variant
+
+    def style(self, result: Result) -> Style:
+        """How the cell is drawn."""
+        if self.alone:
+            return self._styles[self.name(result)]
+        if result.role is Role.TEACHER:
+            return _TEACHER
+        if result.role is Role.CONTROL:
+            return self._styles[result.variant]
+        full = self._styles[str(result.upgrade)]
+        hollow = result.role is Role.START
+        return Style(full.colour, f"{full.symbol}-open" if hollow else full.symbol, full.marker, hollow)
+
+    def series(self, members: Sequence[Result]) -> dict[str, list[Result]]:
+        """Cells by series, in their order."""
+        found: dict[str, list[Result]] = {}
+        for r in members:
+            found.setdefault(self.name(r), []).append(r)
+        return found
+
+    def panels(self, results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+        """What is drawn together, with its title: a group; of trained SAEs alone, a site."""
+        if self.alone:
+            return [(str(site), list(at)) for site, at in groupby(results, key=lambda r: r.site)]
+        names = Names(results)
+        return [
+            (names.group((at := list(members))[0]), at)
+            for _, members in groupby(results, key=lambda r: r.group)
+        ]
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A plane of a front: x is honest l0 or alive, y a figure; `more`: whether more of it is better."""
+    """A plane of a front."""
 
-    x: str
-    y: str
-    heading: str
-    more_x: bool = False
-    more_y: bool = False
+    x: Measure
+    """Honest l0, or alive."""
+    y: Measure
+    """A figure."""
     log_y: bool = False
+    """Whether the figure's axis is logarithmic."""
 
     @property
     def name(self) -> str:
-        return f"{self.y}-{self.x}"
+        """In the page."""
+        return f"{self.y.key}-{self.x.key}"
 
-    def cost(self, r: Row) -> tuple[float, float]:
-        """The row in the plane, so that less is better in both coordinates."""
-        return (-r[self.x] if self.more_x else r[self.x]), (-r[self.y] if self.more_y else r[self.y])
+    @property
+    def log_x(self) -> bool:
+        """Whether the first axis is logarithmic."""
+        return self.x is L0
+
+    @property
+    def x_heading(self) -> str:
+        """The first axis's title."""
+        return "honest l0" if self.x is L0 else self.x.heading
+
+    def cost(self, result: Result) -> tuple[float, float]:
+        """The cell in the plane, so that less is better in both coordinates."""
+        return self.x.cost(result), self.y.cost(result)
 
 
-def planes(rows: Sequence[Row]) -> list[Axes]:
+def planes(results: Sequence[Result]) -> list[Axes]:
     """The planes that a run has figures for."""
-    ks = sorted({k for r in rows for k in probed(r)}, key=lambda k: int(k[1:]))
     return [
-        Axes("l0", "mse", "MSE", log_y=True),
-        Axes("l0", "fvu", "FVU", log_y=True),
-        Axes("l0", "dce", "dCE"),
-        *(Axes("l0", k, f"probing, k = {k[1:]}", more_y=True) for k in ks),
-        Axes("alive", "mse", "MSE", more_x=True, log_y=True),
+        Axes(L0, MSE, log_y=True),
+        Axes(L0, FVU, log_y=True),
+        Axes(L0, KL, log_y=True),
+        Axes(L0, DCE),
+        *(Axes(L0, measure) for measure in probings(results)),
+        Axes(ALIVE, MSE, log_y=True),
     ]
 
 
-def on_front(members: Sequence[Row], axes: Axes) -> list[Row]:
-    """The non-dominated rows, in order along the front."""
-    return [members[i] for i in front([axes.cost(r) for r in members])]
+def on_front(members: Sequence[Result], axes: Axes) -> list[Result]:
+    """The non-dominated cells, in order along the front.
+
+    Args:
+        members: The cells.
+        axes: The plane.
+    """
+    return [members[i] for i in stats.front([axes.cost(r) for r in members])]
 
 
-def sweet_zone(rows: Sequence[Row], axes: Axes) -> tuple[list[float], list[float]]:
-    """Outline of what strictly dominates a teacher on the teachers' front, up to the edge of the rows' rectangle."""
-    teachers = on_front([r for r in rows if r["variant"] == "teacher"], axes)
+def sweet_zone(members: Sequence[Result], axes: Axes) -> tuple[list[float], list[float]]:
+    """Outline of what strictly dominates a teacher on the teachers' front, up to the edge of the cells' rectangle.
+
+    Args:
+        members: The cells.
+        axes: The plane.
+
+    Returns:
+        x and y of its corners; empty where there is no teacher.
+    """
+    teachers = on_front([r for r in members if r.role is Role.TEACHER], axes)
     if not teachers:
         return [], []
-    (x_low, x_high), (y_low, y_high) = limits(rows, axes.x, axes.x == "l0"), limits(rows, axes.y, axes.log_y)
-    best_x, best_y = (x_high if axes.more_x else x_low), (y_high if axes.more_y else y_low)
+    (x_low, x_high), (y_low, y_high) = (
+        limits(members, axes.x, axes.log_x),
+        limits(members, axes.y, axes.log_y),
+    )
+    best_x, best_y = (x_high if axes.x.more else x_low), (y_high if axes.y.more else y_low)
     x, y, last = [best_x], [best_y], best_x
     for r in teachers:  # from the best in x to the best in y: a step each
-        x += [last, r[axes.x]]
-        y += [r[axes.y], r[axes.y]]
-        last = r[axes.x]
+        x += [last, axes.x.of(r)]
+        y += [axes.y.of(r), axes.y.of(r)]
+        last = axes.x.of(r)
     return [*x, last, best_x], [*y, best_y, best_y]
 
 
-def limits(rows: Sequence[Row], key: str, log: bool) -> tuple[float, float]:
-    """The rows' range with a margin of 8 % on either side, of the logarithm where the axis is one."""
-    values = [r[key] for r in rows]
+def limits(members: Sequence[Result], measure: Measure, log: bool) -> tuple[float, float]:
+    """An axis's range.
+
+    Args:
+        members: The cells.
+        measure: What the axis shows.
+        log: Whether it is logarithmic.
+
+    Returns:
+        The cells' range with a margin of 8 % on either side, of the logarithm where the axis is one.
+    """
+    values = [measure.of(r) for r in members]
     if log:
         values = [math.log(max(v, 1e-9)) for v in values]
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 0.05 * (abs(high) or 1.0)
     low, high = low - margin, high + margin
-    if key == "alive":  # a share; one latent more or less is not to look like half the axis
+    if measure is ALIVE:  # a share; one latent more or less is not to look like half the axis
         low, high = min(low, 0.95), min(high, 1.002)
     return (math.exp(low), math.exp(high)) if log else (low, high)
 
@@ -148,10 +229,19 @@ def _layout(figure: go.Figure, x: str, y: str, xaxis: dict | None = None, yaxis:
     return figure.to_plotly_json()
 
 
-def pareto(rows: list[Row], axes: Axes, looks: dict[str, Style]) -> dict[str, Any]:
-    """A group's cells in a plane: a point a cell, a line along each variant's front, the sweet zone shaded."""
+def pareto(members: Sequence[Result], axes: Axes, looks: Looks) -> dict[str, Any]:
+    """A panel: a point a cell, a line along each series's front, the sweet zone shaded.
+
+    Args:
+        members: The panel's cells.
+        axes: The plane.
+        looks: How series are drawn.
+
+    Returns:
+        A plotly figure as JSON.
+    """
     figure = go.Figure()
-    x, y = sweet_zone(rows, axes)
+    x, y = sweet_zone(members, axes) if not looks.alone else ([], [])
     if x:
         figure.add_scatter(
             x=x,
@@ -163,15 +253,15 @@ def pareto(rows: list[Row], axes: Axes, looks: dict[str, Style]) -> dict[str, An
             fillcolor="rgba(60,170,90,0.14)",
             hoverinfo="skip",
         )
-    for variant in dict.fromkeys(r["variant"] for r in rows):
-        members, look = [r for r in rows if r["variant"] == variant], looks[variant]
-        shared: dict[str, Any] = {"name": variant, "legendgroup": variant}
-        if variant.endswith("-init"):
+    for name, cells in looks.series(members).items():
+        look = looks.style(cells[0])
+        shared: dict[str, Any] = {"name": name, "legendgroup": name}
+        if look.hollow:
             shared["visible"] = "legendonly"  # a start is no result; a click on its name shows it
-        elif len(along := on_front(members, axes)) > 1:
+        elif len(along := on_front(cells, axes)) > 1:
             figure.add_scatter(
-                x=[r[axes.x] for r in along],
-                y=[r[axes.y] for r in along],
+                x=[axes.x.of(r) for r in along],
+                y=[axes.y.of(r) for r in along],
                 mode="lines",
                 line={"color": look.colour, "width": 1.5},
                 hoverinfo="skip",
@@ -179,83 +269,83 @@ def pareto(rows: list[Row], axes: Axes, looks: dict[str, Style]) -> dict[str, An
                 **shared,
             )
         figure.add_scatter(
-            x=[r[axes.x] for r in members],
-            y=[r[axes.y] for r in members],
-            text=[_hover(r) for r in members],
+            x=[axes.x.of(r) for r in cells],
+            y=[axes.y.of(r) for r in cells],
+            text=[_hover(r, name) for r in cells],
             hovertemplate="%{text}<extra></extra>",
             mode="markers",
             marker={
                 "color": look.colour,
                 "symbol": look.symbol,
-                "size": 9 if len(members) > 1 else 12,
-                "line": {"width": 1.5 if look.symbol.endswith("-open") else 0, "color": look.colour},
+                "size": 9 if len(cells) > 1 else 12,
+                "line": {"width": 1.5 if look.hollow else 0, "color": look.colour},
                 "opacity": 0.85,
             },
             **shared,
         )
-    xaxis: dict[str, Any] = {"range": _range(rows, axes.x, axes.x == "l0")}
-    if axes.x == "l0":
+    xaxis: dict[str, Any] = {"range": _range(members, axes.x, axes.log_x)}
+    if axes.log_x:
         xaxis |= {"type": "log", "nticks": 6}
-    yaxis: dict[str, Any] = {"range": _range(rows, axes.y, axes.log_y)}
+    yaxis: dict[str, Any] = {"range": _range(members, axes.y, axes.log_y)}
     if axes.log_y:
         yaxis |= {"type": "log", "nticks": 6}
-    return _layout(figure, "honest l0" if axes.x == "l0" else "alive", axes.heading, xaxis, yaxis)
+    return _layout(figure, axes.x_heading, axes.y.heading, xaxis, yaxis)
 
 
-def _range(rows: Sequence[Row], key: str, log: bool) -> list[float]:
-    low, high = limits(rows, key, log)
+def _range(members: Sequence[Result], measure: Measure, log: bool) -> list[float]:
+    low, high = limits(members, measure, log)
     return [math.log10(low), math.log10(high)] if log else [low, high]
 
 
-def _hover(r: Row) -> str:
+def _hover(r: Result, name: str) -> str:
     """A cell in a few lines. All of it is names of ours and numbers."""
-    where = ", ".join(str(part) for part in (r.get("level"), _seed(r)) if part)
+    fit, cost = r.metrics.reconstruction, r.metrics.downstream
+    level = r.level.kind if r.level.kind == "source" else str(r.level)
     return "<br>".join(
         [
-            f"<b>{r['variant']}</b> {where}",
-            f"l0 {r['l0']:.1f}, alive {r['alive']:.3f}",
-            f"MSE {r['mse']:.4g}, FVU {r['fvu']:.4f}",
-            f"dCE {r['dce']:.4f}",
-            *(f"probing k={k[1:]}: {r[k]:.3f}" for k in probed(r)),
+            f"<b>{name}</b> {level}, seed {r.seed}",
+            f"l0 {fit.l0:.1f}, alive {fit.alive:.3f}",
+            f"MSE {fit.mse:.4g}, FVU {fit.fvu:.4f}",
+            f"KL {cost.kl:.4f}, dCE {cost.dce:.4f}",
+            *(f"{measure.heading}: {measure.of(r):.3f}" for measure in probings([r])),
         ]
     )
 
 
-def _seed(r: Row) -> str:
-    return f"seed {r['seed']}" if "seed" in r else ""
+def gates(trained: list[tuple[str, Curve]], start: Curve | None, gate: Gate | None) -> dict[str, Any]:
+    """An upgrade's trained rational functions, by level, over their start.
 
+    Args:
+        trained: The level and the function of each cell.
+        start: The function before fine-tuning.
+        gate: The teacher's gate with the certified start, for `soft`.
 
-def gates(
-    trained: list[tuple[str, dict[str, list[float]]]],
-    start: dict[str, list[float]] | None,
-    curves: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """A variant's trained rational functions, by level, over their start; for `soft` over the teacher's gate too."""
+    Returns:
+        A plotly figure as JSON.
+    """
     figure = go.Figure()
-    if curves is not None:
+    if gate is not None:
         figure.add_scatter(
-            **_with_gaps(curves, curves["f"]),
+            **_with_gaps(gate, gate.f),
             name="teacher's gate",
             mode="lines",
             line={"color": _GREY, "width": 6},
             opacity=0.5,
         )
     levels = list(dict.fromkeys(level for level, _ in trained))
-    for level, gate in trained:
-        first = level in levels
-        if first:
-            levels.remove(level)
-        colour = _colour_of(level, [name for name, _ in trained])
+    seen: set[str] = set()
+    for level, curve in trained:
         figure.add_scatter(
-            **_thinned(gate),
-            name=f"trained, {level}" if level else "trained",
+            **_thinned(curve),
+            name=f"trained, {level}",
             legendgroup=level,
-            showlegend=first,
+            showlegend=level not in seen,
             mode="lines",
-            line={"color": colour, "width": 1.5},
+            line={"color": _LEVELS[levels.index(level) % len(_LEVELS)], "width": 1.5},
         )
+        seen.add(level)
     if start is not None:
-        name = "certified start" if curves is not None else "start: the identity"
+        name = "certified start" if gate is not None else "start: the identity"
         figure.add_scatter(
             **_thinned(start),
             name=name,
@@ -265,30 +355,28 @@ def gates(
     return _layout(figure, "t = h / C_in", "r(t) = phi / C_out", yaxis={"range": [-0.6, 1.4]})
 
 
-def _colour_of(level: str, levels: list[str]) -> str:
-    return _LEVELS[list(dict.fromkeys(levels)).index(level) % len(_LEVELS)]
-
-
-def _thinned(gate: dict[str, list[float]]) -> dict[str, list[float]]:
+def _thinned(curve: Curve) -> dict[str, list[float]]:
     """Every third point, four digits: as fine as the plot."""
-    return {axis: [float(f"{v:.4g}") for v in gate[key][::3]] for axis, key in (("x", "t"), ("y", "r"))}
+    return {
+        axis: [float(f"{v:.4g}") for v in values[::3]] for axis, values in (("x", curve.t), ("y", curve.r))
+    }
 
 
-def errors(curves: dict[str, Any]) -> dict[str, Any]:
+def errors(gate: Gate) -> dict[str, Any]:
     """r - f for the three fitters, with the certified bound on the one that is used."""
     figure = go.Figure()
-    for method, fit in curves["fits"].items():
-        error = [r - f for r, f in zip(fit["r"], curves["f"], strict=True)]
+    for method, fit in gate.fits.items():
+        error = [r - f for r, f in zip(fit.r, gate.f, strict=True)]
         figure.add_scatter(
-            **_with_gaps(curves, error),
+            **_with_gaps(gate, error),
             name=method,
             mode="lines",
             line={"color": _FITS[method], "width": 1.5},
         )
     for sign in (1, -1):
-        bound = sign * curves["certificate"]["upper"]
+        bound = sign * gate.bounds.upper
         figure.add_scatter(
-            x=[curves["t"][0], curves["t"][-1]],
+            x=[gate.t[0], gate.t[-1]],
             y=[bound, bound],
             name="certified bound of minimax",
             mode="lines",
@@ -298,12 +386,12 @@ def errors(curves: dict[str, Any]) -> dict[str, Any]:
     return _layout(figure, "t", "r(t) - f(t)")
 
 
-def _with_gaps(curves: dict[str, Any], y: list[float]) -> dict[str, list]:
+def _with_gaps(gate: Gate, y: Sequence[float]) -> dict[str, list]:
     """x and y of a curve over the fit's domain, the line broken at its gaps."""
     x: list[float | None] = []
     broken: list[float | None] = []
-    for low, high in curves["domain"]:
-        inside = [i for i, t in enumerate(curves["t"]) if low <= t <= high]
-        x += [*(float(f"{curves['t'][i]:.6g}") for i in inside), None]
+    for low, high in gate.domain:
+        inside = [i for i, t in enumerate(gate.t) if low <= t <= high]
+        x += [*(float(f"{gate.t[i]:.6g}") for i in inside), None]
         broken += [*(float(f"{y[i]:.6g}") for i in inside), None]
     return {"x": x, "y": broken}

@@ -1,9 +1,13 @@
-"""One self-contained HTML page: it opens without a network, on a phone too, in the dark and in print."""
+"""One self-contained HTML page: it opens without a network, on a phone too, in the dark and in print.
+
+It reads a run and shows what is there. Nothing is fitted, proven or measured here, and no host is loaded.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,274 +15,336 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from evals.compare import compare, tables
-from evals.config import SuiteConfig, to_toml
-from evals.gates import fit_gate
+from evals.cards import Card, read_cards
+from evals.comparison import compare, controls_of
+from evals.config import SuiteConfig
+from evals.gates import Gate, read_gate
+from evals.measures import DCE, FVU, L0, Measure, columns, probed
 from evals.report import figures
-from evals.report.cards import read_cards
-from evals.report.table import (
-    against_control,
-    cells,
-    columns_of,
-    controls_of,
-    hook_point,
-    place,
-    probed,
-    read_results,
-    row,
-)
-from evals.suite import expected, finished, units
+from evals.report.names import Names
+from evals.report.text import Line, Table, comparison_tables, pairs_table, truth_table
+from evals.report.text import figures as texts_of
+from evals.results import Result, Role, read_results
+from evals.suite import finished, lacking, units
+from evals.truth import read_truth
+from rsae import InputError
 from rsae.support.files import writing
-
-#: What a suite's cells differ in, beside variant and family
-_KEYS = {"host": "host", "hook": "hook", "d_sae": "d_sae", "level": "level", "seed": "seed"}
 
 
 def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
-    """Write `report.html` into the directory of a demo's or a suite's run, and return its path.
+    """Write `report.html` into a run's directory, with the cells that are there and what is missing.
 
-    It shows the cells that are there, says which are missing, and fits and certifies the gates that `soft` cells start
-    from where that has not been done. `reference` is that of `evals.compare`. Raises `InputError` where there are no
-    result files.
+    Args:
+        run: The run's directory.
+        reference: FAMILY-D_SAE, as in `evals.compare`.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: where there are no result files.
     """
     run = Path(run)
     results = read_results(run)
-    rows = [row(result) for result in results]
-    columns, shown = columns_of(rows), _fronts(rows)
-    looks = figures.styles([r for _, members in shown for r in members])
-    fits = _fits(run, results)
     plots: dict[str, Any] = {}
-    planes = figures.planes(rows)
-    groups = []
-    for number, (name, members) in enumerate(shown):
+    looks, planes = figures.Looks(results), figures.planes(results)
+    panels = looks.panels(results)
+    for number, (_, members) in enumerate(panels):
         for axes in planes:
             plots[f"front-{number}-{axes.name}"] = figures.pareto(members, axes, looks)
-        groups.append(name)
-    page = _template().render(
+    gates = {key: gate for key in _soft(results) if (gate := read_gate(run, *key)) is not None}
+    keys = _keys(results)
+    compared = compare([run], reference)
+    environment = _environment()
+    page = environment.get_template("report.html.j2").render(
         plotly=get_plotlyjs(),
-        columns=columns,
-        meanings=[(column[1], column[3]) for column in columns],
-        keys=[key for key in _KEYS if len({r.get(key) for r in rows}) > 1],
-        table=_table(rows, columns),
-        comparison=tables(compare([run], reference)),
-        pairs=against_control(rows),
-        groups=groups,
-        with_controls=any(r["control"] for r in rows),
+        css=_source(environment, "report.css"),
+        script=_source(environment, "report.js"),
+        columns=columns(results),
+        keys=list(keys),
+        table=_table(results, keys),
+        comparison=comparison_tables(compared),
+        pairs=_pairs(results),
+        paired=pairs_table(compared),
+        truth=truth_table(read_truth(run)),
+        groups=[title for title, _ in panels],
+        with_controls=not looks.alone,
         planes=planes,
-        gates=_gates(results, fits, plots),
-        fits=[_fit(key, curves, plots) for key, curves in fits.items()],
+        gates=_trained(results, gates, plots),
+        fits=[_fit(gate, plots) for gate in gates.values()],
         probing=_probing(results),
         cards=_cards(run, results),
         missing=missing(run, results),
-        seeds=sorted({r["seed"] for r in results if "seed" in r}),
-        sites=sorted({_where(r) for r in results}),
-        notes=sorted({r["host_note"] for r in results if r.get("host_note")}),
-        record=results[0],
-        machines=sorted({r["machine"] for r in results}),
+        seeds=sorted({r.seed for r in results}),
+        sites=sorted({f"{r.site.host}, {r.site.hook}" for r in results}),
+        notes=sorted({r.how.host_note for r in results if r.how.host_note}),
+        first=results[0],
+        machines=sorted({r.how.machine for r in results}),
         versions=_versions(results),
-        seconds=sum(r["seconds"] for r in results),
-        config=_config(_latest(run, results)),
+        seconds=sum(r.how.seconds for r in results),
+        config=_config(run),
         plots=plots,
-        place=place,
     )
     with writing(run / "report.html") as temporary:
         temporary.write_text(page)
     return run / "report.html"
 
 
-def _template() -> Any:
-    environment = Environment(
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("evals.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
 
 
-def _grouped(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Records of one family and width at one hook point together, with the group's name; they come in that order."""
-    several = len({r.get("host") for r in records}) > 1
-
-    def name(r: dict[str, Any]) -> str:
-        return f"{r['host']} {place(r)}" if several else place(r)
-
-    return [(key, list(members)) for key, members in groupby(records, key=name)]
-
-
-def _fronts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What the fronts' panels show: a group each; for a run without upgrades a hook point, its families together."""
-    if any(r["control"] for r in rows):
-        return _grouped(rows)
-    alone = [r | {"variant": f"{r['family']} {r.get('d_sae', '')}".strip()} for r in rows]
-    return [(key, list(members)) for key, members in groupby(alone, key=hook_point)]
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
 
 
 # --- cells -------------------------------------------------------------------------------------------------------
 
 
-def _table(rows: Sequence[dict[str, Any]], columns: tuple) -> list[dict[str, Any]]:
-    """A line a cell: its text, its numbers for sorting, and its control's text beside each figure."""
-    controls = controls_of(list(rows))
+@dataclass(frozen=True)
+class Value:
+    """A figure in the table of all cells."""
+
+    text: str
+    """As shown."""
+    number: float | None
+    """For sorting; None where it does not apply."""
+    control: str
+    """The control's text below it."""
+
+
+@dataclass(frozen=True)
+class CellLine:
+    """A line of the table of all cells."""
+
+    cell: str
+    """The result file's name."""
+    words: dict[str, str]
+    """By column: variant, family, and what else the cells differ in."""
+    control: str
+    """Name of its control."""
+    is_control: bool
+    """Whether it is a control."""
+    values: list[Value]
+    """By measure."""
+
+
+def _keys(results: Sequence[Result]) -> dict[str, Any]:
+    """What cells differ in beside variant and family: how to read it off a cell, by its name."""
+    known = {
+        "host": lambda r: r.site.host,
+        "hook": lambda r: r.site.hook,
+        "d_sae": lambda r: str(r.d_sae),
+        "level": lambda r: str(r.level),
+        "seed": lambda r: str(r.seed),
+    }
+    return {name: read for name, read in known.items() if len({read(r) for r in results}) > 1}
+
+
+def _table(results: Sequence[Result], keys: dict[str, Any]) -> list[CellLine]:
+    controls, shown = controls_of(results), columns(results)
+    return [_line(r, controls.get(r.cell), keys, shown) for r in results]
+
+
+def _line(r: Result, control: Result | None, keys: dict[str, Any], shown: Sequence[Measure]) -> CellLine:
+    beside = texts_of(control, shown) if control else [""] * len(shown)
+    numbers = [measure.read(r) for measure in shown]
+    values = [
+        Value(text, number, other if number is not None else "")
+        for text, number, other in zip(texts_of(r, shown), numbers, beside, strict=True)
+    ]
+    named = r.control if r.upgrade else ""
+    if r.upgrade and control is None:
+        named = f"{r.control} (missing)"
+    words = {"variant": r.variant, "family": r.family, **{name: read(r) for name, read in keys.items()}}
+    return CellLine(r.cell, words, named or "", r.role is Role.CONTROL, values)
+
+
+def _pairs(results: Sequence[Result]) -> Table:
+    """Each fine-tuned rational SAE beside its control, at the l0 that each has."""
+    controls, names = controls_of(results), Names(results)
     lines = []
-    for r in rows:
-        control = controls.get(r["cell"])
-        beside = cells(control, columns) if control else [""] * len(columns)
-        values = [
-            {
-                "text": text,
-                "value": r.get(column[0]),
-                "control": other if r.get(column[0]) is not None else "",
-            }
-            for text, other, column in zip(cells(r, columns), beside, columns, strict=True)
-        ]
-        named = f"{r['control']} (missing)" if r["control"] and control is None else r["control"] or ""
-        lines.append({"row": r, "control": named, "values": values})
-    return lines
-
-
-def _probing(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each group's probing accuracies by task: cells down, tasks across, at each k."""
-    found = []
-    for name, members in _grouped(results):
-        if not (tasks := members[0]["metrics"]["probing"]):
+    for r in results:
+        if not r.compared or (control := controls.get(r.cell)) is None:
             continue
-        ks = probed(next(iter(tasks.values())))
+        fvu, l0 = (m.of(r) / m.of(control) - 1 for m in (FVU, L0))
+        beside = [m.form.format(m.of(cell)) for m in (L0, FVU) for cell in (r, control)]
+        difference = f"{fvu:+.1%} FVU at {l0:+.1%} l0"
+        costs = [DCE.form.format(DCE.of(cell)) for cell in (r, control)]
+        lines.append(Line([names.cell(r), control.variant, *beside, difference, *costs]))
+    headings = ["variant", "control", "l0", "control's", "FVU", "control's", "difference", "dCE", "control's"]
+    return Table("side by side", headings, lines)
+
+
+@dataclass(frozen=True)
+class ProbingTable:
+    """A group's probing accuracies."""
+
+    name: str
+    """The group."""
+    tasks: list[tuple[str, str]]
+    """Each task, and what a dense probe reaches."""
+    lines: list[Line]
+    """A cell each: its name, then its accuracies at each k by task."""
+    ks: list[int]
+    """Numbers of latents."""
+
+
+def _probing(results: Sequence[Result]) -> list[ProbingTable]:
+    names, found = Names(results), []
+    for _, members in groupby(results, key=lambda r: r.group):
+        group = list(members)
+        tasks, ks = group[0].metrics.probing, probed(group[0])
+        if not tasks:
+            continue
+        heads = [(t, f"{one.baseline.dense.value:.2f}" if one.baseline else "–") for t, one in tasks.items()]
         lines = [
-            (
-                " ".join(str(p) for p in (r["variant"], r.get("level"), _seed(r)) if p),
-                [
-                    " / ".join(f"{r['metrics']['probing'][task][k]:.2f}" for k in ks)
-                    if task in r["metrics"]["probing"]
-                    else "–"
-                    for task in tasks
-                ],
-                r["variant"].startswith("control"),
-            )
-            for r in members
+            Line([names.within(r), *(_accuracies(r, task, ks) for task in tasks)], r.role is Role.CONTROL)
+            for r in group
         ]
-        heads = [(task, f"{one['dense']:.2f}") for task, one in tasks.items()]
-        found.append({"name": name, "tasks": heads, "lines": lines, "ks": [k[1:] for k in ks]})
+        found.append(ProbingTable(names.group(group[0]), heads, lines, ks))
     return found
 
 
-def _seed(r: dict[str, Any]) -> str:
-    return f"s{r['seed']}" if "level" in r else ""
+def _accuracies(r: Result, task: str, ks: list[int]) -> str:
+    if task not in r.metrics.probing:
+        return "–"
+    return " / ".join(f"{r.metrics.probing[task].accuracy[k].value:.2f}" for k in ks)
 
 
 # --- gates -------------------------------------------------------------------------------------------------------
 
-
-def _fits(run: Path, results: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], dict[str, Any]]:
-    """The certified fits that `soft` cells start from, by family and type."""
-    found = {}
-    for r in results:
-        upgrade = r["how"].get("upgrade", {})
-        if upgrade.get("variant") == "soft":
-            m, n = upgrade["type"]
-            if (r["family"], m, n) not in found:
-                found[r["family"], m, n] = fit_gate(run, r["family"], (m, n))[1]
-    return found
+GateKey = tuple[str, tuple[int, int]]
 
 
-def _fit(key: tuple[str, int, int], curves: dict[str, Any], plots: dict[str, Any]) -> dict[str, Any]:
-    name = f"fit-{'-'.join(map(str, key))}"
-    plots[name] = figures.errors(curves)
-    return {"title": f"{key[0]}, type ({key[1]}, {key[2]})", "plot": name, "curves": curves}
+def _soft(results: Sequence[Result]) -> list[GateKey]:
+    """The gates that `soft` cells start from: family and type."""
+    found = [
+        (r.family, r.how.upgrade.type) for r in results if r.how.upgrade and r.how.upgrade.variant == "soft"
+    ]
+    return list(dict.fromkeys(found))
 
 
-def _gates(
-    results: Sequence[dict[str, Any]], fits: dict[tuple[str, int, int], dict[str, Any]], plots: dict[str, Any]
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Drawn:
+    """A gate with its plot."""
+
+    title: str
+    """What it is."""
+    plot: str | None
+    """Name of its plot, where there is one."""
+    gate: Gate | None
+    """The fits, for `soft`."""
+    type: tuple[int, int]
+    """Degrees of numerator and denominator."""
+
+
+def _fit(gate: Gate, plots: dict[str, Any]) -> Drawn:
+    name = f"fit-{gate.family}-{gate.type[0]}-{gate.type[1]}"
+    plots[name] = figures.errors(gate)
+    return Drawn(f"{gate.family}, type ({gate.type[0]}, {gate.type[1]})", name, gate, gate.type)
+
+
+def _trained(results: Sequence[Result], gates: dict[GateKey, Gate], plots: dict[str, Any]) -> list[Drawn]:
     """A plot for each fine-tuned rational variant of each group."""
-    found = []
-    for name, members in _grouped(results):
-        tuned = [r for r in members if r["control"] and not r["variant"].endswith("-init")]
-        for variant in dict.fromkeys(r["variant"] for r in tuned):
-            mine = [r for r in tuned if r["variant"] == variant]
-            trained = [(r.get("level", ""), r["gate"]) for r in mine if r["gate"]]
-            starts = [r["gate"] for r in members if r["variant"] == f"{variant}-init" and r["gate"]]
-            start = mine[0]["how"]["start"]
-            m, n = start["type"]
-            curves = (
-                fits.get((mine[0]["family"], m, n))
-                if mine[0]["how"]["upgrade"]["variant"] == "soft"
-                else None
-            )
-            about = {"title": f"{name} {variant}", "start": start, "curves": curves, "plot": None}
+    names, found = Names(results), []
+    for _, members in groupby(results, key=lambda r: r.group):
+        group = list(members)
+        for upgrade in dict.fromkeys(r.upgrade for r in group if r.compared):
+            mine = [r for r in group if r.upgrade == upgrade]
+            config = mine[0].how.upgrade
+            assert config is not None  # an upgrade says how
+            gate = gates.get((mine[0].family, config.type)) if config.variant == "soft" else None
+            trained = [(str(r.level), r.how.gate) for r in mine if r.compared and r.how.gate]
+            starts = [r.how.gate for r in mine if r.role is Role.START and r.how.gate]
+            drawn = Drawn(f"{names.group(mine[0])} {upgrade}", None, gate, config.type)
             if trained:
-                about["plot"] = f"gate-{len(found)}"
-                plots[f"gate-{len(found)}"] = figures.gates(trained, starts[0] if starts else None, curves)
-            found.append(about)
+                drawn = replace(drawn, plot=f"gate-{len(found)}")
+                plots[f"gate-{len(found)}"] = figures.gates(trained, starts[0] if starts else None, gate)
+            found.append(drawn)
     return found
 
 
 # --- cards -------------------------------------------------------------------------------------------------------
 
 
-def _cards(run: Path, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _cards(run: Path, results: Sequence[Result]) -> list[tuple[str, tuple[Card, ...]]]:
     """Cells with cards, each rational one followed by its control."""
-    found = read_cards(run, results)
-    controls = controls_of([row(result) for result in results])
-    order: list[str] = []
-    for cell in found:
-        if cell not in order and not any(c["cell"] == cell and o in found for o, c in controls.items()):
-            order += [
-                cell,
-                *([controls[cell]["cell"]] if cell in controls and controls[cell]["cell"] in found else []),
-            ]
-    order += [cell for cell in found if cell not in order]
-    return [{"cell": cell, "cards": found[cell]} for cell in order]
+    found, controls = read_cards(run, results), controls_of(results)
+    order: dict[str, None] = {}
+    for r in (r for r in results if r.role is not Role.CONTROL and r.cell in found):
+        order[r.cell] = None
+        if (control := controls.get(r.cell)) is not None and control.cell in found:
+            order[control.cell] = None
+    return [(cell, found[cell]) for cell in {**order, **dict.fromkeys(found)}]
 
 
 # --- the run -----------------------------------------------------------------------------------------------------
 
 
-def _where(r: dict[str, Any]) -> str:
-    harvest = r["config"]["harvest"]
-    return f"{r.get('host', harvest['host'])}, {r.get('hook', harvest['hook'])}"
+@dataclass(frozen=True)
+class Unfinished:
+    """A unit that lacks something."""
+
+    unit: str
+    """Its name."""
+    lacking: int | None
+    """How many cells at least; None where that is not known."""
 
 
-def _latest(run: Path, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The config of the newest result file: a suite's grid may have grown since the others."""
-    newest = max(results, key=lambda r: (run / "results" / f"{r['cell']}.json").stat().st_mtime_ns)
-    return newest["config"]
+@dataclass(frozen=True)
+class Missing:
+    """What a run lacks."""
+
+    units: int = 0
+    """How many units the suite has."""
+    unfinished: tuple[Unfinished, ...] = ()
+    """Those that lack something."""
+    stale: str = ""
+    """Why the suite's settings do not say, where they are not valid any more."""
+
+    @property
+    def cells(self) -> int:
+        """How many cells are known to be missing."""
+        return sum(unit.lacking or 0 for unit in self.unfinished)
 
 
-def _config(config: dict[str, Any]) -> str:
-    return to_toml(SuiteConfig.as_given(config) if "sites" in config else config)
+def missing(run: str | os.PathLike, results: Sequence[Result]) -> Missing:
+    """What a run lacks of the suite that it was last started with.
 
-
-def missing(run: Path, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a suite's run lacks: units unfinished, of how many; cells by unit; `stale` where the config does not say.
-
-    A demo measures all of a family's cells at once; there, families without cells are not looked for.
+    Args:
+        run: The run's directory.
+        results: Its cells.
     """
-    config = _latest(run, results)
-    nothing: dict[str, Any] = {"units": 0, "unfinished": [], "cells": 0, "stale": ""}
-    if "sites" not in config:
-        return nothing
     try:
-        suite = SuiteConfig.model_validate(SuiteConfig.as_given(config))
-    except ValueError as error:  # such as a probing task's file that is not there any more
-        return nothing | {"stale": str(error).splitlines()[0]}
-    there = {r["cell"] for r in results}
-    chosen, unfinished, cells_ = units(suite), [], 0
-    for unit in chosen:
-        if finished(suite, run, unit):
-            continue
-        names = expected(suite, unit)
-        lacking = len(set(names) - there) if names is not None else None
-        cells_ += lacking or 0
-        unfinished.append({"unit": unit.name, "lacking": lacking})
-    return nothing | {"units": len(chosen), "unfinished": unfinished, "cells": cells_}
+        suite = SuiteConfig.read(Path(run) / "suite.toml")
+    except InputError as error:  # such as a probing task's file that is not there any more
+        return Missing(stale=str(error))
+    every = units(suite)
+    unfinished = tuple(
+        Unfinished(unit.name, lacking(suite, unit, list(results)))
+        for unit in every
+        if not finished(suite, Path(run), unit)
+    )
+    return Missing(len(every), unfinished)
 
 
-def _versions(results: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _config(run: Path) -> str:
+    file = run / "suite.toml"
+    return file.read_text() if file.exists() else ""
+
+
+def _versions(results: Sequence[Result]) -> dict[str, str]:
     """By package; all of them where cells were made with several."""
     found: dict[str, set[str]] = {}
     for r in results:
-        for name, version in r["versions"].items():
+        for name, version in r.how.versions.items():
             found.setdefault(name, set()).add(version)
     return {name: " and ".join(sorted(versions)) for name, versions in found.items()}

@@ -1,119 +1,131 @@
-"""The fronts as PNG files, for documents: one image a hook point, families down, planes across."""
+"""The fronts as PNG files, for documents: one image a site, families down, planes across."""
 
 from __future__ import annotations
 
 import os
 import re
-from itertools import cycle, groupby
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from approx.plot import figure, legend
-from evals.compare import mean_and_error
-from evals.report.figures import UPGRADES, Axes, Style, limits, on_front, planes, styles, sweet_zone
-from evals.report.table import hook_point, place, probed, read_results, row
+from evals.measures import KL, LOSS_RECOVERED, MSE, R2, probings
+from evals.report.figures import Axes, Looks, limits, on_front, planes, sweet_zone
+from evals.report.names import place
+from evals.results import Result, Role, read_results
+from evals.stats import Estimate
 from rsae.support.files import writing
 
 
 def write_images(run: str | os.PathLike, directory: str | os.PathLike) -> list[Path]:
-    """Write `fronts-HOOK.png` for each hook point of a run into `directory`, and return the paths.
+    """Write a run's fronts as PNG files.
 
-    MSE, dCE and probing with the most latents up to five against honest l0, and MSE against alive. (At one hook point
-    FVU is MSE times a constant.) A run of trained SAEs alone gives one image, `families.png`.
+    For each site `fronts-SITE.png`: MSE, KL and probing with the most latents up to five against honest l0, and MSE
+    against alive. (At one site FVU is MSE times a constant.) A run of trained SAEs alone gives one image,
+    `families.png`.
+
+    Args:
+        run: The run's directory.
+        directory: Where to write.
+
+    Returns:
+        The files.
     """
-    rows = [row(result) for result in read_results(run)]
-    if rows and not any(r["control"] for r in rows):
-        return [_families(rows, Path(directory))]
-    looks, shown = styles(rows), _shown(rows)
+    results = read_results(run)
+    looks, shown = Looks(results), _shown(results)
+    if looks.alone:
+        return [_families(results, looks, Path(directory))]
     written = []
-    for name, at in groupby(rows, key=hook_point):
-        groups = [(title, list(members)) for title, members in groupby(at, key=place)]
+    for site, at in groupby(results, key=lambda r: r.site):
+        groups = [(group, list(members)) for group, members in groupby(at, key=lambda r: r.group)]
         size = (3.4 * len(shown), 2.7 * len(groups) + 0.6)
         made, axes = figure(len(groups), len(shown), size=size)
-        for line, (title, members) in zip(axes, groups, strict=True):
+        for line, (group, members) in zip(axes, groups, strict=True):
             for ax, plane in zip(line, shown, strict=True):
                 _panel(ax, members, plane, looks)
-            line[0].set_title(title, loc="left", fontsize=9)
+            line[0].set_title(place(*group), loc="left", fontsize=9)
         legend(made, axes, 8)
-        file = Path(directory) / f"fronts{re.sub(r'[^a-z0-9]+', '-', f' {name}'.lower()).rstrip('-')}.png"
-        with writing(file) as temporary:
-            made.savefig(temporary, format="png")
-        written.append(file)
+        name = re.sub(r"[^a-z0-9]+", "-", f" {site}".lower()).rstrip("-")
+        written.append(_save(made, Path(directory) / f"fronts{name}.png"))
     return written
 
 
-def _families(rows: list[dict[str, Any]], directory: Path) -> Path:
-    """R^2, dead share and loss recovered against honest l0: hook points down, a line a family and width.
+def _save(made: Any, file: Path) -> Path:
+    with writing(file) as temporary:
+        made.savefig(temporary, format="png")
+    return file
+
+
+def _families(results: Sequence[Result], looks: Looks, directory: Path) -> Path:
+    """R^2, dead share and loss recovered against honest l0: sites down, a line a family and width.
 
     Points are means over the seeds of a level, bars standard errors (arXiv 2605.28149's figure).
     """
     figures = (
-        ("R^2", lambda r: 1 - r["fvu"]),
-        ("dead", lambda r: 1 - r["alive"]),
-        ("loss recovered", lambda r: r["loss_recovered"]),
+        ("R^2", R2.of),
+        ("dead", lambda r: 1 - r.metrics.reconstruction.alive),
+        ("loss recovered", LOSS_RECOVERED.of),
     )
-    places = [(name, list(at)) for name, at in groupby(rows, key=hook_point)]
-    made, axes = figure(len(places), len(figures), size=(3.4 * len(figures), 2.5 * len(places) + 0.5))
-    names = sorted({(r["family"], r.get("d_sae")) for r in rows}, key=str)
-    for line, (title, members) in zip(axes, places, strict=True):
+    sites = [(site, list(at)) for site, at in groupby(results, key=lambda r: r.site)]
+    made, axes = figure(len(sites), len(figures), size=(3.4 * len(figures), 2.5 * len(sites) + 0.5))
+    for line, (site, members) in zip(axes, sites, strict=True):
         for ax, (heading, value) in zip(line, figures, strict=True):
-            for (family, d_sae), (colour, _, marker) in zip(names, cycle(UPGRADES), strict=False):
-                own = [r for r in members if (r["family"], r.get("d_sae")) == (family, d_sae)]
-                levels = [[r for r in own if r["level"] == l] for l in dict.fromkeys(r["level"] for r in own)]
-                x = [mean_and_error([r["l0"] for r in cells])["mean"] for cells in levels]
-                y = [mean_and_error([value(r) for r in cells]) for cells in levels]
+            for name, own in looks.series(members).items():
+                look = looks.style(own[0])
+                levels = [
+                    [r for r in own if r.level == level] for level in dict.fromkeys(r.level for r in own)
+                ]
+                x = [Estimate.of([r.metrics.reconstruction.l0 for r in cells]).mean for cells in levels]
+                y = [Estimate.of([value(r) for r in cells]) for cells in levels]
                 ax.errorbar(
                     x,
-                    [figure["mean"] for figure in y],
-                    [figure["se"] or 0.0 for figure in y],
-                    color=colour,
-                    marker=marker,
+                    [estimate.mean for estimate in y],
+                    [estimate.se or 0.0 for estimate in y],
+                    color=look.colour,
+                    marker=look.marker,
                     markersize=4.5,
                     linewidth=1,
                     capsize=2,
-                    label=f"{family} {d_sae}",
+                    label=name,
                 )
             if heading == "dead":
                 ax.set_ylim(0, max(0.05, ax.get_ylim()[1]))
             _logarithmic(ax, "x")
             _name(ax, "honest l0", heading)
-        line[0].set_title(title, loc="left", fontsize=9)
+        line[0].set_title(str(site), loc="left", fontsize=9)
     legend(made, axes, 8)
-    with writing(directory / "families.png") as temporary:
-        made.savefig(temporary, format="png")
-    return directory / "families.png"
+    return _save(made, directory / "families.png")
 
 
-def _shown(rows: list[dict[str, Any]]) -> list[Axes]:
-    ks = [
-        k for k in sorted({k for r in rows for k in probed(r)}, key=lambda k: int(k[1:])) if int(k[1:]) <= 5
-    ]
-    return [axes for axes in planes(rows) if axes.y in ("mse", "dce", *ks[-1:])]
+def _shown(results: Sequence[Result]) -> list[Axes]:
+    few = [measure.key for measure in probings(results) if measure.key in ("k1", "k2", "k3", "k4", "k5")]
+    return [axes for axes in planes(results) if axes.y.key in (MSE.key, KL.key, *few[-1:])]
 
 
-def _panel(ax: Any, rows: list[dict[str, Any]], axes: Axes, looks: dict[str, Style]) -> None:
+def _panel(ax: Any, members: Sequence[Result], axes: Axes, looks: Looks) -> None:
     """A group's cells in a plane: seeds as points, fronts as lines, the teachers' sweet zone shaded."""
-    rows = [r for r in rows if not r["variant"].endswith("-init")]
-    zone = sweet_zone(rows, axes)
+    members = [r for r in members if r.role is not Role.START]
+    zone = sweet_zone(members, axes)
     ax.fill(*zone, color="#3caa5a", alpha=0.13, linewidth=0, label="dominates the teacher")
-    for variant in dict.fromkeys(r["variant"] for r in rows):
-        members, look = [r for r in rows if r["variant"] == variant], looks[variant]
+    for name, cells in looks.series(members).items():
+        look = looks.style(cells[0])
         style = {"color": look.colour, "marker": look.marker, "markersize": 4.5, "markeredgewidth": 0}
-        along = on_front(members, axes)
-        ax.plot([r[axes.x] for r in along], [r[axes.y] for r in along], color=look.colour, linewidth=1)
+        along = on_front(cells, axes)
+        ax.plot([axes.x.of(r) for r in along], [axes.y.of(r) for r in along], color=look.colour, linewidth=1)
         ax.plot(
-            [r[axes.x] for r in members],
-            [r[axes.y] for r in members],
+            [axes.x.of(r) for r in cells],
+            [axes.y.of(r) for r in cells],
             linestyle="",
             alpha=0.85,
-            label=variant,
+            label=name,
             **style,
         )
-    for key, log, name in ((axes.x, axes.x == "l0", "x"), (axes.y, axes.log_y, "y")):
+    for measure, log, name in ((axes.x, axes.log_x, "x"), (axes.y, axes.log_y, "y")):
         if log:
             _logarithmic(ax, name)
-        ax.set(**{f"{name}lim": limits(rows, key, log)})
-    _name(ax, "honest l0" if axes.x == "l0" else "alive", axes.heading)
+        ax.set(**{f"{name}lim": limits(members, measure, log)})
+    _name(ax, axes.x_heading, axes.y.heading)
 
 
 def _logarithmic(ax: Any, name: str) -> None:

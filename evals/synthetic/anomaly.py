@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from evals import reconstruction
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
-from evals.synthetic.run import Protocol, Row, curves
-from evals.synthetic.worlds import Samples, World, unit_directions
+from evals.synthetic.run import Protocol, Row, curves, measured
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, AXES, RATE = 16, 16, 1 / 8
@@ -34,15 +33,24 @@ NAMES = ("gated_h", "top_k_h", "abs_top_k", "sign_aware")
 
 
 def auroc(score_NF: np.ndarray, positive_N: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each column; ties count half."""
+    """Area under the ROC curve of each column of `score_NF`, by the labels `positive_N`; ties count half."""
     rank_NF = rankdata(score_NF, axis=0)
     n = int(positive_N.sum())
     return (rank_NF[positive_N].sum(0) - n * (n + 1) / 2) / (n * (len(positive_N) - n))
 
 
 @torch.no_grad()
-def detection(sae: SAE, world: World, seed: int) -> np.ndarray:
-    """Test AUROC [2 M] of the best single latent for each direction."""
+def detection(sae: SAE, world: AxesWorld, seed: int) -> np.ndarray:
+    """How well the best single latent tells each direction.
+
+    Args:
+        sae: The SAE.
+        world: The axes.
+        seed: Of the samples.
+
+    Returns:
+        Test AUROC [2 M].
+    """
     generator = torch.Generator().manual_seed(3_000_017 + seed)
     found = []
     for axis in range(AXES):
@@ -63,13 +71,22 @@ def detection(sae: SAE, world: World, seed: int) -> np.ndarray:
 
 
 def measure(point: tuple[int, float], seed: int, steps: int) -> list[Row]:
-    """A row a contender, at one budget and l0."""
+    """A row a contender, at one budget and l0.
+
+    Args:
+        point: Of the sweep.
+        seed: Of the world and the starts.
+        steps: Of training.
+
+    Returns:
+        The rows.
+    """
     H, l0 = point
     axes_MD = unit_directions(AXES, D, seed)
-    world = World(axes_MD, -axes_MD, RATE)
-    samples = Samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
+    world = AxesWorld(axes_MD, -axes_MD, RATE)
+    data = samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
     jobs = [(CONTENDERS[name], H, config_of(steps, seed, l0=l0)) for name in NAMES]
-    saes = fit(jobs, samples, seed, f"protocol B, {H} latents, l0 {l0:g}, seed {seed}")
+    saes = fit(jobs, data, seed, f"protocol B, {H} latents, l0 {l0:g}, seed {seed}")
     rows = []
     for name, sae in zip(NAMES, saes, strict=True):
         found = detection(sae, world, seed)
@@ -77,7 +94,7 @@ def measure(point: tuple[int, float], seed: int, steps: int) -> list[Row]:
             {
                 "contender": name,
                 "parameters": sae.parameter_count,
-                **reconstruction(sae, samples),
+                **measured(sae, data),
                 "auroc": float(found.mean()),
                 "detected": float((found >= DETECTED).mean()),
             }
@@ -86,7 +103,13 @@ def measure(point: tuple[int, float], seed: int, steps: int) -> list[Row]:
 
 
 def draw(axes: Any, summary: list[Row], rows: list[Row]) -> None:
-    """AUROC and detected share against the budget at the true l0; MSE against l0 at one latent an axis."""
+    """AUROC and detected share against the budget at the true l0; MSE against l0 at one latent an axis.
+
+    Args:
+        axes: Matplotlib axes of the panels.
+        summary: Rows over all seeds.
+        rows: Rows of single seeds.
+    """
     budget = [row for row in summary if row["point"][1] == AXES * RATE]
     for ax, metric, label in (
         (axes[0, 0], "auroc", "mean AUROC of the best latent"),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from approx.plot import BLUE, GREEN, GREY, ORANGE, PURPLE
-from evals.synthetic.worlds import Samples
-from rsae import SAE, RationalActivation, TrainConfig, train
+from evals.config import takes_k
+from rsae import SAE, Activations, RationalActivation, TrainConfig, train
 from rsae.sae import family
 
 #: Training, but for its steps and the penalty
@@ -19,26 +19,32 @@ FIRST_WEIGHT = 1.0
 
 @dataclass(frozen=True)
 class Contender:
-    """A family at `width` times H latents, with its settings and how it is drawn."""
+    """A family with its settings and how it is drawn."""
 
     label: str
+    """For the figure."""
     family: str
+    """Its family."""
     width: int = 1
+    """Number of latents, as a multiple of H."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """Of the family."""
     color: str = GREY
+    """Of its line."""
     marker: str = "o"
+    """In matplotlib."""
 
     @property
     def top_k(self) -> bool:
         """Whether l0 is a setting of the family (k), not what a penalty leads to."""
-        return "top_k" in self.family
+        return takes_k(self.family)
 
-    def make(self, samples: Samples, H: int, seed: int, k: int | None = None) -> SAE:
+    def make(self, samples: Activations, H: int, seed: int, k: int | None = None) -> SAE:
         """An untrained SAE for the samples as they come."""
         settings = dict(self.settings)
         if self.top_k:
             settings["k"] = k
-        if self.family.startswith("rational"):
+        if family(self.family).rational:
             settings["activation"] = RationalActivation.identity(2, samples.d_in**0.5)
         sae = family(self.family)(samples.d_in, self.width * H, **settings)
         sae.rescale_(1 / samples.scale)  # settings are in units of mean norm sqrt(D)
@@ -82,9 +88,19 @@ CONTENDERS = {
 
 
 def fit(
-    jobs: Sequence[tuple[Contender, int, TrainConfig]], samples: Samples, seed: int, description: str
+    jobs: Sequence[tuple[Contender, int, TrainConfig]], samples: Activations, seed: int, description: str
 ) -> list[SAE]:
-    """Train (contender, H, config) side by side; for a TopK family the config's `l0` is k (at least 1)."""
+    """Train contenders side by side.
+
+    Args:
+        jobs: (contender, H, training); for a family with a k, the training's `l0` is k (at least 1).
+        samples: The data.
+        seed: Of the start.
+        description: For the progress bar.
+
+    Returns:
+        The SAEs, in the order of the jobs.
+    """
     saes, configs = [], []
     for contender, H, config in jobs:
         k = None
@@ -98,7 +114,14 @@ def fit(
 
 
 def config_of(steps: int, seed: int, sparsity: float = 0.0, l0: float | None = None) -> TrainConfig:
-    """The protocols' training, at a weight of the penalty or steered to an l0."""
+    """The protocols' training, at a weight of the penalty or steered to an l0.
+
+    Args:
+        steps: Of training.
+        seed: Of the order of the data.
+        sparsity: Weight of the penalty.
+        l0: The l0 to steer to, in the place of `sparsity`.
+    """
     return TrainConfig(
         steps=steps,
         batch=BATCH,

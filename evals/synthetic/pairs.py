@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from evals import reconstruction
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
-from evals.synthetic.run import Protocol, Row, curves
-from evals.synthetic.worlds import Samples, World, unit_directions
+from evals.synthetic.run import Protocol, Row, curves, measured
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, ACTIVE = 16, 2.0
@@ -32,22 +31,47 @@ NAMES = ("gated_2h", "gated_h", "abs_top_k", "sign_aware")
 
 
 def opposed(plus_MD: torch.Tensor, opposition: float, seed: int) -> torch.Tensor:
-    """Unit directions whose cosine with the rows given is -`opposition`, turned aside at random."""
+    """Unit directions against given ones, turned aside at random.
+
+    Args:
+        plus_MD: Unit rows.
+        opposition: Minus the cosine with them.
+        seed: Of the turn.
+
+    Returns:
+        Unit rows [M, D].
+    """
     aside_MD = torch.randn(plus_MD.shape, generator=torch.Generator().manual_seed(4_000_037 + seed))
     aside_MD -= (aside_MD * plus_MD).sum(1, keepdim=True) * plus_MD
     aside_MD /= aside_MD.norm(dim=1, keepdim=True)
     return -opposition * plus_MD + (1 - opposition**2) ** 0.5 * aside_MD
 
 
-def pairs(count: int, opposition: float, seed: int) -> World:
-    """A world of so many pairs, ACTIVE of them on in the mean."""
+def pairs(count: int, opposition: float, seed: int) -> AxesWorld:
+    """A world of pairs, ACTIVE of them on in the mean.
+
+    Args:
+        count: How many pairs.
+        opposition: Minus the cosine of the poles of a pair.
+        seed: Of the directions.
+    """
     plus_MD = unit_directions(count, D, seed)
-    return World(plus_MD, opposed(plus_MD, opposition, seed), ACTIVE / count)
+    return AxesWorld(plus_MD, opposed(plus_MD, opposition, seed), ACTIVE / count)
 
 
 @torch.no_grad()
-def represented(sae: SAE, world: World, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
-    """Which latent represents which pole, and with which sign: +1, -1 or 0 at [2, F, M]."""
+def represented(sae: SAE, world: AxesWorld, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
+    """Which latent represents which pole.
+
+    Args:
+        sae: The SAE.
+        world: The pairs.
+        c_BM: Their coefficients in the samples.
+        x_BD: The samples.
+
+    Returns:
+        The sign with which it does, +1, -1 or 0, at [2, F, M].
+    """
     sign_BF = sae.encode(x_BD).sign()
     found = []
     for sign, pole_MD in ((1, world.plus_MD), (-1, world.minus_MD)):
@@ -61,18 +85,27 @@ def represented(sae: SAE, world: World, c_BM: torch.Tensor, x_BD: torch.Tensor) 
 
 
 def measure(point: Any, seed: int, steps: int) -> list[Row]:
-    """A row a contender at one superposition and opposition, or in the plane."""
+    """A row a contender at one superposition and opposition, or in the plane.
+
+    Args:
+        point: Of the sweep.
+        seed: Of the world and the starts.
+        steps: Of training.
+
+    Returns:
+        The rows.
+    """
     if point == TOY:
         return toy(seed, steps)
     ratio, opposition = point
     count = round(ratio * D / 2)
     world = pairs(count, opposition, seed)
     c_BM, heldout_BD = world.draw(HELDOUT, 1000 + seed)
-    samples = Samples(world.draw(TRAIN, seed)[1], heldout_BD)
+    data = samples(world.draw(TRAIN, seed)[1], heldout_BD)
     jobs = [(CONTENDERS[name], count, config_of(steps, seed, l0=ACTIVE)) for name in NAMES]
     saes = fit(
         jobs,
-        samples,
+        data,
         seed,
         f"protocol C, {ratio:g} poles a dimension, opposition {opposition:g}, seed {seed}",
     )
@@ -83,7 +116,7 @@ def measure(point: Any, seed: int, steps: int) -> list[Row]:
             {
                 "contender": name,
                 "parameters": sae.parameter_count,
-                **reconstruction(sae, samples),
+                **measured(sae, data),
                 "represented": (found != 0).any(1).float().mean().item(),
                 "consolidated": (found[0] * found[1] < 0).any(0).float().mean().item(),
             }
@@ -92,20 +125,18 @@ def measure(point: Any, seed: int, steps: int) -> list[Row]:
 
 
 def toy(seed: int, steps: int) -> list[Row]:
-    """Straight pairs in the plane: decoder rows and one latent's code, for the pictures."""
+    """Straight pairs in the plane, by `seed` and after `steps` of training: decoder rows and one latent's code."""
     angle_M = (torch.arange(TOY_PAIRS) + 0.25) * torch.pi / TOY_PAIRS
     plus_MD = torch.stack([angle_M.cos(), angle_M.sin()], 1)
-    world = World(plus_MD, -plus_MD, TOY_RATE)
-    samples = Samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
+    world = AxesWorld(plus_MD, -plus_MD, TOY_RATE)
+    data = samples(world.draw(TRAIN, seed)[1], world.draw(HELDOUT, 1000 + seed)[1])
     names = ("gated_2h", "sign_aware")
     config = config_of(steps, seed, l0=TOY_PAIRS * TOY_RATE)
-    saes = fit(
-        [(CONTENDERS[name], TOY_PAIRS, config) for name in names], samples, seed, "protocol C, the plane"
-    )
+    saes = fit([(CONTENDERS[name], TOY_PAIRS, config) for name in names], data, seed, "protocol C, the plane")
     rows = []
     for name, sae in zip(names, saes, strict=True):
         with torch.no_grad():
-            z_BF = sae.encode(samples.sample(HELDOUT, split="heldout"))
+            z_BF = sae.encode(data.sample(HELDOUT, split="heldout"))
         code = z_BF[:, int((z_BF != 0).sum(0).argmax())]
         rows.append(
             {
@@ -119,7 +150,13 @@ def toy(seed: int, steps: int) -> list[Row]:
 
 
 def draw(axes: Any, summary: list[Row], rows: list[Row]) -> None:
-    """The plane and a latent's histogram; tolerance and consolidation against superposition and opposition."""
+    """The plane and a latent's histogram; tolerance and consolidation against superposition and opposition.
+
+    Args:
+        axes: Matplotlib axes of the panels.
+        summary: Rows over all seeds.
+        rows: Rows of single seeds.
+    """
     for ax, name in ((axes[0, 0], "gated_2h"), (axes[0, 1], "sign_aware")):
         found = next(row for row in rows if row["point"] == TOY and row["contender"] == name)
         plus = np.array(found["axes"])

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from evals import reconstruction
 from evals.synthetic.contenders import CONTENDERS, config_of, fit
-from evals.synthetic.run import Protocol, Row, curves
-from evals.synthetic.worlds import Samples, World, unit_directions
+from evals.synthetic.run import Protocol, Row, curves, measured
+from evals.synthetic.worlds import AxesWorld, samples, unit_directions
 from rsae import SAE
 
 D, AXES, RATE, GAIN = 16, 16, 0.1, (1.0, 0.5)
@@ -35,15 +34,25 @@ NAMES = (
 )
 
 
-def world(seed: int) -> World:
+def world(seed: int) -> AxesWorld:
     """Orthogonal axes whose negative side is half as large as the positive."""
     axes_MD = unit_directions(AXES, D, seed)
-    return World(axes_MD, -axes_MD, RATE, GAIN)
+    return AxesWorld(axes_MD, -axes_MD, RATE, GAIN)
 
 
 @torch.no_grad()
 def slopes(sae: SAE, axes_MD: torch.Tensor, c_BM: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
-    """Calibration slopes [2, M], the positive polarity first."""
+    """Calibration slopes of each axis.
+
+    Args:
+        sae: The SAE.
+        axes_MD: Unit directions of the axes.
+        c_BM: Their coefficients in the samples.
+        x_BD: The samples.
+
+    Returns:
+        [2, M], the positive polarity first.
+    """
     z_BF = sae.encode(x_BD)
     along_FM = sae.W_dec @ axes_MD.T
     found = []
@@ -57,15 +66,24 @@ def slopes(sae: SAE, axes_MD: torch.Tensor, c_BM: torch.Tensor, x_BD: torch.Tens
 
 
 def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
-    """A row a contender at one strength of the sparsity."""
+    """A row a contender at one strength of the sparsity.
+
+    Args:
+        point: Of the sweep.
+        seed: Of the world and the starts.
+        steps: Of training.
+
+    Returns:
+        The rows.
+    """
     sparsity, k = point
     data = world(seed)
     c_BM, heldout_BD = data.draw(HELDOUT, 1000 + seed)
-    samples = Samples(data.draw(TRAIN, seed)[1], heldout_BD)
+    drawn = samples(data.draw(TRAIN, seed)[1], heldout_BD)
     chosen = [CONTENDERS[name] for name in NAMES]
     by_k, by_weight = config_of(steps, seed, l0=k), config_of(steps, seed, sparsity)
     jobs = [(c, AXES, by_k if c.top_k else by_weight) for c in chosen]
-    saes = fit(jobs, samples, seed, f"protocol A, sparsity {sparsity}, seed {seed}")
+    saes = fit(jobs, drawn, seed, f"protocol A, sparsity {sparsity}, seed {seed}")
     rows = []
     for name, sae in zip(NAMES, saes, strict=True):
         found = slopes(sae, data.plus_MD, c_BM, heldout_BD)
@@ -73,7 +91,7 @@ def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
             {
                 "contender": name,
                 "parameters": sae.parameter_count,
-                **reconstruction(sae, samples),
+                **measured(sae, drawn),
                 "miscalibration": (found - 1).abs().mean().item(),
                 "slopes_positive": found[0].tolist(),
                 "slopes_negative": found[1].tolist(),
@@ -83,7 +101,13 @@ def measure(point: tuple[float, int], seed: int, steps: int) -> list[Row]:
 
 
 def draw(axes: Any, summary: list[Row], rows: list[Row]) -> None:
-    """MSE and miscalibration against l0; CDFs of the slopes at the point nearest to the true l0."""
+    """MSE and miscalibration against l0; CDFs of the slopes at the point nearest to the true l0.
+
+    Args:
+        axes: Matplotlib axes of the panels.
+        summary: Rows over all seeds.
+        rows: Rows of single seeds.
+    """
     true_l0 = AXES * RATE
     for ax, metric, label in (
         (axes[0, 0], "mse", "mean square error"),

@@ -3,47 +3,67 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from approx.plot import figure, legend
+from evals.metrics.reconstruction import reconstruction
+from evals.results import dump
+from evals.stats import Estimate
 from evals.synthetic.contenders import BATCH, CONTENDERS, DEAD_AFTER, LR
 from evals.synthetic.worlds import NOISE
+from rsae import SAE, Activations
+from rsae.support.cache import Cache
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_json, writing
-from rsae.support.cache import Cache, say
+from rsae.support.progress import say
 
 #: A row of a cell: which contender, at which point of the sweep, and its figures
 Row = dict[str, Any]
 
 
-class Protocol(NamedTuple):
-    """constants: what the data are made with; points: of the sweep; measure(point, seed, steps): a cell's rows;
-    draw(axes of `grid` panels, summary, rows)."""
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured on one kind of world."""
 
     title: str
+    """For the figure."""
     constants: dict[str, Any]
+    """What the data are made with."""
     points: Sequence[Any]
+    """Of the sweep."""
     measure: Callable[[Any, int, int], list[Row]]
+    """(point, seed, steps) to the rows of a cell."""
     draw: Callable[[Any, list[Row], list[Row]], None]
+    """(axes of `grid` panels, summary, rows): draws the figure."""
     grid: tuple[int, int]
+    """Panels down and across."""
 
 
 _MODULES = {"A": "polarity", "B": "anomaly", "C": "pairs"}
 
 
 def run_protocol(name: str, out: str | os.PathLike, seeds: int = 3, steps: int = 1000) -> Path:
-    """Run protocol A, B or C into the directory `out`; returns the path of its JSON result.
+    """Run a protocol; a stopped run resumes, since each seed at a point of the sweep is kept in `out/steps`.
 
-    A stopped run goes on where it stopped: a finished cell (a seed at a point of the sweep) is kept under
-    `out/steps`. Writes `protocol-NAME.json` (constants, a row for each SAE, means and standard errors over seeds)
-    and `protocol-NAME.png`. Raises `InputError` for an unknown protocol.
+    Args:
+        name: A, B or C.
+        out: Directory for `protocol-NAME.json` (constants, a row for each SAE, means and standard errors over seeds)
+            and `protocol-NAME.png`.
+        seeds: How many worlds and starts to average over.
+        steps: Training steps of each SAE.
+
+    Returns:
+        The path of the JSON file.
+
+    Raises:
+        InputError: for an unknown protocol.
     """
     if name not in _MODULES:
         raise InputError(f"protocol {name!r} is unknown{did_you_mean(name, _MODULES)}")
@@ -116,12 +136,24 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard error of the mean (0 for a single value)."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return statistics.fmean(values), error
+    found = Estimate.of(values)
+    return found.mean, found.se or 0.0
+
+
+def measured(sae: SAE, samples: Activations) -> Row:
+    """The figures of `evals.reconstruction` that apply to `sae`, on the held-out part of `samples`."""
+    return {name: value for name, value in dump(reconstruction(sae, samples)).items() if value is not None}
 
 
 def curves(ax: Any, summary: Sequence[Row], x: Callable[[Row], Any], y: str) -> None:
-    """A line a contender through its points, with error bars; `x` gives a number, or mean and standard error."""
+    """Draw a line for each contender through its points, with error bars.
+
+    Args:
+        ax: Matplotlib axes.
+        summary: Rows over all seeds.
+        x: Gives a row's place, a number or mean and standard error.
+        y: Name of the figure.
+    """
     for name, contender in CONTENDERS.items():
         mine = [row for row in summary if row["contender"] == name]
         if not mine:

@@ -6,18 +6,27 @@ Shapes: B samples, M axes, D dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from rsae import Store
+from rsae.activations.in_memory import InMemory
 
 #: Standard deviation of the noise in each dimension
 NOISE = 0.02
 
 
 def unit_directions(count: int, d_in: int, seed: int) -> torch.Tensor:
-    """`count` random unit rows [M, D], orthogonal to each other where there is room (count <= D)."""
+    """Random unit directions.
+
+    Args:
+        count: How many, M.
+        d_in: Dimensions, D.
+        seed: Of the choice.
+
+    Returns:
+        Unit rows [M, D], orthogonal to each other where there is room (count <= D).
+    """
     # a stream of its own: an SAE of the same shape and seed would start from these very rows
     rows_MD = torch.randn(count, d_in, generator=torch.Generator().manual_seed(1_000_003 + seed))
     if count <= d_in:
@@ -26,17 +35,20 @@ def unit_directions(count: int, d_in: int, seed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class World:
+class AxesWorld:
     """x = sum_m |c_m| v_m^(sign of c_m) + noise.
 
-    plus_MD and minus_MD: unit directions of the two poles of each axis (minus = -plus for a straight axis). c_m is not
-    0 with probability `rate`, has either sign as often, and a magnitude uniform in [0.5, 1.5] times the sign's gain.
+    c_m has either sign as often, and a magnitude uniform in [0.5, 1.5] times the sign's gain.
     """
 
     plus_MD: torch.Tensor
+    """Unit directions of the positive poles."""
     minus_MD: torch.Tensor
+    """Unit directions of the negative poles, -plus_MD for straight axes."""
     rate: float
+    """Probability that a coefficient is not 0."""
     gain: tuple[float, float] = (1.0, 1.0)
+    """Factor on the magnitude, by sign: plus, minus."""
 
     def coefficients(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Signed c_BM."""
@@ -58,19 +70,6 @@ class World:
         return c_BM, self.observe(c_BM, generator)
 
 
-class Samples(Store):
-    """Samples in memory, in the place of a store of activations."""
-
-    def __init__(self, train_ND: torch.Tensor, heldout_ND: torch.Tensor):
-        splits = {"train": train_ND, "heldout": heldout_ND}
-        d_in = train_ND.shape[1]
-        manifest = {
-            "host": "synthetic",
-            "hook": "synthetic",
-            "d_in": d_in,
-            "scale": d_in**0.5 / train_ND.norm(dim=1).mean().item(),
-            "excluded_norm": float("inf"),
-            "shards": [{"split": name, "tokens": len(x)} for name, x in splits.items()],
-        }
-        super().__init__(Path("synthetic"), manifest)
-        self.__dict__["_shards"] = {name: [x] for name, x in splits.items()}
+def samples(train_ND: torch.Tensor, heldout_ND: torch.Tensor) -> InMemory:
+    """Samples in memory as activations: `train_ND` to train on, `heldout_ND` to measure on."""
+    return Store.of(torch.cat([train_ND, heldout_ND]), heldout=len(heldout_ND))

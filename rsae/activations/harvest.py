@@ -1,20 +1,27 @@
-"""Run a host over text and write its activations to a store. A killed harvest goes on where it stopped."""
+"""Run a host over text and write its activations to a store. A killed harvest continues where it stopped.
+
+Shapes: B batch, P position, D d_in, N tokens of a shard.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
-from rsae.activations.hooks import HookPoint, activations_at, pad
+from rsae.activations.hooks import HookPoint, activations_at_all, pad
 from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
-from rsae.activations.store import VERSION, Store
+from rsae.activations.store import MANIFEST, VERSION, Manifest, Shard, Store
 from rsae.activations.text import Document, load_documents, split_documents
+from rsae.provenance import Provenance
 from rsae.support.errors import InputError
 from rsae.support.files import read_json, sha256, write_json, write_tensors
 from rsae.support.progress import progress
@@ -22,172 +29,377 @@ from rsae.support.progress import progress
 SEQUENCES_A_SHARD = 128
 _SHARDS_AT_MOST = 4096  # more sequences than 128 times that make larger shards, not more of them
 _SEQUENCES_A_BATCH = 16
-EXCLUDED = "position 0 of every sequence, padding, and tokens above the norm limit"
+_SHORTEST = 8  # a piece of fewer tokens is left out
+_PLAN = "plan.json"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class HarvestConfig:
-    """What to harvest.
-
-    host: `smollm2-135m` (embedded), a directory or a hub name; hook: a TransformerLens name; text: `wikipedia`
-    (embedded), a .txt or a .jsonl file; context: tokens a sequence; tokens and heldout_tokens: at least so many
-    are kept, from different articles; norm_limit: tokens whose norm is above so many times the median are left out
-    (attention sinks: some ten in 100,000 tokens, which would make up most of the variance); seed: of the split by
-    article; dtype: of the activations on disk (bfloat16 and float16 halve the store).
-    """
+    """What to harvest."""
 
     host: str = EMBEDDED_HOST
+    """`smollm2-135m` (embedded), a directory, a .gguf file or a hub name."""
     hook: str = "blocks.12.hook_resid_pre"
+    """The hook point; see `rsae.activations.hooks`."""
     text: str = "wikipedia"
+    """`wikipedia` (embedded), a .txt, .jsonl(.gz, .zst) or .parquet file, a directory of such files."""
     context: PositiveInt = 128
+    """Tokens a sequence, BOS included."""
     tokens: PositiveInt = 125_000
+    """Training tokens, at least."""
     heldout_tokens: PositiveInt = 12_000
+    """Held-out tokens, at least; from other documents."""
     norm_limit: PositiveFloat = 10.0
+    """Tokens whose norm is above this many times the median are left out. They are attention sinks: about ten in
+    100,000 tokens, which would make up most of the variance."""
     seed: int = 0
+    """Of the split of the documents."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the activations on disk; the two short ones halve the store."""
+    bos: Literal["host", "on", "off"] = "host"
+    """A BOS token in front of every sequence: as the host's tokenizer does it, always, or never."""
+    exclude_tokens: tuple[int | str, ...] = ()
+    """Tokens whose activations are left out, by id or by text."""
+
+
+class Sequence(NamedTuple):
+    """Token ids, and the number of the document that they come from."""
+
+    document: int
+    ids: list[int]
 
 
 def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = None) -> Store:
-    """Write the activations that `config` asks for to the directory `out`, and open them.
+    """Write the activations of one hook point to a directory, and open them.
 
-    Left out are position 0 of every sequence and tokens above the norm limit (both outliers), and padding. Shards that
-    are there and whole are kept. Raises `InputError` where `out` holds a store of other settings or cannot be written.
+    Left out are position 0 of every sequence and tokens above the norm limit (both outliers), padding, and the tokens
+    of `exclude_tokens`. Everything is checked before the first write. Shards that are there and whole are kept.
+
+    Args:
+        config: What to harvest.
+        out: The directory.
+        host: The host, where it is loaded already; by default it is loaded as `config` says.
+
+    Returns:
+        The finished store.
+
+    Raises:
+        InputError: Host, hook point or text do not fit, the text is too short, `out` holds a store of other settings or
+            cannot be written.
     """
-    out = Path(out)
-    settings = _settings(config)
-    plan_file, manifest_file = out / "plan.json", out / "manifest.json"
-    if plan_file.exists() and _settings(HarvestConfig()) | read_json(plan_file) != settings:
-        raise InputError(
-            f"{out} holds a store of other settings (see plan.json); choose another directory or delete it"
+    return harvest_all(config, {config.hook: Path(out)}, host)[config.hook]
+
+
+def harvest_all(
+    config: HarvestConfig, out: Mapping[str, str | os.PathLike], host: Host | None = None
+) -> dict[str, Store]:
+    """Write the activations of several hook points in one pass over the host; each store is as `harvest` makes it.
+
+    Args:
+        config: What to harvest; its `hook` is not used.
+        out: A directory for each hook point.
+        host: The host, where it is loaded already.
+
+    Returns:
+        The finished stores by hook point.
+    """
+    stores = {hook: _Unfinished(replace(config, hook=hook), Path(path)) for hook, path in out.items()}
+    missing = {hook: store for hook, store in stores.items() if not store.finished()}
+    if missing:
+        for store in missing.values():
+            store.check_directory()
+        host = host or load_host(config.host)
+        host.check_context(config.context)
+        for store in missing.values():
+            store.point = HookPoint.parse(store.config.hook, host)
+        plans = plan_splits(host, config)
+        excluded = host.token_ids(config.exclude_tokens)
+        for store in missing.values():
+            store.begin()
+        _run(host, list(missing.values()), plans, excluded, config)
+    return {hook: Store.open(store.out, verify=False) for hook, store in stores.items()}
+
+
+class _Unfinished:
+    """A store that is being made."""
+
+    point: HookPoint
+
+    def __init__(self, config: HarvestConfig, out: Path):
+        self.config, self.out = config, out
+        self.shards: list[Shard] = []
+
+    @property
+    def settings(self) -> dict:
+        made = asdict(self.config)
+        return made | {"exclude_tokens": list(self.config.exclude_tokens)}
+
+    def finished(self) -> bool:
+        """Whether it is there, whole, and of these settings."""
+        if not (self.out / MANIFEST).exists():
+            return False
+        manifest = Manifest.read(self.out)
+        if manifest.settings != self.settings:
+            raise self._other_settings()
+        return all(
+            (self.out / s.file).exists() and sha256(self.out / s.file) == s.sha256 for s in manifest.shards
         )
-    if manifest_file.exists():
-        recorded = {s["file"]: s["sha256"] for s in read_json(manifest_file)["shards"]}
-        if all((out / f).exists() and sha256(out / f) == digest for f, digest in recorded.items()):
-            return Store.open(out, verify=False)
-    write_json(plan_file, settings)
-    for torn in out.glob(".*.tmp"):  # of a run that was killed while it wrote
-        torn.unlink()
-    host = host or load_host(config.host)
-    point = HookPoint.parse(config.hook, host)
-    parts = split_documents(load_documents(config.text), config.seed)
 
-    shards: list[dict] = []
-    limit: float | None = None  # the first shard sets it
-    for split, budget in (("train", config.tokens), ("heldout", config.heldout_tokens)):
-        sequences = plan_sequences(host, parts[split], config.context, budget)
-        kept = sum(len(ids) - 1 for _, ids in sequences)
+    def check_directory(self) -> None:
+        """A directory with finished shards of other settings is refused; one where nothing was finished is not."""
+        plan = self.out / _PLAN
+        marks = any(self.out.glob("*-[0-9][0-9][0-9][0-9][0-9].json"))
+        if marks and plan.exists() and read_json(plan) != self.settings:
+            raise self._other_settings()
+
+    def _other_settings(self) -> InputError:
+        return InputError(
+            f"{self.out} holds a store of other settings (see {_PLAN}); choose another directory or delete it"
+        )
+
+    def begin(self) -> None:
+        """The first write."""
+        write_json(self.out / _PLAN, self.settings)
+        for torn in self.out.glob(".*.tmp"):  # of a run that was killed while it wrote
+            torn.unlink()
+
+    @property
+    def limit(self) -> float | None:
+        """Largest norm that is kept: the first shard sets it."""
+        return self.shards[0].norm_limit if self.shards else None
+
+    def line(self, file: Path) -> Shard | None:
+        """A shard that an earlier run finished."""
+        mark = file.with_suffix(".json")  # written after the shard: says that it is whole
+        if mark.exists() and file.exists():
+            line = Shard(**read_json(mark))
+            if sha256(file) == line.sha256:
+                return line
+        return None
+
+    def write(
+        self,
+        file: Path,
+        split: Literal["train", "heldout"],
+        x_ND: torch.Tensor,
+        chosen: list[Sequence],
+        kept_N,
+    ) -> Shard:
+        """Write a shard.
+
+        Without a limit yet, it is `config.norm_limit` times the median of this shard.
+        """
+        norm_N = x_ND.norm(dim=1)
+        limit = self.limit
+        if limit is None:
+            limit = self.config.norm_limit * norm_N.median().item()
+        short_N = norm_N <= limit
+        stored_ND = x_ND.to(DTYPES[self.config.dtype])
+        keep_N = short_N & kept_N
+        if not stored_ND[keep_N].isfinite().all():
+            raise InputError(
+                f"{file}: activations at {self.config.hook} of host {self.config.host!r} are not finite in "
+                f"{self.config.dtype}; harvest with dtype float32 or bfloat16"
+            )
+        tensors = {
+            "x_ND": stored_ND,
+            "token_N": torch.cat([torch.tensor(ids[1:], dtype=torch.int32) for _, ids in chosen]),
+            "position_N": torch.cat([torch.arange(1, len(ids), dtype=torch.int32) for _, ids in chosen]),
+            "document_N": torch.cat(
+                [torch.full((len(ids) - 1,), number, dtype=torch.int32) for number, ids in chosen]
+            ),
+        }
+        write_tensors(file, {name: value[keep_N] for name, value in tensors.items()})
+        line = Shard(file.name, split, int(keep_N.sum()), sha256(file), limit, int((~short_N).sum()))
+        write_json(file.with_suffix(".json"), asdict(line))
+        return line
+
+    def finish(self, host: Host, excluded: list[int]) -> None:
+        """Write the manifest."""
+        c = self.config
+        parts = [Store(self.out, Manifest(VERSION, 1, 1.0, self.shards)).blocks("train")]
+        total, d_in = 0.0, 0
+        for x_BD in parts[0]:
+            total, d_in = total + x_BD.double().norm(dim=1).sum().item(), x_BD.shape[1]
+        tokens = sum(s.tokens for s in self.shards if s.split == "train")
+        Manifest(
+            version=VERSION,
+            d_in=d_in,
+            scale=d_in**0.5 * tokens / total,
+            shards=self.shards,
+            provenance=provenance_of(c, host, self.limit, excluded).metadata(),
+            settings=self.settings,
+            excluded_positions=excluded_positions(excluded),
+            normalisation="x * scale has mean norm sqrt(d_in) on the training tokens",
+        ).write(self.out)
+
+
+def _run(
+    host: Host,
+    stores: list[_Unfinished],
+    plans: dict[str, list[Sequence]],
+    excluded: list[int],
+    config: HarvestConfig,
+) -> None:
+    """Shard by shard: the host runs once for all stores that lack one."""
+    for split in ("train", "heldout"):
+        sequences = plans[split]
         size = max(SEQUENCES_A_SHARD, -(-len(sequences) // _SHARDS_AT_MOST))
-        with progress(kept, f"harvest {split}", "tok") as bar:
+        with progress(sum(len(s.ids) - 1 for s in sequences), f"harvest {split}", "tok") as bar:
             for start in range(0, len(sequences), size):
-                file = out / f"{split}-{start // size:05d}.safetensors"
                 chosen = sequences[start : start + size]
-                shards.append(_shard(host, point, chosen, file, config, limit, bar) | {"split": split})
-                limit = shards[0]["norm_limit"]
+                files = [s.out / f"{split}-{start // size:05d}.safetensors" for s in stores]
+                lines = [store.line(file) for store, file in zip(stores, files, strict=True)]
+                lacking = [i for i, line in enumerate(lines) if line is None]
+                if lacking:
+                    points = [stores[i].point for i in lacking]
+                    found = run_sequences(host, points, [s.ids for s in chosen], bar)
+                    token_N = torch.cat([torch.tensor(s.ids[1:]) for s in chosen])
+                    kept_N = ~torch.isin(token_N, torch.tensor(excluded, dtype=token_N.dtype))
+                    for i, rows in zip(lacking, found, strict=True):
+                        lines[i] = stores[i].write(files[i], split, torch.cat(rows), chosen, kept_N)
+                else:
+                    bar.update(sum(len(s.ids) - 1 for s in chosen))
+                    bar.set_postfix_str("reused", refresh=False)
+                for store, line in zip(stores, lines, strict=True):
+                    assert line is not None
+                    store.shards.append(line)
+    for store in stores:
+        store.finish(host, excluded)
 
-    manifest = {
-        "version": VERSION,
-        **settings,
-        "host_note": host.note,
-        "d_in": host.d_model,
-        "excluded_positions": EXCLUDED,
-        "excluded_norm": limit,
-        "excluded_by_norm": sum(s["excluded_by_norm"] for s in shards),
-        "bos": "none prepended",
-        "scale": _scale(out, shards, host.d_model),
-        "normalisation": "x * scale has mean norm sqrt(d_in) on the training tokens",
-        "shards": shards,
-    }
-    write_json(manifest_file, manifest)
-    return Store.open(out, verify=False)
+
+def excluded_positions(excluded: list[int]) -> str:
+    """Which positions are left out, in words.
+
+    Args:
+        excluded: Ids of the tokens that are left out.
+    """
+    first = "position 0 of every sequence, padding, and tokens above the norm limit"
+    return first + (f"; tokens {', '.join(map(str, excluded))}" if excluded else "")
 
 
-def plan_sequences(
-    host: Host, documents: list[Document], context: int, budget: int
-) -> list[tuple[int, list[int]]]:
-    """(document number, token ids) in order, until `budget` tokens besides each sequence's first are there."""
-    sequences, count = [], 0
-    for number, document in enumerate(documents):
-        for ids in host.sequences([document], context):
-            sequences.append((number, ids))
-            count += len(ids) - 1
-        if count >= budget:
-            return sequences
-    raise InputError(
-        f"the text holds {count} tokens for this split, {budget} are asked for; lower `tokens` or add text"
+def provenance_of(config: HarvestConfig, host: Host, limit: float | None, excluded: list[int]) -> Provenance:
+    """Where activations that are harvested so come from.
+
+    Args:
+        config: The harvest.
+        host: The host.
+        limit: Largest norm that is kept.
+        excluded: Ids of the tokens that are left out.
+    """
+    point = HookPoint.parse(config.hook, host)
+    return Provenance(
+        model=config.host,
+        hook=point.name,
+        head=point.head,
+        context=config.context,
+        bos=bool(host.bos(config.bos)),
+        text=config.text,
+        exclude_tokens=tuple(excluded),
+        norm_limit=limit,
+        note=host.note or None,
+        split_seed=config.seed,
     )
 
 
-def _settings(config: HarvestConfig) -> dict:
-    return {k: getattr(config, k) for k in HarvestConfig.__dataclass_fields__}
+def plan_splits(host: Host, config: HarvestConfig) -> dict[str, list[Sequence]]:
+    """The sequences of both splits; nothing has run yet.
+
+    Args:
+        host: For its tokenizer.
+        config: The harvest.
+
+    Raises:
+        InputError: The text is too short for a split.
+    """
+    parts = split_documents(load_documents(config.text), config.seed)
+    budgets = {"train": config.tokens, "heldout": config.heldout_tokens}
+    return {
+        split: plan_sequences(host, parts[split], config.context, budget, config.bos)
+        for split, budget in budgets.items()
+    }
+
+
+def plan_sequences(
+    host: Host,
+    documents: list[Document],
+    context: int,
+    budget: int,
+    bos: Literal["host", "on", "off"] = "host",
+) -> list[Sequence]:
+    """Sequences in order, until there are enough tokens besides each sequence's first.
+
+    Args:
+        host: For its tokenizer.
+        documents: The text.
+        context: Tokens a sequence.
+        budget: Tokens that are wanted.
+        bos: See `HarvestConfig.bos`.
+
+    Raises:
+        InputError: The text holds fewer.
+    """
+    sequences, count, short = [], 0, []
+    for number, document in enumerate(documents):
+        pieces = host.sequences([document], context, _SHORTEST, bos)
+        if not pieces:
+            short.append(document.where or document.title or f"document {number + 1}")
+        for ids in pieces:
+            sequences.append(Sequence(number, ids))
+            count += len(ids) - 1
+        if count >= budget:
+            break
+    if short:
+        print(
+            f"{len(short)} texts have fewer than {_SHORTEST} tokens and are left out; the first is {short[0]}",
+            file=sys.stderr,
+        )
+    if count < budget:
+        raise InputError(
+            f"the text holds {count} tokens for this split, {budget} are asked for; lower `tokens` or add text"
+        )
+    return sequences
+
+
+def sequences_like(provenance: Provenance, host: Host, split: str, tokens: int) -> list[list[int]]:
+    """Token ids of a split of the text that activations were harvested from.
+
+    Args:
+        provenance: Of the activations.
+        host: Their host.
+        split: `train`, `heldout` or `probing`.
+        tokens: How many tokens, about.
+
+    Raises:
+        InputError: The activations do not say which text they come from.
+    """
+    text, context = provenance.known("text", "held-out text"), provenance.known("context", "held-out text")
+    documents = split_documents(load_documents(text), provenance.split_seed or 0)[split]
+    bos = "on" if provenance.bos else "off"
+    return [s.ids for s in plan_sequences(host, documents, context, tokens, bos)]
 
 
 def run_sequences(
-    host: Host, point: HookPoint, sequences: list[list[int]], bar: tqdm | None = None
-) -> list[torch.Tensor]:
-    """Each sequence's activations x_PD without position 0, as float32 on the CPU; `bar` counts tokens."""
+    host: Host, points: list[HookPoint], sequences: list[list[int]], bar: tqdm | None = None
+) -> list[list[torch.Tensor]]:
+    """Each hook point's activations x_PD of each sequence without position 0, as float32 on the CPU.
+
+    Args:
+        host: The host.
+        points: The hook points.
+        sequences: Token ids.
+        bar: Counts tokens.
+    """
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))  # little padding in a batch
-    rows: dict[int, torch.Tensor] = {}
+    rows: list[dict[int, torch.Tensor]] = [{} for _ in points]
     for start in range(0, len(order), _SEQUENCES_A_BATCH):
         chosen = order[start : start + _SEQUENCES_A_BATCH]
         tokens_BP, mask_BP = pad([sequences[i] for i in chosen], host.device)
-        x_BPD = activations_at(host, point, tokens_BP, mask_BP).float().cpu()
-        for row, i in enumerate(chosen):
-            rows[i] = x_BPD[row, 1 : len(sequences[i])]
+        for found, x_BPD in zip(rows, activations_at_all(host, points, tokens_BP, mask_BP), strict=True):
+            x_BPD = x_BPD.float().cpu()
+            for row, i in enumerate(chosen):
+                found[i] = x_BPD[row, 1 : len(sequences[i])]
         if bar is not None:
-            bar.update(sum(len(rows[i]) for i in chosen))
+            bar.update(sum(len(sequences[i]) - 1 for i in chosen))
             bar.set_postfix_str("", refresh=False)
-    return [rows[i] for i in range(len(sequences))]
-
-
-def _shard(
-    host: Host,
-    point: HookPoint,
-    sequences: list[tuple[int, list[int]]],
-    file: Path,
-    config: HarvestConfig,
-    limit: float | None,
-    bar: tqdm,
-) -> dict:
-    """Write one shard, or take it over from an earlier run, and return its line in the manifest.
-
-    Without a `limit` on the norm, it is `config.norm_limit` times the median of this shard.
-    """
-    mark = file.with_suffix(".json")  # written after the shard: says that it is whole
-    if mark.exists() and file.exists() and sha256(file) == read_json(mark)["sha256"]:
-        line = read_json(mark)
-        bar.update(line["tokens"] + line["excluded_by_norm"])
-        bar.set_postfix_str("reused", refresh=False)
-        return line
-    x_ND = torch.cat(run_sequences(host, point, [ids for _, ids in sequences], bar))
-    norm_N = x_ND.norm(dim=1)
-    limit = config.norm_limit * norm_N.median().item() if limit is None else limit
-    kept_N = norm_N <= limit
-    tensors = {
-        "x_ND": x_ND.to(DTYPES[config.dtype]),
-        "token_N": torch.cat([torch.tensor(ids[1:], dtype=torch.int32) for _, ids in sequences]),
-        "position_N": torch.cat([torch.arange(1, len(ids), dtype=torch.int32) for _, ids in sequences]),
-        "document_N": torch.cat(
-            [torch.full((len(ids) - 1,), number, dtype=torch.int32) for number, ids in sequences]
-        ),
-    }
-    if not tensors["x_ND"][kept_N].isfinite().all():
-        raise InputError(
-            f"{file}: activations at {point} of host {host.name!r} are not finite in {config.dtype}; "
-            "harvest with dtype float32 or bfloat16"
-        )
-    write_tensors(file, {name: value[kept_N] for name, value in tensors.items()})
-    line = {
-        "file": file.name,
-        "tokens": int(kept_N.sum()),
-        "sha256": sha256(file),
-        "norm_limit": limit,
-        "excluded_by_norm": int((~kept_N).sum()),
-    }
-    write_json(mark, line)
-    return line
-
-
-def _scale(out: Path, shards: list[dict], d_in: int) -> float:
-    store = Store(out, {"shards": shards, "d_in": d_in})
-    total = sum(x_BD.double().norm(dim=1).sum().item() for x_BD in store.blocks("train"))
-    return d_in**0.5 * store.tokens() / total
+    return [[found[i] for i in range(len(sequences))] for found in rows]

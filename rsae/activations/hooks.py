@@ -1,20 +1,31 @@
 """Hook points in a host: read an activation (and stop there), or put another in its place.
 
-Names are TransformerLens's, `blocks.L.hook_SITE`:
+Names are TransformerLens's:
 
-    resid_pre    the residual stream that enters block L
-    attn_out     what the attention adds to it
-    mlp_out      what the MLP adds to it
-    resid_post   the residual stream that leaves block L
+    blocks.L.hook_resid_pre    the residual stream that enters block L
+    blocks.L.hook_attn_out     what the attention adds to it
+    blocks.L.hook_resid_mid    the residual stream between attention and MLP (not where they run in parallel)
+    blocks.L.hook_mlp_in       what the MLP reads, after its norm
+    blocks.L.hook_mlp_out      what the MLP adds to the residual stream
+    blocks.L.hook_resid_post   the residual stream that leaves block L
+    blocks.L.attn.hook_q, hook_k, hook_v    queries (before rotation), keys, values of all heads side by side
+    blocks.L.attn.hook_z       what the heads give, side by side, before the output projection
+    blocks.L.mlp.hook_post     the MLP's neurons
+
+`blocks.L.attn.hook_z[3]` is head 3 alone. Any other module has the name that the host's own code gives it, such as
+`model.layers.3.mlp.act_fn` for its output and `model.layers.3.mlp.act_fn:in` for its input.
 
 Gemma 2, Gemma 3 and OLMo 2 normalise what attention and MLP give before they add it: there, as in TransformerLens,
 `attn_out` and `mlp_out` are what comes out of those norms. So resid_post = resid_pre + attn_out + mlp_out in all hosts.
+
+This is the one place where the host's dtype ends: what is read is float32, what is put back has the host's own.
+Shapes: B batch, P position, D width of the hook point, V vocabulary.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,88 +38,262 @@ from rsae.support.errors import InputError
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
 
+#: The points that make up the residual stream: resid_pre + attn_out + mlp_out = resid_post
 SITES = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-#: What the architectures call the modules behind the two sites within a block.
-_MODULES = {"attn_out": ("self_attn", "attn", "attention"), "mlp_out": ("mlp", "feed_forward")}
-#: Norms on the way from those modules to the residual stream. Llama has a `post_attention_layernorm` too, which
+#: All points of a block, as they are written behind `blocks.L.`
+POINTS = {
+    "resid_pre": "hook_resid_pre",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "resid_post": "hook_resid_post",
+    "resid_mid": "hook_resid_mid",
+    "mlp_in": "hook_mlp_in",
+    "q": "attn.hook_q",
+    "k": "attn.hook_k",
+    "v": "attn.hook_v",
+    "z": "attn.hook_z",
+    "post": "mlp.hook_post",
+}
+_HEADS = ("q", "k", "v", "z")
+
+#: What the architectures call a block's attention and MLP, and the layers in them
+_ATTENTION = ("self_attn", "attn", "attention")
+_MLP = ("mlp", "feed_forward")
+_PROJECTIONS = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",)}
+_OUTPUT = ("o_proj", "c_proj", "dense", "out_proj")
+_DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2", "w2")
+#: Norms on the way from attention and MLP to the residual stream. Llama has a `post_attention_layernorm` too, which
 #: stands before its MLP; only the second name tells the two kinds of block apart.
 _POST_NORMS = {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"}
+#: Architectures whose attention and MLP always run beside each other
+_PARALLEL = ("gptj", "codegen", "phi", "cohere", "cohere2")
 
 
 class _Stop(Exception):
-    """Raised by a hook to end the forward pass at the hook point."""
+    """Raised by a hook to end the forward pass when all is read."""
+
+
+class _Place(NamedTuple):
+    """A module's input or output, or some columns of it."""
+
+    module: nn.Module
+    at_input: bool
+    column_D: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A place in the host: a block's number and one of `SITES`."""
+    """A place in the host."""
 
-    layer: int
+    layer: int | None
+    """The block's number; None for a module outside the blocks."""
     site: str
+    """A key of `POINTS`, or the module's own name."""
+    head: int | None = None
+    """One head of `q`, `k`, `v` or `z`; None for all."""
+
+    @property
+    def name(self) -> str:
+        """The name without the head."""
+        return f"blocks.{self.layer}.{POINTS[self.site]}" if self.site in POINTS else self.site
 
     def __str__(self) -> str:
-        return f"blocks.{self.layer}.hook_{self.site}"
+        return self.name if self.head is None else f"{self.name}[{self.head}]"
 
     @classmethod
-    def parse(cls, name: str, host: Host) -> HookPoint:
-        """Read a name such as `blocks.12.hook_resid_pre`; `InputError` says what is wrong with it."""
-        match = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", name)
+    def parse(cls, name: str, host: Host, head: int | None = None) -> HookPoint:
+        """Read a name.
+
+        Args:
+            name: Such as `blocks.12.hook_resid_pre` or `blocks.3.attn.hook_z[7]`.
+            host: The host that it is to be in.
+            head: The head, where the name does not say it.
+
+        Raises:
+            InputError: The host has no such point; the message says what it has.
+        """
+        match = re.fullmatch(r"blocks\.(\d+)\.((?:attn\.|mlp\.)?hook_\w+)(?:\[(\d+)\])?", name)
+        if match is None:
+            return cls._of_module(name, host)
         last = len(host.blocks) - 1
-        if match is None or match[2] not in SITES or int(match[1]) > last:
+        sites = {written: site for site, written in POINTS.items()}
+        if match[2] not in sites or int(match[1]) > last:
             raise InputError(
-                f"hook point {name!r} is not in host {host.name!r}: write blocks.L.hook_SITE with L from 0 to {last} "
-                f"and SITE one of {', '.join(SITES)}"
+                f"hook point {name!r} is not in host {host.name!r}: write blocks.L.POINT with L from 0 to {last} "
+                f"and POINT one of {', '.join(POINTS.values())}"
             )
-        point = cls(int(match[1]), match[2])
-        point.module(host)
+        given = int(match[3]) if match[3] else head
+        site = sites[match[2]]
+        if given is not None and site not in _HEADS:
+            raise InputError(f"hook point {name!r}: only attn.hook_q, _k, _v and _z have heads")
+        point = cls(int(match[1]), site, given)
+        point._place(host)
         return point
+
+    @classmethod
+    def _of_module(cls, name: str, host: Host) -> HookPoint:
+        modules = dict(host.model.named_modules())
+        path = name.removesuffix(":in")
+        if not path or path not in modules:
+            last = len(host.blocks) - 1
+            raise InputError(
+                f"hook point {name!r} is not in host {host.name!r}: write blocks.L.POINT with L from 0 to {last} and "
+                f"POINT one of {', '.join(POINTS.values())}; or a module's own name, such as {list(modules)[-1]}"
+            )
+        for layer, block in enumerate(host.blocks):
+            if any(modules[path] is m for m in block.modules()):
+                return cls(layer, name)
+        return cls(None, name)
 
     @property
     def residual(self) -> bool:
-        """Whether it is the residual stream itself."""
-        return self.site.startswith("resid")
+        """Whether it is the residual stream between blocks."""
+        return self.site in ("resid_pre", "resid_post")
 
-    def module(self, host: Host) -> nn.Module:
-        """The module whose output (for `resid_pre`: input) is the activation."""
+    def _place(self, host: Host) -> _Place:
+        """Where its tensor passes; for `resid_mid`, where what is added to make it passes."""
+        if self.site not in POINTS:
+            path = self.site.removesuffix(":in")
+            return _Place(dict(host.model.named_modules())[path], path != self.site)
+        assert self.layer is not None
         block = host.blocks[self.layer]
         if self.residual:
-            return block
-        post_normed = hasattr(block, _POST_NORMS["mlp_out"])
-        for name in (_POST_NORMS[self.site],) if post_normed else _MODULES[self.site]:
-            if isinstance(module := getattr(block, name, None), nn.Module):
+            return _Place(block, self.site == "resid_pre")
+        if self.site in ("attn_out", "mlp_out", "resid_mid"):
+            if self.site == "resid_mid" and _parallel(host):
+                raise InputError(
+                    f"hook point {str(self)!r}: attention and MLP of host {host.name!r} run in parallel; there is no "
+                    "residual stream between them"
+                )
+            site = "attn_out" if self.site == "resid_mid" else self.site
+            if hasattr(block, _POST_NORMS["mlp_out"]):
+                return _Place(self._module(host, block, (_POST_NORMS[site],)), False)
+            return _Place(self._module(host, block, _ATTENTION if site == "attn_out" else _MLP), False)
+        if self.site == "mlp_in":
+            return _Place(self._module(host, block, _MLP), True)
+        if self.site == "post":
+            return _Place(self._module(host, self._module(host, block, _MLP), _DOWN), True)
+        attention = self._module(host, block, _ATTENTION)
+        if self.site == "z":
+            output = self._module(host, attention, _OUTPUT)
+            return _Place(output, True, self._columns(host, None))
+        return self._projection(host, attention)
+
+    def _module(self, host: Host, parent: nn.Module, names: Sequence[str]) -> nn.Module:
+        for name in names:
+            if isinstance(module := getattr(parent, name, None), nn.Module):
                 return module
         raise InputError(
-            f"hook point {str(self)!r}: the blocks of host {host.name!r} have no module named "
-            f"{' or '.join(_MODULES[self.site])}; use hook_resid_pre or hook_resid_post"
+            f"hook point {str(self)!r}: the blocks of host {host.name!r} have no module named {' or '.join(names)}; "
+            "use hook_resid_pre or hook_resid_post, or a module's own name"
         )
+
+    def _projection(self, host: Host, attention: nn.Module) -> _Place:
+        """Queries, keys or values: a projection of their own, or a part of a common one."""
+        if isinstance(own := getattr(attention, _PROJECTIONS[self.site][0], None), nn.Module):
+            return _Place(own, False, self._columns(host, None))
+        third = "qkv".index(self.site)
+        heads, width = _heads(host, "q")
+        if isinstance(
+            fused := getattr(attention, "c_attn", None), nn.Module
+        ):  # GPT-2: q, k, v one after the other
+            start = third * heads * width
+            return _Place(fused, False, self._columns(host, torch.arange(start, start + heads * width)))
+        if isinstance(
+            fused := getattr(attention, "query_key_value", None), nn.Module
+        ):  # GPT-NeoX: head by head
+            column_HD = (torch.arange(heads)[:, None] * 3 + third) * width + torch.arange(width)
+            return _Place(fused, False, self._columns(host, column_HD.flatten()))
+        raise InputError(
+            f"hook point {str(self)!r}: the attention of host {host.name!r} has no projection known here; "
+            "use hook_z, or a module's own name"
+        )
+
+    def _columns(self, host: Host, column_D: torch.Tensor | None) -> torch.Tensor | None:
+        """The columns of this point's head."""
+        if self.head is None:
+            return column_D
+        heads, width = _heads(host, self.site)
+        if not 0 <= self.head < heads:
+            raise InputError(f"hook point {str(self)!r}: host {host.name!r} has heads 0 to {heads - 1} there")
+        if column_D is None:
+            column_D = torch.arange(heads * width)
+        return column_D[self.head * width : (self.head + 1) * width]
+
+
+def _heads(host: Host, site: str) -> tuple[int, int]:
+    """How many heads there are, and the width of each."""
+    config = host.model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if site in ("k", "v"):
+        heads = getattr(config, "num_key_value_heads", None) or heads
+    return heads, width
+
+
+def _parallel(host: Host) -> bool:
+    config = host.model.config.get_text_config()
+    return bool(
+        getattr(config, "use_parallel_residual", False)
+        or getattr(config, "parallel_attn", False)
+        or config.model_type in _PARALLEL
+    )
 
 
 class Prefix(NamedTuple):
     """The host run as far as a hook point."""
 
-    #: the activation at the hook point
+    #: the activation at the hook point, float32
     x_BPD: torch.Tensor
-    #: the residual stream that enters its block: what the rest of the block needs (x_BPD for residual points)
-    entering_BPD: torch.Tensor
+    #: the residual stream that enters its block, in the host's dtype: what the rest of the block needs (None where the
+    #: point is in no block)
+    entering_BPD: torch.Tensor | None
 
 
 @contextmanager
-def _hook(host: Host, point: HookPoint, act: Edit) -> Iterator[None]:
-    """Pass the hook point's tensor [batch, position, d_model] through `act` while the context is open."""
+def hooked(host: Host, point: HookPoint, act: Edit) -> Iterator[None]:
+    """Pass the hook point's activation through a function while the context is open.
 
+    Args:
+        host: The host.
+        point: The hook point.
+        act: Gets the activation as float32 [batch, position, width] and gives what takes its place; to give the same
+            tensor back changes nothing.
+    """
+    if point.site == "resid_mid":
+        with _hooked_between(host, point, act):
+            yield
+        return
+    place = point._place(host)
+
+    def edit(full: torch.Tensor) -> torch.Tensor:
+        column_D = None if place.column_D is None else place.column_D.to(full.device)
+        x = full if column_D is None else full.index_select(-1, column_D)
+        seen = x.float()
+        new = act(seen)
+        if new is seen:
+            return full
+        new = new.to(full.dtype)
+        return new if column_D is None else full.index_copy(-1, column_D, new)
+
+    with _passed_through(place, edit):
+        yield
+
+
+@contextmanager
+def _passed_through(place: _Place, edit: Edit) -> Iterator[None]:
     def pre(_module, args, kwargs):
         if args:
-            return (act(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": act(kwargs["hidden_states"])}
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": edit(kwargs["hidden_states"])}
 
     def post(_module, _args, output):
-        return (act(output[0]), *output[1:]) if isinstance(output, tuple) else act(output)
+        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
 
-    module = point.module(host)
     handle = (
-        module.register_forward_pre_hook(pre, with_kwargs=True)
-        if point.site == "resid_pre"
-        else module.register_forward_hook(post)
+        place.module.register_forward_pre_hook(pre, with_kwargs=True)
+        if place.at_input
+        else place.module.register_forward_hook(post)
     )
     try:
         yield
@@ -116,37 +301,107 @@ def _hook(host: Host, point: HookPoint, act: Edit) -> Iterator[None]:
         handle.remove()
 
 
-@torch.no_grad()
-def prefix_at(host: Host, point: HookPoint, tokens_BP: torch.Tensor, mask_BP: torch.Tensor) -> Prefix:
-    """Run the host to the hook point; nothing after it is computed."""
+@contextmanager
+def _hooked_between(host: Host, point: HookPoint, act: Edit) -> Iterator[None]:
+    """The residual stream after the attention: edited through what the attention adds."""
     entering: list[torch.Tensor] = []
-    found: list[torch.Tensor] = []
 
-    def keep(x_BPD: torch.Tensor) -> torch.Tensor:
-        entering.append(x_BPD)
-        return x_BPD
+    def keep(full: torch.Tensor) -> torch.Tensor:
+        entering[:] = [full]
+        return full
 
-    def stop(x_BPD: torch.Tensor) -> torch.Tensor:
-        found.append(x_BPD)
-        raise _Stop
+    def edit(added: torch.Tensor) -> torch.Tensor:
+        between = entering[0] + added
+        seen = between.float()
+        new = act(seen)
+        return added if new is seen else new.to(added.dtype) - entering[0]
 
-    with ExitStack() as stack:
-        stack.enter_context(suppress(_Stop))
-        if not point.residual:
-            stack.enter_context(_hook(host, HookPoint(point.layer, "resid_pre"), keep))
-        stack.enter_context(_hook(host, point, stop))
-        host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False)
-    return Prefix(found[0], (entering or found)[0])
+    assert point.layer is not None
+    with (
+        _passed_through(HookPoint(point.layer, "resid_pre")._place(host), keep),
+        _passed_through(point._place(host), edit),
+    ):
+        yield
+
+
+def activations_at_all(
+    host: Host, points: Sequence[HookPoint], tokens_BP: torch.Tensor, mask_BP: torch.Tensor
+) -> list[torch.Tensor]:
+    """The activations x_BPD at several hook points in one pass, float32; nothing after the last is computed.
+
+    Args:
+        host: The host.
+        points: The hook points.
+        tokens_BP: Token ids.
+        mask_BP: 1 for tokens, 0 for padding.
+    """
+    return [found for found, _ in _run_to(host, points, tokens_BP, mask_BP, entering=False)]
 
 
 def activations_at(
     host: Host, point: HookPoint, tokens_BP: torch.Tensor, mask_BP: torch.Tensor
 ) -> torch.Tensor:
-    """The activation x_BPD at the hook point; nothing after it is computed."""
-    return prefix_at(host, point, tokens_BP, mask_BP).x_BPD
+    """The activation x_BPD at one hook point, float32; nothing after it is computed.
+
+    Args:
+        host: The host.
+        point: The hook point.
+        tokens_BP: Token ids.
+        mask_BP: 1 for tokens, 0 for padding.
+    """
+    return activations_at_all(host, [point], tokens_BP, mask_BP)[0]
+
+
+def prefix_at(host: Host, point: HookPoint, tokens_BP: torch.Tensor, mask_BP: torch.Tensor) -> Prefix:
+    """Run the host to a hook point; nothing after it is computed.
+
+    Args:
+        host: The host.
+        point: The hook point.
+        tokens_BP: Token ids.
+        mask_BP: 1 for tokens, 0 for padding.
+    """
+    return _run_to(host, [point], tokens_BP, mask_BP, entering=True)[0]
 
 
 @torch.no_grad()
+def _run_to(
+    host: Host,
+    points: Sequence[HookPoint],
+    tokens_BP: torch.Tensor,
+    mask_BP: torch.Tensor,
+    entering: bool,
+) -> list[Prefix]:
+    found: dict[int, torch.Tensor] = {}
+    streams: dict[int, torch.Tensor] = {}
+
+    def reading(number: int) -> Edit:
+        def read(x_BPD: torch.Tensor) -> torch.Tensor:
+            found[number] = x_BPD
+            if len(found) == len(points):
+                raise _Stop
+            return x_BPD
+
+        return read
+
+    def keeping(number: int) -> Edit:
+        def keep(full: torch.Tensor) -> torch.Tensor:
+            streams[number] = full
+            return full
+
+        return keep
+
+    with ExitStack() as stack:
+        stack.enter_context(suppress(_Stop))
+        for number, point in enumerate(points):
+            if entering and point.layer is not None:
+                place = HookPoint(point.layer, "resid_pre")._place(host)
+                stack.enter_context(_passed_through(place, keeping(number)))
+            stack.enter_context(hooked(host, point, reading(number)))
+        host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False)
+    return [Prefix(found[i], streams.get(i)) for i in range(len(points))]
+
+
 def logits_from(
     host: Host,
     point: HookPoint,
@@ -155,26 +410,36 @@ def logits_from(
     x_BPD: torch.Tensor,
     entering_BPD: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Logits [batch, position, vocabulary] with `x_BPD` at the hook point: only the suffix is computed.
+    """Logits [batch, position, vocabulary], float32, with another activation at the hook point: only the suffix runs.
 
-    The blocks before the hook point are passed over, not run, so that the cost is the suffix's; masks and
-    position embeddings are made by the host's own code, whatever its architecture. A point within a block
-    (`attn_out`, `mlp_out`) does not say what the residual stream beside it holds: give `entering_BPD` (from
-    `prefix_at`), or the blocks before are run after all.
+    The blocks before the hook point are passed over, so that the cost is the suffix's; masks and position embeddings
+    are made by the host's own code, whatever its architecture. Gradients pass to `x_BPD` where they are wanted.
+
+    Args:
+        host: The host.
+        point: The hook point.
+        tokens_BP: Token ids.
+        mask_BP: 1 for tokens, 0 for padding.
+        x_BPD: The activation.
+        entering_BPD: The residual stream that enters the point's block, from `prefix_at`. A point within a block does
+            not say what the residual stream beside it holds: without it, the blocks before run after all.
     """
     within = not point.residual
-    first = point.layer + (point.site == "resid_post")  # the first block that is run
-    skipped = host.blocks[: 0 if within and entering_BPD is None else first]
+    known = point.layer is not None and (not within or entering_BPD is not None)
+    first = (point.layer or 0) + (point.site == "resid_post")  # the first block that runs
+    skipped = host.blocks[: first if known else 0]
     forwards = [block.forward for block in skipped]
+    wants_grad = torch.is_grad_enabled() and x_BPD.requires_grad
     for block in skipped:
         block.forward = _pass_through
     try:
         with ExitStack() as stack:
-            if within and entering_BPD is not None:
-                entry = HookPoint(point.layer, "resid_pre")
-                stack.enter_context(_hook(host, entry, lambda _: entering_BPD))
-            stack.enter_context(_hook(host, point, lambda _: x_BPD))
-            return host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False).logits
+            stack.enter_context(torch.set_grad_enabled(wants_grad))
+            if within and known:
+                entry = HookPoint(point.layer, "resid_pre")._place(host)
+                stack.enter_context(_passed_through(entry, lambda _: entering_BPD))  # type: ignore[arg-type]
+            stack.enter_context(hooked(host, point, lambda _: x_BPD))
+            return host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False).logits.float()
     finally:
         for block, forward in zip(skipped, forwards, strict=True):
             block.forward = forward
@@ -185,7 +450,12 @@ def _pass_through(hidden_states, *_args, **_kwargs):
 
 
 def pad(sequences: list[list[int]], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [batch, longest] padded on the right with 0, and the attention mask of the same shape."""
+    """Token ids [batch, longest] padded on the right with 0, and the attention mask of the same shape.
+
+    Args:
+        sequences: Token ids.
+        device: Where the tensors go.
+    """
     longest = max(len(s) for s in sequences)
     tokens_BP = torch.zeros(len(sequences), longest, dtype=torch.long, device=device)
     mask_BP = torch.zeros_like(tokens_BP)

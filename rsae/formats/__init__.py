@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from rsae.formats import dictionary_learning, gemma_scope, linear, llama_scope, native, openai, sparsify
+from rsae.formats.checks import read_state
+from rsae.sae import SAE
 from rsae.support.errors import InputError, did_you_mean
-from rsae.formats import dictionary_learning, gemma_scope, native, openai, sparsify
-from rsae.sae import FAMILIES, SAE
 
 WRITERS = {
-    "saelens": (native.save, tuple(FAMILIES)),
+    "saelens": (native.save, None),
     "dictionary_learning": (dictionary_learning.save, dictionary_learning.FAMILIES),
     "sparsify": (sparsify.save, sparsify.FAMILIES),
     "gemma_scope": (gemma_scope.save, gemma_scope.FAMILIES),
@@ -18,28 +21,47 @@ WRITERS = {
 #: The file that gives a format away
 _MARKS = {
     native.WEIGHTS: "saelens",
+    f"{native.WEIGHTS}.index.json": "saelens",
     sparsify.WEIGHTS: "sparsify",
+    f"{sparsify.WEIGHTS}.index.json": "sparsify",
     dictionary_learning.WEIGHTS: "dictionary_learning",
     gemma_scope.NPZ: "gemma_scope",
     gemma_scope.SAFETENSORS: "gemma_scope",
+    llama_scope.CFG: "llama_scope",
 }
+#: Public formats of models that are no autoencoders, by a file that gives them away
+_OTHERS = {
+    "config.yaml": "circuit-tracer's directory of transcoders, one file a layer",
+    "W_enc_0.safetensors": "a cross-layer transcoder",
+}
+Kind = Literal["sae"]
 
 
 def load(
     path: str | os.PathLike,
     *,
     input_scale: float | None = None,
-    normalised: bool = False,
+    hook: str | None = None,
+    kind: Kind | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
 ) -> SAE:
-    """Load an SAE in any supported format, from a directory, a file of its own (`.pt`, `.npz`), or a hub repository.
+    """Load an SAE in any supported format. Nothing is unpickled.
 
-    input_scale: sqrt(d_in) / mean ||x||, where the file was trained on activations scaled so and does not hold the
-    number; it is folded in. normalised: load an SAE whose tokens are normalised one by one as one of activations that
-    you normalise yourself. revision, subfolder: of a hub repository (see `from_pretrained`). Nothing is unpickled.
+    Args:
+        path: A directory, a file of its own (`.pt`, `.pth`, `.npz`), or a hub repository OWNER/NAME.
+        input_scale: sqrt(d_in) / mean ||x||, where the SAE was trained on activations scaled so and no file holds the
+            number; it is folded in.
+        hook: The hook point that it belongs to, where the files say none, or another.
+        kind: `sae` for a file that looks like one of another kind.
+        revision: Of a hub repository: a branch, tag or commit.
+        subfolder: The SAE's folder in the source.
 
-    Raises `InputError` that names the file, the field or tensor, what was expected there and the remedy.
+    Returns:
+        The SAE, in the host's units, in eval mode.
+
+    Raises:
+        InputError: The message names the file, the field or tensor, what was expected there and the remedy.
     """
     path = os.fspath(path)
     local = Path(path)
@@ -47,61 +69,111 @@ def load(
         if path.count("/") == 1 and not path.startswith((".", "/", "~")):
             from rsae.formats.hub import from_pretrained
 
-            return from_pretrained(path, revision, subfolder, input_scale=input_scale, normalised=normalised)
+            return from_pretrained(path, revision, subfolder, input_scale=input_scale, hook=hook, kind=kind)
         raise InputError(f"{path}: no such file or directory, and no name of a hub repository (OWNER/NAME)")
     if subfolder:
         local = local / subfolder
-    format = detect(local)
+        if not local.exists():
+            raise InputError(f"{local}: no such folder")
+    sae = _load(local, detect(local), input_scale, hook, kind)
+    if hook is not None:
+        sae.provenance = replace(sae.provenance, hook=hook)
+    return sae
+
+
+def _load(local: Path, format: str, input_scale: float | None, hook: str | None, kind: Kind | None) -> SAE:
     directory = local if local.is_dir() else local.parent
     if format == "saelens":
-        return native.load(directory, input_scale, normalised)
-    if input_scale is not None or (normalised and format != "openai"):
-        raise InputError(f"{local}: input_scale and normalised do not apply to the format {format!r}")
+        return native.load(directory, input_scale)
+    if input_scale is not None:
+        raise InputError(f"{local}: input_scale does not apply to the format {format!r}")
     if format == "openai":
-        return openai.load(_only_pt(local), normalised)
+        return openai.load(_only_pt(local))
+    if format == "linear":
+        return linear.load(_only_pt(local))
     if format == "gemma_scope":
-        return gemma_scope.load(local)
-    return {"dictionary_learning": dictionary_learning.load, "sparsify": sparsify.load}[format](directory)
+        return gemma_scope.load(local, hook, kind)
+    readers = {
+        "dictionary_learning": dictionary_learning.load,
+        "sparsify": sparsify.load,
+        "llama_scope": llama_scope.load,
+    }
+    return readers[format](directory)
 
 
 def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
-    """Save an SAE to a directory, in the native format `saelens` or in another that can hold its family.
+    """Save an SAE. Formats that fix whether b_dec is subtracted get the encoder's bias that makes up for it.
 
-    Formats that fix whether b_dec is subtracted get the encoder's bias that makes up for it. Raises `InputError` where
-    the format cannot hold the SAE, and says which can.
+    Args:
+        sae: The SAE.
+        path: The directory.
+        format: `saelens` (the native one), `dictionary_learning`, `sparsify` or `gemma_scope`.
+
+    Raises:
+        InputError: The format cannot hold the SAE; the message says which can.
     """
     if format not in WRITERS:
         raise InputError(f"format {format!r} cannot be written{did_you_mean(format, WRITERS)}")
     write, families = WRITERS[format]
-    if sae.family not in families:
-        able = ", ".join(name for name, (_, held) in WRITERS.items() if sae.family in held)
+    if families is not None and sae.family not in families:
+        able = ", ".join(name for name, (_, held) in WRITERS.items() if held is None or sae.family in held)
         raise InputError(f"format {format!r} cannot hold a {sae.family!r} SAE; these can: {able}")
-    if format != "saelens" and "input_normalisation" in sae.metadata:
-        raise InputError(f"format {format!r} cannot say that activations come normalised; 'saelens' can")
+    if format != "saelens" and sae.input_norm is not None:
+        raise InputError(f"format {format!r} cannot say that each token is normalised first; 'saelens' can")
     write(sae, path)
 
 
 def detect(path: str | os.PathLike) -> str:
-    """The format of a directory or file; `InputError` says what was looked for where there is none."""
+    """The format of a directory or file.
+
+    Args:
+        path: The directory or file.
+
+    Raises:
+        InputError: There is none that is known; the message says what was looked for.
+    """
     path = Path(path)
     if path.is_file():
         if path.name in _MARKS:
             return _MARKS[path.name]
-        if path.suffix == ".pt":
-            return "openai"
+        if path.suffix in (".pt", ".pth"):
+            return _format_of_pt(path)
         if path.suffix == ".npz":
             return "gemma_scope"
         path = path.parent
     for mark, format in _MARKS.items():
         if (path / mark).exists():
             return format
-    if len(list(path.glob("*.pt"))) == 1:
-        return "openai"
+    for mark, what in _OTHERS.items():
+        if (path / mark).exists():
+            raise InputError(
+                f"{path}: {what}, which predicts another activation than it reads: no autoencoder"
+            )
+    if len(found := [*path.glob("*.pt"), *path.glob("*.pth")]) == 1:
+        return _format_of_pt(found[0])
     marks = [found for mark in _MARKS for found in path.glob(f"**/{mark}")]
     inside = sorted({str(found.parent.relative_to(path)) for found in marks})[:8]
     hint = f"; there are some in its folders {', '.join(inside)}" if inside else ""
     raise InputError(f"{path}: no SAE ({', '.join(_MARKS)} or one .pt file){hint}")
 
 
+def _format_of_pt(path: Path) -> str:
+    """A single torch file says by its tensors whose it is."""
+    state = read_state(path)
+    if "pre_bias" in state or "latent_bias" in state:
+        return "openai"
+    if "encoder_linear.weight" in state:
+        return "linear"
+    if isinstance(state.get("ae"), dict) or {"encoder.weight", "decoder.weight"} <= state.keys():
+        raise InputError(
+            f"{path}: looks like one of dictionary_learning's; name it ae.pt and put its config.json beside it, "
+            "which says how it is read"
+        )
+    raise InputError(
+        f"{path}: a torch file of no known format (tensors {', '.join(sorted(map(str, state))[:6])}); OpenAI's has "
+        "pre_bias and latent_bias, Goodfire's encoder_linear.weight"
+    )
+
+
 def _only_pt(path: Path) -> Path:
-    return path if path.is_file() else next(path.glob("*.pt"))
+    return path if path.is_file() else next(iter([*path.glob("*.pt"), *path.glob("*.pth")]))

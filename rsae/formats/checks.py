@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from rsae.support.errors import InputError
-from rsae.support.files import read_json
+from rsae.provenance import Provenance
 from rsae.sae import SAE, family
+from rsae.support.errors import InputError
+from rsae.support.files import read_json, read_tensors, read_torch
 
 Tensors = dict[str, torch.Tensor]
 Config = TypeVar("Config", bound=BaseModel)
@@ -24,7 +25,13 @@ def read_config(file: Path, model: type[Config]) -> Config:
 
 
 def parse_config(value: Any, file: Path, model: type[Config]) -> Config:
-    """The same for what has been read."""
+    """The same for what has been read.
+
+    Args:
+        value: What the file holds.
+        file: Where it stands, for messages.
+        model: What it should be.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -35,27 +42,68 @@ def parse_config(value: Any, file: Path, model: type[Config]) -> Config:
         ) from None
 
 
-def read_torch(file: Path) -> dict[str, Any]:
-    """A dictionary saved by `torch.save`, with tensors and plain values only: nothing in it is run."""
-    try:
-        value = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
-    except Exception as error:  # a torn or hostile file can fail in many ways
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{file}: not a whole file of tensors and plain values ({reason}); anything else is not opened, "
-            "as it could run code: fetch it anew, or convert it where you trust it"
-        ) from error
+def read_state(file: Path) -> dict[str, Any]:
+    """A dictionary saved by `torch.save`; see `rsae.support.files.read_torch`.
+
+    Args:
+        file: Where it lies.
+    """
+    value = read_torch(file)
     if not isinstance(value, dict):
         raise InputError(f"{file}: holds a {type(value).__name__}, not a state dict")
     return value
 
 
+def read_weights(file: Path) -> Tensors:
+    """A safetensors file, or the shards that `FILE.index.json` beside it names, as the hub's libraries write them.
+
+    Args:
+        file: The file; it need not exist where the index does.
+    """
+    index = file.with_name(f"{file.name}.index.json")
+    if file.exists() or not index.exists():
+        return read_tensors(file)
+    names = read_json(index)
+    names = names.get("weight_map") if isinstance(names, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{index}: weight_map is missing; fetch the SAE anew")
+    tensors: Tensors = {}
+    for shard in sorted({str(name) for name in names.values()}):
+        if Path(shard).name != shard:
+            raise InputError(f"{index}: weight_map names {shard!r}, which is not a file beside it")
+        tensors |= read_tensors(file.with_name(shard))
+    if missing := names.keys() - tensors.keys():
+        raise InputError(f"{index}: tensor {min(missing)!r} is in none of its shards; fetch the SAE anew")
+    return tensors
+
+
+def read_provenance(metadata: Mapping[str, Any], file: Path) -> Provenance:
+    """A file's metadata as a `Provenance`.
+
+    Args:
+        metadata: By SAELens's names.
+        file: Where they stand, for messages.
+    """
+    try:
+        return TypeAdapter(Provenance).validate_python(Provenance.from_metadata(metadata).__dict__)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{file}: metadata of {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}; mend the file"
+        ) from None
+
+
 def renamed(
     tensors: Mapping[str, Any], file: Path, names: Mapping[str, str], ignore: Sequence[str] = ()
 ) -> Tensors:
-    """Our names for a file's tensors; `names` is ours -> theirs. A missing or unknown one is an error."""
+    """Our names for a file's tensors. A missing or unknown one is an error.
+
+    Args:
+        tensors: What the file holds.
+        file: Where it lies, for messages.
+        names: Ours -> theirs.
+        ignore: What else may be there.
+    """
     for theirs in names.values():
         if not isinstance(tensors.get(theirs), torch.Tensor):
             raise InputError(f"{file}: tensor {theirs!r} is missing")
@@ -70,7 +118,7 @@ def transposed(x: torch.Tensor) -> torch.Tensor:
 
 
 def assemble(name: str, settings: dict[str, Any], tensors: Tensors, config: Path, weights: Path) -> SAE:
-    """A member of the family `name` with the given weights, as float32, in eval mode.
+    """A member of the family `name` with the given tensors (weights), as float32, in eval mode.
 
     Raises `InputError` where the settings do not make one, or a tensor is missing, unknown, of another shape than the
     config says, or not finite.
@@ -111,6 +159,26 @@ def encoder_bias(sae: SAE, subtract_b_dec: bool) -> torch.Tensor:
 
 
 def hook_name(module: str) -> str | None:
-    """The hook point whose activation a block puts out, from a module name such as `model.layers.5`; else None."""
-    match = re.fullmatch(r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.output)?", module)
-    return f"blocks.{match[1]}.hook_resid_post" if match else None
+    """The hook point of a module's output, from the module's name; None where none of ours is the same.
+
+    Args:
+        module: Such as `model.layers.5` (what the block puts out) or `layers.5.mlp`.
+    """
+    match = re.fullmatch(
+        r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.([a-z_.]+?))??(?:\.(output|input))?", module
+    )
+    site = _MODULES.get((match[2], match[3] or "output")) if match else None
+    return f"blocks.{match[1]}.{site}" if match and site else None
+
+
+#: What a block's modules put out or take, as hook points
+_MODULES = {
+    (None, "output"): "hook_resid_post",
+    (None, "input"): "hook_resid_pre",
+    ("mlp", "output"): "hook_mlp_out",
+    ("post_feedforward_layernorm", "output"): "hook_mlp_out",
+    ("self_attn", "output"): "hook_attn_out",
+    ("attn", "output"): "hook_attn_out",
+    ("attention", "output"): "hook_attn_out",
+    ("self_attn.o_proj", "input"): "attn.hook_z",
+}

@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, PositiveInt
 
+from rsae.formats.checks import (
+    assemble,
+    encoder_bias,
+    hook_name,
+    parse_config,
+    read_provenance,
+    read_state,
+    renamed,
+    transposed,
+)
+from rsae.provenance import Provenance
+from rsae.sae import SAE
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import write_json, writing
-from rsae.formats.checks import assemble, encoder_bias, read_config, read_torch, renamed, transposed
-from rsae.sae import SAE, Gated
+from rsae.support.files import read_json, write_json, writing
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
+#: where the file's own config waits for the next save
+_FOREIGN = "dictionary_learning_config"
 
 
 class _Class(NamedTuple):
@@ -69,8 +82,9 @@ def load(path: str | os.PathLike) -> SAE:
     encoder. Raises `InputError` that names the file, the field or tensor, and what was expected there.
     """
     config_file, weights_file = Path(path) / CONFIG, Path(path) / WEIGHTS
-    trainer = read_config(config_file, _Config).trainer
-    state = read_torch(weights_file)
+    raw = read_json(config_file)
+    trainer = parse_config(raw, config_file, _Config).trainer
+    state = read_state(weights_file)
     norm_factor = None
     if isinstance(state.get("ae"), dict):
         norm_factor = state.get("norm_factor")
@@ -109,11 +123,32 @@ def load(path: str | os.PathLike) -> SAE:
         if not isinstance(norm_factor, int | float) or not 0 < norm_factor < math.inf:
             raise InputError(f"{weights_file}: norm_factor {norm_factor!r} is no positive number")
         sae.rescale_(norm_factor)
-    if trainer.lm_name:
-        sae.metadata["model_name"] = trainer.lm_name
-    if trainer.layer is not None and (trainer.submodule_name or "resid_post").startswith("resid_post"):
-        sae.metadata["hook_name"] = f"blocks.{trainer.layer}.hook_resid_post"
+    sae.provenance = _provenance(raw, trainer, config_file)
     return sae
+
+
+def _provenance(raw: dict[str, Any], trainer: _Trainer, file: Path) -> Provenance:
+    """What the config says; a hook point only where it names the submodule. All else is kept."""
+    metadata: dict[str, Any] = {"model_name": trainer.lm_name}
+    buffer = raw.get("buffer")
+    if isinstance(buffer, dict) and isinstance(buffer.get("ctx_len"), int):
+        metadata["context_size"] = buffer["ctx_len"]
+    if trainer.submodule_name:
+        # the library's own names, such as resid_post_layer_12; or a module's
+        own = re.fullmatch(
+            r"(resid_post|resid_pre|attn_out|mlp_out)(?:_layer_(\d+))?", trainer.submodule_name
+        )
+        if own is None:
+            metadata["hook_name"] = hook_name(trainer.submodule_name)
+        elif own[2] is not None and trainer.layer is not None and int(own[2]) != trainer.layer:
+            raise InputError(
+                f"{file}: trainer.submodule_name {trainer.submodule_name!r} and trainer.layer {trainer.layer} disagree"
+            )
+        else:
+            layer = own[2] if own[2] is not None else trainer.layer
+            metadata["hook_name"] = None if layer is None else f"blocks.{layer}.hook_{own[1]}"
+    metadata[_FOREIGN] = raw
+    return read_provenance(metadata, file)
 
 
 def save(sae: SAE, path: str | os.PathLike) -> None:
@@ -128,7 +163,7 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     cls = fitting[name]
     ours = sae.state_dict()
     bias_F = encoder_bias(sae, cls.subtract_b_dec)
-    if isinstance(sae, Gated):
+    if "b_mag" in ours:
         # both of its paths see the input
         ours["b_mag"] = ours["b_mag"] + ours["r_mag"].exp() * (bias_F - ours["b_gate"])
         ours["b_gate"] = bias_F
@@ -139,27 +174,30 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
         theirs: (transposed(ours[k]) if linear and k.startswith("W_") else ours[k]).contiguous().clone()
         for k, theirs in cls.names.items()
     }
-    settings, metadata = sae.settings(), sae.metadata
+    settings, known = sae.settings(), sae.provenance
     if "k" in settings:
         state["k"] = torch.tensor(settings["k"], dtype=torch.int)
     if cls.family == "top_k":
         state["threshold"] = torch.tensor(-1.0)
     if "group_sizes" in settings:
         state["group_sizes"] = torch.tensor(settings["group_sizes"])
-    layer, _, site = metadata.get("hook_name", "").removeprefix("blocks.").partition(".hook_")
+    layer, _, site = (known.hook or "").removeprefix("blocks.").partition(".hook_")
     trainer = {
         "dict_class": name,
         "activation_dim": sae.d_in,
         "dict_size": sae.d_sae,
         "k": settings.get("k"),
         "layer": int(layer) if layer.isdigit() else None,
-        "lm_name": metadata.get("model_name"),
+        "lm_name": known.model,
         "submodule_name": f"{site}_layer_{layer}" if site else None,
     }
     path = Path(path)
     with writing(path / WEIGHTS) as temporary:
         torch.save(state, temporary)
-    write_json(path / CONFIG, {"trainer": trainer})
+    foreign = known.extra.get(_FOREIGN)
+    foreign = foreign if isinstance(foreign, dict) else {}
+    kept = foreign.get("trainer") if isinstance(foreign.get("trainer"), dict) else {}
+    write_json(path / CONFIG, foreign | {"trainer": (kept or {}) | trainer})
 
 
 def _k(trainer: _Trainer, state: dict[str, Any], file: Path) -> int:

@@ -1,13 +1,16 @@
 """Gemma Scope: `params.npz` (Gemma 2) or `params.safetensors` with lower-case names (Gemma Scope 2, Gemma 3).
 
-JumpReLU SAEs that do not subtract b_dec: z = relu(h) 1[h > threshold], h = x W_enc + b_enc. The files say nothing of
-the host; what the name of their directory says is put into the metadata.
+JumpReLU SAEs that do not subtract b_dec: z = relu(h) 1[h > threshold], h = x W_enc + b_enc. A config.json beside the
+weights is believed. Where there is none, the release's own directory names say what the SAE is, such as
+`gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`: whole names in this order, not parts of names.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,32 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from rsae.formats.checks import (
+    assemble,
+    encoder_bias,
+    hook_name,
+    read_config,
+    read_provenance,
+    read_weights,
+    renamed,
+)
+from rsae.sae import SAE
 from rsae.support.errors import InputError
-from rsae.support.files import read_tensors, writing
-from rsae.formats.checks import assemble, encoder_bias, read_config, renamed
-from rsae.sae import SAE, BatchTopK
+from rsae.support.files import writing
 
 NPZ, SAFETENSORS, CONFIG = "params.npz", "params.safetensors", "config.json"
 FAMILIES = ("jump_relu", "relu", "batch_top_k", "matryoshka_batch_top_k")
 _NAMES = {k: k for k in ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")}
 _LOWER = _NAMES | {"W_enc": "w_enc", "W_dec": "w_dec"}
+
+#: The parts of the host that a release's name ends in (Gemma 2), or that a directory is named by (Gemma Scope 2)
+_SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
+_SITES_2 = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}
+_PREDICTORS = ("transcoder", "transcoders", "clt", "crosscoder")
+_RELEASE = re.compile(
+    r"gemma-scope-(?P<second>2-)?(?P<size>\d+(?:m|b))-(?P<tuned>pt|it)(?:-(?P<part>[a-z]+))?"
+)
+_LAYER = re.compile(r"layer_(\d+)(?:_.*)?")
 
 
 class _Config(BaseModel):
@@ -33,47 +53,91 @@ class _Config(BaseModel):
     model_name: str | None = None
     hf_hook_point_in: str | None = None
     hf_hook_point_out: str | None = None
+    affine_connection: bool = False
 
 
-def load(path: str | os.PathLike) -> SAE:
+@dataclass(frozen=True)
+class _Named:
+    """What the names of a path's directories say."""
+
+    model: str | None = None
+    hook: str | None = None
+    kind: str = "sae"
+    embedding: bool = False
+
+
+def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = None) -> SAE:
     """Read a directory with `params.npz` or `params.safetensors`, or one of these files.
 
-    Raises `InputError` for transcoders, and for files that do not fit.
+    Args:
+        path: The directory or file.
+        hook: The hook point, where names would say another or none.
+        kind: `sae`, where names would say a transcoder.
+
+    Raises:
+        InputError: It is a transcoder, config.json and the directory's name disagree, or the file does not fit.
     """
     path = Path(path)
     if path.is_dir():
         path = path / NPZ if (path / NPZ).exists() else path / SAFETENSORS
-    metadata = _from_name(str(path.absolute().parent))
+    named = _from_names(path.absolute().parent.parts)
     config_file = path.parent / CONFIG
+    metadata: dict[str, Any] = {"model_name": named.model, "hook_name": named.hook}
     if config_file.exists():
         config = read_config(config_file, _Config)
-        if config.architecture != "jump_relu":
+        if config.architecture not in ("jump_relu", "jumprelu"):
             raise InputError(f"{config_file}: architecture {config.architecture!r} is not supported")
-        if config.hf_hook_point_out not in (None, config.hf_hook_point_in):
+        if config.affine_connection or config.hf_hook_point_out not in (None, config.hf_hook_point_in):
             raise InputError(f"{config_file}: a transcoder is no autoencoder")
-        if config.model_name:
-            metadata["model_name"] = config.model_name
+        said = hook_name(config.hf_hook_point_in) if config.hf_hook_point_in else None
+        if said and named.hook and said != named.hook and hook is None:
+            raise InputError(
+                f"{config_file}: hf_hook_point_in means {said}, the directory's name {named.hook}; say which by hook="
+            )
+        metadata |= {"model_name": config.model_name or named.model, "hook_name": said or named.hook}
+        if config.hf_hook_point_in:
+            metadata["hf_hook_point_in"] = config.hf_hook_point_in
+    elif named.hook or named.model:
+        print(
+            f"{path}: host {named.model}, hook point {named.hook}: read off the directory's name",
+            file=sys.stderr,
+        )
+    if named.kind != "sae" and kind is None:
+        raise InputError(
+            f"{path}: by its directory's name a {named.kind}, which predicts another activation than it reads; "
+            "if it is an SAE, say so by kind='sae'"
+        )
     if path.suffix == ".npz":
         tensors = renamed(_read_npz(path), path, _NAMES)
     else:
-        tensors = renamed(read_tensors(path), path, _LOWER)
+        tensors = renamed(read_weights(path), path, _LOWER)
     if tensors["W_enc"].ndim != 2:
         raise InputError(f"{path}: W_enc is no matrix")
     d_in, d_sae = tensors["W_enc"].shape
     # relu(h) 1[h > theta] = h 1[h > max(theta, 0)]
     tensors["threshold"] = tensors["threshold"].clamp_min(0)
+    if named.embedding:  # trained on embeddings before Gemma multiplies them by sqrt(d_in)
+        tensors["W_enc"] = tensors["W_enc"].float() / d_in**0.5
+        tensors["W_dec"] = tensors["W_dec"].float() * d_in**0.5
     sae = assemble("jump_relu", {"d_in": d_in, "d_sae": d_sae, "subtract_b_dec": False}, tensors, path, path)
-    sae.metadata = metadata
+    if hook is not None:
+        metadata["hook_name"] = hook
+    sae.provenance = read_provenance(metadata, config_file)
     return sae
 
 
 def save(sae: SAE, path: str | os.PathLike) -> None:
-    """Write `params.npz`; a ReLU SAE is a JumpReLU with threshold 0, a BatchTopK one with the same for all latents."""
+    """Write `params.npz`; a ReLU SAE is a JumpReLU with threshold 0, a BatchTopK one with the same for all latents.
+
+    Args:
+        sae: The SAE.
+        path: The directory.
+    """
     ours: dict[str, Any] = sae.state_dict() | {"b_enc": encoder_bias(sae, subtract_b_dec=False)}
-    if isinstance(sae, BatchTopK):
-        ours["threshold"] = sae.threshold.clamp_min(0).expand(sae.d_sae)
+    if sae.one_threshold:
+        ours["threshold"] = ours["threshold"].clamp_min(0).expand(sae.d_sae)
     ours.setdefault("threshold", torch.zeros(sae.d_sae))
-    arrays = {k: ours[k].contiguous().numpy() for k in _NAMES}
+    arrays = {k: ours[k].contiguous().cpu().numpy() for k in _NAMES}
     with writing(Path(path) / NPZ) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
@@ -90,15 +154,29 @@ def _read_npz(file: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _from_name(directory: str) -> dict[str, Any]:
-    """Metadata from a path such as `google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`."""
-    metadata = {}
-    if model := re.search(r"gemma-scope-(2-)?(\d+m|\d+b)-(pt|it)", directory):
-        generation, suffix = ("3", f"-{model[3]}") if model[1] else ("2", "-it" if model[3] == "it" else "")
-        metadata["model_name"] = f"google/gemma-{generation}-{model[2]}{suffix}"
-    layer = re.search(r"layer_(\d+)", directory)
-    for mark, site in (("resid_post", "resid_post"), ("-res", "resid_post"), ("mlp", "mlp_out")):
-        if layer and mark in directory:
-            metadata["hook_name"] = f"blocks.{layer[1]}.hook_{site}"
-            break
-    return metadata
+def _from_names(parts: tuple[str, ...]) -> _Named:
+    """What a release's own layout says: a release's name, and behind it the names of site and layer."""
+    # the hub's cache writes a repository as models--google--gemma-scope-...
+    names = [part.rsplit("--", 1)[-1] if part.startswith("models--") else part for part in parts]
+    releases = [(i, m) for i, name in enumerate(names) if (m := _RELEASE.fullmatch(name))]
+    if not releases:
+        return _Named()
+    at, release = releases[-1]
+    inside = names[at + 1 :]
+    second = release["second"] is not None
+    suffix = f"-{release['tuned']}" if second or release["tuned"] == "it" else ""
+    model = f"google/gemma-{3 if second else 2}-{release['size']}{suffix}"
+    layers = [m[1] for name in inside if (m := _LAYER.fullmatch(name))]
+    layer = layers[-1] if layers else None
+    if second:
+        stems = [name.removesuffix("_all") for name in inside]
+        kind = next((stem for stem in stems if stem in _PREDICTORS), "sae")
+        site = next((_SITES_2[stem] for stem in stems if stem in _SITES_2), None)
+    else:
+        part = release["part"] or ""
+        kind = part if part in _PREDICTORS else "sae"
+        site = _SITES.get(part)
+    if kind == "sae" and "embedding" in inside:
+        return _Named(model, "blocks.0.hook_resid_pre", embedding=True)
+    hook = f"blocks.{layer}.{site}" if layer is not None and site is not None else None
+    return _Named(model, hook, kind.removesuffix("s"))

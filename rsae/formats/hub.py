@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from rsae.support.errors import InputError
-from rsae.formats import load, native
+from rsae.formats import Kind, load, native
 from rsae.sae import SAE
+from rsae.support.errors import InputError
 
 #: Nothing else of a repository is fetched.
-_FILES = ("*.json", "*.safetensors", "*.npz", "*.pt")
+_FILES = ("*.json", "*.safetensors", "*.npz", "*.pt", "*.pth")
 
 
 def from_pretrained(
@@ -19,13 +20,23 @@ def from_pretrained(
     subfolder: str | None = None,
     *,
     input_scale: float | None = None,
-    normalised: bool = False,
+    hook: str | None = None,
+    kind: Kind | None = None,
 ) -> SAE:
-    """Load an SAE from a hub repository, in any supported format; the other options are those of `rsae.load`.
+    """Load an SAE from a hub repository, in any supported format.
 
-    revision: a branch, tag or commit; name a commit where the result must not change. subfolder: the SAE's directory
-    in the repository. Only that directory is fetched (without one, the repository's top), not the folders in it: a
-    repository may hold hundreds of SAEs. Raises `InputError` where the hub does not give it.
+    Only the SAE's own directory is fetched, not the folders in it: a repository may hold hundreds of SAEs.
+
+    Args:
+        repo_id: OWNER/NAME.
+        revision: A branch, tag or commit; name a commit where the result must not change.
+        subfolder: The SAE's directory in the repository; by default the repository's top.
+        input_scale: See `rsae.load`.
+        hook: See `rsae.load`.
+        kind: See `rsae.load`.
+
+    Raises:
+        InputError: The hub does not give it, or it cannot be read.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -41,7 +52,7 @@ def from_pretrained(
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{repo_id}: neither a directory nor to be had from the hub ({reason}); look at the name, the revision, "
+            f"{repo_id}: no such directory, and the hub does not give it ({reason}); check the name, the revision, "
             "your network and, for a private repository, your login"
         ) from error
     directory = Path(path) / within
@@ -50,8 +61,9 @@ def from_pretrained(
         raise InputError(
             f"{repo_id}: no SAE in its {where}, revision {revision or 'main'}; name the one that holds it as subfolder"
         )
-    sae = load(directory, input_scale=input_scale, normalised=normalised)
-    sae.metadata.setdefault("repository", repo_id)
+    sae = load(directory, input_scale=input_scale, hook=hook, kind=kind)
+    extra = {"repository": repo_id} | dict(sae.provenance.extra)
+    sae.provenance = replace(sae.provenance, extra=extra)
     return sae
 
 
@@ -64,9 +76,21 @@ def push_to_hub(
     revision: str | None = None,
     message: str = "Upload SAE",
 ) -> str:
-    """Upload an SAE in the native format, with a model card, and return the commit's address.
+    """Upload an SAE in the native format, with a model card.
 
-    The repository is made where it is missing. Raises `InputError` where the hub refuses.
+    Args:
+        sae: The SAE.
+        repo_id: OWNER/NAME; the repository is made where it is missing.
+        subfolder: Directory in the repository; by default its top.
+        private: Whether a new repository is private.
+        revision: The branch to upload to.
+        message: The commit's message.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        InputError: The hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -93,19 +117,22 @@ def push_to_hub(
 
 
 def model_card(sae: SAE, repo_id: str) -> str:
-    """A README.md for the repository: what the SAE is, of which host, and how to load it."""
+    """A README.md for the repository: what the SAE is, of which host, and how to load it.
+
+    Args:
+        sae: The SAE.
+        repo_id: OWNER/NAME.
+    """
     rows = {
         "family": sae.family,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
-        "host": sae.metadata.get("model_name", "not recorded"),
-        "hook point": sae.metadata.get("hook_name", "not recorded"),
-        "norm limit": sae.metadata.get("norm_limit", "none"),
+        "host": sae.provenance.model or "not recorded",
+        "hook point": sae.provenance.hook or "not recorded",
+        "norm limit": sae.provenance.norm_limit or "none",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    bridge = (
-        "" if not native.ARCHITECTURE[sae.family].startswith("rsae_") else "import rsae.formats.saelens\n"
-    )
+    bridge = "" if not native.architecture(type(sae)).startswith("rsae_") else "import rsae.formats.saelens\n"
     return f"""---
 library_name: rsae
 tags:

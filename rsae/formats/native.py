@@ -5,56 +5,75 @@ What SAELens knows, it is given under its own names: ReLU is `standard`, TopK `t
 `rsae_` and their name, which SAELens reads after `import rsae.formats.saelens`. Our own settings lie under `rsae` in
 cfg.json.
 
-Read are version 6, the flat cfg before it, and SAELens's training checkpoints.
+It reads version 6, the flat cfg before it, and SAELens's training checkpoints.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import read_json, read_tensors, write_json, write_tensors
-from rsae.formats.checks import Tensors, assemble, parse_config
+from rsae.formats.checks import Tensors, assemble, parse_config, read_provenance, read_weights
 from rsae.formats.normalisation import folded
-from rsae.sae import FAMILIES, SAE
+from rsae.sae import FAMILIES, SAE, Trained, family
+from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import read_json, write_json, write_tensors
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 #: version of the layout that is written; SAELens takes a cfg without one for an old flat one
 _LAYOUT = "6.0.0"
-#: SAELens's own names; every other family is `rsae_` and its name
-ARCHITECTURE = {name: f"rsae_{name}" for name in FAMILIES} | {
-    "relu": "standard",
-    "jump_relu": "jumprelu",
-    "top_k": "topk",
-    "gated": "gated",
-    "batch_top_k": "jumprelu",
-    "matryoshka_batch_top_k": "jumprelu",
-}
-_FAMILY = {f"rsae_{name}": name for name in FAMILIES} | {
-    "standard": "relu",
-    "jumprelu": "jump_relu",
-    "topk": "top_k",
-    "gated": "gated",
-    # of training checkpoints
-    "batchtopk": "batch_top_k",
-    "matryoshka_batchtopk": "matryoshka_batch_top_k",
-}
-_BATCH_TOP_K = ("batch_top_k", "matryoshka_batch_top_k")
-#: fields of a flat cfg that are metadata since version 6
-_METADATA = (
-    "model_name",
-    "hook_name",
-    "hook_head_index",
-    "context_size",
-    "prepend_bos",
-    "dataset_path",
-    "sae_lens_training_version",
-    "neuronpedia_id",
+#: where unknown fields of a foreign cfg wait for the next save
+_FOREIGN = "foreign_cfg"
+
+
+def architecture(cls: type[SAE]) -> str:
+    """SAELens's name of a family's architecture; `rsae_` and its name where SAELens has none.
+
+    Args:
+        cls: The family.
+    """
+    # not an inherited one: a family that derives from another is another function
+    return cls.__dict__.get("saelens") or f"rsae_{cls.family}"
+
+
+def _families() -> dict[str, str]:
+    """Family by architecture: our own names, SAELens's, and those of its training checkpoints."""
+    found = {f"rsae_{name}": name for name in FAMILIES}
+    for name, cls in FAMILIES.items():
+        own = cls.__dict__
+        if own.get("saelens") and not cls.one_threshold:
+            found[own["saelens"]] = name
+        if own.get("saelens_training"):
+            found[own["saelens_training"]] = name
+    return found
+
+
+#: fields of the cfg that say what the SAE is; everything else of a flat cfg is metadata since version 6
+_OWN = (
+    "d_in",
+    "d_sae",
+    "dtype",
+    "device",
+    "architecture",
+    "apply_b_dec_to_input",
+    "normalize_activations",
+    "rescale_acts_by_decoder_norm",
+    "k",
+    "matryoshka_widths",
+    "finetuning_scaling_factor",
+    "metadata",
+    "rsae",
+    "activation_fn",
+    "activation_fn_str",
+    "activation_fn_kwargs",
+    "reshape_activations",
+    "hook_point",
 )
 
 
@@ -70,6 +89,7 @@ class _Cfg(BaseModel):
     k: PositiveFloat | None = None
     matryoshka_widths: list[PositiveInt] | None = None
     finetuning_scaling_factor: bool = False
+    reshape_activations: str = "none"
     metadata: dict[str, Any] | None = None
     rsae: dict[str, Any] | None = None
     # before version 6
@@ -85,75 +105,122 @@ class _Cfg(BaseModel):
 
 
 def save(sae: SAE, path: str | os.PathLike) -> None:
-    """Write the directory `path`; weights first, so that a cfg.json says that they are there."""
+    """Write a directory; weights first, so that a cfg.json says that they are there.
+
+    Args:
+        sae: The SAE.
+        path: The directory.
+    """
     path = Path(path)
     tensors, settings = sae.state_dict(), sae.settings()
-    if sae.family in _BATCH_TOP_K:
+    if sae.one_threshold:
         tensors["threshold"] = tensors["threshold"].clamp_min(0).expand(sae.d_sae)
     write_tensors(path / WEIGHTS, tensors)
+    # SAELens's ActivationsStore wants the two, whether they are known or not
+    metadata: dict[str, Any] = {"context_size": None, "prepend_bos": None} | sae.provenance.metadata()
+    kept = metadata.pop(_FOREIGN, None)
+    extra: dict[str, Any] = dict(kept) if isinstance(kept, dict) else {}
+    if sae.trained is not None:
+        metadata |= asdict(sae.trained)
     cfg: dict[str, Any] = {
-        "architecture": ARCHITECTURE[sae.family],
+        "architecture": architecture(type(sae)),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": sae.subtract_b_dec,
-        "normalize_activations": sae.metadata.get("input_normalisation", "none"),
-        "reshape_activations": "none",
-        "metadata": {"sae_lens_version": _LAYOUT} | sae.metadata,
+        "normalize_activations": "none" if sae.input_norm is None else sae.input_norm.kind,
+        "reshape_activations": extra.pop("reshape_activations", "none"),
+        "metadata": {"sae_lens_version": _LAYOUT} | metadata,
         "rsae": {"family": sae.family} | settings,
     }
-    if sae.family == "top_k":
+    if cfg["architecture"] == "topk":
         cfg |= {"k": settings["k"], "rescale_acts_by_decoder_norm": False}
-    write_json(path / CFG, cfg)
+    write_json(path / CFG, extra | cfg)
 
 
-def load(path: str | os.PathLike, input_scale: float | None = None, normalised: bool = False) -> SAE:
-    """Read what `save` wrote, or a SAELens directory; see `rsae.load` for the options.
+def load(path: str | os.PathLike, input_scale: float | None = None) -> SAE:
+    """Read what `save` wrote, or a SAELens directory.
 
-    Raises `InputError` that names the file, the field or tensor, and what was expected there.
+    Args:
+        path: The directory.
+        input_scale: See `rsae.load`.
+
+    Raises:
+        InputError: The message names the file, the field or tensor, and what was expected there.
     """
-    cfg_file, weights_file = Path(path) / CFG, Path(path) / WEIGHTS
+    directory = Path(path)
+    cfg_file, weights_file = directory / CFG, directory / WEIGHTS
     raw = read_json(cfg_file)
     cfg = parse_config(raw, cfg_file, _Cfg)
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(weights_file).items()}
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(weights_file).items()}
     name, settings = _settings(cfg, raw, cfg_file)
     if cfg.rsae is None:
         tensors = _as_ours(tensors, cfg, name, weights_file)
-    elif name in _BATCH_TOP_K:
+    elif family(name).one_threshold:
         tensors["threshold"] = _one_threshold(tensors, cfg, weights_file)
-    tensors, note = folded(
-        tensors, cfg.normalisation, f"{cfg_file}: normalize_activations", input_scale, normalised
+    tensors, input_norm = folded(
+        tensors,
+        cfg.normalisation,
+        f"{cfg_file}: normalize_activations",
+        directory,
+        input_scale,
+        cfg.apply_b_dec_to_input,
     )
     if cfg.rescale_acts_by_decoder_norm:
-        if input_scale is not None and "threshold" in tensors:
-            tensors["threshold"] = tensors["threshold"] / input_scale  # it is compared with z ||d||
+        if cfg.normalisation == "expected_average_only_in" and "threshold" in tensors:
+            # it is compared with z ||d||, and folding has divided ||d|| by the scale
+            before, after = read_weights(weights_file)["W_dec"].float().norm(), tensors["W_dec"].norm()
+            tensors["threshold"] = tensors["threshold"] * (after / before)
         tensors = _with_unit_decoder(tensors, cfg)
     sae = assemble(name, settings, tensors, cfg_file, weights_file)
-    flat = {k: raw[k] for k in _METADATA if raw.get(k) is not None}
+    sae.input_norm = input_norm
+    metadata = (
+        dict(cfg.metadata)
+        if cfg.metadata is not None
+        else {k: v for k, v in raw.items() if k not in _OWN and v is not None}
+    )
     if "hook_point" in raw:
-        flat.setdefault("hook_name", raw["hook_point"])
-    sae.metadata = (flat if cfg.metadata is None else cfg.metadata) | note
-    if sae.metadata.get("sae_lens_version") == _LAYOUT:
-        del sae.metadata["sae_lens_version"]  # ours; `save` writes it again
+        metadata.setdefault("hook_name", raw["hook_point"])
+    if metadata.get("sae_lens_version") == _LAYOUT:
+        del metadata["sae_lens_version"]  # ours; `save` writes it again
+    sae.trained = _trained(metadata, cfg_file)
+    foreign = {k: v for k, v in raw.items() if k not in _OWN} if cfg.metadata is not None else {}
+    if cfg.reshape_activations != "none":
+        foreign["reshape_activations"] = cfg.reshape_activations
+    if foreign:
+        metadata[_FOREIGN] = foreign
+    sae.provenance = read_provenance(metadata, cfg_file)
     return sae
+
+
+def _trained(metadata: dict[str, Any], file: Path) -> Trained | None:
+    if "sparsity" not in metadata or "penalty" not in metadata:
+        return None
+    penalty, sparsity = metadata.pop("penalty"), metadata.pop("sparsity")
+    if not isinstance(sparsity, int | float) or not isinstance(penalty, str | None):
+        raise InputError(f"{file}: metadata.penalty or metadata.sparsity is of the wrong kind")
+    return Trained(penalty, float(sparsity))
 
 
 def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str, Any]]:
     """Family and settings."""
-    architecture = cfg.architecture
+    architecture_ = cfg.architecture
     if cfg.metadata is None and cfg.activation_fn == "topk":
-        architecture = "topk"
-    if architecture not in _FAMILY:
+        architecture_ = "topk"
+    families = _families()
+    if cfg.rsae is None and "transcoder" in architecture_.split("_"):
+        raise InputError(f"{file}: architecture {architecture_!r} is a transcoder, no autoencoder")
+    if cfg.rsae is None and architecture_ not in families:
         raise InputError(
-            f"{file}: architecture {architecture!r} is not supported{did_you_mean(architecture, _FAMILY)}"
+            f"{file}: architecture {architecture_!r} is not supported{did_you_mean(architecture_, families)}"
         )
-    name = _FAMILY[architecture]
+    name = families.get(architecture_, "")
     if cfg.rsae is not None:
         settings = dict(cfg.rsae)
         name = settings.pop("family", name)
         for field, ours, theirs in (
-            ("architecture", ARCHITECTURE.get(name), architecture),
+            ("architecture", architecture(family(name)), architecture_),
             ("d_in", settings.get("d_in"), cfg.d_in),
             ("d_sae", settings.get("d_sae"), cfg.d_sae),
             ("apply_b_dec_to_input", settings.get("subtract_b_dec", True), cfg.apply_b_dec_to_input),
@@ -166,12 +233,12 @@ def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str
             f"{file}: activation_fn {cfg.activation_fn!r} is not supported, only relu and topk are"
         )
     settings = {"d_in": cfg.d_in, "d_sae": cfg.d_sae, "subtract_b_dec": cfg.apply_b_dec_to_input}
-    if "top_k" in name:
+    if family(name).sparsity_by == "k":
         k = cfg.k or (cfg.activation_fn_kwargs or {}).get("k")
         if not isinstance(k, int | float) or k != int(k):
-            raise InputError(f"{file}: k = {k!r} is not a whole number, which {architecture!r} needs")
+            raise InputError(f"{file}: k = {k!r} is not a whole number, which {architecture_!r} needs")
         settings["k"] = int(k)
-    if name == "matryoshka_batch_top_k":
+    if "group_sizes" in inspect.signature(family(name)).parameters:
         settings["group_sizes"] = _group_sizes(cfg, file)
     return name, settings
 
@@ -189,7 +256,7 @@ def _as_ours(tensors: Tensors, cfg: _Cfg, name: str, file: Path) -> Tensors:
     tensors = dict(tensors)
     if "log_threshold" in tensors and "threshold" not in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()
-    if "topk_threshold" in tensors and name in _BATCH_TOP_K:
+    if "topk_threshold" in tensors and family(name).one_threshold:
         tensors["threshold"] = tensors.pop("topk_threshold").float()
     if "threshold" in tensors:
         # relu(h) 1[h > theta] = h 1[h > max(theta, 0)]

@@ -1,76 +1,112 @@
-"""Input normalisations of foreign SAEs. Ours take activations as the host gives them.
+"""Input normalisations of foreign SAEs.
 
 `expected_average_only_in`: x times one number, sqrt(D) / mean ||x||. It is folded into the weights.
-`constant_norm_rescale`, `layer_norm`: each token by statistics of its own, undone after decoding. No weights can hold
-that, so such a file is refused, unless it is said that the activations will be given normalised.
+`covariance_whitening`: (x - mean) M, one matrix for all tokens. It is folded, too, where the file has the matrix.
+`constant_norm_rescale`, `layer_norm`: each token by statistics of its own. No weights can hold that: the SAE carries it
+as a layer (`SAE.input_norm`). Shapes: D d_in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
-import torch
+from pydantic import BaseModel
 
-from rsae.support.errors import InputError, did_you_mean
-from rsae.formats.checks import Tensors
-from rsae.sae import SAE
+from rsae.formats.checks import Tensors, read_config
+from rsae.sae.input_norm import KINDS, InputNorm
+from rsae.support.errors import InputError
+from rsae.support.files import read_tensors
 
-EACH_TOKEN = ("constant_norm_rescale", "layer_norm")
-_EPS = 1e-5
-
-
-def normalise(x_BD: torch.Tensor, kind: str) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-    """x normalised token by token, and the function that takes a reconstruction back.
-
-    `layer_norm`: (x - mean) / (std + 1e-5), std unbiased; `constant_norm_rescale`: x sqrt(D) / ||x||. As SAELens and
-    OpenAI's TopK SAEs have them: the way back multiplies by std alone.
-    """
-    if kind == "layer_norm":
-        mean_B1 = x_BD.mean(-1, keepdim=True)
-        std_B1 = x_BD.std(-1, keepdim=True)
-        return (x_BD - mean_B1) / (std_B1 + _EPS), lambda y_BD: y_BD * std_B1 + mean_B1
-    if kind == "constant_norm_rescale":
-        factor_B1 = x_BD.shape[-1] ** 0.5 / x_BD.norm(dim=-1, keepdim=True)
-        return x_BD * factor_B1, lambda y_BD: y_BD / factor_B1
-    raise InputError(f"normalisation {kind!r} is unknown{did_you_mean(kind, EACH_TOKEN)}")
+#: Beside SAELens's training checkpoints: the scale, and the whitening
+SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 
-def check_takes_host_activations(sae: SAE) -> None:
-    """Raise `InputError` for an SAE of activations that have to be normalised first: a host or a store has others."""
-    if kind := sae.metadata.get("input_normalisation"):
-        raise InputError(
-            f"the SAE takes activations after {kind!r}, which those of a host or a store are not: normalise them by "
-            "rsae.normalise and call the SAE yourself"
-        )
+class _Scaler(BaseModel):
+    scaling_factor: float | None = None
+    has_whitening: bool = False
+
+
+class Normalised(NamedTuple):
+    """Weights that take activations as they come, and what stays to be done for each token."""
+
+    tensors: Tensors
+    input_norm: InputNorm | None
 
 
 def folded(
-    tensors: Tensors, kind: str, where: str, input_scale: float | None, normalised: bool
-) -> tuple[Tensors, dict[str, str]]:
-    """Weights that take activations as they come, and what to add to the metadata.
+    tensors: Tensors,
+    kind: str,
+    where: str,
+    directory: Path,
+    input_scale: float | None,
+    subtract_b_dec: bool,
+) -> Normalised:
+    """Fold a normalisation into the weights, as far as they can hold it. The code keeps its values, as SAELens folds.
 
-    where: file and field, for messages. The code keeps its values (as SAELens folds): W_enc s, W_dec / s, b_dec / s.
+    Args:
+        tensors: The weights by our names.
+        kind: SAELens's name of the normalisation.
+        where: File and field, for messages.
+        directory: Where SAELens's scaler files may lie.
+        input_scale: sqrt(D) / mean ||x||, where no file says it.
+        subtract_b_dec: Whether the encoder sees x - b_dec.
+
+    Raises:
+        InputError: The kind is unknown, or a number that it needs is not there.
     """
+    scaler = _scaler(directory)
+    if input_scale is None and kind == "expected_average_only_in":
+        input_scale = scaler.scaling_factor
     if input_scale is not None and kind != "expected_average_only_in":
         raise InputError(f"{where} = {kind!r}: there is no scale to give; leave input_scale out")
-    if normalised and kind not in EACH_TOKEN:
-        raise InputError(f"{where} = {kind!r}: it takes activations as they are; leave normalised out")
     if kind == "none":
-        return tensors, {}
+        return Normalised(tensors, None)
     if kind == "expected_average_only_in":
         if input_scale is None:
             raise InputError(
-                f"{where} = {kind!r}: trained on x times sqrt(d_in) / mean ||x||, which the file does not hold; give "
-                "that number as input_scale (it is a store's `scale`)"
+                f"{where} = {kind!r}: trained on x times sqrt(d_in) / mean ||x||, which no file here holds "
+                f"({SCALER} would); give that number as input_scale (it is a store's `scale`)"
             )
         s = float(input_scale)
         factors = {"W_enc": s, "W_dec": 1 / s, "b_dec": 1 / s}
-        return {k: v * factors.get(k, 1.0) for k, v in tensors.items()}, {}
-    if kind in EACH_TOKEN:
-        if not normalised:
+        return Normalised({k: v * factors.get(k, 1.0) for k, v in tensors.items()}, None)
+    if kind in KINDS:
+        return Normalised(tensors, InputNorm(kind))
+    if kind == "covariance_whitening":
+        if not (directory / WHITENING).exists():
             raise InputError(
-                f"{where} = {kind!r}: each token is normalised by its own statistics, which no weights can hold; with "
-                "normalised=True you get the SAE of activations that you normalise yourself (rsae.normalise)"
+                f"{where} = {kind!r}: {WHITENING} is not beside it; fold the whitening into the weights with SAELens "
+                "first, or add the file"
             )
-        return tensors, {"input_normalisation": kind}
+        return Normalised(_whitened(tensors, directory / WHITENING, subtract_b_dec), None)
     raise InputError(f"{where} = {kind!r} is not supported; fold it into the weights with SAELens first")
+
+
+def _scaler(directory: Path) -> _Scaler:
+    file = directory / SCALER
+    return read_config(file, _Scaler) if file.exists() else _Scaler()
+
+
+def _whitened(tensors: Tensors, file: Path, subtract_b_dec: bool) -> Tensors:
+    """W_enc <- M W_enc, W_dec <- W_dec M^-1, b_dec <- b_dec M^-1 + mean; without b_dec subtracted, biases shift."""
+    given = read_tensors(file)
+    for name in ("mean", "matrix", "inverse_matrix"):
+        if name not in given:
+            raise InputError(f"{file}: tensor {name!r} is missing")
+    mean_D, M_DD, inverse_DD = (given[n].double() for n in ("mean", "matrix", "inverse_matrix"))
+    if "W_enc" not in tensors or M_DD.shape != (tensors["W_enc"].shape[0],) * 2:
+        raise InputError(f"{file}: the matrix has shape {list(M_DD.shape)}, which does not fit the SAE")
+    out = dict(tensors)
+    W_enc_DF = M_DD @ tensors["W_enc"].double()
+    out["W_enc"] = W_enc_DF.float()
+    out["W_dec"] = (tensors["W_dec"].double() @ inverse_DD).float()
+    out["b_dec"] = (tensors["b_dec"].double() @ inverse_DD + mean_D).float()
+    if not subtract_b_dec:
+        shift_F = mean_D @ W_enc_DF
+        for bias in ("b_enc", "b_gate"):
+            if bias in out:
+                out[bias] = (out[bias].double() - shift_F).float()
+        if "b_mag" in out:  # the magnitude sees the input through the same weights, times exp(r_mag)
+            out["b_mag"] = (out["b_mag"].double() - out["r_mag"].double().exp() * shift_F).float()
+    return out

@@ -1,7 +1,7 @@
 """OpenAI's sparse_autoencoder: one `.pt` file with a state dict.
 
 z = act(W_enc (x - pre_bias) + latent_bias), x_hat = W_dec z + pre_bias; act is ReLU or TopK. With TopK, each token is
-layer-normalised first: see rsae.formats.normalisation.
+layer-normalised first: the SAE carries that (`SAE.input_norm`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rsae.support.errors import InputError
-from rsae.formats.checks import assemble, read_torch, renamed, transposed
-from rsae.formats.normalisation import folded
+from rsae.formats.checks import assemble, read_state, renamed, transposed
 from rsae.sae import SAE
+from rsae.sae.input_norm import InputNorm
+from rsae.support.errors import InputError
 
 _NAMES = {
     "W_enc": "encoder.weight",
@@ -24,10 +24,17 @@ _NAMES = {
 _IGNORED = ("activation", "activation_state_dict", "stats_last_nonzero")
 
 
-def load(path: str | os.PathLike, normalised: bool = False) -> SAE:
-    """Read the file. Raises `InputError` for other activations, and for files that do not fit."""
+def load(path: str | os.PathLike) -> SAE:
+    """Read the file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The activation is another one, or the file does not fit.
+    """
     path = Path(path)
-    state = read_torch(path)
+    state = read_state(path)
     activation = state.get("activation", "ReLU")
     if activation not in ("ReLU", "TopK"):
         raise InputError(f"{path}: activation {activation!r} is not supported, only ReLU and TopK are")
@@ -44,8 +51,6 @@ def load(path: str | os.PathLike, normalised: bool = False) -> SAE:
         if how.get("postact_fn", "ReLU") != "ReLU":
             raise InputError(f"{path}: postact_fn {how['postact_fn']!r} is not supported, only ReLU is")
         settings["k"] = how["k"]
-    kind = "layer_norm" if activation == "TopK" else "none"
-    _, note = folded(tensors, kind, f"{path}: input normalisation", None, normalised)
     sae = assemble("top_k" if activation == "TopK" else "relu", settings, tensors, path, path)
-    sae.metadata = dict(note)
+    sae.input_norm = InputNorm("layer_norm") if activation == "TopK" else None
     return sae

@@ -15,8 +15,9 @@ import sae_lens
 import torch
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
-from rsae.formats.native import ARCHITECTURE
-from rsae.sae import family
+from rsae.formats.native import architecture
+from rsae.sae import FAMILIES, PursuitSAE, family
+from rsae.sae.pursuit import pursuit_form
 
 
 @dataclass
@@ -58,7 +59,11 @@ class _SAE(sae_lens.SAE[_Config]):
         return self.rsae.encoder_bias
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.process_sae_in(x) @ self.W_enc + self.b_enc
+        centred = self.process_sae_in(x)
+        if isinstance(self.rsae, PursuitSAE):  # it looks at the activation itself, not at h alone
+            own = centred + self.b_dec if self.cfg.apply_b_dec_to_input else centred
+            return self.hook_sae_acts_post(self.rsae.encode(own))
+        h = centred @ self.W_enc + self.b_enc
         return self.hook_sae_acts_post(self.rsae.activate(self.hook_sae_acts_pre(h)))
 
     def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
@@ -82,6 +87,6 @@ def _register(architecture: str) -> None:
     sae_lens.register_sae_class(architecture, type("SAE", (_SAE,), {}), config)
 
 
-for _architecture in ARCHITECTURE.values():
+for _architecture in map(architecture, [*FAMILIES.values(), *map(pursuit_form, list(FAMILIES.values()))]):
     if _architecture.startswith("rsae_") and _architecture not in SAE_CLASS_REGISTRY:
         _register(_architecture)

@@ -10,13 +10,24 @@ from pathlib import Path
 
 from pydantic import BaseModel, NonNegativeInt, PositiveInt
 
-from rsae.support.errors import InputError
-from rsae.support.files import read_json, read_tensors, write_json, write_tensors
-from rsae.formats.checks import assemble, encoder_bias, hook_name, read_config, renamed, transposed
+from rsae.formats.checks import (
+    assemble,
+    encoder_bias,
+    hook_name,
+    parse_config,
+    read_provenance,
+    read_weights,
+    renamed,
+    transposed,
+)
 from rsae.sae import SAE
+from rsae.support.errors import InputError
+from rsae.support.files import read_json, write_json, write_tensors
 
 CFG, WEIGHTS = "cfg.json", "sae.safetensors"
 FAMILIES = ("top_k",)
+#: where the file's own cfg waits for the next save
+_FOREIGN = "sparsify_cfg"
 _NAMES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_dec": "b_dec"}
 
 
@@ -39,19 +50,23 @@ def load(path: str | os.PathLike) -> SAE:
     """
     path = Path(path)
     cfg_file, weights_file = path / CFG, path / WEIGHTS
-    cfg = read_config(cfg_file, _Cfg)
+    raw = read_json(cfg_file)
+    cfg = parse_config(raw, cfg_file, _Cfg)
     if cfg.activation != "topk" or cfg.signed:
         what = "signed" if cfg.signed else f"activation {cfg.activation!r}"
         raise InputError(f"{cfg_file}: {what} is not supported, only the activation 'topk' is")
     if cfg.transcode or cfg.skip_connection:
         raise InputError(f"{cfg_file}: a transcoder, or one with a skip connection, is no autoencoder")
-    tensors = renamed(read_tensors(weights_file), weights_file, _NAMES)
+    tensors = renamed(read_weights(weights_file), weights_file, _NAMES)
     tensors["W_enc"] = transposed(tensors["W_enc"])
     settings = {"d_in": cfg.d_in, "d_sae": cfg.num_latents or cfg.d_in * cfg.expansion_factor, "k": cfg.k}
     sae = assemble("top_k", settings, tensors, cfg_file, weights_file)
     run = path.parent / "config.json"  # of the run that trained all hook points
-    model = read_json(run).get("model") if run.exists() else None
-    sae.metadata = {k: v for k, v in (("model_name", model), ("hook_name", hook_name(path.name))) if v}
+    of_run = read_json(run) if run.exists() else {}
+    model = of_run.get("model") if isinstance(of_run, dict) else None
+    # sparsify names a hook point's directory by the module: its own layout, not a guess
+    metadata = {"model_name": model, "hook_name": hook_name(path.absolute().name), _FOREIGN: raw}
+    sae.provenance = read_provenance(metadata, run)
     return sae
 
 
@@ -61,9 +76,11 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     ours = sae.state_dict() | {"b_enc": encoder_bias(sae, subtract_b_dec=True)}
     ours["W_enc"] = ours["W_enc"].T
     write_tensors(path / WEIGHTS, {theirs: ours[k] for k, theirs in _NAMES.items()})
+    foreign = sae.provenance.extra.get(_FOREIGN)
     write_json(
         path / CFG,
-        {
+        (foreign if isinstance(foreign, dict) else {})
+        | {
             "activation": "topk",
             "expansion_factor": max(1, sae.d_sae // sae.d_in),
             "normalize_decoder": True,

@@ -25,7 +25,11 @@ class RationalActivation(nn.Module):
     """
 
     def __init__(
-        self, form: Parametrisation, c_in: Scale, c_out: Scale | None = None, start: dict[str, Any] | None = None
+        self,
+        form: Parametrisation,
+        c_in: Scale,
+        c_out: Scale | None = None,
+        start: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.form = form
@@ -97,6 +101,23 @@ class RationalActivation(nn.Module):
     @property
     def _columns(self) -> int:
         return max(rows.shape[1] for rows in self._rows())
+
+    @property
+    def scales(self) -> int:
+        """How many scales C_in there are: 1, or one a latent."""
+        return len(self.log_c_in)
+
+    @torch.no_grad()
+    def scale_latents_(self, factor_F: torch.Tensor, output: bool = True) -> None:
+        """In place: phi_new(factor h) = factor phi_old(h), latent by latent (the first factor for a shared scale).
+
+        Args:
+            factor_F: Positive factors.
+            output: Whether the value is scaled too, or the argument alone.
+        """
+        self.log_c_in += factor_F[: self.scales].log()
+        if output and self.log_c_out is not None:
+            self.log_c_out += factor_F[: len(self.log_c_out)].log()
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs beside the weights; JSON-able."""

@@ -214,4 +214,6 @@ def partial_fractions(rational: Rational) -> tuple[np.ndarray, dict[str, np.ndar
     return parts.polynomial, {"alpha": parts.alpha, "beta": beta, "u": parts.u, "log_v": np.log(parts.v)}
 
 
-PARAMETRISATIONS: dict[str, type[Parametrisation]] = {form.name: form for form in (Standard, SafeA, SafeB, Partial, Identity)}
+PARAMETRISATIONS: dict[str, type[Parametrisation]] = {
+    form.name: form for form in (Standard, SafeA, SafeB, Partial, Identity)
+}

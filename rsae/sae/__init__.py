@@ -1,12 +1,14 @@
 """Sparse autoencoders, one file a family."""
 
 from rsae.sae.abs_top_k import AbsTopK
-from rsae.sae.base import FAMILIES, SAE, Loss, family
+from rsae.sae.base import FAMILIES, RATIONAL_FORMS, SAE, family, register
 from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.gated import Gated
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.matryoshka_batch_top_k import MatryoshkaBatchTopK
+from rsae.sae.pursuit import PursuitConfig, PursuitSAE, plain, pursuit
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Entries, Loss, Trained
 from rsae.sae.relu import ReLU
 from rsae.sae.sign_aware_gated import SignAwareGated
 from rsae.sae.soft_rational import SoftRational
@@ -14,17 +16,25 @@ from rsae.sae.top_k import TopK
 
 __all__ = [
     "FAMILIES",
+    "RATIONAL_FORMS",
     "SAE",
     "AbsTopK",
     "BatchTopK",
+    "Entries",
     "Gated",
     "JumpReLU",
     "Loss",
     "MatryoshkaBatchTopK",
+    "PursuitConfig",
+    "PursuitSAE",
     "RationalSAE",
     "ReLU",
     "SignAwareGated",
     "SoftRational",
     "TopK",
+    "Trained",
     "family",
+    "plain",
+    "pursuit",
+    "register",
 ]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import torch
 
+import approx
 from rsae.sae.base import register
+from rsae.sae.rational import RationalSAE
 from rsae.sae.sparse import Pattern
 from rsae.sae.top_k import TopK
 
@@ -15,10 +17,23 @@ from rsae.sae.top_k import TopK
 @register
 class AbsTopK(TopK):
     family = "abs_top_k"
+    saelens = None
     signed = True
+    supplied_threshold = False
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
         return super().support(h_BF.abs())
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
         return self.magnitude(h_N, latent_N)
+
+    @classmethod
+    def gate_target(cls) -> approx.Target | None:
+        return None
+
+
+@register
+class RationalAbsTopK(RationalSAE, AbsTopK):
+    """AbsTopK with the odd part of a trained rational function as its magnitude."""
+
+    family = "rational_abs_top_k"

@@ -1,43 +1,69 @@
-"""What all families share: encoder and decoder, the loss's frame, units, and the registry.
+"""What all families share: encoder and decoder, the loss's frame, units, norms, and the registry.
 
-A family is a file: where its gate is open, what it lets through, its penalty, its settings. Shapes: B batch, D d_in,
-F d_sae, N entries of a sparse code.
+A family is a file: where its gate is open, what it lets through, what sets its l0 (`k` or a penalty), the `approx`
+target that its gate is, its settings, its rational form, its name in SAELens. Nothing else of the project tests for it.
+Shapes: B batch, D d_in, F d_sae, N entries of a sparse code.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, TypeVar
+import copy
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rsae.support.errors import InputError, did_you_mean
+from rsae.provenance import Provenance
+from rsae.sae.input_norm import InputNorm
+from rsae.sae.records import Decoder, Entries, Loss, Trained
 from rsae.sae.sparse import Pattern, decode_at, encode_at
+from rsae.support.errors import InputError, did_you_mean
 
+if TYPE_CHECKING:
+    import approx
 
-class Loss(NamedTuple):
-    """A training loss and its parts: means over the batch."""
-
-    total: torch.Tensor
-    sse: torch.Tensor  # ||x - x_hat||^2
-    l0: torch.Tensor  # non-zero entries of the code that is decoded in training
-    fired_F: torch.Tensor  # True for latents that are non-zero somewhere in the batch
+#: Candidates for a rational gate's C_in: these multiples of a latent's 99.9 % quantile of |h|
+SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
+#: Rows whose norm differs from 1 by less are taken as unit rows
+_UNIT = 1e-5
 
 
 class SAE(nn.Module):
     """h = (x - b_dec) W_enc + b_enc, z = activate(h), x_hat = z W_dec + b_dec.
 
     `encode` returns the code that is decoded and that l0 counts. A family gives two pieces: `support`, where its gate
-    is open, and `values`, what passes there. With `subtract_b_dec` off, h = x W_enc + b_enc.
+    is open, and `values`, what passes there. With `subtract_b_dec` off, h = x W_enc + b_enc. With `input_norm`, each
+    token is first normalised by its own statistics, which `decode` takes from the input and undoes.
+
+    Args:
+        d_in: Width of the activations.
+        d_sae: Number of latents.
+        subtract_b_dec: Whether the encoder sees x - b_dec.
     """
 
     #: name in checkpoints and configs
     family: ClassVar[str]
+    #: SAELens's name of the architecture that is the same function; None where SAELens has none
+    saelens: ClassVar[str | None] = None
+    #: SAELens's name in its training checkpoints, where it differs
+    saelens_training: ClassVar[str | None] = None
+    #: what sets the family's l0: its setting `k`, or the weight of a penalty
+    sparsity_by: ClassVar[Literal["k", "penalty"]] = "penalty"
+    #: sparsity penalties that the family can be trained with; the first is its own, None means none
+    penalties: ClassVar[tuple[str | None, ...]]
+    #: the magnitude behind the family's gate is a rational function
+    rational: ClassVar[bool] = False
+    #: whether the gate compares latents with each other, so that only a common factor leaves its choice alone
+    compares_latents: ClassVar[bool] = False
+    #: the open gates of a token are those of its largest pre-activations (or magnitudes, of a signed family)
+    chooses_largest: ClassVar[bool] = False
+    #: the gate has one threshold for all latents, which formats hold once a latent
+    one_threshold: ClassVar[bool] = False
     #: whether the code uses both signs
-    signed = False
-    #: sparsity penalties that the family can be trained with; the first is the default, None means none
-    penalties: tuple[str | None, ...]
+    signed: bool = False
 
     def __init__(self, d_in: int, d_sae: int, subtract_b_dec: bool = True):
         super().__init__()
@@ -47,79 +73,174 @@ class SAE(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.penalty = self.penalties[0]
-        #: where the activations come from (host, hook point, ...); saved with the weights
-        self.metadata: dict[str, Any] = {}
+        #: how each token is normalised first; None for not at all
+        self.input_norm: InputNorm | None = None
+        #: where the activations come from; saved with the weights
+        self.provenance = Provenance()
+        #: the loss that it was trained with; None where nobody says
+        self.trained: Trained | None = None
 
     @torch.no_grad()
     def initialise(self, x_BD: torch.Tensor, seed: int = 0) -> None:
-        """Random unit decoder rows, the encoder its transpose, b_dec the mean of the sample `x_BD`."""
+        """Random unit decoder rows, the encoder its transpose, b_dec the mean of a sample.
+
+        Args:
+            x_BD: A sample of the activations.
+            seed: Of the decoder's directions.
+        """
         generator = torch.Generator().manual_seed(seed)
         self.W_dec.copy_(torch.randn(self.W_dec.shape, generator=generator))
         self.constrain_()
         self.W_enc.copy_(self.W_dec.T)
-        self.b_dec.copy_(x_BD.mean(0))
+        self.b_dec.copy_(self.standardise(x_BD).mean(0))
 
     # --- the code ------------------------------------------------------------------------------------------
 
+    def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+        """The codes that can be read of the same weights, by the prefix of their figures; "" is `encode`."""
+        return {"": self.encode}
+
     @property
     def encoder_bias(self) -> torch.Tensor:
-        """The bias of the pre-activations."""
+        """The bias of the pre-activations, [F]."""
         return self.b_enc
 
+    def standardise(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The input after the SAE's own normalisation of each token: what encoder and loss see.
+
+        Args:
+            x_BD: Activations as the host gives them.
+        """
+        return x_BD if self.input_norm is None else self.input_norm.apply(x_BD)
+
     def pre_activations(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """h_BF; any number of leading dimensions will do."""
+        """h_BF.
+
+        Args:
+            x_BD: Activations as the host gives them; any number of leading dimensions will do.
+        """
+        return self._linear(self.standardise(x_BD))
+
+    def _linear(self, x_BD: torch.Tensor) -> torch.Tensor:
+        x_BD = x_BD.to(self.W_enc.dtype)  # hosts run in float16 and bfloat16, too
         return F.linear(x_BD - self.b_dec if self.subtract_b_dec else x_BD, self.W_enc.T, self.encoder_bias)
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
-        """Where the code or its gradient can be non-zero; no gradient."""
+        """Where the code or its gradient can be non-zero; no gradient, and nothing changes.
+
+        Args:
+            h_BF: Pre-activations of a batch.
+        """
         raise NotImplementedError
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        """The code z_N at supported places with pre-activations h_N, exactly 0 where the gate is shut."""
+        """The code z_N at supported places, exactly 0 where the gate is shut.
+
+        Args:
+            h_N: Pre-activations at the places.
+            latent_N: The latent of each place.
+        """
         raise NotImplementedError
 
     def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        """What an open gate lets through: h itself, but for the rational families."""
+        """What an open gate lets through: h itself, but for the rational families.
+
+        Args:
+            h_N: Pre-activations at open gates.
+            latent_N: The latent of each.
+        """
         return h_N
 
     def activate(self, h_BF: torch.Tensor) -> torch.Tensor:
-        """The code z_BF of pre-activations h_BF, exactly zero where the family's gate is shut."""
+        """The code z_BF, exactly zero where the family's gate is shut.
+
+        Args:
+            h_BF: Pre-activations; any number of leading dimensions will do.
+        """
         rows_BF = h_BF.reshape(-1, self.d_sae)
         pattern = self.support(rows_BF.detach())
         z_N = self.values(pattern.gather(rows_BF), pattern.latent_N)
         return pattern.scatter(z_N).reshape(h_BF.shape)
 
+    def plain_entries(self, h_BF: torch.Tensor) -> tuple[torch.Tensor, Pattern]:
+        """The non-zero entries z_N of the code of a batch, and their places.
+
+        Args:
+            h_BF: Pre-activations, [B, F].
+        """
+        pattern = self.support(h_BF.detach())
+        z_N = self.values(pattern.gather(h_BF), pattern.latent_N)
+        on_N = z_N.detach() != 0
+        return (z_N, pattern) if bool(on_N.all()) else (z_N[on_N], pattern.where(on_N))
+
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """The code z_BF that is decoded and counted."""
+        """The code z_BF that is decoded and counted.
+
+        Args:
+            x_BD: Activations as the host gives them; any number of leading dimensions will do.
+        """
         return self.activate(self.pre_activations(x_BD))
 
-    def decode(self, z_BF: torch.Tensor) -> torch.Tensor:
-        """The reconstruction of a code."""
-        return F.linear(z_BF, self.W_dec.T, self.b_dec)
+    def decode(self, z_BF: torch.Tensor, x_BD: torch.Tensor | None = None) -> torch.Tensor:
+        """The reconstruction of a code.
+
+        Args:
+            z_BF: The code.
+            x_BD: The input that was encoded. Only an SAE with an `input_norm` needs it: each token's statistics are
+                undone.
+
+        Raises:
+            InputError: The input is needed and not given.
+        """
+        x_hat_BD = F.linear(z_BF, self.W_dec.T, self.b_dec)
+        if self.input_norm is None:
+            return x_hat_BD
+        if x_BD is None:
+            raise InputError(
+                f"this SAE normalises each token ({self.input_norm.kind}): its decoder needs the input; "
+                "write sae.decode(z, x), or sae(x) for both"
+            )
+        return self.input_norm.undo(x_hat_BD, x_BD)
 
     def forward(self, x_BD: torch.Tensor) -> torch.Tensor:
-        return self.decode(self.encode(x_BD))
+        return self.decode(self.encode(x_BD), x_BD)
 
     # --- training ------------------------------------------------------------------------------------------
 
-    def loss(self, x_BD: torch.Tensor, sparsity: float) -> Loss:
-        """||x - x_hat||^2 + sparsity * penalty, means over the batch. Not differentiable in x."""
+    def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
+        """||x - x_hat||^2 + sparsity * penalty, means over the batch. Not differentiable in x; changes nothing.
+
+        Args:
+            x_BD: A batch. With an `input_norm` the error is that of the normalised tokens.
+            sparsity: Weight of the penalty.
+            penalty: One of the family's `penalties`, or "own" for its first.
+        """
+        x_BD = self.standardise(x_BD)
         h_N, pattern = self.entries(x_BD)
         z_N = self.values(h_N, pattern.latent_N)
-        return self.loss_of(x_BD, z_N, pattern, self.sparsity_penalty(h_N, z_N, pattern), sparsity)
+        term = self.sparsity_penalty(self.penalty_named(penalty), h_N, z_N, pattern)
+        return self.loss_of(x_BD, z_N, Entries(h_N, pattern), term, sparsity)
 
     def loss_of(
         self,
         x_BD: torch.Tensor,
         z_N: torch.Tensor,
-        pattern: Pattern,
+        entries: Entries,
         penalty: torch.Tensor | None,
         sparsity: float,
     ) -> Loss:
-        """The loss of a code with entries z_N, and its parts."""
-        error, sse = self.reconstruction_error(x_BD, z_N, pattern)
-        fired_N = pattern.latent_N[z_N.detach() != 0]
+        """The loss of a code, and its parts.
+
+        Args:
+            x_BD: The batch, standardised.
+            z_N: The code's entries.
+            entries: The pre-activations and places of these entries.
+            penalty: The penalty's value; None for none.
+            sparsity: Its weight.
+        """
+        decoder = Decoder(self.W_dec, self.b_dec)
+        error, sse = self.reconstruction_error(x_BD, z_N, entries.pattern, decoder)
+        fired_N = entries.pattern.latent_N[z_N.detach() != 0]
         fired_F = torch.zeros(self.d_sae, dtype=torch.bool, device=z_N.device)
         fired_F[fired_N] = True
         return Loss(
@@ -127,42 +248,105 @@ class SAE(nn.Module):
             sse.detach(),
             torch.tensor(len(fired_N) / len(x_BD)),
             fired_F,
+            Entries(entries.h_N.detach(), entries.pattern),
         )
 
-    def entries(self, x_BD: torch.Tensor) -> tuple[torch.Tensor, Pattern]:
-        """Pre-activations h_N of a batch at the supported places, and the places."""
+    def entries(self, x_BD: torch.Tensor) -> Entries:
+        """Pre-activations of a batch at the supported places, and the places.
+
+        Args:
+            x_BD: The batch, standardised.
+        """
         b_dec = self.b_dec if self.subtract_b_dec else None
-        return encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, self.support)
+        return Entries(*encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, self.support))
 
     def reconstruction_error(
-        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern
+        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss's reconstruction part and ||x - x_hat||^2, which are the same for most families."""
-        sse = mean_square(decode_at(z_N, self.W_dec, self.b_dec, pattern) - x_BD)
+        """The loss's reconstruction part and ||x - x_hat||^2, which are the same for most families.
+
+        Args:
+            x_BD: The batch, standardised.
+            z_N: The code's entries.
+            pattern: Their places.
+            decoder: What they are decoded with.
+        """
+        sse = mean_square(decode_at(z_N, decoder.W_dec, decoder.b_dec, pattern) - x_BD)
         return sse, sse
 
-    def sparsity_penalty(self, h_N: torch.Tensor, z_N: torch.Tensor, pattern: Pattern) -> torch.Tensor | None:
-        """Mean over the batch of `l1` (sum_i |z_i| ||d_i||), `l0` (open gates) or `tanh`; None for no penalty."""
-        if self.penalty is None:
+    def sparsity_penalty(
+        self, penalty: str | None, h_N: torch.Tensor, z_N: torch.Tensor, pattern: Pattern
+    ) -> torch.Tensor | None:
+        """Mean over the batch of `l1` (sum_i |z_i| ||d_i||), `l0` (open gates) or `tanh`; None for no penalty.
+
+        Args:
+            penalty: Its name; a family with another penalty overrides this method.
+            h_N: Pre-activations at the supported places.
+            z_N: The code there.
+            pattern: The places.
+        """
+        if penalty is None:
             return None
-        if self.penalty == "l0":
+        if penalty == "l0":
             return self.open_gates(h_N, pattern.latent_N).sum() / pattern.shape[0]
         weighted_N = z_N.abs() * self.W_dec.norm(dim=1).index_select(0, pattern.latent_N)
-        if self.penalty == "tanh":
+        if penalty == "tanh":
             weighted_N = torch.tanh(weighted_N)
         return weighted_N.sum() / pattern.shape[0]
 
     def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        """1 where the gate is open, with a straight-through gradient: only families with penalty `l0`."""
+        """1 where the gate is open, with a straight-through gradient: only families with penalty `l0`.
+
+        Args:
+            h_N: Pre-activations.
+            latent_N: The latent of each.
+        """
         raise NotImplementedError
 
+    def first_sparsity(self, penalty: str) -> float:
+        """A weight of a penalty to start a search for a wanted l0 from.
+
+        At mean norm sqrt(D) the right weight usually lies above these values. The search starts low: too high a weight
+        kills latents.
+
+        Args:
+            penalty: One of the family's `penalties`.
+        """
+        return self.d_in / 3000 if penalty == "l0" else math.sqrt(self.d_in) / 60
+
+    def penalty_named(self, penalty: str | None) -> str | None:
+        """The penalty that a config means.
+
+        Args:
+            penalty: One of `penalties`; "own" for the first; None or "none" for none.
+
+        Raises:
+            InputError: The family cannot be trained with it.
+        """
+        if penalty == "own":
+            return self.penalties[0]
+        named = None if penalty == "none" else penalty
+        if named not in self.penalties:
+            raise InputError(
+                f"penalty {penalty!r} does not fit family {self.family!r}: "
+                f"choose from {', '.join(map(str, self.penalties))}"
+            )
+        return named
+
     def revival_loss(self, x_BD: torch.Tensor, dead_F: torch.Tensor) -> torch.Tensor:
-        """AuxK (Gao et al. 2024, A.2): the top D/2 dead latents predict the detached residual x - x_hat.
+        """AuxK: the top D/2 dead latents predict the detached residual x - x_hat.
 
         Scaled by min(dead / (D/2), 1), as a mean over the batch of squared errors.
+
+        Args:
+            x_BD: A batch.
+            dead_F: Which latents are dead.
+
+        Source: Gao et al. 2024, appendix A.2.
         """
+        x_BD = self.standardise(x_BD)
         with torch.no_grad():
-            residual_BD = x_BD - self(x_BD)
+            residual_BD = x_BD - F.linear(self.activate(self._linear(x_BD)), self.W_dec.T, self.b_dec)
         dead = dead_F.nonzero().squeeze(1)
         k = min(len(dead), max(1, self.d_in // 2))
         centred_BD = x_BD - self.b_dec.detach() if self.subtract_b_dec else x_BD
@@ -174,35 +358,159 @@ class SAE(nn.Module):
         scale = min(1.0, len(dead) / max(1, self.d_in // 2))
         return scale * mean_square(z_BA @ self.W_dec[dead] - residual_BD)
 
-    def revive_(self, dead_F: torch.Tensor) -> None:
-        """After each step, told which latents are dead: a family may put their gates back."""
+    def observe_(self, entries: Entries) -> None:
+        """Once a training step: a family may learn from the batch what its inference needs, such as a threshold.
 
-    def set_penalty(self, penalty: str | None) -> None:
-        """Choose among the family's penalties."""
-        if penalty not in self.penalties:
-            raise InputError(
-                f"penalty {penalty!r} does not fit family {self.family!r}: "
-                f"choose from {', '.join(map(str, self.penalties))}"
-            )
-        self.penalty = penalty
+        Args:
+            entries: The batch's pre-activations at the supported places.
+        """
+
+    def revive_(self, dead_F: torch.Tensor) -> None:
+        """After a training step with dead latents: a family may put their gates back.
+
+        Args:
+            dead_F: Which latents are dead.
+        """
 
     @torch.no_grad()
-    def constrain_(self) -> None:
-        """After each step: decoder rows back to unit norm."""
-        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
+    def constrain_(self, norm_F: torch.Tensor | float = 1.0) -> None:
+        """After each step: decoder rows back to the norms that training began with.
+
+        Args:
+            norm_F: The norms; 1 for SAEs that begin here.
+        """
+        length_F1 = self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
+        if isinstance(norm_F, torch.Tensor):
+            length_F1 = length_F1 / norm_F[:, None].clamp_min(1e-8)
+        self.W_dec /= length_F1
+
+    @torch.no_grad()
+    def balance_(self) -> torch.Tensor:
+        """Before training: bring decoder rows near unit norm without changing the function; the norms to keep, [F].
+
+        Norms move into the encoder latent by latent. Where the gate compares latents, or a magnitude is shared by all,
+        that would change the function: there only their geometric mean moves, and the rest is what `constrain_` keeps.
+        """
+        norm_F = self.W_dec.norm(dim=1)
+        living_F = norm_F > 0
+        if not living_F.any() or ((norm_F - 1).abs() < _UNIT)[living_F].all():
+            return torch.ones_like(norm_F)
+        if self.homogeneous:
+            factor_F = torch.where(living_F, norm_F, 1.0)
+            self.scale_latents_(factor_F)
+            return torch.ones_like(norm_F)
+        mean = norm_F[living_F].double().log().mean().exp().to(norm_F)
+        self.scale_latents_(mean.expand_as(norm_F))
+        return norm_F / mean
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether any latent can be scaled by itself (`scale_latents_`) without changing the function."""
+        return not self.compares_latents
+
+    @torch.no_grad()
+    def scale_latents_(self, factor_F: torch.Tensor) -> None:
+        """Multiply each latent's code and divide its decoder row by a factor: the same function.
+
+        Exact for any factors where the SAE is `homogeneous`, else for a factor that is common to all latents.
+
+        Args:
+            factor_F: Positive factors.
+        """
+        self.W_enc *= factor_F
+        self.encoder_bias.mul_(factor_F)
+        self.W_dec /= factor_F[:, None]
 
     @property
     def parameter_count(self) -> int:
         """Trainable numbers; for a large SAE make it under `torch.device("meta")`."""
         return sum(p.numel() for p in self.parameters())
 
+    # --- what an upgrade asks ------------------------------------------------------------------------------
+
+    @classmethod
+    def gate_target(cls) -> approx.Target | None:
+        """The family's gate on the design interval [-1, 1], where one rational function can stand for it; else None."""
+        return None
+
+    #: the gate target is odd, and the code has two signs
+    gate_is_odd: ClassVar[bool] = False
+    #: the gate's argument is h minus a threshold that the token supplies, and the rational is the gate alone
+    supplied_threshold: ClassVar[bool] = False
+
+    def check_soft_form(self) -> None:
+        """Raise `InputError` where no rational function can stand for this SAE's gate."""
+        if self.gate_target() is None:
+            able = [name for name, cls in FAMILIES.items() if cls.gate_target() is not None]
+            raise InputError(
+                f"a teacher of family {self.family!r} has no gate that one rational function can stand for; "
+                f"choose from {', '.join(able)}, or variant 'gated'"
+            )
+
+    def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:
+        """Candidates for the C_in of a rational gate, each [F].
+
+        Args:
+            spread_F: A robust scale of each latent's pre-activations.
+        """
+        return [spread_F * factor for factor in SPREADS]
+
+    def behind_dead_zone(self, bandwidth: float) -> SAE | None:
+        """The same function with a trainable dead zone (a threshold that starts at 0); None where it has a gate.
+
+        Args:
+            bandwidth: Width of the threshold's straight-through kernel, in the units of h.
+        """
+        return None
+
+    def take_over_(self, other: SAE) -> None:
+        """Copy all parameters and buffers that both have, and what is known of the other.
+
+        Args:
+            other: An SAE of the same width.
+        """
+        self.load_state_dict(other.state_dict(), strict=False)
+        self.input_norm = other.input_norm
+        self.provenance, self.trained = other.provenance, other.trained
+
+    def become_(self, other: Self) -> None:
+        """Take over another member's weights and numbers: both are of one family and width.
+
+        Args:
+            other: The SAE, such as a trained copy.
+        """
+        self.load_state_dict(other.state_dict())
+        # settings that have a unit, such as a bandwidth, are plain numbers
+        self.__dict__.update({k: v for k, v in other.__dict__.items() if isinstance(v, float)})
+
     # --- units and settings --------------------------------------------------------------------------------
 
     @torch.no_grad()
     def rescale_(self, factor: float) -> None:
-        """Change units in place: afterwards f_new(factor x) = factor f_old(x). Decoder norms stay as they are."""
+        """Change units in place: afterwards f_new(factor x) = factor f_old(x). Decoder norms stay as they are.
+
+        An SAE that normalises each token has no unit: nothing changes.
+
+        Args:
+            factor: New units an old one.
+        """
+        if self.input_norm is None:
+            self._rescale_(factor)
+
+    def _rescale_(self, factor: float) -> None:
+        """What a family with more numbers in the activations' unit extends."""
         self.encoder_bias.mul_(factor)
         self.b_dec *= factor
+
+    def in_units(self, factor: float) -> Self:
+        """A copy in other units; see `rescale_`.
+
+        Args:
+            factor: New units an old one.
+        """
+        sae = copy.deepcopy(self)
+        sae.rescale_(factor)
+        return sae
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs beside the weights; JSON-able."""
@@ -210,7 +518,11 @@ class SAE(nn.Module):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SAE:
-        """A family member with weights yet to be loaded."""
+        """A family member with weights yet to be loaded.
+
+        Args:
+            settings: As `settings` gives them.
+        """
         return cls(**settings)
 
 
@@ -220,19 +532,42 @@ def mean_square(error_BD: torch.Tensor) -> torch.Tensor:
 
 
 FAMILIES: dict[str, type[SAE]] = {}
+#: The rational form of a family: its gate, a rational magnitude
+RATIONAL_FORMS: dict[type[SAE], type[SAE]] = {}
 
+#: Forms that every family has: each gives the class of a name, or None for a name that is not one of its
+DERIVED: list[Callable[[str], type[SAE] | None]] = []
 
 Family = TypeVar("Family", bound=SAE)
 
 
 def register(cls: type[Family]) -> type[Family]:
-    """Class decorator: make a family known by its name."""
+    """Class decorator: make a family known by its name, and a rational family as the form of its gate's.
+
+    Args:
+        cls: The family. A rational one derives from `RationalSAE` and the plain family.
+    """
     FAMILIES[cls.family] = cls
+    if cls.rational:
+        for base in cls.__mro__[1:]:
+            if FAMILIES.get(base.__dict__.get("family", "")) is base and not base.rational:
+                RATIONAL_FORMS[base] = cls
+                break
     return cls
 
 
 def family(name: str) -> type[SAE]:
-    """The class of a family, by name."""
-    if name not in FAMILIES:
-        raise InputError(f"family {name!r} is unknown{did_you_mean(name, FAMILIES)}")
-    return FAMILIES[name]
+    """The class of a family.
+
+    Args:
+        name: Its name in checkpoints and configs.
+
+    Raises:
+        InputError: The name is unknown.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    for derive in DERIVED:
+        if (cls := derive(name)) is not None:
+            return cls
+    raise InputError(f"family {name!r} is unknown{did_you_mean(name, FAMILIES)}")

@@ -2,6 +2,7 @@
 
 In training the k B largest positive pre-activations of the batch are kept, so that tokens share the budget. A running
 mean of the smallest one kept is the threshold that `encode` uses afterwards, token by token.
+Shapes: B batch, F d_sae, N entries.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import Any
 
 import torch
 
+from rsae.sae.base import SAE, register
+from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Entries
+from rsae.sae.sparse import Pattern
 from rsae.support import distributed
 from rsae.support.errors import InputError
-from rsae.sae.base import SAE, register
-from rsae.sae.sparse import Pattern
 
 _RATE = 0.01  # of the running mean
 
@@ -21,6 +24,12 @@ _RATE = 0.01  # of the running mean
 @register
 class BatchTopK(SAE):
     family = "batch_top_k"
+    saelens = "jumprelu"
+    saelens_training = "batchtopk"
+    one_threshold = True
+    sparsity_by = "k"
+    compares_latents = True
+    chooses_largest = True
     penalties = (None,)
 
     def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):
@@ -34,11 +43,23 @@ class BatchTopK(SAE):
     def support(self, h_BF: torch.Tensor) -> Pattern:
         if not self.training:
             return Pattern.of(h_BF > self.threshold)
-        edge = self._smallest_kept(h_BF)
-        with torch.no_grad():
-            # the first batch sets the threshold, later ones move it
-            self.threshold.lerp_(edge.to(self.threshold), torch.where(self.threshold > 0, _RATE, 1.0))
-        return Pattern.of((h_BF >= edge) & (h_BF > 0))
+        return Pattern.of((h_BF >= self._smallest_kept(h_BF)) & (h_BF > 0))
+
+    @torch.no_grad()
+    def observe_(self, entries: Entries) -> None:
+        kept_N = entries.h_N
+        # over all processes: one may keep more than its share, another less
+        kept, wanted = distributed.total(
+            torch.tensor([len(kept_N), self.k * entries.pattern.shape[0]])
+        ).tolist()
+        edge = kept_N.min() if len(kept_N) else kept_N.new_tensor(torch.inf)
+        edge = (
+            distributed.smallest(edge.to(self.threshold))
+            if kept >= wanted
+            else torch.zeros_like(self.threshold)
+        )
+        # the first batch sets the threshold, later ones move it
+        self.threshold.lerp_(edge, torch.where(self.threshold > 0, _RATE, 1.0))
 
     def _smallest_kept(self, h_BF: torch.Tensor) -> torch.Tensor:
         """The (k B)-th largest pre-activation of the batch (of all processes), 0 where fewer are positive."""
@@ -58,9 +79,21 @@ class BatchTopK(SAE):
         return self.magnitude(h_N, latent_N)
 
     @torch.no_grad()
-    def rescale_(self, factor: float) -> None:
-        super().rescale_(factor)
+    def scale_latents_(self, factor_F: torch.Tensor) -> None:
+        super().scale_latents_(factor_F)
+        self.threshold *= factor_F[0]
+
+    @torch.no_grad()
+    def _rescale_(self, factor: float) -> None:
+        super()._rescale_(factor)
         self.threshold *= factor
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"k": self.k}
+
+
+@register
+class RationalBatchTopK(RationalSAE, BatchTopK):
+    """BatchTopK with a trained rational magnitude behind its gate."""
+
+    family = "rational_batch_top_k"

@@ -18,6 +18,8 @@ def dead_zone(
 ) -> torch.Tensor:
     """`value` where h > theta, exactly 0 elsewhere.
 
+    `bandwidth` is the kernel's eps, in the units of h.
+
     The gradient passes to `value` where h > theta, and to theta as -(edge / eps) K: `edge` is the height of
     the jump, the value at h = theta (theta itself for JumpReLU).
     """
@@ -25,7 +27,7 @@ def dead_zone(
 
 
 def heaviside(h: torch.Tensor, theta: torch.Tensor, bandwidth: torch.Tensor | float) -> torch.Tensor:
-    """1 where h > theta, else 0; the gradient to theta is -(1 / eps) K, none passes to h."""
+    """1 where h > theta, else 0; the gradient to theta is -(1 / bandwidth) K, none passes to h."""
     one = torch.ones((), dtype=h.dtype, device=h.device)
     return dead_zone(one.expand_as(h), h, theta, bandwidth, one)
 

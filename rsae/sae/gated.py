@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rsae.sae.base import SAE, Loss, mean_square, register
+from rsae.sae.base import SAE, mean_square, register
+from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Entries, Loss
 from rsae.sae.sparse import Pattern, decode_at
 
 
@@ -19,6 +21,7 @@ class Gated(SAE):
     """Its pre-activation h_BF is the gate's pi_BF, and its encoder's bias `b_gate`."""
 
     family = "gated"
+    saelens = "gated"
     penalties = ("l1",)
     #: the gate's path reconstructs, too; without it only the penalty moves the gate, and shuts it
     auxiliary = True
@@ -47,16 +50,30 @@ class Gated(SAE):
         """The gate's activation at supported places, relu(pi): what the penalty and the auxiliary part see."""
         return h_N
 
-    def loss(self, x_BD: torch.Tensor, sparsity: float) -> Loss:
+    def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
+        x_BD = self.standardise(x_BD)
         h_N, pattern = self.entries(x_BD)
         z_N, gate_N = self.values(h_N, pattern.latent_N), self.gate(h_N, pattern.latent_N)
-        loss = self.loss_of(x_BD, z_N, pattern, self.sparsity_penalty(h_N, gate_N, pattern), sparsity)
+        term = self.sparsity_penalty(self.penalty_named(penalty), h_N, gate_N, pattern)
+        loss = self.loss_of(x_BD, z_N, Entries(h_N, pattern), term, sparsity)
         if not self.auxiliary:
             return loss
         x_gate_BD = decode_at(gate_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
         return loss._replace(total=loss.total + mean_square(x_gate_BD - x_BD))
 
     @torch.no_grad()
-    def rescale_(self, factor: float) -> None:
-        super().rescale_(factor)
+    def scale_latents_(self, factor_F: torch.Tensor) -> None:
+        super().scale_latents_(factor_F)
+        self.b_mag *= factor_F
+
+    @torch.no_grad()
+    def _rescale_(self, factor: float) -> None:
+        super()._rescale_(factor)
         self.b_mag *= factor
+
+
+@register
+class RationalGated(RationalSAE, Gated):
+    """Gated with a trained rational magnitude behind its gate."""
+
+    family = "rational_gated"

@@ -1,4 +1,7 @@
-"""JumpReLU SAE (Rajamanoharan et al. 2024): z = h 1[h > theta], theta trained straight through."""
+"""JumpReLU SAE (Rajamanoharan et al. 2024): z = h 1[h > theta], theta trained straight through.
+
+Shapes: B batch, F d_sae, N entries.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsae.sae.dead_zone import dead_zone, heaviside
+import approx
 from rsae.sae.base import SAE, register
+from rsae.sae.dead_zone import dead_zone, heaviside
+from rsae.sae.rational import RationalSAE
 from rsae.sae.sparse import Pattern
+
+#: Where the threshold lies on the design interval [-1, 1], and the half-width of the gap around it
+DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
 
 
 @register
@@ -20,6 +28,7 @@ class JumpReLU(SAE):
     """
 
     family = "jump_relu"
+    saelens = "jumprelu"
     penalties = ("l0", "l1", "tanh")
 
     def __init__(
@@ -51,15 +60,34 @@ class JumpReLU(SAE):
         return heaviside(h_N, self.threshold.index_select(0, latent_N), self.bandwidth)
 
     @torch.no_grad()
-    def constrain_(self) -> None:
-        super().constrain_()
+    def constrain_(self, norm_F: torch.Tensor | float = 1.0) -> None:
+        super().constrain_(norm_F)
         self.threshold.clamp_(min=0)
 
     @torch.no_grad()
-    def rescale_(self, factor: float) -> None:
-        super().rescale_(factor)
+    def scale_latents_(self, factor_F: torch.Tensor) -> None:
+        super().scale_latents_(factor_F)
+        self.threshold *= factor_F
+
+    @torch.no_grad()
+    def _rescale_(self, factor: float) -> None:
+        super()._rescale_(factor)
         self.threshold *= factor
         self.bandwidth *= factor
 
+    @classmethod
+    def gate_target(cls) -> approx.Target | None:
+        return approx.jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
+
+    def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:
+        return [self.threshold.clamp_min(1e-6) / DESIGN_THRESHOLD]  # the threshold tells the scale
+
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"bandwidth": self.bandwidth}
+
+
+@register
+class RationalJumpReLU(RationalSAE, JumpReLU):
+    """JumpReLU with a trained rational magnitude behind its gate."""
+
+    family = "rational_jump_relu"

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from rsae.support.errors import InputError
 from rsae.sae.base import mean_square, register
 from rsae.sae.batch_top_k import BatchTopK
+from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Decoder
 from rsae.sae.sparse import Pattern, decode_at
+from rsae.support.errors import InputError
 
 
 @register
@@ -21,6 +23,8 @@ class MatryoshkaBatchTopK(BatchTopK):
     """`group_sizes` sum to d_sae; by default d_sae/16, /16, /8, /4 and the rest."""
 
     family = "matryoshka_batch_top_k"
+    saelens = "jumprelu"
+    saelens_training = "matryoshka_batchtopk"
 
     def __init__(
         self,
@@ -39,16 +43,23 @@ class MatryoshkaBatchTopK(BatchTopK):
         self.group_sizes = list(group_sizes)
 
     def reconstruction_error(
-        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern
+        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        residual_BD = self.b_dec - x_BD
+        residual_BD = decoder.b_dec - x_BD
         errors, first = [], 0
         for size in self.group_sizes:
             inside_N = (pattern.latent_N >= first) & (pattern.latent_N < first + size)
-            residual_BD = residual_BD + decode_at(z_N[inside_N], self.W_dec, None, pattern.where(inside_N))
+            residual_BD = residual_BD + decode_at(z_N[inside_N], decoder.W_dec, None, pattern.where(inside_N))
             errors.append(mean_square(residual_BD))
             first += size
         return torch.stack(errors).mean(), errors[-1]
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"group_sizes": self.group_sizes}
+
+
+@register
+class RationalMatryoshkaBatchTopK(RationalSAE, MatryoshkaBatchTopK):
+    """Matryoshka BatchTopK with a trained rational magnitude behind its gate."""
+
+    family = "rational_matryoshka_batch_top_k"

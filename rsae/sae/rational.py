@@ -1,7 +1,8 @@
 """Rational SAEs: a family's own gate, with a trained rational magnitude phi behind it.
 
-Where the gate is open, z = phi(h) = h + C p(h/C)/q(h/C) with deg p < deg q; elsewhere z is exactly 0. One small class a
-gate: the rest is that of the family. (The paper's own variant, where the rational is the gate, is in soft_rational.py.)
+Where the gate is open, z = phi(h) = h + C p(h/C)/q(h/C) with deg p < deg q; elsewhere z is exactly 0. Each family's
+file holds its own rational form: one small class, since all but the magnitude is the family's. (The paper's own
+variant, where the rational is the gate, is in soft_rational.py.) Shapes: F d_sae, N entries.
 """
 
 from __future__ import annotations
@@ -10,30 +11,56 @@ from typing import Any
 
 import torch
 
+import approx
 from rsae.rational import RationalActivation
-from rsae.sae.base import SAE, register
-from rsae.sae.batch_top_k import BatchTopK
-from rsae.sae.gated import Gated
-from rsae.sae.jump_relu import JumpReLU
-from rsae.sae.matryoshka_batch_top_k import MatryoshkaBatchTopK
-from rsae.sae.relu import ReLU
-from rsae.sae.sign_aware_gated import SignAwareGated
-from rsae.sae.top_k import TopK
+from rsae.sae.base import SAE
 
 
 class RationalSAE(SAE):
-    """What all SAEs with a rational activation share; `activation` is given by name, the rest is the family's own."""
+    """What all SAEs with a rational activation share; the rest is the family's own.
+
+    A signed family's magnitude is phi's odd part, (phi(h) - phi(-h)) / 2.
+
+    Args:
+        activation: phi.
+        *args: As the family takes them.
+        **kwargs: As the family takes them.
+    """
+
+    rational = True
+    saelens = None
+    saelens_training = None
+    one_threshold = False
 
     def __init__(self, *args: Any, activation: RationalActivation, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.activation = activation
 
     def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        if self.signed:
+            return (self.activation.at(h_N, latent_N) - self.activation.at(-h_N, latent_N)) / 2
         return self.activation.at(h_N, latent_N)
 
+    @classmethod
+    def gate_target(cls) -> approx.Target | None:
+        return None
+
+    def behind_dead_zone(self, bandwidth: float) -> SAE | None:
+        return None
+
+    @property
+    def homogeneous(self) -> bool:
+        # phi scales with its C_in, which then has to be the latent's own
+        return super().homogeneous and self.activation.scales == self.d_sae
+
     @torch.no_grad()
-    def rescale_(self, factor: float) -> None:
-        super().rescale_(factor)
+    def scale_latents_(self, factor_F: torch.Tensor) -> None:
+        super().scale_latents_(factor_F)
+        self.activation.scale_latents_(factor_F)
+
+    @torch.no_grad()
+    def _rescale_(self, factor: float) -> None:
+        super()._rescale_(factor)
         self.activation.rescale_(factor)
 
     def settings(self) -> dict[str, Any]:
@@ -43,43 +70,3 @@ class RationalSAE(SAE):
     def from_settings(cls, settings: dict[str, Any]) -> SAE:
         activation = RationalActivation.from_settings(settings["activation"])
         return cls(**settings | {"activation": activation})
-
-
-@register
-class RationalReLU(RationalSAE, ReLU):
-    family = "rational_relu"
-
-
-@register
-class RationalJumpReLU(RationalSAE, JumpReLU):
-    family = "rational_jump_relu"
-
-
-@register
-class RationalTopK(RationalSAE, TopK):
-    family = "rational_top_k"
-
-
-@register
-class RationalBatchTopK(RationalSAE, BatchTopK):
-    family = "rational_batch_top_k"
-
-
-@register
-class RationalMatryoshkaBatchTopK(RationalSAE, MatryoshkaBatchTopK):
-    family = "rational_matryoshka_batch_top_k"
-
-
-@register
-class RationalGated(RationalSAE, Gated):
-    family = "rational_gated"
-
-
-@register
-class RationalSignAwareGated(RationalSAE, SignAwareGated):
-    """A rational Bi-Jump-ReLU: the magnitude is phi's odd part, (phi(h) - phi(-h)) / 2, of type (4j + 1, 4j)."""
-
-    family = "rational_sign_aware_gated"
-
-    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        return (self.activation.at(h_N, latent_N) - self.activation.at(-h_N, latent_N)) / 2

@@ -1,16 +1,20 @@
-"""ReLU SAE with an L1 penalty (Bricken et al. 2023): z = max(h, 0)."""
+"""ReLU SAE with an L1 penalty (Bricken et al. 2023): z = max(h, 0). Shapes: B batch, F d_sae, N entries."""
 
 from __future__ import annotations
 
 import torch
 
+import approx
 from rsae.sae.base import SAE, register
+from rsae.sae.jump_relu import JumpReLU
+from rsae.sae.rational import RationalSAE
 from rsae.sae.sparse import Pattern
 
 
 @register
 class ReLU(SAE):
     family = "relu"
+    saelens = "standard"
     penalties = ("l1", "tanh")
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
@@ -18,3 +22,19 @@ class ReLU(SAE):
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
         return self.magnitude(h_N, latent_N)
+
+    @classmethod
+    def gate_target(cls) -> approx.Target | None:
+        return approx.relu()
+
+    def behind_dead_zone(self, bandwidth: float) -> SAE | None:
+        sae = JumpReLU(self.d_in, self.d_sae, 0.0, bandwidth, self.subtract_b_dec).to(self.W_enc.device)
+        sae.take_over_(self)
+        return sae
+
+
+@register
+class RationalReLU(RationalSAE, ReLU):
+    """ReLU with a trained rational magnitude behind its gate."""
+
+    family = "rational_relu"

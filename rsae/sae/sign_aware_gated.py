@@ -14,10 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsae.sae.dead_zone import bi_jump_relu
+import approx
 from rsae.sae.base import register
+from rsae.sae.dead_zone import bi_jump_relu
 from rsae.sae.gated import Gated
+from rsae.sae.jump_relu import DESIGN_MARGIN, DESIGN_THRESHOLD
+from rsae.sae.rational import RationalSAE
 from rsae.sae.sparse import Pattern
+from rsae.support.errors import InputError
 
 
 @register
@@ -32,6 +36,8 @@ class SignAwareGated(Gated):
     """
 
     family = "sign_aware_gated"
+    saelens = None
+    gate_is_odd = True
 
     def __init__(
         self,
@@ -87,13 +93,31 @@ class SignAwareGated(Gated):
             self.threshold[:, dead_F] = self.start
 
     @torch.no_grad()
-    def constrain_(self) -> None:
-        super().constrain_()
+    def constrain_(self, norm_F: torch.Tensor | float = 1.0) -> None:
+        super().constrain_(norm_F)
         self.threshold.clamp_(min=0)
 
     @torch.no_grad()
-    def rescale_(self, factor: float) -> None:
-        super().rescale_(factor)
+    def scale_latents_(self, factor_F: torch.Tensor) -> None:
+        super().scale_latents_(factor_F)
+        self.threshold *= factor_F
+
+    @classmethod
+    def gate_target(cls) -> approx.Target | None:
+        return approx.bi_jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
+
+    def check_soft_form(self) -> None:
+        if not self.two_sided:
+            raise InputError("a one-sided teacher has no gate with two signs; choose variant 'gated'")
+
+    def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:
+        # a threshold for each sign, or one for both
+        edges = [theta_F.clamp_min(1e-6) / DESIGN_THRESHOLD for theta_F in self.threshold]
+        return super().scale_candidates(spread_F) + edges
+
+    @torch.no_grad()
+    def _rescale_(self, factor: float) -> None:
+        super()._rescale_(factor)
         self.threshold *= factor
         self.start *= factor
         self.bandwidth *= factor
@@ -103,3 +127,10 @@ class SignAwareGated(Gated):
         return (
             super().settings() | {"threshold": self.start} | {name: getattr(self, name) for name in switches}
         )
+
+
+@register
+class RationalSignAwareGated(RationalSAE, SignAwareGated):
+    """A rational Bi-Jump-ReLU: the magnitude is phi's odd part, (phi(h) - phi(-h)) / 2, of type (4j + 1, 4j)."""
+
+    family = "rational_sign_aware_gated"

@@ -1,37 +1,53 @@
 """Soft rational SAE, the paper's (RSAE, section 3): the rational function is the gate, and its code is dense.
 
 The code passes through a dead zone |z| <= tau -> 0 before it is decoded or counted; training sees it without.
-ReLU: z = phi(h). JumpReLU: z = phi(h), the design threshold .1 scaled to each latent's theta. TopK with a supplied
+ReLU: z = phi(h). JumpReLU: z = phi(h), the design threshold 0.1 scaled to each latent's theta. TopK with a supplied
 threshold (which is not TopK): z = h g((h - tau_k) / C), tau_k midway between a token's k-th and (k+1)-th largest h.
 Sign-Aware Gated: a signed code, z = (phi(h) - phi(-h)) / 2, phi the rational Bi-Jump-ReLU and h the gate's pi.
+Shapes: B batch, D d_in, F d_sae.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from rsae.rational import RationalActivation
-from rsae.support.errors import InputError, did_you_mean
-from rsae.sae.base import SAE, Loss, mean_square, register
+from rsae.sae.base import FAMILIES, mean_square, register
 from rsae.sae.rational import RationalSAE
-
-#: The families whose gate one rational function can stand for
-GATES = ("relu", "jump_relu", "top_k", "sign_aware_gated")
+from rsae.sae.records import Loss
+from rsae.sae.sparse import Pattern
+from rsae.support.errors import InputError, did_you_mean
 
 
 def supplied_threshold(h_BF: torch.Tensor, k: int) -> torch.Tensor:
-    """tau_k [B, 1]: midway between each token's k-th and (k+1)-th largest pre-activation; no gradient."""
+    """tau_k [B, 1]: midway between each token's k-th and (k+1)-th largest pre-activation; no gradient.
+
+    Args:
+        h_BF: Pre-activations.
+        k: How many lie above the threshold.
+    """
     return h_BF.detach().topk(k + 1, dim=-1).values[..., -2:].mean(-1, keepdim=True)
 
 
 @register
 class SoftRational(RationalSAE):
-    """`gate` is the teacher's family, `k` its k; `tau` the dead zone, in the code's units."""
+    """A rational function as the gate.
+
+    Args:
+        d_in: Width of the activations.
+        d_sae: Number of latents.
+        gate: The teacher's family.
+        activation: The rational gate.
+        k: The teacher's k, where it has one.
+        subtract_b_dec: Whether the encoder sees x - b_dec.
+    """
 
     family = "soft_rational"
     penalties = ("l1", None)
+    compares_latents = True  # its dead zone tau is one number for all
 
     def __init__(
         self,
@@ -43,19 +59,25 @@ class SoftRational(RationalSAE):
         subtract_b_dec: bool = True,
     ):
         super().__init__(d_in, d_sae, subtract_b_dec, activation=activation)
-        if gate not in GATES:
-            raise InputError(f"gate {gate!r} has no rational form{did_you_mean(gate, GATES)}")
-        if gate == "top_k" and not (k and 0 < k < d_sae):
-            raise InputError(f"k={k} must lie between 1 and d_sae - 1 = {d_sae - 1} for the gate top_k")
-        self.gate, self.k, self.signed = gate, k, gate == "sign_aware_gated"
+        able = [name for name, cls in FAMILIES.items() if cls.gate_target() is not None]
+        if gate not in able:
+            raise InputError(f"gate {gate!r} has no rational form{did_you_mean(gate, able)}")
+        self.given_threshold = FAMILIES[gate].supplied_threshold
+        if self.given_threshold and not (k and 0 < k < d_sae):
+            raise InputError(f"k={k} must lie between 1 and d_sae - 1 = {d_sae - 1} for the gate {gate}")
+        self.gate, self.k, self.signed = gate, k, FAMILIES[gate].gate_is_odd
         self.register_buffer("tau", torch.zeros(()))
         self.tau: torch.Tensor
 
     def soft_code(self, h_BF: torch.Tensor) -> torch.Tensor:
-        """The rational's own output before the dead zone: dense."""
+        """The rational's own output before the dead zone: dense.
+
+        Args:
+            h_BF: Pre-activations.
+        """
         if self.signed:  # odd in training, too: a latent turned round stays the same
             return (self.activation(h_BF) - self.activation(-h_BF)) / 2
-        if self.gate != "top_k":
+        if not self.given_threshold:
             return self.activation(h_BF)
         assert self.k is not None
         return h_BF * self.activation(h_BF - supplied_threshold(h_BF, self.k))
@@ -64,21 +86,44 @@ class SoftRational(RationalSAE):
         z_BF = self.soft_code(h_BF)
         return torch.where(z_BF.abs() > self.tau, z_BF, 0.0)
 
-    def loss(self, x_BD: torch.Tensor, sparsity: float) -> Loss:
-        z_BF = self.soft_code(self.pre_activations(x_BD))
-        sse = mean_square(self.decode(z_BF) - x_BD)
+    def plain_entries(self, h_BF: torch.Tensor) -> tuple[torch.Tensor, Pattern]:
+        z_BF = self.activate(h_BF)
+        pattern = Pattern.of(z_BF.detach() != 0)
+        return pattern.gather(z_BF), pattern
+
+    def dense_code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The code without its dead zone, as training sees it.
+
+        Args:
+            x_BD: Activations as the host gives them.
+        """
+        return self.soft_code(self.pre_activations(x_BD))
+
+    def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+        return super().readings() | {"soft_": self.dense_code}
+
+    def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
+        x_BD = self.standardise(x_BD)
+        z_BF = self.soft_code(self._linear(x_BD))
+        sse = mean_square(z_BF @ self.W_dec + self.b_dec - x_BD)
         total = sse
-        if self.penalty is not None:
+        if self.penalty_named(penalty) is not None:
             total = sse + sparsity * (z_BF.abs() @ self.W_dec.norm(dim=1)).mean()
         fires_BF = z_BF.detach() != 0
         return Loss(total, sse.detach(), fires_BF.sum() / len(x_BD), fires_BF.any(0))
 
     @torch.no_grad()
-    def rescale_(self, factor: float) -> None:
-        SAE.rescale_(self, factor)
+    def scale_latents_(self, factor_F: torch.Tensor) -> None:
+        super(RationalSAE, self).scale_latents_(factor_F)
+        # a gate with a supplied threshold: its argument has a unit, its value has none
+        self.activation.scale_latents_(factor_F, output=not self.given_threshold)
+        self.tau *= factor_F[0]
+
+    @torch.no_grad()
+    def _rescale_(self, factor: float) -> None:
+        super(RationalSAE, self)._rescale_(factor)
         self.tau *= factor
-        # TopK's rational is a gate: its argument has a unit, its value has none
-        self.activation.rescale_(factor, output=self.gate != "top_k")
+        self.activation.rescale_(factor, output=not self.given_threshold)
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"gate": self.gate, "k": self.k}

@@ -43,6 +43,20 @@ class Pattern:
         row_N = torch.arange(B, device=latent_BK.device).repeat_interleave(K)
         return cls(start_B1, row_N, latent_BK.flatten(), torch.Size((B, d_sae)))
 
+    @classmethod
+    def of_places(cls, row_N: torch.Tensor, latent_N: torch.Tensor, shape: torch.Size) -> Pattern:
+        """The places that are named, in row order."""
+        return cls(_starts(row_N, shape[0]), row_N, latent_N, shape)
+
+    @cached_property
+    def counts_B(self) -> torch.Tensor:
+        """How many places each row has."""
+        return self.start_B1.diff()
+
+    def sum_by_row(self, value_N: torch.Tensor) -> torch.Tensor:
+        """The sum of each row's entries, [B]."""
+        return value_N.new_zeros(self.shape[0]).index_add(0, self.row_N, value_N)
+
     def where(self, keep_N: torch.Tensor) -> Pattern:
         """The places that `keep_N` keeps."""
         row_N = self.row_N[keep_N]
@@ -66,7 +80,7 @@ class Pattern:
     def scatter(self, value_N: torch.Tensor) -> torch.Tensor:
         """The full matrix [B, F] with these entries, 0 elsewhere."""
         full = value_N.new_zeros(self.shape.numel())
-        return full.index_put((self.flat_N,), value_N).reshape(self.shape)
+        return full.index_put_((self.flat_N,), value_N).reshape(self.shape)
 
     def sum_by_latent(self, weight_N: torch.Tensor, row_BD: torch.Tensor) -> torch.Tensor:
         """sum over a latent's entries of weight * row, [F, D]: a weight gradient."""
@@ -85,7 +99,7 @@ def encode_at(
 ) -> tuple[torch.Tensor, Pattern]:
     """Pre-activations h_N = ((x - b_dec) W_enc + b_enc) at the places that `find(h_BF)` picks.
 
-    Differentiable in the weights, not in x. `b_dec` is None where it is not subtracted.
+    Differentiable in the weights, not in x_BD. `b_dec` is None where it is not subtracted.
     """
     with torch.no_grad():
         centred_BD = x_BD if b_dec is None else x_BD - b_dec
@@ -144,6 +158,40 @@ class _Decode(torch.autograd.Function):
         grad_z_N = _products_at(grad_BD, W_dec, pattern) if ctx.needs_input_grad[0] else None
         grad_W = pattern.sum_by_latent(z_N, grad_BD) if ctx.needs_input_grad[1] else None
         return grad_z_N, grad_W, None
+
+
+def products_at(x_BD: torch.Tensor, W_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """<x_b, W_f> at each place (b, f), [N]; differentiable in both.
+
+    Args:
+        x_BD: One vector a row.
+        W_FD: One vector a latent.
+        pattern: The places.
+    """
+    return _Products.apply(x_BD, W_FD, pattern)  # type: ignore[return-value]
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_BD, W_FD, pattern):  # type: ignore[override]
+        ctx.save_for_backward(x_BD, W_FD)
+        ctx.pattern = pattern
+        return _products_at(x_BD, W_FD, pattern)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_N):  # type: ignore[override]
+        x_BD, W_FD = ctx.saved_tensors
+        pattern: Pattern = ctx.pattern
+        grad_x = grad_W = None
+        if ctx.needs_input_grad[0]:
+            if pattern.dense:
+                grad_x = pattern.scatter(grad_N) @ W_FD
+            else:
+                grad_x = _bag(pattern.latent_N, W_FD, pattern.start_B1, grad_N)
+        if ctx.needs_input_grad[1]:
+            grad_W = pattern.sum_by_latent(grad_N, x_BD)
+        return grad_x, grad_W, None
 
 
 def _products_at(grad_BD: torch.Tensor, W_dec: torch.Tensor, pattern: Pattern) -> torch.Tensor:

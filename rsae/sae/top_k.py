@@ -1,4 +1,7 @@
-"""TopK SAE (Gao et al. 2024): z keeps the k largest positive pre-activations of each token."""
+"""TopK SAE (Gao et al. 2024): z keeps the k largest positive pre-activations of each token.
+
+Shapes: B batch, F d_sae, N entries.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,24 @@ from typing import Any
 
 import torch
 
-from rsae.support.errors import InputError
-from rsae.sae.base import SAE, register
+import approx
+from rsae.sae.base import SAE, SPREADS, register
+from rsae.sae.rational import RationalSAE
 from rsae.sae.sparse import Pattern
+from rsae.support.errors import InputError
+
+#: The gap around the jump of the gate on the design interval [-1, 1]
+GATE_MARGIN = 0.05
 
 
 @register
 class TopK(SAE):
     family = "top_k"
+    saelens = "topk"
+    sparsity_by = "k"
+    compares_latents = True
+    chooses_largest = True
+    supplied_threshold = True
     penalties = (None,)
 
     def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):
@@ -28,5 +41,20 @@ class TopK(SAE):
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
         return torch.where(h_N > 0, self.magnitude(h_N, latent_N), 0.0)
 
+    @classmethod
+    def gate_target(cls) -> approx.Target | None:
+        return approx.gate(0.0, GATE_MARGIN)
+
+    def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:
+        # one C_in for all latents, since the gate's argument is h - tau_k
+        return [spread_F.median().expand_as(spread_F) * factor for factor in SPREADS]
+
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"k": self.k}
+
+
+@register
+class RationalTopK(RationalSAE, TopK):
+    """TopK with a trained rational magnitude behind its gate."""
+
+    family = "rational_top_k"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rsae.support.files import digest, read_json, write_json
+from rsae.support.progress import say
 
 
 class Cache:
@@ -50,8 +50,3 @@ class Cache:
 
     def _file(self, name: str) -> Path | None:
         return None if self.directory is None else self.directory / f"{name}.json"
-
-
-def say(text: str) -> None:
-    """A line on stderr, where the progress bars are."""
-    print(text, file=sys.stderr, flush=True)

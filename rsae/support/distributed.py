@@ -47,6 +47,20 @@ def average(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def total(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes."""
+    if count() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def smallest(values: torch.Tensor) -> torch.Tensor:
+    """The smallest over all processes."""
+    if count() > 1:
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+    return values
+
+
 def any_of(mask_F: torch.Tensor) -> torch.Tensor:
     """True where it is true in any process."""
     if count() > 1:

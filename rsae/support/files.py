@@ -94,6 +94,28 @@ def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: not a whole safetensors file ({error}); write or fetch it anew") from error
 
 
+def read_torch(path: str | os.PathLike) -> Any:
+    """What `torch.save` wrote, with tensors and plain values only: nothing in it is run.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file is absent, torn, or holds anything else.
+    """
+    path = Path(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # a torn or hostile file can fail in many ways
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path}: not a whole file of tensors and plain values ({reason}); anything else is not opened, "
+            "as it could run code: fetch it anew, or convert it where you trust it"
+        ) from error
+
+
 def sha256(path: str | os.PathLike) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:

@@ -10,7 +10,14 @@ from rsae.support import distributed
 
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
-    """A bar on stderr; in a log (no terminal) it prints a line every 20 seconds at the most."""
+    """A bar on stderr; in a log (no terminal) it prints a line every 20 seconds at the most.
+
+    Args:
+        total: What it counts to.
+        description: What is done.
+        unit: What is counted.
+        initial: What is done already.
+    """
     return tqdm(
         total=total,
         initial=initial,
@@ -22,3 +29,13 @@ def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         mininterval=0.2 if sys.stderr.isatty() else 20.0,
         smoothing=0.1,
     )
+
+
+def say(text: str) -> None:
+    """A line on stderr, where the progress bars are; of the first process alone.
+
+    Args:
+        text: The line.
+    """
+    if distributed.is_first():
+        print(text, file=sys.stderr, flush=True)

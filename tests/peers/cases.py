@@ -129,13 +129,12 @@ def saelens_bfloat16(path: Path) -> Made:
 
 @case
 def saelens_layer_norm(path: Path) -> Made:
-    return saelens(path, "topk", {"normalised": True}, k=K, normalize_activations="layer_norm")
+    return saelens(path, "topk", k=K, normalize_activations="layer_norm")
 
 
 @case
 def saelens_constant_norm(path: Path) -> Made:
-    cfg = {"normalize_activations": "constant_norm_rescale"}
-    return saelens(path, "standard", {"normalised": True}, **cfg)
+    return saelens(path, "standard", normalize_activations="constant_norm_rescale")
 
 
 @case
@@ -516,7 +515,7 @@ def openai(path: Path, activation: str) -> Made:
         state["activation_state_dict"] = {"k": K, "postact_fn": "ReLU"}
     path.mkdir(parents=True, exist_ok=True)
     torch.save(state, path / "4.pt")
-    options = {"normalised": True} if activation == "TopK" else {}
+    options: dict[str, Any] = {}
     return Made(x, code, reconstruction, "written to the letter of its model.py", options)
 
 

@@ -61,6 +61,22 @@ def test_saelens_reads_every_family(family, subtract, tmp_path):
         torch.testing.assert_close(again.encode(x), sae.encode(x), **CLOSE)
 
 
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("family", ["top_k", "jump_relu", "sign_aware_gated", "rational_top_k"])
+def test_saelens_reads_a_pursuit(family, subtract, tmp_path):
+    import sae_lens
+
+    import rsae.formats.saelens
+
+    sae = rsae.pursuit(our_sae(family, subtract))
+    rsae.save(sae, tmp_path)
+    assert_peer_computes_what_we_do(sae, cases.by_saelens(sae_lens.SAE.load_from_disk(tmp_path)))
+    rsae.save(rsae.plain(sae), tmp_path / "plain")  # for tools that know no pursuit
+    assert_peer_computes_what_we_do(
+        rsae.plain(sae), cases.by_saelens(sae_lens.SAE.load_from_disk(tmp_path / "plain"))
+    )
+
+
 @pytest.mark.parametrize("family", ["rational_jump_relu", "soft_rational"])
 def test_saelens_with_a_custom_family(family, tmp_path):
     import sae_lens

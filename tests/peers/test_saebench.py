@@ -47,7 +47,7 @@ def pair(request, host, tokens, tmp_path_factory):
     ours = random_sae(request.param, d_in=32, d_sae=80)
     ours.rescale_(x_BPD[:, 1:].norm(dim=-1).mean().item() / 32**0.5)
     ours.initialise(x_BPD[:, 1:].flatten(0, 1))
-    ours.metadata = {"hook_name": HOOK}
+    ours.provenance = rsae.Provenance(hook=HOOK)
     path = tmp_path_factory.mktemp("sae")
     rsae.save(ours.eval(), path)
     theirs = sae_lens.SAE.load_from_disk(path)

@@ -14,7 +14,7 @@ import time
 import pytest
 import torch
 
-from rsae import load
+from rsae import Store, load
 from rsae.cli import main
 from tests.command import Done, assert_one_clear_line, run_command
 
@@ -93,11 +93,11 @@ def test_a_grid_in_one_pass(job, tmp_path):
     assert len(done.stdout.splitlines()) == 4
     saes = {p.name: load(p) for p in tmp_path.iterdir()}
     assert set(saes) == {f"jump_relu-sparsity{s}-seed{i}" for s in ("0.1", "2") for i in (0, 1)}
-    weights = sorted(s.metadata["sparsity"] for s in saes.values())
+    weights = sorted(s.trained.sparsity for s in saes.values() if s.trained)
     assert weights == pytest.approx(
         [0.1, 0.1, 2.0, 2.0], rel=0.1
     )  # means of the last steps, the first still rising
-    assert {s.metadata["penalty"] for s in saes.values()} == {"tanh"}
+    assert {s.trained.penalty for s in saes.values() if s.trained} == {"tanh"}
     a, b = (saes[f"jump_relu-sparsity2-seed{i}"] for i in (0, 1))
     assert not torch.equal(a.W_dec, b.W_dec)
 
@@ -105,7 +105,9 @@ def test_a_grid_in_one_pass(job, tmp_path):
 def test_l0_is_the_goal_where_nothing_else_is_said(job, tmp_path):
     done = rsae("train", "relu", job / "store", tmp_path, "--d-sae", 40, "--steps", 20, "--batch", 64)
     assert done.returncode == 0, done.stderr
-    assert load(tmp_path).metadata["sparsity"] > 0
+    trained = load(tmp_path).trained
+    assert trained is not None
+    assert trained.sparsity > 0
 
 
 def test_a_window_changes_the_order(job, tmp_path):
@@ -241,3 +243,86 @@ def test_bad_option_is_a_usage_error():
     done = rsae("train", "--steeps", 3)
     assert done.returncode == 2
     assert "No such option" in done.stderr
+
+
+# --- finished results, starts and one's own activations -----------------------------------------------------
+
+
+def arguments_of(job, out, *more):
+    return ["train", "top_k", job / "store", out, "--d-sae", 40, "--k", 5, "--batch", 64, *more]
+
+
+def test_a_finished_sae_is_never_trained_over(job, tmp_path):
+    out = tmp_path / "sae"
+    assert rsae(*arguments_of(job, out, "--steps", 20)).returncode == 0
+    weights = (out / "sae_weights.safetensors").read_bytes()
+    again = rsae(*arguments_of(job, out, "--steps", 20))
+    assert "finished already" in again.stdout
+    other = rsae(*arguments_of(job, out, "--steps", 20, "--lr", 0.01))
+    assert_one_clear_line(other, "an SAE of other settings, finished", "--force")
+    assert (out / "sae_weights.safetensors").read_bytes() == weights
+    assert rsae(*arguments_of(job, out, "--steps", 20, "--lr", 0.01, "--force")).returncode == 0
+    assert (out / "sae_weights.safetensors").read_bytes() != weights
+
+
+def test_a_directory_with_somebody_elses_sae_is_left_alone(job, tmp_path):
+    shutil.copytree(job / "teacher", tmp_path / "sae")
+    (tmp_path / "sae" / "training.json").unlink()
+    assert_one_clear_line(rsae(*arguments_of(job, tmp_path / "sae", "--steps", 5)), "holds another SAE")
+
+
+def test_more_steps_prolong_a_finished_run(job, tmp_path):
+    out = tmp_path / "sae"
+    rsae(*arguments_of(job, out, "--steps", 20))
+    before = load(out)
+    done = rsae(*arguments_of(job, out, "--steps", 60))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "training.json").read_text())["steps"] == 60
+    x = Store.open(job / "store").sample(300)
+    assert (load(out)(x) - x).square().sum() < (before(x) - x).square().sum()
+
+
+def test_a_saved_sae_can_be_the_start(job, tmp_path):
+    out = tmp_path / "sae"
+    done = rsae(*arguments_of(job, out, "--steps", 1, "--lr", 1e-9, "--from", job / "teacher"))
+    assert done.returncode == 0, done.stderr
+    x = Store.open(job / "store").sample(300)
+    torch.testing.assert_close(load(out)(x), load(job / "teacher")(x), rtol=1e-3, atol=1e-3)
+    wrong = ["train", "relu", job / "store", tmp_path / "x", "--from", job / "teacher"]
+    assert_one_clear_line(rsae(*wrong), "is a 'top_k' SAE, not 'relu'")
+
+
+def test_ones_own_activations_from_a_file(tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "acts.npy", np.random.default_rng(0).normal(size=(500, 16)).astype("float32"))
+    sizes = ["--d-sae", 40, "--k", 5, "--batch", 64, "--steps", 20]
+    done = rsae("train", "top_k", tmp_path / "acts.npy", tmp_path / "sae", *sizes)
+    assert done.returncode == 0, done.stderr
+    done = rsae(
+        *("upgrade", tmp_path / "sae", "--activations", tmp_path / "acts.npy", "--out", tmp_path / "new"),
+        *("--steps", 0, "--variant", "pursuit"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "new" / "initial").family == "pursuit_top_k"
+
+
+def test_an_sae_of_another_hook_point_is_named(job, tmp_path):
+    shutil.copytree(job / "teacher", tmp_path / "sae")
+    cfg = json.loads((tmp_path / "sae" / "cfg.json").read_text())
+    cfg["metadata"]["hook_name"] = "blocks.0.hook_mlp_out"
+    (tmp_path / "sae" / "cfg.json").write_text(json.dumps(cfg))
+    arguments = ["upgrade", tmp_path / "sae", "--activations", job / "store", "--out", tmp_path / "new"]
+    assert_one_clear_line(rsae(*arguments), "blocks.0.hook_mlp_out", "--allow-mismatch")
+    assert rsae(*arguments, "--steps", 2, "--batch", 64, "--allow-mismatch").returncode == 0
+
+
+def test_several_hook_points_in_one_pass(tmp_path, harvest_arguments):
+    hooks = ["blocks.1.hook_resid_post", "blocks.0.hook_mlp_out"]
+    done = rsae("harvest", tmp_path / "s", *harvest_arguments, "--hook", hooks[1])
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "s").iterdir()} == set(hooks)
+    single = rsae("harvest", tmp_path / "one", *harvest_arguments)
+    assert single.returncode == 0, single.stderr
+    together = Store.open(tmp_path / "s" / hooks[0])
+    assert torch.equal(together.batch(1, 64, 0), Store.open(tmp_path / "one").batch(1, 64, 0))

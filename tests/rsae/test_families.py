@@ -64,7 +64,7 @@ def test_loss_is_error_plus_weighted_penalty(sae):
         None: 0.0,
     }
     loss = sae.loss(x, 0.7)
-    torch.testing.assert_close(loss.total, sse + 0.7 * penalty[sae.penalty])
+    torch.testing.assert_close(loss.total, sse + 0.7 * penalty[sae.penalties[0]])
     torch.testing.assert_close(loss.sse, sse)
     assert loss.l0.item() == pytest.approx((z != 0).sum(1).float().mean().item())
 
@@ -122,8 +122,8 @@ def test_sparse_products_are_the_dense_ones(sae, rows, dense, monkeypatch):
     want = (sae.decode(z) - x).square().sum(1).mean()
     parameters = list(sae.parameters())
     dense_gradients = torch.autograd.grad(want, parameters, allow_unused=True)
-    sae.set_penalty(sae.penalties[-1])
-    sparse_gradients = torch.autograd.grad(sae.loss(x, 0.0).total, parameters, allow_unused=True)
+    loss = sae.loss(x, 0.0, sae.penalties[-1])
+    sparse_gradients = torch.autograd.grad(loss.total, parameters, allow_unused=True)
     for a, b in zip(sparse_gradients, dense_gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -147,17 +147,41 @@ def test_batch_top_k_shares_the_budget_and_learns_its_threshold():
     sae = random_sae("batch_top_k")
     assert isinstance(sae, BatchTopK)
     sae.threshold.zero_()
-    h = torch.randn(30, F)
+    x = torch.randn(30, D)
+    h = sae.pre_activations(x).detach()
     z = sae.activate(h)
     assert (z != 0).sum() == 30 * K
     assert torch.equal(z != 0, h >= z[z != 0].min())
-    assert sae.threshold == z[z != 0].min()  # the first batch sets it
-    sae.activate(2 * h)
-    assert sae.threshold.item() == pytest.approx(1.01 * z[z != 0].min().item(), rel=1e-5)
+    assert sae.threshold == 0  # to ask changes nothing
+
+    def observe(x):
+        entries = sae.loss(x).entries
+        assert entries is not None
+        sae.observe_(entries)
+
+    observe(x)
+    first = z[z != 0].min().item()
+    assert sae.threshold.item() == pytest.approx(first)  # the first batch sets it
+    sae.rescale_(2.0)
+    observe(2 * x)
+    assert sae.threshold.item() == pytest.approx(2 * first, rel=1e-5)
     sae.eval()
     assert torch.equal(sae.activate(h), h * (h > sae.threshold))
     few = torch.where(torch.arange(F) < 2, h.abs(), -1.0)
     assert torch.equal(sae.train().activate(few), few.relu())
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_question_changes_nothing(name):
+    """Codes, losses and revivals in training mode leave every number of the SAE as it was."""
+    sae = random_sae(name).train()
+    before = {k: v.clone() for k, v in sae.state_dict().items()}
+    x, dead = torch.randn(50, D), torch.arange(F) < 5
+    for penalty in sae.penalties:
+        sae.loss(x, 0.1, penalty)
+    sae.encode(x)
+    sae.revival_loss(x, dead)
+    assert all(torch.equal(v, before[k]) for k, v in sae.state_dict().items())
 
 
 def test_revival_reaches_dead_latents_only():
@@ -179,9 +203,8 @@ def test_matryoshka_groups_must_part_the_latents(sizes):
 
 def test_every_parameter_learns(sae):
     for penalty in sae.penalties:
-        sae.set_penalty(penalty)
         sae.zero_grad()
-        sae.loss(torch.randn(200, D), 0.1).total.backward()
+        sae.loss(torch.randn(200, D), 0.1, penalty).total.backward()
         for name, p in sae.named_parameters():
             assert p.grad is not None, name
             assert p.grad.abs().sum() > 0, name
@@ -225,7 +248,7 @@ def test_jump_relu_gradients_are_the_papers():
 
 def test_penalty_that_does_not_fit():
     with pytest.raises(InputError, match="penalty 'l1' does not fit family 'top_k'"):
-        TopK(D, F, K).set_penalty("l1")
+        TopK(D, F, K).loss(torch.randn(3, D), 1.0, "l1")
 
 
 def test_unknown_family_names_the_nearest():

@@ -4,7 +4,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import rsae
-from rsae import InputError
+from rsae import InputError, Provenance
 from rsae.formats import WRITERS, detect
 from rsae.sae import FAMILIES
+from rsae.sae.input_norm import InputNorm
 from tests.rsae.helpers import random_sae
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -25,14 +26,15 @@ GOLDEN = Path(__file__).parent / "golden"
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_round_trip(name, tmp_path):
     sae = random_sae(name).eval()
-    sae.metadata = {"model_name": "tiny", "hook_name": "blocks.1.hook_resid_post"}
+    sae.provenance = Provenance(model="tiny", hook="blocks.1.hook_resid_post")
     rsae.save(sae, tmp_path / "sae")
     again = rsae.load(tmp_path / "sae")
     x = torch.randn(20, sae.d_in)
     assert type(again) is type(sae)
     assert torch.equal(again.encode(x), sae.encode(x))
     assert torch.equal(again(x), sae(x))
-    assert again.metadata == sae.metadata
+    assert again.provenance.filled(sae.provenance) == again.provenance
+    assert again.provenance.model == "tiny"
     assert again.settings() == sae.settings()
 
 
@@ -55,7 +57,7 @@ def test_foreign_formats_hold_the_same_function(format, subtract, tmp_path):
     for family in WRITERS[format][1]:
         sae = random_sae(family).eval()
         sae.subtract_b_dec = subtract
-        sae.metadata = {"model_name": "tiny", "hook_name": "blocks.1.hook_resid_post"}
+        sae.provenance = Provenance(model="tiny", hook="blocks.1.hook_resid_post")
         rsae.save(sae, tmp_path / family, format=format)
         assert detect(tmp_path / family) == format
         again = rsae.load(tmp_path / family)
@@ -65,7 +67,8 @@ def test_foreign_formats_hold_the_same_function(format, subtract, tmp_path):
             torch.testing.assert_close(again.encode(x), sae.encode(x), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(again(x), sae(x), rtol=1e-4, atol=1e-5)
         if format == "dictionary_learning":
-            assert again.metadata == sae.metadata
+            assert again.provenance.model == "tiny"
+            assert again.provenance.hook == sae.provenance.hook
             assert again.family == sae.family
 
 
@@ -82,22 +85,19 @@ def test_what_a_format_cannot_hold_is_said_with_those_that_can(tmp_path):
 # --- input normalisation -----------------------------------------------------------------------------------
 
 
-def test_normalisation_that_weights_cannot_hold_is_asked_about(tmp_path):
-    for name in ("saelens_layer_norm", "openai_topk"):
-        with pytest.raises(InputError, match=r"'layer_norm': each token.*normalised=True.*rsae.normalise"):
-            rsae.load(GOLDEN / name)
-    sae = rsae.load(GOLDEN / "saelens_layer_norm", normalised=True)
-    assert sae.metadata["input_normalisation"] == "layer_norm"
+@pytest.mark.parametrize("name", ["saelens_layer_norm", "saelens_constant_norm", "openai_topk"])
+def test_normalisation_that_weights_cannot_hold_is_a_layer(name, tmp_path):
+    sae = rsae.load(GOLDEN / name)
+    assert sae.input_norm is not None
+    x = torch.randn(30, sae.d_in) * 3 + 1
     rsae.save(sae, tmp_path / "again")
-    with pytest.raises(InputError, match="normalised=True"):
-        rsae.load(tmp_path / "again")
-    assert rsae.load(tmp_path / "again", normalised=True).metadata == sae.metadata
-    with pytest.raises(InputError, match="which those of a host or a store are not"):
-        rsae.upgrade(sae, cast(rsae.Store, None))
-    with pytest.raises(InputError, match="which those of a host or a store are not"):
-        rsae.train(sae, cast(rsae.Store, None), rsae.TrainConfig())
-    with pytest.raises(InputError, match="cannot say that activations come normalised"):
-        rsae.save(sae, tmp_path / "x", format="sparsify")
+    again = rsae.load(tmp_path / "again")
+    assert again.input_norm == sae.input_norm
+    assert torch.equal(again(x), sae(x))
+    with pytest.raises(InputError, match=r"its decoder needs the input; write sae.decode\(z, x\)"):
+        sae.decode(sae.encode(x))
+    with pytest.raises(InputError, match="cannot say that each token is normalised"):
+        rsae.save(sae, tmp_path / "x", format="dictionary_learning")
 
 
 def test_a_scale_that_the_file_does_not_hold_is_asked_for():
@@ -105,27 +105,49 @@ def test_a_scale_that_the_file_does_not_hold_is_asked_for():
         rsae.load(GOLDEN / "saelens_expected_average")
     with pytest.raises(InputError, match="there is no scale to give"):
         rsae.load(GOLDEN / "saelens_standard", input_scale=2.0)
-    with pytest.raises(InputError, match="do not apply to the format 'sparsify'"):
+    with pytest.raises(InputError, match="does not apply to the format 'sparsify'"):
         rsae.load(GOLDEN / "sparsify_topk", input_scale=2.0)
-    with pytest.raises(InputError, match="leave normalised out"):
-        rsae.load(GOLDEN / "openai_relu", normalised=True)
 
 
-def test_whitened_input_is_refused(tmp_path):
-    shutil.copytree(GOLDEN / "saelens_standard", tmp_path / "sae")
-    edit_cfg(tmp_path / "sae" / "cfg.json", normalize_activations="covariance_whitening")
-    with pytest.raises(InputError, match="'covariance_whitening' is not supported; fold it"):
-        rsae.load(tmp_path / "sae")
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("name", ["relu", "gated", "top_k"])
+def test_whitened_input_is_folded_where_the_matrix_is_there(name, subtract, tmp_path):
+    sae = random_sae(name).eval()
+    sae.subtract_b_dec = subtract
+    rsae.save(sae, tmp_path)
+    edit_cfg(tmp_path / "cfg.json", normalize_activations="covariance_whitening")
+    with pytest.raises(InputError, match="activation_whitening.safetensors is not beside it"):
+        rsae.load(tmp_path)
+    mean, M = torch.randn(12), torch.eye(12) + 0.2 * torch.randn(12, 12)
+    inverse = torch.linalg.inv(M).contiguous()
+    save_file(
+        {"mean": mean, "matrix": M, "inverse_matrix": inverse}, tmp_path / "activation_whitening.safetensors"
+    )
+    x = torch.randn(40, 12)
+    folded = rsae.load(tmp_path)
+    torch.testing.assert_close(folded.encode(x), sae.encode((x - mean) @ M), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(folded(x), sae((x - mean) @ M) @ inverse + mean, rtol=1e-3, atol=1e-3)
+
+
+def test_the_scale_beside_saelens_training_checkpoints_is_read(tmp_path):
+    shutil.copytree(GOLDEN / "saelens_expected_average", tmp_path / "sae")
+    (tmp_path / "sae" / "activation_scaler.json").write_text(
+        '{"scaling_factor": 0.7, "has_whitening": false}'
+    )
+    x = torch.randn(9, 6)
+    told = rsae.load(GOLDEN / "saelens_expected_average", input_scale=0.7)
+    assert torch.equal(rsae.load(tmp_path / "sae")(x), told(x))
 
 
 @pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
-def test_normalise_is_undone(kind):
+def test_a_token_normalisation_is_undone(kind):
     x = torch.randn(5, 40) * 3 + 1
-    y, undo = rsae.normalise(x, kind)
+    norm = InputNorm(kind)
+    y = norm.apply(x)
     assert y.norm(dim=1).numpy() == pytest.approx(40**0.5, rel=0.02)
-    torch.testing.assert_close(undo(y), x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm.undo(y, x), x, rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match="did you mean 'layer_norm'"):
-        rsae.normalise(x, "layernorm")
+        InputNorm("layernorm")
 
 
 def test_a_fine_tuned_scaling_factor_is_folded_into_the_decoder(tmp_path):
@@ -159,7 +181,7 @@ def test_a_fine_tuned_scaling_factor_is_folded_into_the_decoder(tmp_path):
             "blocks.3.hook_resid_post",
         ),
         ("gemma_scope_npz", "gemma_scope", "jump_relu", None, None),
-        ("gemma_scope_2", "gemma_scope", "jump_relu", "google/gemma-3-270m", None),
+        ("gemma_scope_2", "gemma_scope", "jump_relu", "google/gemma-3-270m", "blocks.5.hook_resid_post"),
         ("openai_relu", "openai", "relu", None, None),
     ],
 )
@@ -167,31 +189,28 @@ def test_format_family_and_metadata(name, format, family, model, hook):
     assert detect(GOLDEN / name) == format
     sae = rsae.load(GOLDEN / name)
     assert sae.family == family
-    assert sae.metadata.get("model_name") == model
-    assert sae.metadata.get("hook_name") == hook
+    assert sae.provenance.model == model
+    assert sae.provenance.hook == hook
+
+
+def said(path, **options):
+    """Host and hook point of an SAE."""
+    known = rsae.load(path, **options).provenance
+    return known.model, known.hook
 
 
 def test_metadata_from_the_names_of_directories(tmp_path):
     gemma = tmp_path / "gemma-scope-2b-pt-res" / "layer_12" / "width_16k" / "average_l0_82"
     shutil.copytree(GOLDEN / "gemma_scope_npz", gemma)
-    assert rsae.load(gemma).metadata == {
-        "model_name": "google/gemma-2-2b",
-        "hook_name": "blocks.12.hook_resid_post",
-    }
+    assert said(gemma) == ("google/gemma-2-2b", "blocks.12.hook_resid_post")
     second = tmp_path / "gemma-scope-2-1b-it" / "resid_post" / "layer_7_width_16k_l0_small"
     shutil.copytree(GOLDEN / "gemma_scope_2", second)
     (second / "config.json").unlink()
-    assert rsae.load(second).metadata == {
-        "model_name": "google/gemma-3-1b-it",
-        "hook_name": "blocks.7.hook_resid_post",
-    }
+    assert said(second) == ("google/gemma-3-1b-it", "blocks.7.hook_resid_post")
     sparsify = tmp_path / "run" / "layers.5"
     shutil.copytree(GOLDEN / "sparsify_topk", sparsify)
     (tmp_path / "run" / "config.json").write_text(json.dumps({"model": "EleutherAI/pythia-160m"}))
-    assert rsae.load(sparsify).metadata == {
-        "model_name": "EleutherAI/pythia-160m",
-        "hook_name": "blocks.5.hook_resid_post",
-    }
+    assert said(sparsify) == ("EleutherAI/pythia-160m", "blocks.5.hook_resid_post")
     with pytest.raises(
         InputError, match=r"no SAE \(.*sae.safetensors.*there are some in its folders layers.5"
     ):
@@ -428,7 +447,7 @@ def edit_cfg(path, **changes):
         (
             "saelens_standard",
             {"rsae": {"family": "rely", "d_in": 6, "d_sae": 16}},
-            "`rsae` in the same file means None",
+            "family 'rely' is unknown; did you mean 'relu'",
         ),
         ("sparsify_topk", {"d_in": 7}, r"W_enc has shape \[6, 16\], cfg.json says \[7, 16\]"),
         ("sparsify_topk", {"num_latents": 0}, r"cfg.json says \[6, 192\]"),
@@ -493,7 +512,7 @@ def test_openai_states_that_are_not_supported(tmp_path, name, change, message):
     path = shutil.copytree(GOLDEN / name, tmp_path / "sae")
     torch.save(_read_torch(path / "4.pt") | change, path / "4.pt")
     with pytest.raises(InputError, match=message):
-        rsae.load(path, normalised=name == "openai_topk")
+        rsae.load(path)
 
 
 def test_gemma_scope_transcoders_are_refused(tmp_path):

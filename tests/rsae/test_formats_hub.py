@@ -42,8 +42,10 @@ def test_load_from_the_hub(hub):
     ((repo, kwargs),) = hub.asked
     assert repo == "somebody/saes"
     assert kwargs["revision"] == "v1"
-    assert set(kwargs["allow_patterns"]) == {f"layer_3/*.{e}" for e in ("json", "safetensors", "npz", "pt")}
-    assert sae.metadata["repository"] == "somebody/saes"
+    assert set(kwargs["allow_patterns"]) == {
+        f"layer_3/*.{e}" for e in ("json", "safetensors", "npz", "pt", "pth")
+    }
+    assert sae.provenance.extra["repository"] == "somebody/saes"
     x = torch.randn(9, 6)
     assert torch.equal(sae(x), rsae.load(GOLDEN / "saelens_topk")(x))
 
@@ -56,7 +58,7 @@ def test_options_reach_the_file(hub):
 
 
 def test_what_the_hub_does_not_have(hub):
-    with pytest.raises(InputError, match=r"no/where: neither a directory nor to be had from the hub \(404"):
+    with pytest.raises(InputError, match=r"no/where: no such directory, and the hub does not give it \(404"):
         rsae.load("no/where")
     shutil.copytree(GOLDEN / "saelens_topk", hub.path / "a" / "b" / "c")
     with pytest.raises(InputError, match="no SAE in its folder 'd', revision main; name the one"):
@@ -90,7 +92,7 @@ def test_push_and_load_again(hub, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     sae = random_sae("rational_top_k").eval()
-    sae.metadata = {"model_name": "tiny", "hook_name": "blocks.1.hook_mlp_out"}
+    sae.provenance = rsae.Provenance(model="tiny", hook="blocks.1.hook_mlp_out")
     assert rsae.push_to_hub(sae, "me/sae", private=True, message="first") == "https://hub/commit/1"
     assert calls[0] == ("create", "me/sae", {"private": True, "exist_ok": True})
     assert calls[1][2]["commit_message"] == "first"
@@ -119,7 +121,7 @@ def test_a_hub_that_refuses(monkeypatch):
 
 def test_without_a_network():
     """What the client itself raises offline becomes one line."""
-    with pytest.raises(InputError, match="nobody/nothing: neither a directory nor"):
+    with pytest.raises(InputError, match="nobody/nothing: no such directory"):
         rsae.load("nobody/nothing")
-    with pytest.raises(InputError, match="neither a directory nor"):
+    with pytest.raises(InputError, match="no such directory"):
         rsae.load("not a name/at all")

@@ -14,7 +14,15 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from rsae import Host, InputError
-from rsae.activations.hooks import SITES, HookPoint, activations_at, logits_from, pad, prefix_at
+from rsae.activations.hooks import (
+    SITES,
+    HookPoint,
+    activations_at,
+    activations_at_all,
+    logits_from,
+    pad,
+    prefix_at,
+)
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -118,7 +126,7 @@ def test_the_suffix_alone_gives_what_the_whole_host_gives_with_another_activatio
         return (other, *output[1:]) if isinstance(output, tuple) else other
 
     # the plain way: a hook that replaces a module's output in a full forward pass
-    module = host.blocks[0] if site == "resid_pre" else point.module(host)
+    module = host.blocks[0] if site == "resid_pre" else point._place(host).module
     handle = module.register_forward_hook(replace)
     truth = logits_of(host, tokens, mask)
     handle.remove()
@@ -145,14 +153,14 @@ def test_only_what_is_needed_runs(host, site):
     "name",
     [
         "blocks.9.hook_resid_pre",
-        "blocks.1.hook_resid_mid",
         "layer 1",
         "blocks.-1.hook_resid_pre",
-        "blocks.1.attn.hook_z",
+        "blocks.1.attn.hook_pattern",
+        "blocks.1.hook_resid_pre[0]",
     ],
 )
 def test_wrong_hook_points_are_named_with_the_remedy(host, name):
-    with pytest.raises(InputError, match=rf"{host.name}.*L from 0 to 2.*resid_pre, attn_out, mlp_out"):
+    with pytest.raises(InputError, match=rf"{host.name}.*L from 0 to 2.*resid_pre, hook_attn_out|have heads"):
         HookPoint.parse(name, host)
 
 
@@ -173,3 +181,110 @@ def test_a_block_without_the_module_is_an_error_that_says_so():
     point = HookPoint.parse("blocks.1.hook_attn_out", host)
     x, entering = prefix_at(host, point, tokens, mask)
     assert torch.equal(logits_from(host, point, tokens, mask, x, entering), logits_of(host, tokens, mask))
+
+
+# --- points within attention and MLP ------------------------------------------------------------------------
+
+INSIDE = ("resid_mid", "mlp_in", "q", "k", "v", "z", "post")
+
+
+def inside(host, site, head=None):
+    point = HookPoint(1, site, head)
+    if site == "resid_mid" and host.name == "gpt_neox":
+        with pytest.raises(InputError, match="run in parallel"):
+            point._place(host)
+        pytest.skip("parallel")
+    return point
+
+
+@pytest.mark.parametrize("site", INSIDE)
+def test_points_inside_splice_back_and_take_edits(host, site):
+    tokens, mask = batch()
+    point = inside(host, site)
+    logits = logits_of(host, tokens, mask)
+    x, entering = prefix_at(host, point, tokens, mask)
+    same = logits_from(host, point, tokens, mask, x, entering)
+    torch.testing.assert_close(same, logits, rtol=1e-4, atol=1e-5)
+    other = logits_from(host, point, tokens, mask, x + torch.randn_like(x), entering)
+    assert (other - logits).abs().max() > 1e-3
+    torch.testing.assert_close(logits_from(host, point, tokens, mask, x), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_resid_mid_is_what_enters_plus_the_attention(host):
+    tokens, mask = batch()
+    point = inside(host, "resid_mid")
+    x = activations_at(host, HookPoint(1, "resid_pre"), tokens, mask)
+    a = activations_at(host, HookPoint(1, "attn_out"), tokens, mask)
+    torch.testing.assert_close(activations_at(host, point, tokens, mask), x + a)
+
+
+def test_mlp_in_and_post_are_what_the_mlp_reads_and_its_neurons(host):
+    """The MLP run by itself on `mlp_in` gives `mlp_out` before any norm behind it; its last layer reads `post`."""
+    tokens, mask = batch()
+    mlp = host.blocks[1].mlp
+    seen = []
+    handle = mlp.register_forward_hook(lambda _m, a, out: seen.append((a[0], out)))
+    logits_of(host, tokens, mask)
+    handle.remove()
+    assert torch.equal(activations_at(host, HookPoint(1, "mlp_in"), tokens, mask), seen[0][0])
+    assert torch.equal(mlp(activations_at(host, HookPoint(1, "mlp_in"), tokens, mask)), seen[0][1])
+    down = next(getattr(mlp, n) for n in ("down_proj", "c_proj", "dense_4h_to_h") if hasattr(mlp, n))
+    assert torch.equal(down(activations_at(host, HookPoint(1, "post"), tokens, mask)), seen[0][1])
+
+
+@pytest.mark.parametrize("site", ["q", "k", "v", "z"])
+def test_heads_lie_side_by_side(host, site):
+    tokens, mask = batch()
+    whole = activations_at(host, HookPoint(1, site), tokens, mask)
+    heads = 2 if site in "kv" and host.name in ("qwen2", "gemma2", "gemma3") else 4
+    parts = [activations_at(host, HookPoint(1, site, h), tokens, mask) for h in range(heads)]
+    assert torch.equal(torch.cat(parts, -1), whole)
+    point = HookPoint.parse(f"blocks.1.attn.hook_{site}[1]", host)
+    assert (point.head, point.name) == (1, f"blocks.1.attn.hook_{site}")
+    changed = logits_from(host, point, tokens, mask, parts[1] + 1.0)
+    assert (changed - logits_of(host, tokens, mask)).abs().max() > 0
+    with pytest.raises(InputError, match=f"heads 0 to {heads - 1}"):
+        HookPoint.parse(f"blocks.1.attn.hook_{site}[{heads}]", host)
+
+
+def test_any_module_by_its_name(host):
+    tokens, mask = batch()
+    names = {id(m): n for n, m in host.model.named_modules()}
+    name = names[id(host.blocks[1].mlp)]
+    if not hasattr(host.blocks[1], "post_feedforward_layernorm"):
+        point = HookPoint.parse(name, host)
+        x = activations_at(host, point, tokens, mask)
+        assert torch.equal(x, activations_at(host, HookPoint(1, "mlp_out"), tokens, mask))
+        assert point.layer == 1
+    at_input = HookPoint.parse(f"{name}:in", host)
+    x, entering = prefix_at(host, at_input, tokens, mask)
+    assert torch.equal(x, activations_at(host, HookPoint(1, "mlp_in"), tokens, mask))
+    assert torch.equal(logits_from(host, at_input, tokens, mask, x, entering), logits_of(host, tokens, mask))
+
+
+def test_several_points_in_one_pass(host):
+    tokens, mask = batch()
+    points = [
+        HookPoint(2, "resid_pre"),
+        HookPoint(0, "mlp_out"),
+        HookPoint(1, "z"),
+        HookPoint(0, "resid_pre"),
+    ]
+    together = activations_at_all(host, points, tokens, mask)
+    for point, x in zip(points, together, strict=True):
+        assert torch.equal(x, activations_at(host, point, tokens, mask))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_dtype_ends_at_the_hook_point(host, dtype):
+    """What is read is float32, what is put back the host's own, logits are float32."""
+    import copy
+
+    half = Host(host.name, copy.deepcopy(host.model).to(dtype), None)
+    tokens, mask = batch()
+    for point in (HookPoint(1, "resid_pre"), HookPoint(1, "mlp_out"), HookPoint(1, "v", 0)):
+        x, entering = prefix_at(half, point, tokens, mask)
+        assert x.dtype == torch.float32
+        logits = logits_from(half, point, tokens, mask, x, entering)
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, logits_of(half, tokens, mask).float())

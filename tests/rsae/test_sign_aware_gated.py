@@ -17,9 +17,9 @@ from rsae import (
     TrainConfig,
     UpgradeConfig,
 )
-from rsae.sae.dead_zone import bi_jump_relu
 from rsae.sae import family
-from rsae.upgrading import start
+from rsae.sae.dead_zone import bi_jump_relu
+from rsae.upgrading.start import start
 from tests.rsae.helpers import K, random_sae
 
 D, F = 12, 40

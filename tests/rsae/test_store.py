@@ -12,6 +12,7 @@ import torch
 
 from rsae import InputError, Store, Stream, TrainConfig, harvest, train
 from rsae.activations import harvest as module
+from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.activations.text import load_documents, split_documents
 from rsae.activations.windows import Windows
 from rsae.support.files import read_tensors, write_tensors
@@ -23,11 +24,10 @@ def copy(store, tmp_path):
 
 
 def test_store_holds_what_the_manifest_says(store, harvest_config):
-    manifest = store.manifest
     assert store.tokens("train") >= harvest_config.tokens
     assert store.tokens("heldout") >= harvest_config.heldout_tokens
     assert sum(len(x) for x in store.blocks("train")) == store.tokens("train")
-    assert manifest["hook"] == "blocks.1.hook_resid_post"
+    assert store.provenance.hook == "blocks.1.hook_resid_post"
     x = torch.cat(list(store.blocks("train")))
     assert x.shape[1] == store.d_in == 32
     assert x.double().norm(dim=1).mean().item() * store.scale == pytest.approx(32**0.5, rel=1e-6)
@@ -36,7 +36,7 @@ def test_store_holds_what_the_manifest_says(store, harvest_config):
 def test_activations_are_the_hosts(store, host):
     shard = read_tensors(store.path / "train-00000.safetensors")
     first = shard["document_N"] == shard["document_N"][0]
-    documents = split_documents(load_documents(store.manifest["text"]), store.manifest["seed"])["train"]
+    documents = split_documents(load_documents(store.provenance.text), store.provenance.split_seed)["train"]
     (ids,) = host.sequences(documents[:1], 10_000)
     hidden = host.model(input_ids=torch.tensor([ids[:32]]), output_hidden_states=True).hidden_states[2][0, 1:]
     torch.testing.assert_close(shard["x_ND"][first][: len(hidden)], hidden, rtol=1e-4, atol=1e-5)
@@ -73,7 +73,7 @@ def test_an_epoch_uses_every_token_once(store):
 
 def test_a_killed_harvest_goes_on(store, harvest_config, host, tmp_path, monkeypatch):
     calls = []
-    real = module.activations_at
+    real = module.activations_at_all
 
     def dying(*args):
         calls.append(1)
@@ -81,13 +81,13 @@ def test_a_killed_harvest_goes_on(store, harvest_config, host, tmp_path, monkeyp
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(module, "activations_at", dying)
+    monkeypatch.setattr(module, "activations_at_all", dying)
     with pytest.raises(KeyboardInterrupt):
         harvest(harvest_config, tmp_path / "s", host)
     with pytest.raises(InputError, match="no finished activation store"):
         Store.open(tmp_path / "s")
     resumed = harvest(harvest_config, tmp_path / "s", host)
-    assert resumed.manifest["shards"] == store.manifest["shards"]  # checksums and all
+    assert resumed.manifest.shards == store.manifest.shards  # checksums and all
     total = len(calls)
     harvest(harvest_config, tmp_path / "s", host)
     assert len(calls) == total  # nothing ran again
@@ -96,10 +96,10 @@ def test_a_killed_harvest_goes_on(store, harvest_config, host, tmp_path, monkeyp
 def test_a_harvest_killed_with_minus_9_goes_on(store, harvest_config, host, tmp_path, monkeypatch):
     """In a process of its own, slowed down so that it dies in the middle: the first shard is kept."""
     code = (
-        "import json, sys, time, torch; from rsae.activations import harvest as m; real = m.activations_at\n"
+        "import json, sys, time, torch; from rsae.activations import harvest as m; real = m.activations_at_all\n"
         "torch.set_num_threads(1)\n"  # as here: sums in another order would be other bytes
         "def slow(*a): time.sleep(0.05); return real(*a)\n"
-        "m.activations_at = slow; m.harvest(m.HarvestConfig(**json.loads(sys.argv[1])), sys.argv[2])"
+        "m.activations_at_all = slow; m.harvest(m.HarvestConfig(**json.loads(sys.argv[1])), sys.argv[2])"
     )
     settings = json.dumps(asdict(harvest_config))
     process = subprocess.Popen([sys.executable, "-c", code, settings, str(tmp_path / "s")], stderr=-3)
@@ -112,8 +112,8 @@ def test_a_harvest_killed_with_minus_9_goes_on(store, harvest_config, host, tmp_
     (tmp_path / "s" / ".train-00001.safetensors.1.tmp").write_bytes(b"half a shard")
     assert not (tmp_path / "s" / "manifest.json").exists()
     calls = []
-    real = module.activations_at
-    monkeypatch.setattr(module, "activations_at", lambda *a: calls.append(1) or real(*a))
+    real = module.activations_at_all
+    monkeypatch.setattr(module, "activations_at_all", lambda *a: calls.append(1) or real(*a))
     resumed = harvest(harvest_config, tmp_path / "s", host)
     assert resumed.manifest == store.manifest  # checksums and all
     assert not list((tmp_path / "s").glob(".*"))
@@ -133,8 +133,8 @@ def test_a_corrupt_shard_is_named_and_only_it_is_made_again(
     with pytest.raises(InputError, match=r"train-00000.safetensors: the shard is corrupt.*run the same"):
         Store.open(path)
     calls = []
-    real = module.activations_at
-    monkeypatch.setattr(module, "activations_at", lambda *a: calls.append(1) or real(*a))
+    real = module.activations_at_all
+    monkeypatch.setattr(module, "activations_at_all", lambda *a: calls.append(1) or real(*a))
     repaired = harvest(harvest_config, path, host)
     assert repaired.manifest == store.manifest
     assert 0 < len(calls) <= 8  # 128 sequences in batches of 16
@@ -156,23 +156,25 @@ def test_a_store_of_other_settings_is_not_overwritten(store, harvest_config, hos
 
 def test_norm_limit_leaves_outliers_out(harvest_config, host, tmp_path, monkeypatch):
     """A token a thousand times as long as the median does not reach the store; the manifest counts it."""
-    real = module.activations_at
+    real = module.activations_at_all
 
-    def with_outlier(host, point, tokens, mask):
-        x = real(host, point, tokens, mask).clone()
+    def with_outlier(host, points, tokens, mask):
+        (x,) = real(host, points, tokens, mask)
+        x = x.clone()
         x[0, 2] *= 1000
-        return x
+        return [x]
 
-    monkeypatch.setattr(module, "activations_at", with_outlier)
+    monkeypatch.setattr(module, "activations_at_all", with_outlier)
     limited = harvest(harvest_config, tmp_path / "a", host)
     kept = harvest(replace(harvest_config, norm_limit=1e9), tmp_path / "b", host)
-    assert limited.manifest["excluded_by_norm"] > 0
-    assert kept.manifest["excluded_by_norm"] == 0
+    excluded = sum(s.excluded_by_norm for s in limited.manifest.shards)
+    assert excluded > 0
+    assert sum(s.excluded_by_norm for s in kept.manifest.shards) == 0
     longest = max(x.norm(dim=1).max().item() for x in limited.blocks("train"))
-    assert longest <= limited.manifest["excluded_norm"]
-    assert limited.tokens() + limited.tokens("heldout") + limited.manifest["excluded_by_norm"] == (
-        kept.tokens() + kept.tokens("heldout")
-    )
+    limit = limited.provenance.norm_limit
+    assert limit is not None
+    assert longest <= limit
+    assert limited.tokens() + limited.tokens("heldout") + excluded == (kept.tokens() + kept.tokens("heldout"))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -187,8 +189,8 @@ def test_half_precision_stores(store, harvest_config, host, tmp_path, dtype):
 
 
 def test_float16_that_overflows(harvest_config, host, tmp_path, monkeypatch):
-    real = module.activations_at
-    monkeypatch.setattr(module, "activations_at", lambda *a: real(*a) * 1e6)
+    real = module.activations_at_all
+    monkeypatch.setattr(module, "activations_at_all", lambda *a: [x * 1e6 for x in real(*a)])
     with pytest.raises(InputError, match=r"not finite in float16; harvest with dtype float32 or bfloat16"):
         harvest(replace(harvest_config, dtype="float16"), tmp_path / "s", host)
 
@@ -196,7 +198,7 @@ def test_float16_that_overflows(harvest_config, host, tmp_path, monkeypatch):
 def test_many_sequences_make_larger_shards(store, harvest_config, host, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_SHARDS_AT_MOST", 1)
     one = harvest(harvest_config, tmp_path / "s", host)
-    assert [s["split"] for s in one.manifest["shards"]] == ["train", "heldout"]
+    assert [s.split for s in one.manifest.shards] == ["train", "heldout"]
     assert torch.equal(one.batch(2, 64, seed=1), store.batch(2, 64, seed=1))
 
 
@@ -243,10 +245,10 @@ def anonymous_memory() -> int:
 @pytest.mark.parametrize("window", [0, 2048])
 def test_a_store_is_read_without_being_held_in_memory(tmp_path, window):
     """An epoch over 128 MB of shards: batches and windows alone are in memory."""
-    shards = [{"file": f"{i}.safetensors", "tokens": 16_384, "split": "train"} for i in range(4)]
+    shards = [Shard(f"{i}.safetensors", "train", 16_384, "") for i in range(4)]
     for shard in shards:
-        write_tensors(tmp_path / shard["file"], {"x_ND": torch.ones(16_384, 512)})
-    big = Store(tmp_path, {"d_in": 512, "scale": 1.0, "shards": shards}, window)
+        write_tensors(tmp_path / shard.file, {"x_ND": torch.ones(16_384, 512)})
+    big = Store(tmp_path, Manifest(VERSION, 512, 1.0, shards), window)
     before, most = anonymous_memory(), 0
     for step in range(big.tokens() // 1024):
         assert big.batch(step, 1024, seed=0).sum() == 1024 * 512
@@ -304,20 +306,21 @@ def test_training_on_a_stream_resumes_to_the_same_weights(
 
 
 def test_a_stream_leaves_outliers_out(stream, harvest_config, host, monkeypatch):
-    real = module.activations_at
+    real = module.activations_at_all
 
-    def with_outlier(host, point, tokens, mask):
-        x = real(host, point, tokens, mask).clone()
+    def with_outlier(host, points, tokens, mask):
+        (x,) = real(host, points, tokens, mask)
+        x = x.clone()
         x[0, 2] *= 1000
-        return x
+        return [x]
 
-    monkeypatch.setattr(module, "activations_at", with_outlier)
+    monkeypatch.setattr(module, "activations_at_all", with_outlier)
     limited = Stream(harvest_config, host, window=800)
-    assert limited.manifest["excluded_norm"] == pytest.approx(stream.manifest["excluded_norm"], rel=0.1)
+    assert limited.limit == pytest.approx(stream.limit, rel=0.1)
     rows = torch.cat([limited.batch(i, 64, seed=0) for i in range(20)])
-    assert rows.norm(dim=1).max() <= limited.manifest["excluded_norm"]
-    assert max(x.norm(dim=1).max() for x in limited.blocks("heldout")) <= limited.manifest["excluded_norm"]
-    assert limited.sample(50).norm(dim=1).max() <= limited.manifest["excluded_norm"]
+    assert rows.norm(dim=1).max() <= limited.limit
+    assert max(x.norm(dim=1).max() for x in limited.blocks("heldout")) <= limited.limit
+    assert limited.sample(50).norm(dim=1).max() <= limited.limit
 
 
 def test_sample_of_a_stream(stream):
@@ -342,5 +345,5 @@ def test_bad_text_files(tmp_path):
         load_documents("wikipeda")
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"text": "fine"}) + "\n" + json.dumps({"txt": "typo"}))
-    with pytest.raises(InputError, match=r"bad.jsonl:2: needs one JSON object a line with a field 'text'"):
+    with pytest.raises(InputError, match=r"bad.jsonl:2: needs an object with a field 'text'"):
         load_documents(str(bad))

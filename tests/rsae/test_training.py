@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rsae import InputError, Store, TrainConfig, train
+from rsae.l0_controller import L0Controller
 from rsae.sae import FAMILIES, family
 from tests.rsae.helpers import random_sae
 
@@ -135,7 +136,8 @@ def test_a_wanted_l0_is_reached(store, name, l0):
     train(sae, store, replace(CONFIG, steps=1500, lr=1e-3, sparsity=0.0, l0=l0))
     reached = (sae.encode(store.sample(2000)) != 0).sum(1).float().mean().item()
     assert reached == pytest.approx(l0, rel=0.05)
-    assert sae.metadata["sparsity"] > 0
+    assert sae.trained is not None
+    assert sae.trained.sparsity > 0
 
 
 def test_an_l0_that_cannot_be_steered(store):
@@ -203,3 +205,26 @@ def test_dead_latents_are_revived(store):
         return (sae.encode(store.sample(2000))[:, :20] != 0).any(0).sum()
 
     assert alive(1 / 32) >= alive(0.0) + 5
+
+
+def test_a_goal_that_is_missed_is_told(store, capsys):
+    train(random_sae("relu", store), store, replace(CONFIG, steps=30, lr=1e-5, l0=2.0))
+    assert "wanted was 2; train for more steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start", [4.0, 30.0])
+def test_the_controller_does_not_wind_up(start):
+    """l0 that stays out of reach, then answers: the weight has not run away meanwhile."""
+    sae = random_sae("relu")
+    controller = L0Controller(sae, "l1", steps=500, l0=15.0, sparsity=0.0)
+    first = controller.weight
+    for step in range(2000):
+        controller.update(step, start, 10.0)
+    assert first * 1e-3 < controller.weight < 2 * sae.d_in
+    steps = 0
+    while (controller.weight > first) == (
+        start > 15
+    ) and steps < 300:  # l0 now lies on the other side of the goal
+        controller.update(2000 + steps, 30.0 if start < 15 else 4.0, 10.0)
+        steps += 1
+    assert steps < 300

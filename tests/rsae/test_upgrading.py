@@ -6,7 +6,8 @@ import torch
 
 import rsae
 from rsae import InputError, SoftRational, Store, TrainConfig, UpgradeConfig, upgrade
-from rsae.upgrading import quantile
+from rsae.upgrading import decide
+from rsae.upgrading.start import quantile
 from tests.rsae.helpers import random_sae
 
 TUNE = TrainConfig(steps=30, batch=64, lr=1e-3, sparsity=0.05, sparsity_warmup=0.0, seed=1)
@@ -70,14 +71,14 @@ def test_control_is_the_teacher_trained_by_the_same_budget(teacher, store, varia
         return real(self, step, size, seed)
 
     losses: dict[str, set] = {}
-    module = importlib.import_module("rsae.upgrading")
+    module = importlib.import_module("rsae.upgrading.upgrade")
 
     real_train = module.train
 
-    def tracked(sae, store, config, *args):
+    def tracked(sae, store, config, *args, **kwargs):
         current.append(sae.family)
-        losses[sae.family] = {(sae.penalty, config)}
-        return real_train(sae, store, config, *args)
+        losses[sae.family] = {config}
+        return real_train(sae, store, config, *args, **kwargs)
 
     monkeypatch.setattr(Store, "batch", batch)
     monkeypatch.setattr(module, "train", tracked)
@@ -87,7 +88,8 @@ def test_control_is_the_teacher_trained_by_the_same_budget(teacher, store, varia
     assert seen[new.tuned.family] == seen[own]
     assert losses[new.tuned.family] == losses[own]
     penalty = None if teacher.family == "top_k" else {"soft": "l1", "gated": "l0"}[variant]
-    assert {p for p, _ in losses[own]} == {penalty}
+    assert {c.penalty for c in losses[own]} == {penalty}
+    assert losses[own] == {new.budget}
     assert new.control.family == own
     assert not torch.equal(new.control.W_dec, teacher.W_dec)
 
@@ -112,7 +114,7 @@ def test_a_killed_upgrade_goes_on_to_the_same_result(name, store, tmp_path, monk
     sae = random_sae(name, store)
     whole = upgrade(sae, store, config=config("soft"))
 
-    module = importlib.import_module("rsae.upgrading")
+    module = importlib.import_module("rsae.upgrading.upgrade")
 
     real = module.train
     calls = []
@@ -153,20 +155,20 @@ def test_weight_of_the_penalty_is_the_teachers_own_where_none_is_given(store):
     sae = random_sae("relu", store)
     rsae.train(sae, store, TrainConfig(steps=30, batch=64, sparsity=0.37))
     quiet = config("soft", tune=replace(TUNE, sparsity=0.0))
-    assert quiet.budget_for(sae, store).sparsity == 0.37
-    assert config("soft").budget_for(sae, store).sparsity == TUNE.sparsity
+    assert decide(sae, store, quiet).tune.sparsity == 0.37
+    assert decide(sae, store, config("soft")).tune.sparsity == TUNE.sparsity
     top_k = random_sae("top_k", store)
-    assert quiet.budget_for(top_k, store) == quiet.tune
+    assert decide(top_k, store, quiet).tune == replace(quiet.tune, penalty=None)
 
 
 def test_l0_is_kept_where_the_teacher_does_not_tell_its_weight(store):
     sae = random_sae("jump_relu", store)
     quiet = config("gated", tune=replace(TUNE, sparsity=0.0))
     wanted = l0(sae, store.sample(1024, seed=1))
-    assert quiet.budget_for(sae, store).l0 == pytest.approx(wanted)
-    assert replace(quiet, tune=replace(TUNE, l0=3.0)).budget_for(sae, store).l0 == 3.0
+    assert decide(sae, store, quiet).tune.l0 == pytest.approx(wanted)
+    assert decide(sae, store, replace(quiet, tune=replace(TUNE, l0=3.0))).tune.l0 == 3.0
     with pytest.raises(InputError, match=r"set tune\.sparsity"):
-        replace(quiet, variant="soft").budget_for(sae, store)  # dense in training: nothing to steer
+        decide(sae, store, replace(quiet, variant="soft"))  # dense in training: nothing to steer
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_a_teacher_in_a_foreign_format(store, name, format, tmp_path):
     """Nothing is known of its training: it keeps its l0, and its gate's bandwidth suits the activations."""
     rsae.save(trained(name, store), tmp_path, format=format)
     teacher = rsae.load(tmp_path)
-    assert "penalty" not in teacher.metadata
+    assert teacher.trained is None
     quiet = config("gated", tune=replace(TUNE, sparsity=0.0, steps=400))
     new = upgrade(teacher, store, config=quiet)
     x = store.sample(1024, seed=1)

@@ -22,7 +22,13 @@ def available(h_BF: torch.Tensor) -> bool:
 
 
 def evaluate(h_BF: torch.Tensor, parameters_PF: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """phi(h_BF), see `reference.evaluate`; differentiable."""
+    """phi(h_BF), see `reference.evaluate`; differentiable.
+
+    Args:
+        h_BF: Pre-activations.
+        parameters_PF: The rational's parameters, laid out as `reference.Shape` says.
+        shape: Which rational function it is.
+    """
     return _Fused.apply(h_BF.contiguous(), parameters_PF.float().contiguous(), shape)  # type: ignore[return-value]
 
 

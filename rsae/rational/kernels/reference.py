@@ -31,12 +31,24 @@ class Shape(NamedTuple):
 
 
 def evaluate(h_BF: torch.Tensor, parameters_PF: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """phi(h_BF)."""
+    """phi(h_BF) = C_out r(h / C_in).
+
+    Args:
+        h_BF: Pre-activations.
+        parameters_PF: The rational's parameters, laid out as `reference.Shape` says.
+        shape: Which rational function it is.
+    """
     return parameters_PF[-1] * rational(h_BF * parameters_PF[-2], parameters_PF, shape)
 
 
 def rational(t_BF: torch.Tensor, p_PF: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """r(t_BF)."""
+    """r(t_BF).
+
+    Args:
+        t_BF: Arguments.
+        p_PF: The parameters of r.
+        shape: Which rational function it is.
+    """
     if shape.pairs:
         return _partial_fractions(t_BF, p_PF, shape.pairs)
     a_PF, b_PF = p_PF[: shape.p + 1], p_PF[shape.p + 1 : shape.p + 1 + shape.q]

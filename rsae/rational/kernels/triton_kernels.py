@@ -53,6 +53,21 @@ def forward(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """phi of a tile.
+
+    Args:
+        h: Pre-activations, [B, F].
+        out: What is written, [B, F].
+        parameters: As `reference.Shape` lays them out, [., F].
+        B: Rows.
+        F: Latents.
+        PAIRS: Pole pairs; 0 for the Pade forms.
+        P: Degree of the numerator.
+        Q: Degree of the denominator.
+        ABSOLUTE: Which denominator; see `reference.Shape`.
+        ROWS: Of a tile.
+        COLUMNS: Of a tile.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < F
@@ -90,6 +105,24 @@ def backward(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """The gradients of a tile: to h, and sums over its rows to the parameters.
+
+    Args:
+        h: Pre-activations, [B, F].
+        grad: Gradient of the output, [B, F].
+        grad_h: What is written, [B, F].
+        parameters: As `reference.Shape` lays them out, [., F].
+        sums: What is written: each program's part of the parameters' gradient.
+        B: Rows.
+        F: Latents.
+        COUNT: Parameters a latent.
+        PAIRS: Pole pairs; 0 for the Pade forms.
+        P: Degree of the numerator.
+        Q: Degree of the denominator.
+        ABSOLUTE: Which denominator; see `reference.Shape`.
+        ROWS: Of a tile.
+        COLUMNS: Of a tile.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < F

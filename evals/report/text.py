@@ -1,0 +1,290 @@
+"""Tables for the terminal and for Markdown; the page shows the same ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from evals import stats
+from evals.comparison import Comparison, Counts, Difference, Group
+from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
+from evals.report.names import Names, place
+from evals.results import Reconstruction, Result, Role, read_results
+from evals.stats import Estimate
+from evals.truth import TruthCell
+
+#: Columns of words; all others are numbers
+_WORDS = ("run", "variant", "place", "difference", "control", "against")
+#: How a difference is printed; those of probing by the default
+_DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", KL.key: "{:+.1%}", DCE.key: "{:+.4f}"}
+
+
+#: Scores of a table of the truth: field, heading, how it is printed
+_TRUTH = (
+    ("l0", "l0", "{:.1f}"),
+    ("true_l0", "true l0", "{:.1f}"),
+    ("mcc", "MCC", "{:.3f}"),
+    ("f1", "F1", "{:.3f}"),
+    ("precision", "precision", "{:.3f}"),
+    ("recall", "recall", "{:.3f}"),
+    ("uniqueness", "unique", "{:.3f}"),
+    ("split", "split", "{:.3f}"),
+    ("absorption", "absorption", "{:.3f}"),
+    ("explained_variance", "EV", "{:.4f}"),
+)
+#: Figures of a table of baselines: field, heading, how it is printed
+_FIT = (
+    ("l0", "l0", "{:.1f}"),
+    ("fvu", "FVU", "{:.4f}"),
+    ("r2", "R^2", "{:.4f}"),
+    ("alive", "alive", "{:.3f}"),
+    ("cosine", "cosine", "{:.4f}"),
+    ("relative_bias", "bias", "{:.4f}"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table."""
+
+    texts: list[str]
+    """By column."""
+    control: bool = False
+    """Whether it is a control's, which stands out."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for reading."""
+
+    title: str
+    """What it shows."""
+    headings: list[str]
+    """By column."""
+    lines: list[Line]
+    """From top to bottom."""
+
+    @property
+    def words(self) -> list[bool]:
+        """By column: whether it holds words."""
+        return [heading in _WORDS for heading in self.headings]
+
+
+def figures(result: Result, shown: Sequence[Measure]) -> list[str]:
+    """A cell's figures as text, a dash where a figure does not apply.
+
+    Args:
+        result: The cell.
+        shown: The columns.
+    """
+    values = [(measure.form, measure.read(result)) for measure in shown]
+    return ["–" if value is None else form.format(value) for form, value in values]
+
+
+def cells_table(runs: Sequence[str | os.PathLike]) -> Table:
+    """All cells of runs, one a line."""
+    found = [(Path(run).name, result) for run in runs for result in read_results(run)]
+    results = [result for _, result in found]
+    shown, names = columns(results), Names(results)
+    several = len(runs) > 1
+    headings = [*(["run"] if several else []), "variant", *(measure.heading for measure in shown)]
+    lines = [
+        Line(
+            [*([run] if several else []), names.cell(r), *figures(r, shown)],
+            r.role is Role.CONTROL,
+        )
+        for run, r in found
+    ]
+    return Table("measured on held-out tokens, on the code that l0 counts", headings, lines)
+
+
+def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -> Table:
+    """An SAE beside its baselines.
+
+    Args:
+        own: The SAE's figures.
+        baselines: By name.
+    """
+    best = min((one.fvu for one in baselines.values()), default=1.0)
+    lines = [
+        Line(
+            [name, *(form.format(one[key]) for key, _, form in _FIT), _share(one.fvu, best)],
+            control=name != "sae",
+        )
+        for name, one in {"sae": own, **baselines}.items()
+    ]
+    headings = ["variant", *(heading for _, heading, _ in _FIT), "share of the way"]
+    title = "held-out activations; share of the way from the best baseline's FVU to 0"
+    return Table(title, headings, lines)
+
+
+def _share(fvu: float, best: float) -> str:
+    return f"{1 - fvu / best:+.1%}"
+
+
+def truth_table(cells: Sequence[TruthCell]) -> Table:
+    """What SAEs find of a world of known features."""
+    lines = [
+        Line(
+            [
+                f"{c.family} {c.d_sae} {c.level} s{c.seed} {c.variant}",
+                *(form.format(c.truth[key]) for key, _, form in _TRUTH),
+            ],
+            c.role is Role.CONTROL,
+        )
+        for c in cells
+    ]
+    return Table("in a world of known features", ["variant", *(h for _, h, _ in _TRUTH)], lines)
+
+
+def comparison_tables(found: Comparison) -> list[Table]:
+    """A comparison as tables; those of fronts only where some cell has a matched l0."""
+    tables = [_reference(found)] if found.reference else []
+    if found.matched:
+        tables += [_matched(found), _volumes(found), _zones(found), _tally(found)]
+    return tables
+
+
+def pairs_table(found: Comparison) -> Table:
+    """Each upgrade minus its control on the same predictions, with 95 % intervals over sequences."""
+    lines = [
+        Line(
+            [
+                f"{_place(r.group)} {r.level} s{r.seed}",
+                f"{r.upgrade} - {r.control}",
+                *(f"{l0:.1f}" for l0 in r.l0),
+                *(_with_interval(figure) for figure in (r.kl, r.dce)),
+            ]
+        )
+        for r in found.paired
+    ]
+    headings = ["place", "difference", "l0", "control's", "KL", "dCE"]
+    return Table(
+        "on the same predictions, at the l0 that each has; 95 % intervals over sequences", headings, lines
+    )
+
+
+def _with_interval(figure: Difference) -> str:
+    return f"{figure.mean:+.4f} [{figure.interval.low:+.4f}, {figure.interval.high:+.4f}]"
+
+
+def show(table: Table, markdown: bool = False) -> None:
+    """Print a table.
+
+    Args:
+        table: The table.
+        markdown: As Markdown, not for the terminal.
+    """
+    if markdown:
+        rules = ["---" if words else "---:" for words in table.words]
+        for texts in (table.headings, rules, *(line.texts for line in table.lines)):
+            print("| " + " | ".join(texts) + " |")
+        return
+    rich = RichTable(title=table.title, title_justify="left")
+    for heading, words in zip(table.headings, table.words, strict=True):
+        rich.add_column(heading, justify="left" if words else "right")
+    for line in table.lines:
+        rich.add_row(*line.texts, style="bold" if line.control else None)
+    Console(width=None if sys.stdout.isatty() else 200).print(rich)
+
+
+def _place(group: Group) -> str:
+    return place(group.site, group.family, group.d_sae)
+
+
+def _reference(found: Comparison) -> Table:
+    lines = [
+        Line(
+            [
+                _place(r.group),
+                f"- {r.reference}",
+                f"{r.cells} ({r.outside} outside)",
+                str(r.seeds),
+                *(
+                    f"{_plus_minus(r.figures[m.key], '{:+.4f}')} ({r.verdicts[m.key]})"
+                    for m in AGAINST_REFERENCE
+                ),
+            ]
+        )
+        for r in found.reference
+    ]
+    headings = ["place", "difference", "cells", "seeds", *(m.heading for m in AGAINST_REFERENCE)]
+    title = f"at matched l0, minus {found.reference[0].reference}; mean +- standard error over seeds"
+    return Table(title, headings, lines)
+
+
+def _matched(found: Comparison) -> Table:
+    keys = list(dict.fromkeys(key for r in found.matched for key in r.figures))
+    lines = [
+        Line(
+            [
+                _place(r.group),
+                f"{r.upgrade} - {r.control}",
+                f"{r.cells} ({r.outside} outside)",
+                str(r.seeds),
+                *(_plus_minus(r.figures.get(k), _DIFFERENCES.get(k, "{:+.3f}"), r.seeds) for k in keys),
+            ]
+        )
+        for r in found.matched
+    ]
+    headings = ["place", "difference", "cells", "seeds", *map(_heading, keys)]
+    return Table("at matched l0, mean +- standard error over seeds", headings, lines)
+
+
+def _volumes(found: Comparison) -> Table:
+    volumes: dict[tuple[str, str], dict[str, str]] = {}
+    upgrades = {(r.group, r.variant) for r in found.fronts if r.control or r.variant == "teacher"}
+    controls = set()
+    for r in found.fronts:
+        at = _place(r.group), r.variant
+        volumes.setdefault(at, {})[f"{r.y} / {r.x}"] = _plus_minus(r.hypervolume, "{:.3f}")
+        if (r.group, r.variant) not in upgrades:
+            controls.add(at)
+    headings = list(next(iter(volumes.values())))
+    lines = [
+        Line([*at, *(texts.get(h, "–") for h in headings)], at in controls) for at, texts in volumes.items()
+    ]
+    return Table("hypervolume of the fronts (more is better)", ["place", "variant", *headings], lines)
+
+
+def _zones(found: Comparison) -> Table:
+    lines = [
+        Line([_place(r.group), r.upgrade, *_counts(r.figures), r.control, *_counts(r.controls)])
+        for r in found.sweet_zone
+    ]
+    headings = ["place", "variant", "MSE and l0", "MSE and alive", "control", "MSE and l0", "MSE and alive"]
+    return Table("cells that strictly dominate their teacher", headings, lines)
+
+
+def _tally(found: Comparison) -> Table:
+    tally: dict[tuple[str, str], dict[str, str]] = {}
+    for r in found.tally:
+        text = f"{r.win}/{r.tie}/{r.loss}" + (f" ({r.open} open)" if r.open else "")
+        tally.setdefault((r.variant, r.against), {})[r.measure] = text
+    keys = list(next(iter(tally.values())))
+    lines = [Line([*at, *(texts.get(k, "–") for k in keys)]) for at, texts in tally.items()]
+    title = f"win/tie/loss by {stats.ERRORS:g} standard errors; open with fewer than {stats.SEEDS} seeds"
+    return Table(title, ["variant", "against", *map(_heading, keys)], lines)
+
+
+def _heading(key: str) -> str:
+    return next((m.heading for m in ERRORS if m.key == key), f"probing {key}")
+
+
+def _plus_minus(figure: Estimate | None, form: str, seeds: int | None = None) -> str:
+    """Mean and error as text, with the number of seeds where it is not `seeds`."""
+    if figure is None:
+        return "–"
+    error = "" if figure.se is None else " ± " + form.format(figure.se).lstrip("+")
+    text = form.format(figure.mean) + error
+    return text if seeds is None or figure.n == seeds else f"{text} (n = {figure.n})"
+
+
+def _counts(counts: Counts) -> list[str]:
+    return [f"{count} of {counts.cells}" for count in (counts.l0, counts.alive)]

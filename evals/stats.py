@@ -1,0 +1,150 @@
+"""Numbers of numbers: means with their errors, fronts, hypervolumes, verdicts. Nothing here knows what an SAE is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: How far beyond its smallest and largest l0 a front may be read: by this factor
+BEYOND = 1.1
+#: A win or a loss needs at least this many seeds ...
+SEEDS = 3
+#: ... and a mean difference of more than this many standard errors
+ERRORS = 2.0
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over independent repetitions."""
+
+    mean: float
+    """Their mean."""
+    se: float | None
+    """The mean's standard error; None for a single value."""
+    n: int
+    """How many values there are."""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """The estimate from the values themselves."""
+        n = len(values)
+        error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
+        return cls(float(np.mean(values)), error, n)
+
+
+def front(points: Sequence[Point]) -> list[int]:
+    """The Pareto front, where less is better in both coordinates.
+
+    Args:
+        points: The points.
+
+    Returns:
+        Indices of the points that no other is as good as in both coordinates and better in one, by first coordinate.
+    """
+    order = sorted(range(len(points)), key=lambda i: points[i])
+    best, kept = math.inf, []
+    for i in order:
+        if points[i][1] < best:
+            best = points[i][1]
+            kept.append(i)
+    return kept
+
+
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """The area that points dominate up to `reference`, where less is better in both coordinates.
+
+    Args:
+        points: The points.
+        reference: The corner that is worse than what counts.
+
+    Returns:
+        The area.
+    """
+    inside = [p for p in points if p[0] < reference[0] and p[1] < reference[1]]
+    area, top = 0.0, reference[1]
+    for x, y in (inside[i] for i in front(inside)):
+        area += (reference[0] - x) * (top - y)
+        top = y
+    return area
+
+
+def at_l0(l0: float, points: Sequence[Point], ratio: bool = False, pareto: bool = True) -> float | None:
+    """A figure read off other cells at a given l0: linear in log l0 between them.
+
+    Args:
+        l0: Where to read.
+        points: (l0, figure) of the cells.
+        ratio: Whether the figure's logarithm is linear, not the figure.
+        pareto: Whether to read off the Pareto front alone (less is better), not off all cells.
+
+    Returns:
+        The figure; None where `l0` lies more than 10 % outside, or there are fewer than two cells.
+    """
+    known = [(math.log(x), y) for x, y in points if x > 0]
+    if pareto:
+        known = [known[i] for i in front(known)]
+    known.sort()
+    if len(known) < 2 or l0 <= 0:
+        return None
+    at, edge = math.log(l0), math.log(BEYOND)
+    if not known[0][0] - edge <= at <= known[-1][0] + edge:
+        return None
+    i = int(np.clip(np.searchsorted([x for x, _ in known], at), 1, len(known) - 1))
+    (x0, y0), (x1, y1) = known[i - 1], known[i]
+    if x1 == x0:
+        return y0
+    if ratio:
+        y0, y1 = math.log(y0), math.log(y1)
+    value = y0 + (y1 - y0) * (at - x0) / (x1 - x0)
+    return math.exp(value) if ratio else value
+
+
+def verdict(differences: Sequence[float], more: bool) -> str:
+    """Whether differences over seeds are a win.
+
+    Args:
+        differences: One for each seed.
+        more: Whether a positive difference is better.
+
+    Returns:
+        `win`, `tie` or `loss` by two standard errors; `open` with fewer than three seeds.
+    """
+    if len(differences) < SEEDS:
+        return "open"
+    found = Estimate.of(differences)
+    assert found.se is not None
+    if abs(found.mean) <= ERRORS * found.se:
+        return "tie"
+    return "win" if (found.mean > 0) == more else "loss"
+
+
+#: Resamples of a bootstrap
+RESAMPLES = 2000
+
+
+def ratio_interval(
+    sums: Sequence[float], counts: Sequence[int], seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of sum(sums) / sum(counts), by resampling groups.
+
+    Predictions of one sequence depend on each other; sequences of different documents do not.
+
+    Args:
+        sums: The sum of each group.
+        counts: The size of each group.
+        seed: Of the resampling.
+        resamples: How many.
+
+    Returns:
+        The 2.5 % and the 97.5 % quantile.
+    """
+    sum_S, count_S = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    generator = np.random.default_rng(seed)
+    weight_RS = generator.multinomial(len(sum_S), np.full(len(sum_S), 1 / len(sum_S)), resamples)
+    low, high = np.quantile((weight_RS @ sum_S) / (weight_RS @ count_S), (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,133 @@
+"""What training, upgrades and measures need of activations, wherever these lie; and whether an SAE fits them.
+
+`Store` (files), `Stream` (a host that runs) and `InMemory` (tensors) offer it. Shapes: B batch, D d_in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from rsae.provenance import Provenance, check_match
+from rsae.support.errors import InputError
+
+if TYPE_CHECKING:
+    from rsae.sae.base import SAE
+
+
+class Activations(Protocol):
+    """Activations in splits, `train` and `heldout`, in the units that they come in."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of an activation."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """Factor that brings the training activations' mean norm to sqrt(D)."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where they come from."""
+        ...
+
+    @property
+    def identity(self) -> Any:
+        """What tells them from other activations: a JSON-able key for what is made of them."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What to call them in messages."""
+        ...
+
+    def tokens(self, split: str = "train") -> int:
+        """How many activations a split holds.
+
+        Args:
+            split: `train` or `heldout`.
+        """
+        ...
+
+    def batch(self, step: int, size: int, seed: int) -> torch.Tensor:
+        """Training batch x_BD: a pure function of its arguments, so that a run can resume.
+
+        Args:
+            step: Number of the batch.
+            size: Rows of a batch.
+            seed: Of the order.
+        """
+        ...
+
+    def sample(self, rows: int, seed: int = 0, split: str = "train") -> torch.Tensor:
+        """Random activations x_BD (all of them where there are fewer).
+
+        Args:
+            rows: How many.
+            seed: Of the choice.
+            split: `train` or `heldout`.
+        """
+        ...
+
+    def blocks(self, split: str, rows: int = 4096) -> Iterator[torch.Tensor]:
+        """All activations x_BD of a split in order, as float32.
+
+        Args:
+            split: `train` or `heldout`.
+            rows: Largest number at a time.
+        """
+        ...
+
+
+def check_fits(sae: SAE, activations: Activations, allow_mismatch: bool = False) -> None:
+    """Compare an SAE with activations that it is to meet.
+
+    Args:
+        sae: The SAE.
+        activations: The activations.
+        allow_mismatch: Accept another model or hook point; never another width.
+
+    Raises:
+        InputError: The widths differ, or host or hook point are known and differ.
+    """
+    check_width(sae, activations.d_in, activations.name)
+    check_match(sae.provenance, activations.provenance, "the SAE", activations.name, allow_mismatch)
+
+
+def check_width(sae: SAE, width: int, name: str) -> None:
+    """Raise `InputError` where the SAE takes activations of another width.
+
+    Args:
+        sae: The SAE.
+        width: Width of what it meets.
+        name: What that is called in the message.
+    """
+    if sae.d_in != width:
+        raise InputError(
+            f"the SAE takes {sae.d_in} dimensions, {name} has {width}; is it an SAE of another host or hook point?"
+        )
+
+
+def epoch_of(step: int, size: int, total: int, seed: int, name: str) -> tuple[int, int]:
+    """Where a batch begins in its epoch's order, and the seed of that order.
+
+    What is left of an epoch after its last whole batch is not used.
+
+    Args:
+        step: Number of the batch.
+        size: Rows of a batch.
+        total: Rows of an epoch.
+        seed: Of all orders.
+        name: What the activations are called in messages.
+
+    Raises:
+        InputError: A batch is larger than an epoch.
+    """
+    if size > total:
+        raise InputError(f"batch {size} is larger than the {total} training tokens of {name}; lower `batch`")
+    epoch, index = divmod(step, total // size)
+    return index * size, seed * 1_000_003 + epoch

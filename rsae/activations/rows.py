@@ -1,0 +1,105 @@
+"""Rows of tensors, in memory or memory-mapped, by split: what `Store` and `InMemory` read from.
+
+Shapes: B batch, D d_in, N rows of one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import torch
+
+from rsae.activations.windows import Windows
+from rsae.support.errors import InputError
+
+RUN = 256  # neighbouring rows that a window takes together
+
+
+class Rows:
+    """Each split's rows: one tensor after the other.
+
+    Args:
+        parts: The tensors [N, D] of each split.
+        name: What they are called in messages.
+        window: 0 shuffles all training rows among each other; each batch then reads rows from everywhere, which is
+            right as long as they fit into memory or the page cache. For more rows than that, the number of rows to
+            shuffle at a time: an epoch then reads runs of 256 neighbouring rows in a random order.
+    """
+
+    def __init__(self, parts: Mapping[str, Sequence[torch.Tensor]], name: str, window: int = 0):
+        self.parts, self.name, self.window = parts, name, window
+        self._order: tuple[int, torch.Tensor] | None = None
+
+    def split(self, split: str) -> Sequence[torch.Tensor]:
+        """A split's tensors.
+
+        Args:
+            split: Its name.
+
+        Raises:
+            InputError: There is no such split.
+        """
+        if not self.parts.get(split):
+            known = ", ".join(k for k, v in self.parts.items() if v)
+            raise InputError(f"{self.name} has no split {split!r}; it has {known}")
+        return self.parts[split]
+
+    def blocks(self, split: str, rows: int) -> Iterator[torch.Tensor]:
+        """The split's rows x_BD in order, as float32.
+
+        Args:
+            split: Its name.
+            rows: Largest number at a time.
+        """
+        for x_ND in self.split(split):
+            for x_BD in x_ND.split(rows):
+                yield x_BD.float()
+
+    def sample(self, total: int, rows: int, seed: int, split: str) -> torch.Tensor:
+        """Random rows x_BD of the split, in order.
+
+        Args:
+            total: Rows of the split.
+            rows: How many.
+            seed: Of the choice.
+            split: Its name.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        index = torch.randperm(total, generator=generator)[:rows]
+        return self._gather(split, index.sort().values)
+
+    def ordered(self, start: int, count: int, seed: int) -> torch.Tensor:
+        """Training rows x_BD in the order of an epoch.
+
+        Args:
+            start: The first row's place in that order.
+            count: How many.
+            seed: Of the order.
+        """
+        if self.window:
+            return self._windows.rows(start, count, seed)
+        if self._order is None or self._order[0] != seed:  # one epoch's permutation is kept
+            total = sum(map(len, self.split("train")))
+            self._order = (seed, torch.randperm(total, generator=torch.Generator().manual_seed(seed)))
+        return self._gather("train", self._order[1][start : start + count])
+
+    @cached_property
+    def _windows(self) -> Windows:
+        shards = self.split("train")
+        runs = [(n, i, min(RUN, len(x) - i)) for n, x in enumerate(shards) for i in range(0, len(x), RUN)]
+
+        def load(chosen: list[int]) -> torch.Tensor:
+            return torch.cat([shards[n][i : i + rows].float() for n, i, rows in (runs[u] for u in chosen)])
+
+        return Windows([rows for _, _, rows in runs], self.window, load)
+
+    def _gather(self, split: str, index_N: torch.Tensor) -> torch.Tensor:
+        shards = self.split(split)
+        bounds = torch.tensor([0] + [len(s) for s in shards]).cumsum(0)
+        which = torch.bucketize(index_N, bounds[1:], right=True)
+        x_BD = torch.empty(len(index_N), shards[0].shape[1])
+        for number in which.unique().tolist():
+            rows = which == number
+            x_BD[rows] = shards[number][index_N[rows] - bounds[number]].float()
+        return x_BD

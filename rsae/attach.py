@@ -1,0 +1,168 @@
+"""An SAE inside its host: features, steering, the error term and gradients of ordinary forward passes.
+
+>>> with rsae.attached(host, sae) as inside:
+...     inside.add(1234, 8.0)                       # steer
+...     logits = host.model(input_ids=ids).logits   # the host's own call, or generate
+...     inside.features                             # z_BPF of the last forward pass
+
+Shapes: B batch, P position, D d_in, F d_sae.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from rsae.activations.hooks import HookPoint, hooked
+from rsae.activations.host import Host
+from rsae.provenance import Provenance, check_match
+from rsae.sae import SAE
+from rsae.support.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Edit:
+    kind: str
+    latent: int
+    value: float
+
+
+class Attached:
+    """What an attached SAE shows of the last forward pass, and how it is steered.
+
+    Args:
+        sae: The SAE.
+        error: Add back what the SAE does not reconstruct.
+        norm_limit: Activations of a larger norm, and position 0, keep their value.
+    """
+
+    def __init__(self, sae: SAE, error: bool, norm_limit: float):
+        self.sae, self.error, self.norm_limit = sae, error, norm_limit
+        #: the code z_BPF of the last forward pass, before it was edited
+        self.features: torch.Tensor | None = None
+        #: the activation x_BPD at the hook point
+        self.input: torch.Tensor | None = None
+        #: what the SAE does not reconstruct, x - x_hat, [B, P, D]; no gradient passes through it
+        self.residual: torch.Tensor | None = None
+        self._edits: list[_Edit] = []
+
+    def set(self, latent: int, value: float) -> None:
+        """Give a latent a value at every position.
+
+        Args:
+            latent: Its number.
+            value: Its value; of either sign for a signed family.
+        """
+        self._edit("set", latent, value)
+
+    def add(self, latent: int, value: float) -> None:
+        """Add to a latent at every position.
+
+        Args:
+            latent: Its number.
+            value: What is added; may be negative.
+        """
+        self._edit("add", latent, value)
+
+    def scale(self, latent: int, factor: float) -> None:
+        """Multiply a latent where it is active; 0 ablates it.
+
+        Args:
+            latent: Its number.
+            factor: The factor.
+        """
+        self._edit("scale", latent, factor)
+
+    def clear(self) -> None:
+        """Take all steering back."""
+        self._edits = []
+
+    def _edit(self, kind: str, latent: int, value: float) -> None:
+        if not 0 <= latent < self.sae.d_sae:
+            raise InputError(f"latent {latent} is not one of the SAE's {self.sae.d_sae} (from 0)")
+        self._edits.append(_Edit(kind, latent, float(value)))
+
+    def _edited(self, z_BPF: torch.Tensor) -> torch.Tensor:
+        if not self._edits:
+            return z_BPF
+        z_BPF = z_BPF.clone()
+        for edit in self._edits:
+            if edit.kind == "set":
+                z_BPF[..., edit.latent] = edit.value
+            elif edit.kind == "add":
+                z_BPF[..., edit.latent] += edit.value
+            else:
+                z_BPF[..., edit.latent] *= edit.value
+        return z_BPF
+
+    def _replace(self, x_BPD: torch.Tensor) -> torch.Tensor:
+        """What takes the activation's place."""
+        self.input = x_BPD
+        z_BPF = self.sae.encode(x_BPD)
+        if z_BPF.requires_grad:
+            z_BPF.retain_grad()
+        elif torch.is_grad_enabled():
+            z_BPF.requires_grad_()
+        self.features = z_BPF
+        x_hat_BPD = self.sae.decode(self._edited(z_BPF), x_BPD)
+        with torch.no_grad():
+            self.residual = x_BPD - self.sae.decode(z_BPF.detach(), x_BPD)
+        new_BPD = x_hat_BPD + self.residual if self.error else x_hat_BPD
+        kept_BP = x_BPD.detach().norm(dim=-1) > self.norm_limit
+        if x_BPD.shape[1] > 1:  # a step of cached generation has one position, which is not the first
+            kept_BP[:, 0] = True
+        return torch.where(kept_BP[..., None], x_BPD, new_BPD)
+
+
+@contextmanager
+def attached(
+    host: Host,
+    sae: SAE,
+    hook: str | None = None,
+    error: bool = True,
+    allow_mismatch: bool = False,
+) -> Iterator[Attached]:
+    """Put an SAE's reconstruction in the place of the host's activation while the context is open.
+
+    With `error` the host computes what it always does until a latent is steered: the residual x - x_hat is added back.
+    Position 0 of every sequence and activations above the norm limit of the SAE's training keep their value, as they
+    were left out of training. Gradients of a loss pass to `features` (`inside.features.grad`) where gradients are
+    enabled.
+
+    Args:
+        host: The host; call its `model` as ever, `generate` included.
+        sae: The SAE.
+        hook: The hook point; by default the one that the SAE says that it belongs to.
+        error: Add back what the SAE does not reconstruct.
+        allow_mismatch: Accept an SAE that says that it belongs to another host or hook point.
+
+    Yields:
+        Features, steering and the error term.
+
+    Raises:
+        InputError: The SAE names no hook point and none is given, or it belongs elsewhere, or its width does not fit.
+    """
+    name = hook or sae.provenance.known("hook", "attaching an SAE")
+    point = HookPoint.parse(name, host, sae.provenance.head)
+    here = Provenance(model=host.name, hook=point.name)
+    check_match(sae.provenance, here, "the SAE", f"host {host.name!r} at {point}", allow_mismatch)
+    limit = sae.provenance.norm_limit
+    inside = Attached(sae, error, float("inf") if limit is None else limit)
+
+    def replace(x_BPD: torch.Tensor) -> torch.Tensor:
+        if x_BPD.shape[-1] != sae.d_in:
+            raise InputError(f"the SAE takes {sae.d_in} dimensions, {point} has {x_BPD.shape[-1]}")
+        return inside._replace(x_BPD)
+
+    trained = [p for p in sae.parameters() if p.requires_grad]
+    for parameter in trained:  # gradients are the features', not the weights'
+        parameter.requires_grad_(False)
+    try:
+        with hooked(host, point, replace):
+            yield inside
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

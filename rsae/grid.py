@@ -1,0 +1,216 @@
+"""One SAE or a grid of them, trained in one pass and saved: what `rsae train` does.
+
+A finished SAE has a `training.json` beside it. It is never trained over: the same settings find it done, more steps
+prolong it, anything else has to be forced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rsae.activations.protocol import Activations
+from rsae.formats import load, save
+from rsae.new import new
+from rsae.sae import SAE, family
+from rsae.support import distributed
+from rsae.support.errors import InputError
+from rsae.support.files import digest, read_json, write_json
+from rsae.training import History, TrainConfig, train
+
+RECORD = "training.json"
+_K, _L0 = 32, 32.0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values whose combinations are trained side by side. Empty: the default."""
+
+    k: Sequence[int] = ()
+    """Active latents a token, of families whose l0 is `k`."""
+    sparsity: Sequence[float] = ()
+    """Weights of the penalty, of the other families."""
+    l0: Sequence[float] = ()
+    """Wanted l0, instead of a weight."""
+    seed: Sequence[int] = (0,)
+    """Of the start; the data order is the first one's."""
+
+    def checked(self, name: str) -> Grid:
+        """The grid with the family's defaults.
+
+        Args:
+            name: The family.
+
+        Raises:
+            InputError: A value does not apply to the family.
+        """
+        if family(name).sparsity_by == "k":
+            if self.sparsity or self.l0:
+                raise InputError(f"{name} has no penalty: its l0 is set by --k")
+            return replace(self, k=self.k or (_K,))
+        if self.k:
+            raise InputError(
+                f"{name} takes no --k; set its l0 by --l0, or the weight of its penalty by --sparsity"
+            )
+        if self.sparsity and self.l0:
+            raise InputError("give either --sparsity or --l0")
+        return self if self.sparsity or self.l0 else replace(self, l0=(_L0,))
+
+    def points(self) -> list[dict[str, Any]]:
+        """Each combination, by name of the value."""
+        given = {name: values for name, values in asdict(self).items() if values}
+        return [dict(zip(given, values, strict=True)) for values in product(*given.values())]
+
+    def label(self, point: dict[str, Any]) -> str:
+        """What tells a combination from the others, as part of a directory's name.
+
+        Args:
+            point: One of `points`.
+        """
+        return "-".join(f"{n}{v:g}" for n, v in point.items() if len(getattr(self, n)) > 1)
+
+
+@dataclass
+class Finished:
+    """A trained SAE."""
+
+    path: Path
+    """Where it lies."""
+    sae: SAE
+    """The SAE."""
+    history: History
+    """Of its training; of the last part for one that was prolonged."""
+    trained_now: bool
+    """Whether it was trained by this call."""
+
+
+@dataclass
+class _Job:
+    path: Path
+    sae: SAE
+    config: TrainConfig
+    key: str
+    done: Finished | None = None
+    before: int = 0
+
+
+def train_grid(
+    name: str,
+    activations: Activations,
+    out: Path,
+    config: TrainConfig,
+    grid: Grid,
+    settings: dict[str, Any],
+    begin: str | None = None,
+    force: bool = False,
+    device: str = "cpu",
+    allow_mismatch: bool = False,
+) -> list[Finished]:
+    """Train the SAEs of a grid on the same batches and save each.
+
+    Args:
+        name: The family.
+        activations: The activations.
+        out: Directory of the SAE; for several, of one directory for each.
+        config: How to train; the grid's values replace its own.
+        grid: The values.
+        settings: The family's settings beside `k`, such as `d_sae`.
+        begin: A saved SAE to start from, instead of a random one.
+        force: Train over a finished result of other settings.
+        device: `cpu`, `cuda`, ...
+        allow_mismatch: Start from an SAE that says that it belongs to another host or hook point.
+
+    Returns:
+        The SAEs, on the CPU, saved.
+
+    Raises:
+        InputError: Settings contradict each other, or a finished result would be lost.
+    """
+    grid = grid.checked(name)
+    config = replace(config, seed=grid.seed[0])
+    jobs = [_job(name, activations, out, config, grid, p, settings, begin) for p in grid.points()]
+    for job in jobs:
+        _look(job, force, activations)
+    todo = [job for job in jobs if job.done is None]
+    if todo and len({job.config.steps for job in todo}) > 1:
+        raise InputError(
+            f"{out}: its SAEs were trained for different numbers of steps; prolong them one by one"
+        )
+    if todo:
+        saes = [job.sae.to(device) for job in todo]
+        file = out / "checkpoint.safetensors"
+        histories = train(
+            saes, activations, [job.config for job in todo], file, allow_mismatch=allow_mismatch
+        )
+        for job, history in zip(todo, histories, strict=True):
+            job.done = Finished(job.path, job.sae.cpu(), history, True)
+            if distributed.is_first():
+                save(job.sae, job.path)
+                steps = job.before + job.config.steps
+                write_json(job.path / RECORD, {"key": job.key, "steps": steps, "history": history})
+    return [job.done for job in jobs if job.done is not None]
+
+
+def _job(
+    name: str,
+    activations: Activations,
+    out: Path,
+    config: TrainConfig,
+    grid: Grid,
+    point: dict[str, Any],
+    settings: dict[str, Any],
+    begin: str | None,
+) -> _Job:
+    label = grid.label(point)
+    path = out / f"{name}-{label}" if label else out
+    given = {k: v for k, v in point.items() if k in ("sparsity", "l0")}
+    config = replace(config, **given)
+    own = settings | ({"k": point["k"]} if "k" in point else {})
+    if begin is None:
+        sae = new(name, activations, point["seed"], **own)
+    else:
+        sae = load(begin)
+        if sae.family != name:
+            raise InputError(f"{begin}: is a {sae.family!r} SAE, not {name!r}; name its own family")
+    sae.penalty_named(config.penalty)
+    key = [name, own if begin is None else begin, point["seed"], asdict(replace(config, steps=1))]
+    return _Job(path, sae, config, digest([*key, activations.identity]))
+
+
+def _look(job: _Job, force: bool, activations: Activations) -> None:
+    """Whether the job is done, to be prolonged, or to be begun."""
+    record = job.path / RECORD
+    if force or not record.exists():
+        if not force and (job.path / "cfg.json").exists():
+            raise InputError(f"{job.path} holds another SAE; choose another directory, or give --force")
+        return
+    made = read_json(record)
+    if made.get("key") != job.key:
+        raise InputError(
+            f"{job.path} holds an SAE of other settings, finished; choose another directory, or give --force"
+        )
+    sae = load(job.path)
+    if made["steps"] >= job.config.steps:
+        job.done = Finished(job.path, sae, made["history"], False)
+        return
+    job.sae, job.before = sae, made["steps"]
+    job.config = replace(
+        job.config, steps=job.config.steps - made["steps"], seed=job.config.seed + made["steps"]
+    )
+
+
+def described(finished: Finished) -> str:
+    """One line that says what was made.
+
+    Args:
+        finished: The SAE.
+    """
+    last = finished.history[-1]
+    made = (
+        f"{finished.path}: {finished.sae.family}, {finished.sae.d_sae} latents, l0 {last['l0']:.1f}, "
+        f"||x - x_hat||^2 {last['sse']:.1f} (normalised), {last['dead']:.0f} dead, in training"
+    )
+    return made if finished.trained_now else f"{made}; it was finished already"

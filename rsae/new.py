@@ -1,0 +1,47 @@
+"""A fresh SAE that is ready to train on activations."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from rsae.activations.protocol import Activations
+from rsae.sae import SAE
+from rsae.sae import family as family_named
+from rsae.support.errors import InputError, did_you_mean
+
+_SAMPLE = 8192
+
+
+def new(family: str, activations: Activations, seed: int = 0, **settings: Any) -> SAE:
+    """An untrained SAE in the activations' units: random unit decoder rows, the encoder their transpose.
+
+    Args:
+        family: Name of the family; `rsae.sae.FAMILIES` lists them.
+        activations: What it is to be trained on: they give the width, the units and the start of b_dec.
+        seed: Of the decoder's directions and of the sample.
+        **settings: The family's settings without `d_in`, such as `d_sae` and `k`. Thresholds and bandwidths are in
+            units of activations of mean norm sqrt(D).
+
+    Raises:
+        InputError: The family or a setting is unknown, or a setting that it needs is missing.
+    """
+    cls = family_named(family)
+    parameters = inspect.signature(cls).parameters
+    known = [name for name in parameters if name != "d_in" and name not in ("args", "kwargs")]
+    if cls.rational and "activation" not in settings:
+        raise InputError(
+            f"{family} starts from a trained SAE: train one of another family and upgrade it (rsae.upgrade)"
+        )
+    for name in settings if not cls.rational else ():
+        if name not in known:
+            raise InputError(f"family {family!r} takes no setting {name!r}{did_you_mean(name, known)}")
+    for name in known:
+        needed = parameters[name].default is inspect.Parameter.empty
+        if needed and name not in settings and not cls.rational:
+            raise InputError(f"family {family!r} needs the setting {name!r}")
+    sae = cls(activations.d_in, **settings)
+    sae.rescale_(1 / activations.scale)
+    sae.initialise(activations.sample(_SAMPLE, seed), seed)
+    sae.provenance = activations.provenance
+    return sae

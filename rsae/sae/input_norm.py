@@ -1,0 +1,54 @@
+"""Normalisation of each token by its own statistics, which an SAE carries as a layer: no weights can hold it.
+
+`layer_norm`: (x - mean) / (std + 1e-5), std unbiased; `constant_norm_rescale`: x sqrt(D) / ||x||. As SAELens and
+OpenAI's TopK SAEs have them: the way back multiplies by std alone. Shapes: B batch, D d_in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rsae.support.errors import InputError, did_you_mean
+
+_EPS = 1e-5
+KINDS = ("constant_norm_rescale", "layer_norm")
+
+
+@dataclass(frozen=True)
+class InputNorm:
+    """One normalisation, by its name in SAELens's `normalize_activations`."""
+
+    kind: str
+    """`layer_norm` or `constant_norm_rescale`."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"normalisation {self.kind!r} is unknown{did_you_mean(self.kind, KINDS)}")
+
+    def apply(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The normalised tokens.
+
+        Args:
+            x_BD: Activations; any number of leading dimensions will do.
+        """
+        if self.kind == "layer_norm":
+            return (x_BD - x_BD.mean(-1, keepdim=True)) / (x_BD.std(-1, keepdim=True) + _EPS)
+        return x_BD * self._factor(x_BD)
+
+    def undo(self, y_BD: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
+        """A reconstruction of normalised tokens, taken back to the scale of the tokens themselves.
+
+        Args:
+            y_BD: The reconstruction.
+            x_BD: The activations that were normalised.
+        """
+        if self.kind == "layer_norm":
+            return y_BD * x_BD.std(-1, keepdim=True) + x_BD.mean(-1, keepdim=True)
+        return y_BD / self._factor(x_BD)
+
+    @staticmethod
+    def _factor(x_BD: torch.Tensor) -> torch.Tensor:
+        # SAELens divides by the norm itself; a token of zeros stays zeros here
+        return x_BD.shape[-1] ** 0.5 / x_BD.norm(dim=-1, keepdim=True).clamp_min(1e-12)

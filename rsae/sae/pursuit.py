@@ -1,0 +1,293 @@
+"""Pursuit: the same weights and the same l0, the active latents solved together.
+
+The plain code gives each latent its value as if the others were not there. Here the values of the open gates S are
+those of a few steps of conjugate gradients for min ||x - b - c W_S||^2 (limit: least squares, (W_S W_S')^-1 W_S (x -
+b), a matrix rational function of the Gram matrix); then the gate decides once more, on c + eta W r with the residual r,
+and keeps as many as before; then the values are solved again. W are unit decoder rows and c the code in their units.
+
+Hard thresholding pursuit (Foucart 2011) from a warm start; the decision is a step of iterative hard thresholding
+(Blumensath and Davies 2009). Any family has this form: `pursuit` makes it, and nothing but the encoding changes.
+Shapes: B batch, D d_in, F d_sae, N entries of a sparse code, C candidates a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as checked
+
+from rsae.sae.base import DERIVED, FAMILIES, SAE, mean_square
+from rsae.sae.records import Decoder
+from rsae.sae.sparse import Pattern, decode_at, products_at
+
+_TINY = 1e-12
+#: Decoder rows whose norms all differ from 1 by less are taken as unit rows
+_UNIT = 1e-4
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class PursuitConfig:
+    """How far a pursuit goes."""
+
+    rounds: NonNegativeInt = 1
+    """Decisions of the gate after the first; 0 solves on the plain code's support alone."""
+    steps: PositiveInt = 2
+    """Steps of conjugate gradients for each solve."""
+    candidates: NonNegativeInt = 128
+    """Latents a token that a decision looks at: those of largest pre-activation, the open ones among them; 0 for
+    all."""
+    eta: PositiveFloat = 0.7
+    """Step of the decision, as a share of the gradient."""
+
+
+class Code(NamedTuple):
+    """A sparse code in units of unit decoder rows, and what it leaves over."""
+
+    c_N: torch.Tensor
+    pattern: Pattern
+    residual_BD: torch.Tensor
+
+
+class PursuitSAE(SAE):
+    """What makes a family's encoding a pursuit. `pursuit` derives a class from it and the family.
+
+    Trained, it alternates: the decoder fits the pursued code held fixed, the encoder fits the plain code with the
+    decoder held fixed. So the plain reading of the same weights stays good; gradients through the pursuit would spoil
+    it.
+    """
+
+    pursuit: PursuitConfig
+
+    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The pursued code z_BF; each token has at most as many non-zeros as its plain code.
+
+        Args:
+            x_BD: Activations as the host gives them; any number of leading dimensions will do.
+        """
+        rows_BD = self.standardise(x_BD).reshape(-1, self.d_in).to(self.W_dec.dtype)
+        h_BF = self._linear(rows_BD)
+        z_N, pattern = self.plain_entries(h_BF)
+        z_N, pattern = self._pursued(rows_BD, h_BF, z_N, pattern)
+        return pattern.scatter(z_N).reshape(*x_BD.shape[:-1], self.d_sae)
+
+    def plain_encode(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The plain code of the same weights.
+
+        Args:
+            x_BD: Activations as the host gives them.
+        """
+        return self.activate(self.pre_activations(x_BD))
+
+    def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+        return super().readings() | {"plain_": self.plain_encode}
+
+    def reconstruction_error(
+        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        frozen = Decoder(decoder.W_dec.detach(), decoder.b_dec.detach())
+        plain, _ = super().reconstruction_error(x_BD, z_N, pattern, frozen)
+        with torch.no_grad():
+            on_N = z_N != 0
+            code = (z_N[on_N], pattern.where(on_N))
+            pursued_N, support = self._pursued(x_BD, self._linear(x_BD), *code)
+        sse = mean_square(decode_at(pursued_N, decoder.W_dec, decoder.b_dec, support) - x_BD)
+        return plain + sse, sse
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"pursuit": asdict(self.pursuit)}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> SAE:
+        settings = dict(settings)
+        config = PursuitConfig(**settings.pop("pursuit"))
+        sae = super().from_settings(settings)
+        assert isinstance(sae, PursuitSAE)
+        sae.pursuit = config
+        return sae
+
+    # --- the pursuit ---------------------------------------------------------------------------------------
+
+    def _pursued(
+        self, x_BD: torch.Tensor, h_BF: torch.Tensor, z_N: torch.Tensor, pattern: Pattern
+    ) -> tuple[torch.Tensor, Pattern]:
+        """The entries and places of the pursued code, from those of the plain one."""
+        config = self.pursuit
+        norm_F, unit_FD = self.W_dec.norm(dim=1).clamp_min(_TINY), self.W_dec
+        unit = bool(((norm_F - 1).abs() < _UNIT).all())
+        if not unit:
+            unit_FD = self.W_dec / norm_F[:, None]
+            z_N = z_N * norm_F.index_select(0, pattern.latent_N)
+        plain = Code(z_N, pattern, x_BD - self.b_dec - decode_at(z_N, unit_FD, None, pattern))
+        code = self._solved(plain, unit_FD)
+        if config.rounds and len(z_N):
+            pool = self._candidates(h_BF if unit else h_BF * norm_F, plain, unit)
+            for _ in range(config.rounds):
+                decided = self._decided(code, plain, pool, unit_FD, x_BD)
+                code = _better(self._solved(decided, unit_FD), code)
+        c_N = code.c_N if unit else code.c_N / norm_F.index_select(0, code.pattern.latent_N)
+        return c_N, code.pattern
+
+    def _solved(self, code: Code, unit_FD: torch.Tensor) -> Code:
+        """Steps of conjugate gradients on the code's support, from the code itself; never worse than it."""
+        c_N, pattern, residual_BD = code
+        row_N = pattern.row_N
+        g_N = products_at(residual_BD, unit_FD, pattern)
+        p_N, square_B = g_N, pattern.sum_by_row(g_N * g_N)
+        for step in range(self.pursuit.steps):
+            y_BD = decode_at(p_N, unit_FD, None, pattern)
+            alpha_B = square_B / y_BD.square().sum(1).clamp_min(_TINY)
+            c_N = c_N + alpha_B.index_select(0, row_N) * p_N
+            residual_BD = residual_BD - alpha_B[:, None] * y_BD
+            if step + 1 < self.pursuit.steps:
+                g_N = products_at(residual_BD, unit_FD, pattern)
+                last_B, square_B = square_B, pattern.sum_by_row(g_N * g_N)
+                beta_B = square_B / last_B.clamp_min(_TINY)
+                p_N = g_N + beta_B.index_select(0, row_N) * p_N
+        if self.signed or not bool((c_N < 0).any()):
+            return _better(Code(c_N, pattern, residual_BD), code)
+        cut_N = c_N.clamp_max(0)
+        residual_BD = residual_BD + decode_at(cut_N, unit_FD, None, pattern)
+        return _better(Code(c_N - cut_N, pattern, residual_BD), code)
+
+    @torch.no_grad()
+    def _candidates(self, rank_BF: torch.Tensor, plain: Code, unit: bool) -> Pattern | None:
+        """The latents that a decision looks at, [B, C]; None for all."""
+        wanted = self.pursuit.candidates
+        most = int(plain.pattern.counts_B.max())
+        if not wanted or max(wanted, most) >= self.d_sae:
+            return None
+        if self.signed:
+            rank_BF = rank_BF.abs()
+        if not (unit and self.chooses_largest):  # the open ones need not rank first
+            rank_BF = rank_BF.clone()
+            rank_BF.view(-1)[plain.pattern.flat_N] = torch.inf
+        latent_BC = rank_BF.topk(max(wanted, most), dim=1, sorted=False).indices
+        return Pattern.of_columns(latent_BC, self.d_sae)
+
+    @staticmethod
+    def _at(pool: Pattern, code: Code) -> torch.Tensor:
+        """The code's entries at the pool's places, which hold all of the code's: by a search among sorted places."""
+        with torch.no_grad():
+            place_N, order_N = pool.flat_N.reshape(pool.shape[0], -1).sort(1)
+            found_N = torch.searchsorted(place_N.flatten(), code.pattern.flat_N)
+            at_N = (
+                order_N + torch.arange(0, len(pool.flat_N), order_N.shape[1])[:, None].to(order_N)
+            ).flatten()
+        return code.c_N.new_zeros(len(pool.flat_N)).index_put((at_N[found_N],), code.c_N)
+
+    def _decided(
+        self, code: Code, plain: Code, pool: Pattern | None, unit_FD: torch.Tensor, x_BD: torch.Tensor
+    ) -> Code:
+        """The gate's decision on c + eta W r: each token keeps as many latents as its plain code has."""
+        eta, count_B = self.pursuit.eta, plain.pattern.counts_B
+        if pool is None:
+            score_BC = code.pattern.scatter(code.c_N) + eta * (code.residual_BD @ unit_FD.T)
+        else:
+            at_N = self._at(pool, code)
+            score_BC = (at_N + eta * products_at(code.residual_BD, unit_FD, pool)).reshape(len(x_BD), -1)
+        most = int(count_B.max())
+        size_BC = score_BC.abs() if self.signed else score_BC
+        top_BK = size_BC.topk(most, dim=1).indices
+        keep_BK = torch.arange(most, device=x_BD.device) < count_B[:, None]
+        value_BK = score_BC.gather(1, top_BK)
+        if not self.signed:
+            keep_BK = keep_BK & (value_BK > 0)
+        latent_BK = top_BK if pool is None else pool.latent_N.reshape(len(x_BD), -1).gather(1, top_BK)
+        support = Pattern.of_columns(latent_BK, self.d_sae).where(keep_BK.flatten())
+        c_N = value_BK.flatten()[keep_BK.flatten()]
+        residual_BD = x_BD - self.b_dec - decode_at(c_N, unit_FD, None, support)
+        return Code(c_N, support, residual_BD)
+
+
+def _better(new: Code, old: Code) -> Code:
+    """Of each token the code that leaves less over."""
+    with torch.no_grad():
+        worse_B = new.residual_BD.square().sum(1) > old.residual_BD.square().sum(1)
+        if not bool(worse_B.any()):
+            return new
+        from_new_N = ~worse_B[new.pattern.row_N]
+        from_old_N = worse_B[old.pattern.row_N]
+    a, b = new.pattern.where(from_new_N), old.pattern.where(from_old_N)
+    row_N = torch.cat([a.row_N, b.row_N])
+    order_N = torch.sort(row_N, stable=True).indices
+    latent_N = torch.cat([a.latent_N, b.latent_N])[order_N]
+    c_N = torch.cat([new.c_N[from_new_N], old.c_N[from_old_N]])[order_N]
+    residual_BD = torch.where(worse_B[:, None], old.residual_BD, new.residual_BD)
+    return Code(c_N, Pattern.of_places(row_N[order_N], latent_N, new.pattern.shape), residual_BD)
+
+
+#: Families that are pursuits, by the plain family
+_FORMS: dict[type[SAE], type[SAE]] = {}
+
+
+def pursuit_form(cls: type[SAE]) -> type[SAE]:
+    """The class of a family's pursuit; its name in checkpoints is `pursuit_` and the family's.
+
+    Args:
+        cls: A plain family.
+    """
+    if cls not in _FORMS:
+        name = f"pursuit_{cls.family}"
+        body = {"family": name, "saelens": None, "saelens_training": None, "one_threshold": False}
+        body["__doc__"] = f"The pursuit of {cls.__name__}."
+        _FORMS[cls] = type(f"Pursuit{cls.__name__}", (PursuitSAE, cls), body)
+    return _FORMS[cls]
+
+
+def pursuit(
+    sae: SAE, rounds: int = 1, steps: int = 2, candidates: int | None = 128, eta: float = 0.7
+) -> PursuitSAE:
+    """The same weights with the active latents solved together, at the same l0: no training, no new parameter.
+
+    Each token keeps at most as many active latents as its plain code has (TopK: k), and the error is never larger than
+    that of the plain code. What it costs is meaning: a latent's value depends on the others (see docs/pursuit.md).
+
+    Args:
+        sae: Any SAE, decoder rows of any norm; it is left as it is. Of a pursuit, the plain SAE is taken.
+        rounds: Decisions of the gate after the first; 0 solves on the plain code's support.
+        steps: Steps of conjugate gradients for each solve.
+        candidates: Latents a token that a decision looks at, those of largest pre-activation; None or 0 for all.
+        eta: Step of the decision, as a share of the gradient.
+
+    Returns:
+        An SAE whose `encode` is the pursuit. `plain(sae)` is the way back.
+
+    Source: Foucart 2011 (hard thresholding pursuit); Blumensath and Davies 2009 (iterative hard thresholding).
+    """
+    sae = plain(sae)
+    config = PursuitConfig(rounds=rounds, steps=steps, candidates=candidates or 0, eta=eta)
+    made = pursuit_form(type(sae)).from_settings(sae.settings() | {"pursuit": asdict(config)})
+    made = made.to(sae.W_enc)
+    made.load_state_dict(sae.state_dict())
+    made.input_norm, made.provenance, made.trained = sae.input_norm, sae.provenance, sae.trained
+    made.train(sae.training)
+    assert isinstance(made, PursuitSAE)
+    return made
+
+
+def plain(sae: SAE) -> SAE:
+    """The plain SAE of a pursuit's weights; any other SAE is given back as it is.
+
+    Args:
+        sae: The SAE.
+    """
+    if not isinstance(sae, PursuitSAE):
+        return sae
+    cls = next(base for base, form in _FORMS.items() if form is type(sae))
+    settings = {k: v for k, v in sae.settings().items() if k != "pursuit"}
+    made = cls.from_settings(settings).to(sae.W_enc)
+    made.load_state_dict(sae.state_dict())
+    made.input_norm, made.provenance, made.trained = sae.input_norm, sae.provenance, sae.trained
+    return made.train(sae.training)
+
+
+def _by_name(name: str) -> type[SAE] | None:
+    bases = {f"pursuit_{known}": cls for known, cls in FAMILIES.items()}
+    return pursuit_form(bases[name]) if name in bases else None
+
+
+DERIVED.append(_by_name)

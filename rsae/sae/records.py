@@ -1,0 +1,44 @@
+"""What an SAE's methods hand to each other. Shapes: B batch, D d_in, F d_sae, N entries of a sparse code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from rsae.sae.sparse import Pattern
+
+
+class Entries(NamedTuple):
+    """The pre-activations of a batch at the places where the code or its gradient can be non-zero."""
+
+    h_N: torch.Tensor
+    pattern: Pattern
+
+
+class Decoder(NamedTuple):
+    """The weights that a code is decoded with: the SAE's own, or the same held fixed."""
+
+    W_dec: torch.Tensor
+    b_dec: torch.Tensor
+
+
+class Loss(NamedTuple):
+    """A training loss and its parts: means over the batch."""
+
+    total: torch.Tensor
+    sse: torch.Tensor  # ||x - x_hat||^2
+    l0: torch.Tensor  # non-zero entries of the code that is decoded in training
+    fired_F: torch.Tensor  # True for latents that are non-zero somewhere in the batch
+    entries: Entries | None = None  # what `observe_` learns from
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The loss that an SAE was trained with, where that is known."""
+
+    penalty: str | None
+    """Name of the sparsity penalty; None for none."""
+    sparsity: float
+    """Its weight at the end, against ||x - x_hat||^2 at mean norm sqrt(d_in)."""

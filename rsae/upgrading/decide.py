@@ -1,0 +1,112 @@
+"""What an upgrade of a teacher comes to: its family, its loss and its budget, decided once for both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from rsae.activations.protocol import Activations
+from rsae.sae import RATIONAL_FORMS, SAE, SoftRational, plain
+from rsae.sae.pursuit import pursuit_form
+from rsae.support.errors import InputError
+from rsae.training import TrainConfig
+from rsae.upgrading.config import UpgradeConfig
+
+#: Width of the straight-through kernel of a dead zone that nobody trained, at mean norm sqrt(D)
+BANDWIDTH = 1.0
+#: A ReLU teacher loses its L1 behind a fresh dead zone and becomes dense within a few steps; the new thresholds need a
+#: higher rate to follow
+_FRESH_THRESHOLD_LR = 20.0
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What is trained, on both sides of the comparison."""
+
+    family: type[SAE]
+    """The upgraded SAE's family."""
+    penalty: str | None
+    """The loss's penalty."""
+    tune: TrainConfig
+    """The budget: with a weight of the penalty or an l0 in any case where there is a penalty."""
+    control_name: str
+    """`control`, or `control-PENALTY` where the penalty is not the teacher's own."""
+
+
+def upgraded_family(teacher: SAE, config: UpgradeConfig) -> type[SAE]:
+    """The family that a teacher is upgraded to.
+
+    Args:
+        teacher: The trained SAE.
+        config: The upgrade.
+
+    Raises:
+        InputError: The teacher has no rational form in this variant.
+    """
+    if config.variant == "soft":
+        teacher.check_soft_form()
+        return SoftRational
+    if config.variant == "pursuit":
+        return pursuit_form(type(plain(teacher)))
+    gate = (teacher.behind_dead_zone(BANDWIDTH) if config.dead_zone else None) or teacher
+    if type(gate) not in RATIONAL_FORMS:
+        known = ", ".join(cls.family for cls in RATIONAL_FORMS)
+        raise InputError(f"a teacher of family {teacher.family!r} has no rational form; choose from {known}")
+    return RATIONAL_FORMS[type(gate)]
+
+
+def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Decided:
+    """Family, loss and budget of an upgrade.
+
+    `soft` is dense and has no l0 to penalise: it gets the paper's L1. A dead zone gets l0: under L1 its magnitude
+    learns to pass many tiny values.
+
+    Args:
+        teacher: The trained SAE.
+        activations: What it is fine-tuned on.
+        config: The upgrade.
+
+    Raises:
+        InputError: The teacher has no rational form in this variant, or the weight of its penalty has to be given.
+    """
+    family = upgraded_family(teacher, config)
+    own = teacher.penalties[0]
+    penalty = None if own is None else family.penalties[0]
+    tune = replace(config.tune, penalty=penalty)
+    fresh = config.variant == "gated" and config.dead_zone and teacher.behind_dead_zone(BANDWIDTH) is not None
+    if fresh:
+        tune = replace(tune, threshold_lr=max(tune.threshold_lr, _FRESH_THRESHOLD_LR))
+    name = "control" if penalty == own else f"control-{penalty}"
+    if penalty is None or tune.sparsity or tune.l0:
+        return Decided(family, penalty, tune, name)
+    trained = teacher.trained
+    if trained is not None and trained.penalty == penalty and trained.sparsity:
+        return Decided(family, penalty, replace(tune, sparsity=trained.sparsity), name)
+    if config.variant == "soft":  # it is dense in training: there is no l0 to steer
+        raise InputError(
+            f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
+        )
+    l0 = fit_of(teacher, activations, config.calibration_tokens)["l0"]
+    return Decided(family, penalty, replace(tune, l0=l0), name)
+
+
+@torch.no_grad()
+def fit_of(sae: SAE, activations: Activations, tokens: int) -> dict[str, float]:
+    """`fvu` and `l0` on a sample of training tokens, in the state in which the SAE is used.
+
+    Args:
+        sae: The SAE; it is left as it is.
+        activations: The activations.
+        tokens: Size of the sample.
+    """
+    training = sae.training
+    sae.eval()
+    x_BD = activations.sample(tokens, seed=1).to(sae.W_enc.device)
+    error = count = 0.0
+    for rows_BD in x_BD.split(1024):
+        z_BF = sae.encode(rows_BD)
+        error += (sae.decode(z_BF, rows_BD) - rows_BD).square().sum().item()
+        count += z_BF.count_nonzero().item()
+    sae.train(training)
+    return {"fvu": error / (x_BD - x_BD.mean(0)).square().sum().item(), "l0": count / len(x_BD)}

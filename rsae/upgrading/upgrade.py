@@ -1,0 +1,140 @@
+"""Teacher -> rational start -> fine-tuned, and the control: the teacher fine-tuned by the same budget.
+
+RSAE, section 3.2: fit the gate once, copy the weights, calibrate the scales on the teacher's pre-activations,
+fine-tune. The control that the paper lacks runs by default.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import approx
+from rsae.activations.protocol import Activations, check_fits
+from rsae.formats import load, save
+from rsae.sae import SAE, JumpReLU, SoftRational
+from rsae.support.cache import Cache
+from rsae.training import History, train
+from rsae.upgrading.config import UpgradeConfig, Upgraded
+from rsae.upgrading.decide import BANDWIDTH, Decided, decide, fit_of
+from rsae.upgrading.start import control_start, match_l0, start
+
+
+def upgrade(
+    teacher: SAE,
+    activations: Activations,
+    type: tuple[int, int] | None = None,
+    config: UpgradeConfig | None = None,
+    fit: approx.Fit | approx.Rational | None = None,
+    control: SAE | bool = True,
+    out: str | os.PathLike | None = None,
+    allow_mismatch: bool = False,
+) -> Upgraded:
+    """Upgrade a trained SAE to a rational one, and fine-tune the control under the same budget.
+
+    Args:
+        teacher: The trained SAE, of any origin; it is left as it is.
+        activations: What it was trained on, or the like: a store, a stream, or `Store.of` one's own.
+        type: Type (m, n) of the rational function, instead of the config's.
+        config: How to upgrade; the defaults suit minutes on a CPU.
+        fit: A fit of the teacher's gate, where it is there already.
+        control: A control that was trained with the same budget and loss before; or False for none (no comparison
+            without one is worth much).
+        out: A directory. The SAEs are saved there as `initial`, `control` and `tuned`, and a killed call continues
+            where it stopped.
+        allow_mismatch: Accept a teacher that says that it belongs to another host or hook point.
+
+    Returns:
+        The three SAEs, the budget and the histories.
+
+    Raises:
+        InputError: The teacher does not fit the activations, or has no rational form in this variant.
+    """
+    check_fits(teacher, activations, allow_mismatch)
+    config = config or UpgradeConfig()
+    if type is not None:
+        config = replace(config, type=type)
+    if isinstance(teacher, JumpReLU) and teacher.trained is None:
+        # trained elsewhere: files do not say the bandwidth, and it has the activations' unit
+        teacher = copy.deepcopy(teacher)
+        teacher.bandwidth = BANDWIDTH / activations.scale
+    decided = decide(teacher, activations, config)
+    steps = _Kept(teacher, activations, replace(config, tune=decided.tune), out)
+
+    def begin() -> tuple[SAE, History]:
+        sae = start(teacher, activations, config, fit)
+        tokens = config.calibration_tokens
+        there, here = fit_of(teacher, activations, tokens), fit_of(sae, activations, tokens)
+        return sae, [here | {f"teacher_{name}": value for name, value in there.items()}]
+
+    def tune(sae: SAE, name: str) -> tuple[SAE, History]:
+        return _tuned(sae, activations, decided, steps.checkpoint(name), f"fine-tune {teacher.family} {name}")
+
+    def fine_tune() -> tuple[SAE, History]:
+        sae, history = tune(initial, config.variant)
+        if isinstance(sae, SoftRational):
+            match_l0(sae, controlled or teacher, activations, config.calibration_tokens)
+        return sae, history
+
+    initial = steps.sae("initial", begin)
+    if not config.fine_tune:
+        return Upgraded(
+            initial, initial, None, decided.tune, decided.control_name, steps.history, steps.cache.seconds
+        )
+    controlled = control if isinstance(control, SAE) else None
+    if control is True:
+        controlled = steps.sae(
+            "control", lambda: tune(control_start(teacher, activations, config), "control")
+        )
+    tuned = steps.sae("tuned", fine_tune)
+    return Upgraded(
+        initial, tuned, controlled, decided.tune, decided.control_name, steps.history, steps.cache.seconds
+    )
+
+
+def _tuned(
+    sae: SAE, activations: Activations, decided: Decided, checkpoint: Path | None, description: str
+) -> tuple[SAE, History]:
+    """A copy of `sae`, fine-tuned by the budget and loss: one function for the rational SAE and the control."""
+    sae = copy.deepcopy(sae)
+    return sae, train(sae, activations, decided.tune, checkpoint, description, allow_mismatch=True)
+
+
+class _Kept:
+    """The steps of one upgrade: each makes an SAE, which a later call with the same settings reads back."""
+
+    def __init__(
+        self, teacher: SAE, activations: Activations, config: UpgradeConfig, out: str | os.PathLike | None
+    ):
+        self.device = teacher.W_enc.device
+        self.directory = Path(out) if out is not None else None
+        self.cache = Cache(self.directory)
+        self.settings = [
+            asdict(config),
+            teacher.settings(),
+            teacher.W_enc.double().sum().item(),
+            activations.identity,
+        ]
+        self.history: dict[str, History] = {}
+
+    def checkpoint(self, name: str) -> Path | None:
+        return self.directory / f"{name}.checkpoint.safetensors" if self.directory else None
+
+    def sae(self, name: str, make: Callable[[], tuple[SAE, History]]) -> SAE:
+        made: list[SAE] = []
+
+        def run() -> History:
+            sae, history = make()
+            made.append(sae)
+            if self.directory is not None:
+                save(sae, self.directory / name)
+            return history
+
+        self.history[name] = self.cache.run(name, self.settings, run)
+        if made:
+            return made[0]
+        assert self.directory is not None
+        return load(self.directory / name).to(self.device)

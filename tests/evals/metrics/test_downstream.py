@@ -1,0 +1,159 @@
+"""The host's loss against whole forward passes, one sequence at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import evals
+import rsae
+from evals.metrics.downstream import downstream, splice
+from evals.tasks import Task
+from rsae import InputError, SoftRational
+from rsae.activations.hooks import HookPoint, activations_at, pad
+from tests.evals.helpers import HOOK, exact_sae
+from tests.rsae.helpers import random_sae
+
+
+def test_exact_sae_costs_nothing(host, sequences):
+    got = evals.downstream(exact_sae(host.d_model), host, sequences, HOOK)
+    assert got.dce == pytest.approx(0, abs=1e-6)
+    assert got.kl == pytest.approx(0, abs=1e-6)
+    assert got.loss_recovered == pytest.approx(1, abs=1e-3)
+    assert got.predictions == sum(len(s) - 2 for s in sequences)
+
+
+def test_zero_sae_is_the_zero_ablation(host, sequences):
+    got = evals.downstream(exact_sae(host.d_model, error=1.0), host, sequences, HOOK)
+    assert got.ce == pytest.approx(got.ce_zero, rel=1e-9)
+    assert got.loss_recovered == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("hook", "module"),
+    [(HOOK, ""), ("blocks.1.hook_mlp_out", "mlp"), ("blocks.1.hook_attn_out", "self_attn")],
+)
+def test_downstream_is_its_definition(host, sequences, hook, module):
+    """Against whole forward passes of the host, one sequence at a time, with a hook of our own."""
+    sae = exact_sae(host.d_model, error=0.3)
+    clean_ce, ce, kl, agree = [], [], [], []
+    for ids in sequences:
+        tokens = torch.tensor([ids])
+
+        def edit(_module, _args, output):
+            first = output[0] if isinstance(output, tuple) else output
+            out = first.clone()
+            out[:, 1:] = sae(first[:, 1:])
+            return (out, *output[1:]) if isinstance(output, tuple) else out
+
+        with torch.no_grad():
+            clean = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
+            handle = host.blocks[1].get_submodule(module).register_forward_hook(edit)
+            spliced = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
+            handle.remove()
+        for p in range(1, len(ids) - 1):
+            clean_ce.append(-clean[p, ids[p + 1]].item())
+            ce.append(-spliced[p, ids[p + 1]].item())
+            agree.append(clean[p].argmax() == spliced[p].argmax())
+            kl.append((clean[p].exp() * (clean[p] - spliced[p])).sum().item())
+    got = downstream(sae, host, sequences, hook)
+    assert got.ce_clean == pytest.approx(np.mean(clean_ce), rel=1e-5)
+    assert got.ce == pytest.approx(np.mean(ce), rel=1e-5)
+    assert got.kl == pytest.approx(np.mean(kl), rel=1e-3, abs=1e-7)
+    assert got.top1 == pytest.approx(np.mean(agree))
+
+
+def test_sequences_add_up_and_can_be_paired(host, sequences):
+    found = downstream(
+        {"a": exact_sae(host.d_model, 0.3), "b": exact_sae(host.d_model, 0.2)}, host, sequences, HOOK
+    )
+    for name, error in (("a", 0.3), ("b", 0.2)):
+        one = found[name]
+        assert one.sequences.predictions == (3, 7, 12, 15, 18)  # of the sequences by length
+        assert sum(one.sequences.kl) / one.predictions == pytest.approx(one.kl)
+        assert sum(one.sequences.dce) / one.predictions == pytest.approx(one.dce)
+        assert one.kl_interval.low <= one.kl <= one.kl_interval.high
+        alone = [
+            downstream(exact_sae(host.d_model, error), host, [ids], HOOK)
+            for ids in sorted(sequences, key=len)
+        ]
+        assert one.sequences.kl == pytest.approx([o.kl * o.predictions for o in alone], rel=1e-2, abs=1e-6)
+
+
+def test_an_sae_of_another_place_is_refused(host, store, sequences):
+    sae = random_sae("top_k", store)
+    rsae.train(sae, store, rsae.TrainConfig(steps=1, batch=64))
+    other = "blocks.2.hook_resid_post"
+    with pytest.raises(InputError, match="hook point.*allow_mismatch"):
+        downstream(sae, host, sequences, other)
+    assert downstream(sae, host, sequences, other, allow_mismatch=True).predictions > 0
+
+
+def test_the_dense_code_of_soft_is_spliced_in_beside_the_honest_one(host, store, sequences):
+    sae = random_sae("soft_rational", store)
+    got = downstream(sae, host, sequences, HOOK)
+    assert isinstance(sae, SoftRational)
+    soft = got.others["soft"]
+    sae.tau.zero_()  # now the honest code is the dense one
+    dense = downstream(sae, host, sequences, HOOK)
+    for key in ("ce", "kl", "top1", "loss_recovered", "dce"):
+        assert soft[key] == pytest.approx(dense[key], rel=1e-6), key
+    assert soft.ce != got.ce
+
+
+def test_downstream_does_not_depend_on_the_batch(host, sequences):
+    sae = exact_sae(host.d_model, error=0.3)
+    one, other = (downstream({"a": sae}, host, sequences, HOOK, batch=b)["a"] for b in (1, 5))
+    for key in ("ce", "kl", "ce_zero"):
+        assert one[key] == pytest.approx(other[key], rel=1e-5, abs=1e-7)
+
+
+def test_the_prefix_runs_once_however_many_saes(host, sequences):
+    runs = {"prefix": 0, "suffix": 0}
+    handles = [
+        host.blocks[0].self_attn.register_forward_hook(
+            lambda *_: runs.__setitem__("prefix", runs["prefix"] + 1)
+        ),
+        host.blocks[2].self_attn.register_forward_hook(
+            lambda *_: runs.__setitem__("suffix", runs["suffix"] + 1)
+        ),
+    ]
+    downstream({str(i): exact_sae(host.d_model) for i in range(4)}, host, sequences, HOOK, batch=5)
+    for handle in handles:
+        handle.remove()
+    assert runs == {"prefix": 1, "suffix": 6}  # clean, zero and four SAEs
+
+
+def test_tokens_above_the_norm_limit_are_left_alone(host, sequences):
+    tokens, mask = pad(sequences)
+    norm = activations_at(host, HookPoint(1, "resid_post"), tokens, mask).norm(dim=-1)
+    limit = norm[:, 1:][mask[:, 1:].bool()].median().item()
+    spliced = splice(
+        None, torch.ones(1, 3, 2) * torch.tensor([1.0, 5.0, 2.0])[:, None], torch.ones(1, 3), 3.0
+    )
+    assert spliced[0, :, 0].tolist() == [1.0, 5.0, 0.0]  # the first position and the long one keep theirs
+    sae = exact_sae(host.d_model, error=0.9)
+    some = downstream(sae, host, sequences, HOOK, norm_limit=limit)
+    every = downstream(sae, host, sequences, HOOK)
+    assert abs(some.dce) < abs(every.dce)
+    with pytest.raises(InputError, match="raise norm_limit"):
+        downstream(sae, host, sequences, HOOK, norm_limit=0.0)
+
+
+def test_the_hook_point_is_read_from_the_sae(host, store, sequences):
+    sae = random_sae("top_k", store)
+    with pytest.raises(InputError, match="which hook point"):
+        downstream(sae, host, sequences)
+    rsae.train(sae, store, rsae.TrainConfig(steps=2, batch=64))
+    limit = store.provenance.norm_limit
+    assert downstream(sae, host, sequences) == downstream(sae, host, sequences, HOOK, norm_limit=limit)
+    task = Task(
+        "t", (["one two", "a longer text"], np.array([0, 1])), (["three", "four five"], np.array([1, 0]))
+    )
+    assert evals.sparse_probing(sae, host, task, k=(1,)).accuracy.keys() == {1}
+
+
+def test_sequences_too_short(host):
+    with pytest.raises(InputError, match="three tokens"):
+        downstream(exact_sae(host.d_model), host, [[1, 2]], HOOK)

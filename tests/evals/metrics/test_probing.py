@@ -1,0 +1,98 @@
+"""Probes on data with a planted answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from evals.metrics.probing import ProbeData, accuracy, baseline, pooled, probe, probe_data
+from evals.tasks import Task
+from rsae import SoftRational
+from rsae.activations.hooks import pad
+from tests.evals.helpers import HOOK, exact_sae
+from tests.rsae.helpers import random_sae
+
+
+def planted(feature: int, d_in: int = 6, texts: int = 120, seed: int = 0) -> ProbeData:
+    """Texts of three tokens; coordinate `feature` is high in positives only, all else is noise."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, texts)
+    x = rng.normal(size=(texts, 3, d_in))
+    x[:, :, feature] += 4 * label[:, None]
+    return ProbeData(
+        torch.tensor(x.reshape(-1, d_in), dtype=torch.float32),
+        torch.arange(texts).repeat_interleave(3).int(),
+        label,
+        np.arange(texts) < 80,
+    )
+
+
+@pytest.mark.parametrize("feature", [0, 4])
+def test_probe_finds_the_planted_latent(feature):
+    data = planted(feature)
+    got = probe(exact_sae(6), data, k=(1, 2, 5))
+    assert got.accuracy[1].value >= 0.97
+    assert baseline(data).dense.value >= 0.97
+    assert (baseline(data).train, baseline(data).test) == (80, 40)
+
+
+def test_more_latents_and_the_dense_code_stand_beside(store):
+    sae = random_sae("soft_rational", store)
+    data = planted(2, d_in=store.d_in)
+    got = probe(sae, data)
+    soft = got.others["soft"]
+    assert got.accuracy.keys() == soft.keys() == {1, 2, 5, 20}
+    assert isinstance(sae, SoftRational)
+    sae.tau.zero_()
+    assert probe(sae, data).accuracy == soft
+
+
+def test_bootstrap_interval_covers_the_accuracy():
+    """Against resampling the texts one by one; and over many test sets it covers the truth about 95 % of the time."""
+    rng = np.random.default_rng(3)
+    correct = rng.random(200) < 0.8
+    found = accuracy(correct)
+    assert found.value == correct.mean()
+    means = [rng.choice(correct, len(correct)).mean() for _ in range(2000)]
+    assert [found.low, found.high] == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.015)
+    covered = [a.low <= 0.8 <= a.high for a in (accuracy(rng.random(200) < 0.8) for _ in range(300))]
+    assert 0.88 < np.mean(covered) <= 0.99
+
+
+def test_probe_on_noise_is_a_coin():
+    data = planted(0)
+    rng = np.random.default_rng(1)
+    shuffled = ProbeData(data.x_ND, data.text_N, rng.permutation(data.label_T), data.is_train_T)
+    assert 0.25 < probe(exact_sae(6), shuffled).accuracy[1].value < 0.75
+
+
+def test_pooling_is_the_mean_of_the_code_over_a_texts_tokens():
+    data, sae = planted(1), exact_sae(6)
+    z = pooled(sae.encode, data, rows=7)
+    for text in (0, 57, 119):
+        rows = data.x_ND[data.text_N == text]
+        np.testing.assert_allclose(z[text], sae.encode(rows).mean(0).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_probe_data_leaves_out_position_0_and_padding(host):
+    task = Task("t", (["one two", "a longer text here"], np.array([0, 1])), (["three"], np.array([1])))
+    data = probe_data(host, HOOK, task, context=16)
+    assert torch.bincount(data.text_N).tolist() == [
+        len("one two") - 1,
+        15,
+        len("three") - 1,
+    ]  # bytes are tokens
+    tokens, mask = pad([list(host.tokenizer("three")["input_ids"])])
+    hidden = host.model(input_ids=tokens, attention_mask=mask, output_hidden_states=True).hidden_states[2][
+        0, 1:
+    ]
+    torch.testing.assert_close(data.x_ND[data.text_N == 2], hidden, rtol=1e-4, atol=1e-5)
+    assert data.is_train_T.tolist() == [True, True, False]
+
+
+def test_probe_data_round_trip(tmp_path):
+    data = planted(2)
+    data.save(tmp_path / "p.safetensors")
+    again = ProbeData.load(tmp_path / "p.safetensors")
+    assert probe(exact_sae(6), again) == probe(exact_sae(6), data)

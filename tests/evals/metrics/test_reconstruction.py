@@ -1,0 +1,116 @@
+"""Reconstruction against slow references."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from evals.metrics.reconstruction import largest_cosines, reconstruction
+from rsae import SoftRational
+from tests.evals.helpers import exact_sae
+from tests.rsae.helpers import random_sae
+
+
+@pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k", "rational_jump_relu", "soft_rational"])
+def test_reconstruction_is_its_definition(store, name):
+    """Against a slow float64 reference, token by token."""
+    sae = random_sae(name, store)
+    got = reconstruction(sae, store)
+    sae64 = sae.double()
+    error, active, fired, rows = [], [], torch.zeros(sae.d_sae, dtype=torch.bool), []
+    for x in torch.cat(list(store.blocks("heldout"))).double():
+        z = sae64.encode(x[None])[0]
+        error.append(
+            sum((a - b) ** 2 for a, b in zip(sae64.decode(z[None])[0].tolist(), x.tolist(), strict=True))
+        )
+        active.append(sum(v != 0 for v in z.tolist()))
+        fired |= z != 0
+        rows.append(x)
+    centred = torch.stack(rows) - torch.stack(rows).mean(0)
+    assert got.mse == pytest.approx(np.mean(error), rel=1e-5)
+    assert got.fvu == pytest.approx(np.mean(error) / centred.square().sum(1).mean().item(), rel=1e-5)
+    assert got.r2 == pytest.approx(1 - got.fvu)
+    assert got.l0 == pytest.approx(np.mean(active), abs=0.02)
+    assert got.alive == pytest.approx(fired.double().mean().item(), abs=1e-9)
+    assert got.tokens == len(rows)
+    x_hat = torch.stack([sae64(x) for x in rows])
+    pairs = [(x.numpy(), y.detach().numpy()) for x, y in zip(rows, x_hat, strict=True)]
+    cosine = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]
+    assert got.cosine == pytest.approx(np.mean(cosine), rel=1e-5)
+    assert got.l2_ratio == pytest.approx(np.mean([np.sqrt(b @ b / (a @ a)) for a, b in pairs]), rel=1e-5)
+    bias = sum(b @ b for _, b in pairs) / sum(a @ b for a, b in pairs)
+    assert got.relative_bias == pytest.approx(bias, rel=1e-5)
+    if isinstance(sae64, SoftRational):
+        dense = [sae64.decode(sae64.soft_code(sae64.pre_activations(x)))[None] for x in rows]
+        soft = (torch.cat(dense) - torch.stack(rows)).square().sum(1).mean().item()
+        assert got.others["soft"].mse == pytest.approx(soft, rel=1e-5)
+        assert got.others["soft"].l0 == sae64.d_sae
+        assert got.others["soft"].fvu / got.fvu == pytest.approx(got.others["soft"].mse / got.mse)
+
+
+def test_density_counts_every_latent_once(store):
+    sae = random_sae("jump_relu", store)
+    got = reconstruction(sae, store)
+    z = sae.encode(torch.cat(list(store.blocks("heldout"))))
+    density = (z != 0).double().mean(0)
+    edges = got.density.up_to
+    expected = [int((density == 0).sum())]
+    expected += [int(((density > a) & (density <= b)).sum()) for a, b in itertools.pairwise(edges)]
+    assert got.density.latents == tuple(expected)
+    assert sum(expected) == sae.d_sae
+
+
+@pytest.mark.parametrize("name", ["sign_aware_gated", "abs_top_k", "gated"])
+def test_bipolar_is_the_share_of_latents_that_use_both_signs(store, name):
+    sae = random_sae(name, store).eval()
+    z = sae.encode(torch.cat(list(store.blocks("heldout"))))
+    both = ((z > 0).any(0) & (z < 0).any(0)).double().mean().item()
+    got = reconstruction(sae, store, rows=64)
+    assert (got.bipolar or 0.0) == both
+    rarer = torch.minimum((z > 0).double().mean(0), (z < 0).double().mean(0))
+    assert (got.two_way or 0.0) == (rarer > 0.1 * (z != 0).double().mean(0)).double().mean().item()
+    assert (both > 0) == sae.signed
+
+
+def test_decoder_redundancy_is_the_mean_largest_cosine(store):
+    sae = random_sae("relu", store)
+    rows = [d / np.sqrt(d @ d) for d in sae.W_dec.detach().double().numpy()]
+    largest = [max(a @ b for j, b in enumerate(rows) if j != i) for i, a in enumerate(rows)]
+    np.testing.assert_allclose(largest_cosines(sae.W_dec, rows=7).numpy(), largest, rtol=1e-4, atol=1e-6)
+    assert reconstruction(sae, store).decoder_redundancy == pytest.approx(np.mean(largest), rel=1e-5)
+
+
+def test_shrinkage_is_seen(store):
+    got = reconstruction(exact_sae(store.d_in, error=0.25), store)
+    assert got.relative_bias == pytest.approx(0.75)
+    assert got.l2_ratio == pytest.approx(0.75)
+    assert got.cosine == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10_000])
+@pytest.mark.parametrize("name", ["top_k", "soft_rational"])
+def test_reconstruction_does_not_depend_on_the_batch(store, rows, name):
+    sae = random_sae(name, store)
+    one, other = reconstruction(sae, store), reconstruction(sae, store, rows=rows)
+    assert other.density == one.density
+    for a, b in ((one, other), (one.others.get("soft"), other.others.get("soft"))):
+        numbers = [
+            {k: v for k, v in vars(x).items() if isinstance(v, float)} for x in (a, b) if x is not None
+        ]
+        assert not numbers or numbers[0] == pytest.approx(numbers[1], rel=1e-6)
+
+
+def test_perfect_reconstruction(store):
+    got = reconstruction(exact_sae(store.d_in), store)
+    assert got.mse < 1e-12
+    assert got.l0 == store.d_in
+
+
+def test_figures_by_name(store):
+    got = reconstruction(random_sae("relu", store), store)
+    assert got["fvu"] == got.fvu
+    with pytest.raises(KeyError):
+        got["fuv"]

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from evals.measures import columns
+from evals.report.names import Names
+from evals.report.text import cells_table, figures, show
+from evals.results import write_result
+from tests.evals.helpers import control, result, tuned
+
+
+def test_names_leave_out_what_all_have_in_common():
+    one = [result(), tuned()]
+    assert Names(one).cell(one[1]) == "jump_relu gated"
+    seeds = [tuned(seed=0), tuned(seed=1)]
+    assert Names(seeds).cell(seeds[1]) == "jump_relu s1 gated"
+    levels = [tuned(level=4), tuned(level=8)]
+    assert Names(levels).within(levels[0]) == "gated l0_4"
+    widths = [tuned(d_sae=16), tuned(d_sae=32)]
+    assert Names(widths).group(widths[1]) == "jump_relu 32"
+
+
+def test_a_table_of_cells(tmp_path, capsys):
+    for r in (result(k1=0.5), tuned(), control()):
+        write_result(tmp_path / "one", r)
+    table = cells_table([tmp_path / "one"])
+    assert [line.control for line in table.lines] == [False, False, True]
+    assert table.lines[1].texts[table.headings.index("probe k=1")] == "–"
+    show(table, markdown=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[1].startswith("| --- | ---: |")
+    two = cells_table([tmp_path / "one", tmp_path / "one"])
+    assert two.headings[:2] == ["run", "variant"]
+    assert len(two.lines) == 6
+
+
+def test_figures_as_text():
+    r = result(fvu=0.12345, l0=9.96)
+    assert figures(r, columns([r]))[:3] == ["10.0", "1", "0.1235"]

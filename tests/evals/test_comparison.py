@@ -1,0 +1,134 @@
+"""Runs compared: with the control beside each figure, by the very teacher, against a reference."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import evals as library
+from evals.comparison import Counts, compare, controls_of
+from evals.measures import columns
+from evals.results import Role, dump, read_results, write_result
+from tests.command import assert_one_clear_line
+from tests.evals.conftest import evals
+from tests.evals.helpers import control, result, tuned
+
+
+def test_no_figure_without_its_control(suite_run, tmp_path):
+    done = evals("compare", "--markdown", "--brief", "--json", tmp_path / "c.json", suite_run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| gated |") >= 4
+    found = library.compare([suite_run])
+    assert json.loads((tmp_path / "c.json").read_text()) == json.loads(json.dumps(dump(found)))
+    # its l0 is the control's, but for zeros
+    top_k = next(r for r in found.matched if r.group.family == "top_k")
+    assert (top_k.upgrade, top_k.control, top_k.seeds) == ("gated", "control", 2)
+    fvu = top_k.figures["fvu"]
+    assert fvu.n == 2
+    assert fvu.se is not None
+    assert fvu.se >= 0
+    by_place = {}
+    for r in found.fronts:
+        by_place.setdefault((r.group.family, r.x, r.y), set()).add(r.variant)
+    assert all(variants == {"teacher", "gated", "control"} for variants in by_place.values())
+    zone = found.sweet_zone[0]
+    assert zone.figures.cells == zone.controls.cells == 4
+    assert {r.against for r in found.tally if r.variant == "gated"} == {"control", "teacher"}
+    assert all(r.win == r.loss == 0 for r in found.tally)  # two seeds claim nothing
+
+
+def test_differences_are_at_the_same_l0_and_over_seeds(tmp_path):
+    """The control's FVU is 4 / l0; the upgrade's is 10, 20 and 30 % below, by seed."""
+    for seed in range(3):
+        for level in (10, 20, 40):
+            write_result(tmp_path, result(level=level, seed=seed, l0=level, fvu=5 / level, mse=50 / level))
+            write_result(tmp_path, control(level=level, seed=seed, l0=level, fvu=4 / level, mse=40 / level))
+            l0 = 1.5 * level
+            fvu = (0.9 - 0.1 * seed) * 4 / l0
+            write_result(tmp_path, tuned(level=level, seed=seed, l0=l0, fvu=fvu, mse=10 * fvu))
+    found = compare([tmp_path])
+    (matched,) = found.matched
+    assert (matched.cells, matched.outside, matched.seeds) == (6, 3, 3)  # 60 is beyond the control's 40
+    assert matched.figures["fvu"].mean == pytest.approx(-0.2)
+    assert matched.figures["fvu"].se == pytest.approx(0.1 / 3**0.5)
+    (zone,) = found.sweet_zone
+    assert zone.figures == Counts(l0=0, alive=0, cells=9)
+    tally = {(r.variant, r.against): r for r in found.tally if r.measure == "fvu"}
+    # 20 % with a standard error of 6 %, at the two levels within reach
+    assert (tally["gated", "control"].win, tally["gated", "control"].open) == (2, 0)
+    assert tally["control", "teacher"].win == 3
+    front = next(f for f in found.fronts if (f.variant, f.x, f.y) == ("control", "l0", "fvu"))
+    assert [point.x for point in front.points] == [10, 20, 40]
+
+
+def test_pairs_are_on_the_same_predictions(tmp_path):
+    for seed in (0, 1):
+        write_result(tmp_path, result(seed=seed))
+        write_result(tmp_path, control(seed=seed, kl=0.3, dce=0.2))
+        write_result(tmp_path, tuned(seed=seed, kl=0.2, dce=0.2))
+    found = compare([tmp_path]).paired
+    assert [(p.upgrade, p.control, p.seed) for p in found] == [
+        ("gated", "control", 0),
+        ("gated", "control", 1),
+    ]
+    assert found[0].kl.mean == pytest.approx(-0.1)
+    # sequences of 50 predictions each lose 4 and 6 nats
+    assert (found[0].kl.interval.low, found[0].kl.interval.high) == pytest.approx((-0.12, -0.08))
+    assert found[0].dce.mean == found[0].dce.interval.low == 0
+
+
+def test_a_control_is_that_of_the_same_teacher():
+    cells = [
+        tuned(seed=0),
+        tuned(seed=1),
+        control(seed=1),
+        control(seed=1, level=4),
+        result(Role.START, "gated", "control"),
+    ]
+    found = controls_of(cells)
+    assert found == {cells[1].cell: cells[2]}
+
+
+def test_columns_are_those_that_some_cell_has(suite_run):
+    keys = [measure.key for measure in columns(read_results(suite_run))]
+    assert keys[:3] == ["l0", "mse", "fvu"]
+    assert {"k1", "k20", "dce"} <= set(keys)
+    assert not {"bipolar", "opposition", "soft_fvu"} & set(keys)
+
+
+def test_families_of_their_own_widths_without_upgrades(suite_file, tmp_path):
+    text = suite_file.read_text()
+    text = text.replace('["jump_relu", "top_k"]', '["top_k", "abs_top_k"]').replace("[0, 1]", "[0]")
+    text = text.replace("d_sae = [48]", "d_sae = [48]\nwidths.abs_top_k = [24]")
+    text = text.replace("[upgrades.gated]\ntype = [3, 2]\n", "")
+    start = text.index("tasks = ")
+    file = tmp_path / "signs.toml"
+    file.write_text(text[:start] + "tasks = []\nintervention = 2\n")
+    out = tmp_path / "run"
+    done = evals("run", file, "--out", out)
+    assert done.returncode == 0, done.stderr
+    made = read_results(out)
+    assert {(r.family, r.d_sae, r.role) for r in made} == {
+        ("top_k", 48, Role.TEACHER),
+        ("abs_top_k", 24, Role.TEACHER),
+    }
+    pushed = [r.metrics.intervention for r in made]
+    assert all(p is not None and p.dials == 2 and (p.kl_plus or 0) > 0 for p in pushed)
+    assert "opposition" in evals("compare", out, "--markdown").stdout
+    wrong = evals("compare", out, "--brief", "--reference", "top_k-84")
+    assert_one_clear_line(wrong, "'top_k-84'", "did you mean 'top_k-48'")
+    (record,) = library.compare([out], "top_k-48").reference
+    assert (record.group.family, record.cells, record.seeds) == ("abs_top_k", 2, 1)
+    by_level = {(r.family, str(r.level)): r.metrics.reconstruction.r2 for r in made}
+    gaps = [by_level["abs_top_k", k] - by_level["top_k", k] for k in ("k4", "k8")]
+    assert record.figures["r2"].mean == pytest.approx(sum(gaps) / 2, abs=1e-3)  # k is the l0 of both
+    assert record.verdicts["r2"] == "open"
+    # trained SAEs alone have a report and a figure, too
+    done = evals("report", out, "--reference", "top_k-48", "--figures", tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (out / "report.html").read_text()
+    assert "at matched l0, minus top_k-48" in text
+    assert text.count("data-front=") == 1  # both families in the site's one panel
+    assert '"name": "abs_top_k 24"' in text
+    assert (tmp_path / "families.png").read_bytes().startswith(b"\x89PNG")

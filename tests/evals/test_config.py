@@ -1,0 +1,94 @@
+"""Suites as files: what is wrong is one line that names the file, the key and the remedy."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from evals.config import PRESETS, SuiteConfig, preset
+from evals.results import Level
+from evals.suite import units
+from tests.command import assert_one_clear_line
+from tests.evals.conftest import evals
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("hooks = ", "hokos = ", ("unknown key 'sites.0.hokos'", "did you mean 'hooks'")),
+        ("seeds = ", "sedes = ", ("unknown key 'grid.sedes'", "did you mean 'seeds'")),
+        ("type = [3, 2]", "typ = [3, 2]", ("unknown key 'upgrades.gated.typ'", "did you mean 'type'")),
+        ("type = [3, 2]", "type = [4, 2]", ("upgrades.gated.type", "[3, 2]")),
+        ('"top_k"]', '"topk"]', ("'topk'", "did you mean 'top_k'")),
+        ("l0 = [4, 8]", "l0 = [4, 48]", ("48", "d_sae")),
+        ("d_sae = [48]", "d_sae = [48]\nwidths.jump_rleu = [24]", ("grid.widths.jump_rleu", "'jump_relu'")),
+        ("d_sae = [48]", "d_sae = [48]\nwidths.top_k = [8]", ("l0 8", "widths.top_k")),
+        ("blocks.1.hook", "block.1.hook", ("block.1.hook", "blocks.L.POINT")),
+        ("[train]", "[train]\nseed = 1", ("train.seed", "[grid]")),
+        ("[harvest]", "[harvest]\nhost = 'a'", ("harvest.host", "[sites]")),
+        ('families = ["jump_relu",', 'families = ["gated",', ()),
+    ],
+)
+def test_config_mistakes(suite_file, tmp_path, old, new, words):
+    bad = tmp_path / "bad.toml"
+    assert old in suite_file.read_text()
+    bad.write_text(suite_file.read_text().replace(old, new, 1))
+    if not words:  # no mistake: a family beyond the three
+        assert len(units(SuiteConfig.read(bad))) == 4
+        return
+    assert_one_clear_line(evals("run", bad, "--out", tmp_path / "run"), "bad.toml", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_soft_wants_a_family_with_one_gate(suite_file, tmp_path):
+    bad = tmp_path / "bad.toml"
+    text = suite_file.read_text().replace('"jump_relu"', '"batch_top_k"')
+    bad.write_text(text.replace("type = [3, 2]", 'type = [3, 2]\nvariant = "soft"'))
+    assert_one_clear_line(evals("run", bad, "--out", tmp_path / "run"), "upgrades.gated", "'batch_top_k'")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[synthetic]\nprotocols = ["D"]\n', ("synthetic.protocols.0", "'D'")),
+        ('[synthetic]\nprotocols = ["A"]\nstep = 3\n', ("synthetic.step", "did you mean 'steps'")),
+        ('[synthetic]\nprotocols = ["A"]\n[train]\nsteps = 3\n', ("train", "[[sites]]")),
+        ("[synthetic]\nsteps = 3\n", ("sites is empty", "[synthetic]")),
+    ],
+)
+def test_mistakes_in_protocols(text, words, tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    assert_one_clear_line(evals("run", file, "--out", tmp_path / "run"), "bad.toml", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_are_valid():
+    for name in PRESETS:
+        assert units(SuiteConfig.read(name))
+        assert evals("run", name, "--out", "unused", "--show-config").stdout.count("[grid]") == 1
+
+
+def test_what_is_written_is_read(suite_file, demo_file, tmp_path):
+    for file in (suite_file, demo_file, preset("paper")):
+        config = SuiteConfig.read(file)
+        config.write(tmp_path / "again.toml")
+        assert SuiteConfig.read(tmp_path / "again.toml") == config
+    assert "seed" not in tomllib.loads(SuiteConfig().to_toml())["train"]
+
+
+def test_levels():
+    grid = SuiteConfig.read("demo").grid
+    assert [grid.levels(family) for family in grid.families] == [
+        [Level("sparsity", 3.0)],
+        [Level("sparsity", 1.5)],
+        [Level("k", 32)],
+    ]
+    assert SuiteConfig().grid.levels("gated") == [Level("l0", 16), Level("l0", 32), Level("l0", 64)]
+
+
+def test_missing_config(tmp_path):
+    assert_one_clear_line(evals("run", tmp_path / "none.toml", "--out", tmp_path), "none.toml")
+    assert_one_clear_line(evals("run", "domo", "--out", tmp_path), "domo", "demo, quick")
+    assert_one_clear_line(evals("run", "quick"), "--out")

@@ -1,0 +1,158 @@
+"""What a run makes at a site: every variant with its control, and SAEs that are found by their record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import approx
+import rsae
+from evals.gates import read_gate
+from evals.results import Level, Role, read_results
+from evals.site import Plan, gate_curve, load_sae, open_store
+from rsae import InputError, TrainConfig
+
+
+def by_name(run):
+    return {f"{r.family}-{r.variant}": r for r in read_results(run)}
+
+
+def test_every_cell_has_its_result_and_its_control(demo_run):
+    found = by_name(demo_run)
+    variants = ("teacher", "soft-init", "soft", "gated-init", "gated", "control")
+    expected = {f"{family}-{v}" for family in ("relu", "jump_relu", "top_k") for v in variants}
+    assert found.keys() == expected | {"jump_relu-control-l1", "relu-control-l0"}
+    for name, r in found.items():
+        if r.compared:
+            control = found[f"{r.family}-{r.control}"]
+            assert control.role is Role.CONTROL
+            assert r.how.upgrade is not None
+            assert control.how.train == r.how.upgrade.tune, name
+        assert r.seed == 3
+        assert r.how.seconds >= 0
+        assert {"torch", "rsae", "transformers"} <= r.how.versions.keys()
+        for task in ("spam", "wiki_people"):
+            assert 0 <= r.metrics.probing[task].accuracy[1].value <= 1
+
+
+def test_every_variant_is_compared_under_its_own_loss(demo_run):
+    found = by_name(demo_run)
+    assert found["relu-soft"].control == "control"
+    assert found["relu-gated"].control == "control-l0"
+    assert found["top_k-soft"].control == found["top_k-gated"].control == "control"
+    assert found["jump_relu-soft"].control == "control-l1"
+    assert found["jump_relu-control-l1"].how.penalty == "l1"
+    assert found["jump_relu-gated"].control == "control"
+    assert found["jump_relu-control"].how.penalty == "l0"
+
+
+def test_gated_starts_as_the_teacher_in_every_metric(demo_run):
+    found = by_name(demo_run)
+    for family in ("relu", "jump_relu", "top_k"):
+        teacher, start = (found[f"{family}-{v}"].metrics for v in ("teacher", "gated-init"))
+        assert start.reconstruction.l0 == teacher.reconstruction.l0
+        assert start.reconstruction.fvu == pytest.approx(teacher.reconstruction.fvu, rel=1e-4)
+        assert start.downstream.ce == pytest.approx(teacher.downstream.ce, rel=1e-4)
+
+
+def test_honest_and_soft_figures_stand_side_by_side(demo_run):
+    honest = by_name(demo_run)["relu-soft"].metrics.reconstruction
+    soft = honest.others["soft"]
+    assert soft.l0 > 0.99 * 48 > honest.l0
+    assert soft.fvu != honest.fvu
+
+
+def test_the_record_says_where_the_sae_lies(demo_run):
+    results = read_results(demo_run)
+    for r in results:
+        sae = load_sae(demo_run, r)
+        rational = r.role in (Role.START, Role.TUNED)
+        assert isinstance(sae, rsae.RationalSAE) is rational
+        fvu = rsae_fvu(sae, open_store(demo_run, r))
+        assert fvu == pytest.approx(r.metrics.reconstruction.fvu, rel=1e-4)
+    with pytest.raises(InputError, match="is missing; run the same command"):
+        load_sae(demo_run, replace(results[0], sae="sites/nowhere"))
+
+
+def rsae_fvu(sae, store):
+    import torch
+
+    x = torch.cat(list(store.blocks("heldout"))).double()
+    with torch.no_grad():
+        return ((sae.double()(x) - x).square().sum() / (x - x.mean(0)).square().sum()).item()
+
+
+def test_gates_are_certified(demo_run):
+    for family in ("relu", "jump_relu", "top_k"):
+        gate = read_gate(demo_run, family, (3, 2))
+        assert gate is not None
+        assert gate.bounds.best_lower <= gate.bounds.lower <= gate.bounds.upper
+        assert gate.bounds.lower <= gate.fits["minimax"].error * (1 + 1e-9)
+        assert all(fit.error >= gate.bounds.best_lower * (1 - 1e-9) for fit in gate.fits.values())
+        approx.verify(demo_run / "gates" / f"{family}-3-2.certificate.json")
+        used = approx.load(demo_run / "gates" / f"{family}-3-2.rational.json")
+        assert used(gate.t[7]) == pytest.approx(gate.fits["minimax"].r[7], rel=1e-12)
+    assert read_gate(demo_run, "relu", (5, 4)) is None
+
+
+def test_a_start_is_the_certified_fit(demo_run):
+    start = by_name(demo_run)["relu-soft-init"]
+    used = approx.load(demo_run / "gates" / "relu-3-2.rational.json")
+    assert start.how.gate is not None
+    for t, r in zip(start.how.gate.t[::40], start.how.gate.r[::40], strict=True):
+        assert r == pytest.approx(used(t), abs=1e-5)
+    assert gate_curve(load_sae(demo_run, by_name(demo_run)["relu-teacher"])) is None
+
+
+def test_plans():
+    train = TrainConfig(steps=3, seed=5, sparsity=2.0)
+    plan = Plan("top_k", 64, Level("k", 8), train)
+    assert (plan.name, plan.settings, plan.training) == ("top_k-64-k8-s5", {"d_sae": 64, "k": 8}, train)
+    assert Plan("relu", 64, Level("l0", 8), train).training == replace(train, l0=8.0)
+    assert Plan("relu", 64, Level("sparsity", 0.5), train).training == replace(train, sparsity=0.5)
+
+
+def test_a_public_teacher_is_found_by_its_address(demo_run, demo_file, tmp_path):
+    from tests.evals.conftest import evals
+
+    teacher = by_name(demo_run)["top_k-teacher"]
+    text = demo_file.read_text().replace("[harvest]", f'teachers = ["{demo_run / teacher.sae}"]\n[harvest]')
+    file = tmp_path / "public.toml"
+    file.write_text(text)
+    done = evals("run", file, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = by_name(tmp_path / "run")
+    assert found.keys() == {
+        f"top_k-{v}" for v in ("teacher", "soft-init", "soft", "gated-init", "gated", "control")
+    }
+    again = found["top_k-teacher"]
+    assert again.level == Level("source", str(demo_run / teacher.sae))
+    assert again.metrics.reconstruction == teacher.metrics.reconstruction
+    assert load_sae(tmp_path / "run", again).family == "top_k"
+    assert evals("report", tmp_path / "run").returncode == 0
+
+
+def test_a_pursuit_without_fine_tuning_is_a_start_alone(demo_file, tmp_path):
+    from tests.evals.conftest import evals
+
+    text = demo_file.read_text().replace('["relu", "jump_relu", "top_k"]', '["top_k"]')
+    text = text.replace("sparsity.relu = [0.1]\nsparsity.jump_relu = [0.1]\n", "")
+    a, b = text.index("[upgrades.soft]"), text.index("[tune]")
+    upgrades = (
+        '[upgrades.raw]\nvariant = "pursuit"\nfine_tune = false\n[upgrades.pursuit]\nvariant = "pursuit"\n'
+    )
+    file = tmp_path / "pursuit.toml"
+    file.write_text(text[:a] + upgrades + text[b:])
+    done = evals("run", file, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = by_name(tmp_path / "run")
+    assert found.keys() == {
+        f"top_k-{v}" for v in ("teacher", "raw-init", "pursuit-init", "pursuit", "control")
+    }
+    assert found["top_k-raw-init"].control is None
+    teacher, pursued = (found[f"top_k-{v}"].metrics.reconstruction for v in ("teacher", "raw-init"))
+    assert pursued.fvu < teacher.fvu
+    assert pursued.l0 <= teacher.l0
+    assert pursued.others["plain"].fvu == pytest.approx(teacher.fvu, rel=1e-4)
+    assert "plain FVU" in (tmp_path / "run" / "report.html").read_text()

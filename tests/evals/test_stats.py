@@ -1,0 +1,76 @@
+"""Fronts, hypervolumes, what is read off a front, verdicts: against plain counting."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.stats import Estimate, at_l0, front, hypervolume, ratio_interval, verdict
+
+POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
+
+
+def test_matched_l0_is_read_off_the_front():
+    fvu, k5 = [(10.0, 0.4), (40.0, 0.1)], [(10.0, 0.9), (40.0, 0.7)]
+    # the middle, in logarithms of both
+    assert at_l0(20.0, fvu, ratio=True) == pytest.approx(0.2)
+    assert at_l0(20.0, k5, pareto=False) == pytest.approx(0.8)
+    assert at_l0(20.0, [*fvu, (20.0, 0.9)], ratio=True) == pytest.approx(0.2)
+    assert at_l0(43.0, fvu, ratio=True) == pytest.approx(0.4 * 4.3**-1)  # a little beyond its end
+    assert at_l0(50.0, fvu, ratio=True) is None
+    assert at_l0(20.0, fvu[:1], ratio=True) is None
+
+
+@given(POINTS)
+def test_the_front_is_what_nothing_dominates(points):
+    kept = {points[i] for i in front(points)}
+    wanted = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    assert kept == wanted
+    assert len(front(points)) == len(kept)
+
+
+@given(POINTS)
+def test_the_hypervolume_is_the_area_that_is_dominated(points):
+    """Corners are integers, so that unit cells can be counted."""
+    cells = [(x, y) for x in range(7) for y in range(7)]
+    counted = sum(any(x >= a and y >= b for a, b in points) for x, y in cells)
+    assert hypervolume(points, (7.0, 7.0)) == counted
+
+
+def test_verdicts_need_three_seeds_and_two_standard_errors():
+    assert verdict([-0.1, -0.1], more=False) == "open"
+    assert verdict([-0.1, -0.11, -0.12], more=False) == "win"
+    assert verdict([-0.1, -0.11, -0.12], more=True) == "loss"
+    assert verdict([-0.3, 0.1, 0.05], more=False) == "tie"
+
+
+def test_estimates():
+    three = Estimate.of([1.0, 2.0, 3.0])
+    assert (three.mean, three.se, three.n) == (2.0, pytest.approx(1 / math.sqrt(3)), 3)
+    assert Estimate.of([5.0]) == Estimate(5.0, None, 1)
+    values = np.random.default_rng(0).normal(size=(4000, 5))
+    spread = np.std([Estimate.of(list(row)).mean for row in values])
+    assert np.mean([Estimate.of(list(row)).se or 0.0 for row in values]) == pytest.approx(spread, rel=0.1)
+
+
+def test_the_interval_of_a_ratio_covers_the_truth():
+    """Against resampling groups one by one; and over many texts it covers the truth about 95 % of the time."""
+    rng = np.random.default_rng(0)
+
+    def text(groups: int = 40) -> tuple[list[float], list[int]]:
+        counts = rng.integers(5, 60, groups)
+        sums = counts * (1.0 + 0.3 * rng.normal(size=groups))
+        return sums.tolist(), counts.tolist()
+
+    sums, counts = text()
+    slow = []
+    for _ in range(2000):
+        pick = rng.integers(0, len(sums), len(sums))
+        slow.append(sum(sums[i] for i in pick) / sum(counts[i] for i in pick))
+    assert ratio_interval(sums, counts) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.01)
+    covered = [low <= 1 <= high for low, high in (ratio_interval(*text(), resamples=400) for _ in range(300))]
+    assert 0.88 < np.mean(covered) <= 0.99

@@ -1,0 +1,132 @@
+"""One's own activations: tensors, arrays and files, of anything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+import rsae
+from rsae import InputError, Store, TrainConfig
+
+
+def rows(n=400, d=9, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + 1
+
+
+@pytest.mark.parametrize(
+    "given", ["tensor", "array", "npy", "pt", "safetensors", "list", "directory", "float64"]
+)
+def test_all_forms_are_the_same_rows(given, tmp_path):
+    x = rows()
+    np.save(tmp_path / "a.npy", x[:150].numpy())
+    np.save(tmp_path / "b.npy", x[150:].numpy())
+    source = {
+        "tensor": lambda: x,
+        "array": lambda: x.numpy(),
+        "float64": lambda: x.double(),
+        "list": lambda: [tmp_path / "a.npy", x[150:]],
+        "directory": lambda: tmp_path,
+        "npy": lambda: (
+            np.save(tmp_path / "c" if (tmp_path / "c").mkdir() else tmp_path / "c" / "x.npy", x)
+            or tmp_path / "c" / "x.npy"
+        ),
+        "pt": lambda: torch.save(x, tmp_path / "x.pt") or tmp_path / "x.pt",
+        "safetensors": lambda: save_file({"x": x}, tmp_path / "x.safetensors") or tmp_path / "x.safetensors",
+    }[given]()
+    own = Store.of(source, heldout=0.25)
+    assert own.tokens() == 300
+    assert own.tokens("heldout") == 100
+    assert own.d_in == 9
+    torch.testing.assert_close(torch.cat([*own.blocks("train"), *own.blocks("heldout")]), x)
+    assert x[:300].norm(dim=1).mean().item() * own.scale == pytest.approx(3.0)
+
+
+@given(
+    n=st.integers(8, 300),
+    share=st.sampled_from([0.0, 0.2, 7, 1]),
+    window=st.sampled_from([0, 40]),
+    cut=st.integers(1, 7),
+)
+@settings(max_examples=30, deadline=None)
+def test_an_epoch_gives_every_training_row_once(n, share, window, cut):
+    x = torch.arange(n, dtype=torch.float32)[:, None].repeat(1, 2) + 1
+    own = Store.of([x[:cut], x[cut:]], heldout=share, window=window)
+    total = own.tokens()
+    seen = torch.cat([own.batch(i, 1, seed=3) for i in range(total)])[:, 0]
+    assert torch.equal(seen.sort().values, x[:total, 0])
+    assert torch.equal(own.batch(total, 1, seed=3), own.batch(total, 1, seed=3))
+
+
+def test_an_sae_of_vectors_that_no_language_model_gave(tmp_path):
+    """Train, upgrade, evaluate, save: no host anywhere."""
+    own = Store.of(rows(2000, 16), heldout=200)
+    sae = rsae.new("top_k", own, d_sae=40, k=5)
+    rsae.train(sae, own, TrainConfig(steps=60, batch=64, lr=3e-3))
+    assert sae.provenance == rsae.Provenance()
+    new = rsae.upgrade(sae, own, type=(3, 2), config=rsae.UpgradeConfig(tune=TrainConfig(steps=10, batch=64)))
+    rsae.save(new.tuned, tmp_path / "sae")
+    x = own.sample(100, split="heldout")
+    assert torch.equal(rsae.load(tmp_path / "sae")(x), new.tuned(x))
+    with pytest.raises(InputError, match="needs a text"):
+        own.provenance.known("text", "held-out text")
+
+
+def test_a_killed_training_resumes(tmp_path, monkeypatch):
+    own = Store.of(rows(2000, 16))
+    config = TrainConfig(steps=150, batch=64, lr=3e-3)
+    whole, torn = (rsae.new("relu", own, d_sae=40) for _ in range(2))
+    rsae.train(whole, own, config)
+    real = type(own).batch
+
+    def dying(self, step, size, seed):
+        if step == 120:
+            raise KeyboardInterrupt
+        return real(self, step, size, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(own), "batch", dying)
+        with pytest.raises(KeyboardInterrupt):
+            rsae.train(torn, own, config, tmp_path / "c")
+    rsae.train(torn, Store.of(rows(2000, 16)), config, tmp_path / "c")
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in torn.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda p: torch.randn(5), "activations are rows"),
+        (lambda p: torch.zeros(50, 3), "all zero"),
+        (lambda p: torch.full((50, 3), float("nan")), "row 0 holds NaN"),
+        (lambda p: [torch.randn(5, 3), torch.randn(5, 4)], "differ in width"),
+        (lambda p: [], "the list or directory is empty"),
+        (lambda p: p / "none.npy", "no such file"),
+        (lambda p: p, "no activations in it"),
+        (lambda p: (p / "x.csv").write_text("1,2") and p / "x.csv", "not from this kind of file"),
+        (lambda p: (p / "x.npy").write_bytes(b"half") and p / "x.npy", "x.npy: not a whole"),
+        (lambda p: torch.save({"a": [1]}, p / "x.pt") or p / "x.pt", "'a' is no tensor"),
+        (lambda p: torch.randn(5, 3, dtype=torch.complex64), "real numbers"),
+    ],
+)
+def test_what_is_no_activations_is_one_clear_line(source, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        Store.of(source(tmp_path))
+
+
+@pytest.mark.parametrize("heldout", [-1, 100, 1000, 2.5, -0.1])
+def test_a_heldout_part_that_cannot_be(heldout):
+    with pytest.raises(InputError, match="heldout"):
+        Store.of(rows(100), heldout=heldout)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    import pickle
+
+    (tmp_path / "x.pt").write_bytes(pickle.dumps(print))
+    np.save(tmp_path / "y.npy", np.array([{}], dtype=object), allow_pickle=True)
+    for name in ("x.pt", "y.npy"):
+        with pytest.raises(InputError, match=name):
+            Store.of(tmp_path / name)

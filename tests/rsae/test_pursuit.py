@@ -1,0 +1,221 @@
+"""The pursuit of any family: no more latents, no larger error, the same function as an independent one in numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rsae
+from rsae import InputError, PursuitSAE, TrainConfig
+from rsae.sae import FAMILIES, family
+from tests.rsae.helpers import random_sae
+
+D, F = 12, 40
+
+
+def given_sae(name: str, spread: float = 0.0, seed: int = 0) -> rsae.SAE:
+    """A random SAE, decoder rows of norms exp(+-spread)."""
+    sae = random_sae(name, seed=seed).eval()
+    with torch.no_grad():
+        sae.W_dec *= torch.exp(spread * torch.randn(F, 1))
+    return sae
+
+
+def error(sae: rsae.SAE, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    return (sae.decode(z, x) - x).square().sum(-1)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@given(
+    seed=st.integers(0, 10**6),
+    rounds=st.integers(0, 3),
+    steps=st.integers(1, 4),
+    candidates=st.sampled_from([None, 8, 20, 200]),
+    spread=st.sampled_from([0.0, 1.0]),
+)
+@settings(max_examples=8, deadline=None)
+@torch.no_grad()
+def test_each_token_keeps_its_l0_and_never_loses(name, seed, rounds, steps, candidates, spread):
+    sae = given_sae(name, spread, seed % 7)
+    x = torch.randn(30, D, generator=torch.Generator().manual_seed(seed)) * 2
+    pursued = rsae.pursuit(sae, rounds, steps, candidates)
+    plain, z = sae.encode(x), pursued.encode(x)
+    assert torch.equal(pursued.plain_encode(x), plain)
+    assert ((z != 0).sum(1) <= (plain != 0).sum(1)).all()
+    assert (error(sae, x, z) <= error(sae, x, plain) * (1 + 1e-4) + 1e-5).all()
+    if not sae.signed:
+        # only a rational magnitude can give a plain code of the wrong sign
+        assert (z >= plain.clamp_max(0) * (1 + 1e-5) - 1e-6).all()
+
+
+def by_numpy(sae: rsae.SAE, x: np.ndarray, rounds: int, steps: int, eta: float) -> np.ndarray:
+    """Hard thresholding pursuit of each token by itself, in float64: written from the description alone."""
+    W = sae.W_dec.detach().double().numpy()
+    norm = np.linalg.norm(W, axis=1)
+    W = W / norm[:, None]
+    z = sae.encode(torch.tensor(x, dtype=torch.float32)).detach().double().numpy()
+    out = np.zeros_like(z)
+    for b, row in enumerate(x - sae.b_dec.detach().double().numpy()):
+        count = np.count_nonzero(z[b])
+
+        def solve(c, row=row):
+            S = np.flatnonzero(c)
+            G, target = W[S] @ W[S].T, W[S] @ row
+            v = c[S].copy()
+            r = target - G @ v
+            p = r.copy()
+            for _ in range(steps):
+                alpha = (r @ r) / (p @ G @ p)
+                v = v + alpha * p
+                new = r - alpha * G @ p
+                p = new + (new @ new) / (r @ r) * p
+                r = new
+            solved = np.zeros_like(c)
+            solved[S] = v if sae.signed else np.maximum(v, 0)
+            better = np.sum((row - solved @ W) ** 2) <= np.sum((row - c @ W) ** 2)
+            return solved if better else c
+
+        c = solve(z[b] * norm)
+        for _ in range(rounds):
+            score = c + eta * W @ (row - c @ W)
+            size = np.abs(score) if sae.signed else score
+            keep = np.argsort(-size)[:count]
+            decided = np.zeros_like(c)
+            decided[keep] = score[keep] if sae.signed else np.maximum(score[keep], 0)
+            new = solve(decided)
+            if np.sum((row - new @ W) ** 2) <= np.sum((row - c @ W) ** 2):
+                c = new
+        out[b] = c / norm
+    return out
+
+
+@pytest.mark.parametrize("name", ["top_k", "jump_relu", "abs_top_k", "sign_aware_gated", "relu"])
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_equals_an_independent_pursuit(name, rounds):
+    sae = given_sae(name, 0.5)
+    x = np.random.default_rng(0).normal(size=(20, D)) * 2
+    z = rsae.pursuit(sae, rounds, 2, candidates=None).encode(torch.tensor(x, dtype=torch.float32))
+    want = by_numpy(sae, x.astype(np.float32).astype(float), rounds, 2, 0.7)
+    np.testing.assert_allclose(z.detach().numpy(), want, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["top_k", "jump_relu", "abs_top_k"])
+def test_all_candidates_are_none(name):
+    sae, x = given_sae(name), torch.randn(30, D)
+    assert torch.equal(
+        rsae.pursuit(sae, candidates=None).encode(x), rsae.pursuit(sae, candidates=F).encode(x)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"soft_rational"}))
+@torch.no_grad()
+def test_open_latents_are_candidates_whatever_their_norms(name):
+    """Few candidates, rows of norms e^+-3: a latent that is on may rank last, and is looked at all the same."""
+    sae, x = given_sae(name, 3.0), torch.randn(40, D)
+    pursued = rsae.pursuit(sae, candidates=6, rounds=2)
+    plain, z = sae.encode(x), pursued.encode(x)
+    assert (error(sae, x, z) <= error(sae, x, plain) * (1 + 1e-4) + 1e-5).all()
+    want = rsae.pursuit(sae, candidates=None, rounds=2).encode(x)
+    assert error(sae, x, want).mean() <= error(sae, x, plain).mean()
+
+
+def test_an_exact_code_stays():
+    """Orthogonal decoder rows: the plain code is the solution."""
+    sae = rsae.TopK(D, D, 4).eval()
+    q = torch.linalg.qr(torch.randn(D, D)).Q
+    with torch.no_grad():
+        sae.W_dec.copy_(q)
+        sae.W_enc.copy_(q.T)
+    x = torch.randn(20, D)
+    torch.testing.assert_close(rsae.pursuit(sae).encode(x), sae.encode(x), rtol=1e-4, atol=1e-5)
+
+
+def test_many_steps_are_least_squares_on_the_support():
+    sae, x = given_sae("top_k"), torch.randn(10, D)
+    z = rsae.pursuit(rsae_signed(sae), rounds=0, steps=12).encode(x)
+    for row, code in zip(x, z, strict=True):
+        S = code.nonzero()[:, 0]
+        want = torch.linalg.lstsq(sae.W_dec[S].T, (row - sae.b_dec)[:, None]).solution[:, 0]
+        torch.testing.assert_close(code[S], want, rtol=1e-3, atol=1e-3)
+
+
+def rsae_signed(sae: rsae.SAE) -> rsae.SAE:
+    """The same weights with a signed gate, so that nothing is clamped."""
+    signed = rsae.AbsTopK(D, F, 4).eval()
+    signed.load_state_dict(sae.state_dict())
+    return signed
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_other_tokens_of_the_batch_do_not_matter(name):
+    sae, x = rsae.pursuit(given_sae(name)), torch.randn(3, 7, D)
+    with torch.no_grad():
+        alone = torch.stack([sae.encode(row) for row in x.flatten(0, 1)[:, None]])[:, 0]
+        torch.testing.assert_close(sae.encode(x).flatten(0, 1), alone, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_are_those_of_finite_differences():
+    """Within one choice of support, where the code is smooth."""
+    sae = rsae.pursuit(given_sae("top_k").double(), rounds=1, steps=2, candidates=None)
+    x = torch.randn(4, D, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda y: sae(y), (x,), eps=1e-6, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_save_load_and_the_way_back(name, tmp_path):
+    sae, x = given_sae(name), torch.randn(20, D)
+    pursued = rsae.pursuit(sae, rounds=2, candidates=20)
+    rsae.save(pursued, tmp_path)
+    again = rsae.load(tmp_path)
+    assert isinstance(again, PursuitSAE)
+    assert again.pursuit == pursued.pursuit
+    assert torch.equal(again.encode(x), pursued.encode(x))
+    back = rsae.plain(again)
+    assert type(back) is type(sae)
+    assert torch.equal(back.encode(x), sae.encode(x))
+    assert rsae.plain(sae) is sae
+    assert rsae.pursuit(pursued).pursuit.rounds == 1  # of a pursuit, the plain SAE is taken
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"soft_rational"}))
+def test_training_alternates(name):
+    """The decoder learns from the pursued code alone, the encoder from the plain one with the decoder held fixed."""
+    sae = rsae.pursuit(given_sae(name), candidates=None).train()
+    x = torch.randn(50, D)
+    sae.loss(x, 0.0).total.backward()
+    with torch.no_grad():
+        plain_N, pattern = sae.plain_entries(sae.pre_activations(x))
+        z_N, support = sae._pursued(x, sae.pre_activations(x), plain_N, pattern)
+        z = support.scatter(z_N)
+    W = sae.W_dec.detach().clone().requires_grad_()
+    (z @ W + sae.b_dec.detach() - x).square().sum(1).mean().backward()
+    assert sae.W_dec.grad is not None
+    assert W.grad is not None
+    torch.testing.assert_close(sae.W_dec.grad, W.grad, rtol=1e-3, atol=1e-4)
+    assert sae.W_enc.grad is not None
+    assert sae.W_enc.grad.abs().sum() > 0
+
+
+def test_trained_by_the_same_loop(store):
+    sae = random_sae("top_k", store)
+    pursued = rsae.pursuit(sae)
+    x = store.sample(500)
+    before = error(pursued, x, pursued.encode(x)).mean()
+    rsae.train(pursued, store, TrainConfig(steps=150, batch=64, lr=3e-3))
+    assert error(pursued, x, pursued.encode(x)).mean() < before
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"eta": 0.0}, {"rounds": -1}])
+def test_settings_are_checked(bad: dict[str, Any]):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        rsae.pursuit(given_sae("relu"), **bad)
+
+
+def test_unknown_names_stay_unknown():
+    with pytest.raises(InputError, match="pursuit_topk"):
+        family("pursuit_topk")
