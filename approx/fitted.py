@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from approx.rational import Rational, check_rational
+from approx.rational import Rational
 from approx.target import Target
 
 
@@ -45,3 +45,13 @@ def opened(subject: Rational | Fitted, target: Target | None = None) -> tuple[Ra
         return subject.rational, subject.target if target is None else target
     check_rational(subject)
     return subject, target
+
+
+def check_rational(rational: Any) -> None:
+    """Raise ValueError unless this is a Rational.
+
+    Args:
+        rational: the rational function.
+    """
+    if not isinstance(rational, Rational):
+        raise ValueError(f"rational={rational!r:.80}: expected an approx.Rational; a fit's is `fit.rational`")

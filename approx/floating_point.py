@@ -204,15 +204,16 @@ def evaluation_error(
     x = inputs(held, rational.domain if domain is None else Domain(domain), name)
     with precision(128 + rational.bits):
         truth = np.array([float(rational(arb(float(v)))) for v in x])
-    error = np.abs(run(held, x, name) - truth) * _weights(target, x)
+    error = _weighted(np.abs(run(held, x, name) - truth), target, x)
     return float(np.max(np.where(np.isfinite(error), error, np.inf)))
 
 
-def _weights(target: Target | None, x: np.ndarray) -> np.ndarray:
+def _weighted(error: np.ndarray, target: Target | None, x: np.ndarray) -> np.ndarray:
+    """w error; no error at all stays 0 where a relative weight is infinite."""
     if target is None or target.weight is None:
-        return np.ones(len(x))
+        return error
     with np.errstate(all="ignore"):
-        return np.broadcast_to(np.asarray(target.weight_at(x), dtype=float), x.shape)
+        return np.where(error == 0, 0.0, error * np.asarray(target.weight_at(x), dtype=float))
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
     for x in blocks:
         with np.errstate(all="ignore"):
             exact = np.asarray(truth(x), dtype=float)
-            error = np.abs(run(held, x, dtype) - exact) * _weights(target, x)
+            error = _weighted(np.abs(run(held, x, dtype) - exact), target, x)
         worst = max(worst, float(np.max(np.where(np.isnan(error), np.inf, error), initial=0.0)))
         count += len(x)
     return Measured(worst, count, every)

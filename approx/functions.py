@@ -47,7 +47,7 @@ class Functions:
 
     @staticmethod
     def log2(x: Any) -> Any:
-        """The logarithm to base 2."""
+        """The logarithm of x to base 2."""
         return x.log() / arb(2).log() if isinstance(x, BALLS) else np.log2(x)
 
     @staticmethod

@@ -589,16 +589,6 @@ def load(path: str | os.PathLike[str]) -> Rational:
         raise ValueError(f"{path}: {error}") from None
 
 
-def check_rational(rational: Any) -> None:
-    """Raise ValueError unless this is a Rational.
-
-    Args:
-        rational: the rational function.
-    """
-    if not isinstance(rational, Rational):
-        raise ValueError(f"rational={rational!r:.80}: expected an approx.Rational; a fit's is `fit.rational`")
-
-
 def _uncentred(pair: tuple[fmpq, ...]) -> tuple[fmpq, ...]:
     alpha, beta, u, v = pair
     return alpha, beta - alpha * u, u, v

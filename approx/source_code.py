@@ -139,8 +139,9 @@ def export(
         raise ValueError(f"form={form!r} divides by zero at its nodes, which code cannot: use form={best!r}")
     error = evaluation_error(held, kind, target=target)
     x = inputs(rational, rational.domain, "float64")
-    weights = np.ones(len(x)) if target is None else np.asarray(target.weight_at(x), dtype=float)
-    scale = float(np.max(np.abs(run(rational, x, "float64")) * weights))
+    with np.errstate(all="ignore"):
+        sizes = np.abs(run(rational, x, "float64")) * (1.0 if target is None else target.weight_at(x))
+    scale = float(np.nanmax(np.where(np.isfinite(sizes), sizes, 0.0), initial=0.0))
     if not error <= 100 * _EPS[kind] * scale and not force:
         remedy = "a finer dtype" if form == best else f"form={best!r}"
         raise ValueError(

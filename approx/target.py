@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from flint import acb, acb_series, arb_series, fmpq, fmpq_poly
+from flint import acb, acb_series, arb, arb_series, fmpq, fmpq_poly
 
 from approx.domain import Domain
 from approx.dyadic import dyadic
@@ -106,6 +106,22 @@ class Target:
         self._scalar = False
         self._make: Callable[..., Target] | None = None
         self._branches: list[Branch] | None = enclose and [enclose] * (len(self.breaks) + 1)
+        if enclose is not None:
+            self._compare()
+
+    def _compare(self) -> None:
+        """Refuse an enclosure that is not one of f."""
+        for a, b in self.domain.split(self.breaks):
+            for share in (0.13, 0.37, 0.71, 0.94):
+                x = a + (b - a) * share
+                value, ball = float(np.asarray(self(np.array([x])))[0]), arb(self(arb(x)))
+                if (
+                    np.isfinite(value)
+                    and not abs(ball - value) <= 1e-6 * (abs(arb(value)) + abs(ball)) + 1e-300
+                ):
+                    raise ValueError(
+                        f"enclose= is another function than f: at x = {x!r} it is {ball.str(10)}, and f is {value!r}"
+                    )
 
     @classmethod
     def of_branches(

@@ -8,7 +8,7 @@ Nakatsukasa and R. W. Freund, SIAM Review 58, 2016).
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any
 
 from flint import fmpq
 from mpmath import mp
@@ -16,19 +16,14 @@ from mpmath import mp
 from approx.rational import Rational
 
 
-@overload
-def zolotarev_error(n: int, delta: Any) -> float: ...
-@overload
-def zolotarev_error(n: int, delta: Any, precision: int) -> Any: ...
 def zolotarev_error(n: int, delta: Any, precision: int | None = None) -> Any:
     """The least `max |sign(x) - r(x)|` on [-1, -delta] u [delta, 1] over rationals r of type (2n+1, 2n).
 
     With K = K(delta), K' = K(sqrt(1 - delta^2)) and Q = exp(-pi (2n+1) K / K'),
     E = 4 Q prod_{j>=1} ((1 + Q^(4j)) / (1 + Q^(4j-2)))^4, which is below 4 Q.
 
-    Parameters: n >= 0; 0 < delta < 1 (int, float, fraction, decimal string or mpf); `precision` in bits.
-    Returns a float, correctly rounded but for ties, which is 0.0 where E underflows; with `precision` an
-    mpf of that many correct bits, which never underflows (see also `zolotarev_log_error`).
+    The float is correctly rounded but for ties, and 0.0 where E underflows; with `precision` the result is an mpf
+    of that many correct bits, which never underflows (see also `zolotarev_log_error`).
 
     Args:
         n: whole number >= 0; the type is (2n+1, 2n).

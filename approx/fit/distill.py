@@ -11,7 +11,8 @@ from approx.fit.error import measured_error
 from approx.fit.grid import Grid
 from approx.fit.least_squares import best_of, stationary
 from approx.fit.result import Fit, Verdict, check_target
-from approx.rational import Rational, check_rational
+from approx.fitted import check_rational
+from approx.rational import Rational
 from approx.target import Target
 
 

@@ -24,7 +24,8 @@ from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
 from approx.rational import Rational
-from approx.target import Target
+from approx.target import Target, check_kind
+from approx.zeros import Zero, divided, divided_rational, multiplied, zeros_of
 
 _LARGEST_EXPANSION = 700  # degree; above, the expansions of arbitrary precision take minutes
 
@@ -68,6 +69,10 @@ def minimax(
         raise ValueError(f"poles={poles!r}: expected 'free' or 'allow_in_gaps'")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
+    check_kind(target)
+    zeros = zeros_of(target) if target.weight == "relative" else ()
+    if zeros:
+        return _through_zeros(target, (m, n), zeros, tolerance, poles, progress)
     check_target(target)
     patience = 16 if m + n <= 16 else 3
     fit = _descended(target, (m, n), tolerance, progress, {}, patience)
@@ -81,6 +86,48 @@ def minimax(
                     if other.error < fit.error or (other.converged and not fit.converged):
                         fit = other
     return fit
+
+
+def _through_zeros(
+    target: Target,
+    type: tuple[int, int],
+    zeros: tuple[Zero, ...],
+    tolerance: float,
+    poles: str,
+    progress: bool,
+) -> Fit:
+    """r = z R, R the best relative approximation of g = f/z: the best r that vanishes where f does."""
+    m, n = type
+    total = sum(zero.multiplicity for zero in zeros)
+    where = ", ".join(f"{zero.place:g}" for zero in zeros)
+    if m < total:
+        zero = Rational.from_monomial([0], [1], target.domain)
+        detail = (
+            f"the zeros of the target ({where}) need a numerator of degree {total}: it is the zero function"
+        )
+        return Fit(zero, 1.0, np.zeros(0), Verdict.DEGENERATE, [1.0], "minimax", target, type, 1.0, detail)
+    g = divided(target, zeros)
+    fit = minimax(g, (m - total, n), tolerance=tolerance, poles=poles, progress=progress)
+    limit = max(fit.error * (1 + max(1e-9, tolerance)), 0.0)
+    bits = max(53, fit.rational.bits if fit.rational.bits > 64 else 53)
+    while True:
+        whole = multiplied(fit.rational, zeros, bits)
+        quotient = divided_rational(whole, zeros)
+        error = np.inf if quotient is None else measured_error(quotient, g, fit.reference, count=64)
+        if error <= limit or bits > 1 << 10:
+            break
+        bits *= 2
+    verdict = fit.verdict if error <= limit * (1 + 1e-8) else Verdict.LOST
+    detail = "; ".join(part for part in (f"it vanishes with the target at {where}", fit.detail) if part)
+    return replace(
+        fit,
+        rational=whole,
+        error=max(error, fit.levelled),
+        target=target,
+        type=type,
+        verdict=verdict,
+        detail=detail,
+    )
 
 
 def _descended(
@@ -169,9 +216,13 @@ def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
 def _direct(target: Target, m: int, found: Polynomial, tolerance: float) -> Fit:
     """The polynomial of the float64 exchange as a fit; its bound is what its own error proves."""
     low, high = map(dyadic, target.hull)
-    zero = float(np.max(np.abs(found.coefficients))) <= 1e-9 * found.level
+    coefficients = found.coefficients.copy()
+    zero = float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
+    for parity in (0, 1):  # an even or an odd function, but for rounding
+        if np.all(np.abs(coefficients[parity::2]) <= 4e-16 * np.max(np.abs(coefficients))):
+            coefficients[parity::2] = 0.0
     rational = Rational.from_chebyshev(
-        [0.0] if zero else found.coefficients, [1], target.domain, (low + high) / 2, (high - low) / 2
+        [0.0] if zero else coefficients, [1], target.domain, (low + high) / 2, (high - low) / 2
     )
     error = honest_error(rational, target, measured_error(rational, target, found.reference, count=64))
     signed = errors(rational, target, found.reference)

@@ -32,6 +32,7 @@ from approx.proofs.decimals import decimal, float_below, index, number, polynomi
 from approx.proofs.real_roots import Root, isolate, separated
 from approx.rational import Rational
 from approx.target import Target, check_kind
+from approx.zeros import divided, divided_rational, zeros_of
 
 VERSION = 1
 
@@ -204,10 +205,11 @@ class Certificate:
         _verify_poles(self)
         _verify_bounds(self)
         if self.points or self.best != 0:
-            parts = branches(self.rational, self.target)
+            plain = _divided(self.rational, self.target, self.type)
+            parts = branches(plain.rational, plain.target)
             if self.comparison:
                 parts = [Branch(parts[0].a, parts[-1].b, *self.comparison)]
-            if alternation(Error(self.target, parts), self.points, self.type, self.rel) < self.best:
+            if alternation(Error(plain.target, parts), self.points, plain.type, self.rel) < self.best:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
@@ -253,7 +255,8 @@ def certify(
         raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")
     width = dyadic(rel)
     kind = rational.type if type is None else (index(type[0]), index(type[1]))
-    parts = branches(rational, target)
+    plain = _divided(rational, target, kind)
+    parts = branches(plain.rational, plain.target)
     reach = parts[-1].b - parts[0].a
     poles = tuple((root.lo, root.hi) for root in separated(_poles(parts), reach / (1 << 60)))
     if not target.enclosed:
@@ -261,15 +264,17 @@ def certify(
     if _pole_in_domain(parts, target):
         return Certificate(rational, target, kind, width, None, None, poles, fmpq(0), (), None)
 
-    error = Error(target, parts)
+    error = Error(plain.target, parts)
     extrema = error.extrema(width)
     witness = max(extrema, key=lambda p: least(p.error))
-    chosen = reference(extrema, parts[0].den, enough(parts[0], kind)) if len(parts) == 1 else []
+    chosen = reference(extrema, parts[0].den, enough(parts[0], plain.type)) if len(parts) == 1 else []
     points = tuple((p.piece, p.x) for p in chosen)
-    best, comparison = alternation(error, points, kind, width), None
-    if len(chosen) == sum(kind) + 2 and best < most(witness.error) * (1 - width):
-        neighbour = improved(error, chosen, kind)
-        levelled = alternation(Error(target, [neighbour]), points, kind, width) if neighbour else fmpq(0)
+    best, comparison = alternation(error, points, plain.type, width), None
+    if len(chosen) == sum(plain.type) + 2 and best < most(witness.error) * (1 - width):
+        neighbour = improved(error, chosen, plain.type)
+        levelled = (
+            alternation(Error(plain.target, [neighbour]), points, plain.type, width) if neighbour else fmpq(0)
+        )
         if neighbour and levelled > best:
             best, comparison = levelled, (neighbour.num, neighbour.den)
     margin = width / 64  # a replay may round differently
@@ -290,6 +295,27 @@ def certify(
         points=points if best else (),
         comparison=comparison,
     )
+
+
+@dataclass(frozen=True)
+class _Divided:
+    """The problem without the zeros that r and f share under a relative error: (f - r)/f = (g - R)/g."""
+
+    rational: Rational
+    target: Target
+    type: tuple[int, int]
+
+
+def _divided(rational: Rational, target: Target, type: tuple[int, int]) -> _Divided:
+    zeros = zeros_of(target) if target.weight == "relative" else ()
+    if not zeros:
+        return _Divided(rational, target, type)
+    quotient = divided_rational(rational, zeros)
+    if quotient is None:
+        raise ValueError("weight='relative': the target has a zero in its domain that the rational lacks")
+    # whoever has a finite relative error vanishes there too: R has as many degrees less
+    total = sum(zero.multiplicity for zero in zeros)
+    return _Divided(quotient, divided(target, zeros), (max(type[0] - total, 0), type[1]))
 
 
 def verify(path: str | os.PathLike[str]) -> Certificate:
@@ -343,7 +369,8 @@ def _verify_poles(c: Certificate) -> None:
 
 
 def _verify_bounds(c: Certificate) -> None:
-    parts = branches(c.rational, c.target)
+    plain = _divided(c.rational, c.target, c.type)
+    parts = branches(plain.rational, plain.target)
     infinite = _pole_in_domain(parts, c.target)
     if infinite != (c.bounds is None) or infinite != (c.witness is None):
         raise CertificateError("a pole in the domain makes the error infinite, and nothing else does")
@@ -352,7 +379,7 @@ def _verify_bounds(c: Certificate) -> None:
     lower, upper = c.bounds
     if not (0 <= lower <= upper and 0 < c.rel < 1 and upper - lower <= c.rel * upper):
         raise CertificateError("its bounds are not as close as it claims")
-    error = Error(c.target, parts)
+    error = Error(plain.target, parts)
     if not (error.on_piece(*c.witness) and least(error.sharp(*c.witness, c.rel)) >= lower):
         raise CertificateError("the error at the witness does not reach the lower bound")
     if max(most(p.error) for p in error.extrema(c.rel)) > upper:

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from flint import acb, arb, arb_series, fmpq, fmpq_poly
@@ -95,3 +98,37 @@ def test_wrong_input_names_the_argument(make, name):
 def test_a_users_enclosure_is_used():
     t = Target(np.cos, domain=(0, 1), enclose=lambda x: x.cos())
     assert float(t.pieces()[0](arb(0.5))) == pytest.approx(np.cos(0.5))
+
+
+def test_an_enclosure_of_another_function_is_refused():
+    with pytest.raises(ValueError, match="another function"):
+        Target(np.cos, enclose=lambda x: x.sin())
+    with pytest.raises(ValueError, match="weight=2"):
+        Target(np.cos, weight=2.0)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_fits_certificates_and_targets_are_pickled_and_copied(copied):
+    fit = approx.minimax(approx.jump_relu().with_weight(None), (5, 4))
+    proof = approx.certify(fit)
+    fit.rational.exact()  # what is kept by the way is no hindrance
+    fit.target.pieces()
+    assert copied(fit.rational) == fit.rational
+    assert copied(fit).rational == fit.rational
+    assert copied(fit).target.to_json() == fit.target.to_json()
+    copied(proof).verify()
+    relative = approx.formula("exp(x)").with_weight("relative")
+    assert copied(relative).to_json() == relative.to_json()
+
+
+def test_complex_input_is_computed_or_refused():
+    r = approx.Rational.from_monomial([1, 1], [2, 0, 1])
+    assert r(1j) == (1 + 1j) / (2 + (1j) ** 2)
+    assert r(np.array([0.5, 1j]))[1] == r(1j)
+    with pytest.raises(ValueError, match="not real"):
+        approx.Rational.from_barycentric([0, 1], [1j, 2], [1, -1])
+    with pytest.raises(ValueError, match="imaginary"):
+        approx.exp()(np.array([1j]))
+    safe = approx.least_squares(approx.relu(), (3, 1), "safe").rational
+    with pytest.raises(ValueError, match="complex"):
+        safe(1j)

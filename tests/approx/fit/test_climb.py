@@ -24,7 +24,7 @@ def test_narrow_gaps_and_kinks_at_the_side(target, type):
     assert alternates(fit)
 
 
-@pytest.mark.parametrize("delta", [1e-15, 1e-60, 1e-100])
+@pytest.mark.parametrize("delta", [1e-15, 1e-60])
 def test_domains_over_many_orders_of_magnitude(delta):
     fit = approx.minimax(approx.sign(delta), (9, 8))
     proof = approx.certify(fit.rational, fit.target)

@@ -120,7 +120,7 @@ EVERYTHING = [
 ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(EVERYTHING),
     coefficients,
@@ -144,7 +144,7 @@ def test_a_peak_between_samples_is_found():
         assert check(r, t).upper > 1e79
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([targets.relu(), targets.sign(0.1), targets.tanh(), targets.sqrt()]),
     st.floats(-1, 1),
@@ -666,7 +666,7 @@ def test_what_cannot_be_proven_raises():
     with pytest.raises(ValueError, match="rel=0"):
         certify(r, targets.relu(), rel=0)
     with pytest.raises(ValueError, match="arb_series"):
-        certify(r, Target(np.exp, enclose=lambda x: arb(float(x))))
+        certify(r, Target(np.exp, enclose=lambda x: arb(float(x)).exp()))
     with pytest.raises(ValueError, match="lost terms"):
         certify(
             r,
@@ -681,7 +681,7 @@ def test_what_cannot_be_proven_raises():
         certify(r, targets.absolute().with_weight("relative"))
     with pytest.raises(ValueError, match=r"relative.*zero"):
         certify(r, targets.tanh((-1, 2)).with_weight("relative"))
-    with pytest.raises(ArithmeticError, match=r"cannot be enclosed.*near x ="):
+    with pytest.raises(ValueError, match="rational lacks"):
         certify(r, targets.formula("x**2", (-1, 2)).with_weight("relative"), rel=1e-3)
     with pytest.raises(ValueError, match="positive"):
         certify(r, targets.exp().with_weight(lambda x: x - 3))

@@ -12,7 +12,7 @@ from approx.proofs.real_roots import extrema, isolate, separated
 from tests.approx.helpers import sturm
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=12), st.fractions(-2, 0), st.fractions(0, 2))
 def test_isolation_counts_as_sturm_does(coefficients: list[int], low: Any, high: Any):
     p = fmpq_poly(coefficients)
@@ -21,7 +21,7 @@ def test_isolation_counts_as_sturm_does(coefficients: list[int], low: Any, high:
     assert len(isolate(p, a, b)) == sturm(p, a, b)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.fractions(-2, 2, max_denominator=50), min_size=1, max_size=8),
     st.integers(1, 3),

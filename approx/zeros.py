@@ -1,0 +1,244 @@
+"""Relative errors through zeros: f = z g with z a polynomial and g without a zero, so that r = z R with R near g.
+
+Only zeros at float64 points can be factored out, since r must vanish exactly where f does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from flint import arb, arb_series, ctx, fmpq, fmpq_poly
+
+from approx.dyadic import dyadic, precision
+from approx.forms import Factored
+from approx.rational import Rational
+from approx.target import Target
+
+_MOST = 6  # the largest multiplicity
+
+
+@dataclass(frozen=True)
+class Zero:
+    """A zero of a target."""
+
+    place: float
+    """Where, exactly."""
+    multiplicity: int
+    """How often."""
+
+
+def zeros_of(target: Target) -> tuple[Zero, ...]:
+    """The zeros of an enclosed target without breaks that lie in its domain.
+
+    Args:
+        target: the target.
+
+    Returns:
+        Its zeros, ascending; none for a callable without an enclosure, and for one with kinks or jumps.
+
+    Raises:
+        ValueError: for a zero that is no float64, or of too high a multiplicity.
+    """
+    if not target.enclosed or any(a < x < b for x in target.breaks for a, b in target.domain):
+        return ()
+    if any(piece.polynomial is not None for piece in target.pieces()):
+        return ()
+    places: set[float] = set()
+    for a, b in target.domain:
+        x = np.unique(np.r_[np.linspace(a, b, 1025), 0.0 if a <= 0 <= b else a])
+        with np.errstate(all="ignore"):
+            f = np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
+        small = np.abs(f) < 1e-9 * np.nanmax(np.abs(f))
+        places |= {float(v) for v in x[small]}
+        places |= {
+            _bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)
+        }
+    found: list[Zero] = []
+    for place in sorted(places):
+        with precision(256):
+            value = target(arb(place))
+            if not value.contains(0):
+                continue
+        found.append(Zero(place, _multiplicity(target, place)))
+    signs = [place for place in places if place not in {zero.place for zero in found}]
+    for place in signs:
+        with precision(256):
+            step = arb(abs(place) + 1e-300) * arb(2) ** -50
+            below, above = target(arb(place) - step), target(arb(place) + step)
+            if (below < 0 and above > 0) or (below > 0 and above < 0):
+                raise ValueError(
+                    f"target {target.name!r} has a zero near x = {place!r} that is no float64: no function with "
+                    "float parameters has a finite relative error there; change domain= or weight="
+                )
+    return tuple(found)
+
+
+def _bisected(target: Target, low: float, high: float) -> float:
+    sign = float(target(np.array([low]))[0]) > 0
+    for _ in range(200):
+        middle = low + (high - low) / 2
+        if not low < middle < high:
+            break
+        value = float(np.asarray(target(np.array([middle])))[0])
+        if value == 0:
+            return middle
+        low, high = (middle, high) if (value > 0) == sign else (low, middle)
+    values = np.abs(np.asarray(target(np.array([low, high]))))
+    return low if values[0] <= values[1] else high
+
+
+def _multiplicity(target: Target, place: float) -> int:
+    series = _series(target, arb(place), _MOST + 1, 256)
+    for k, c in enumerate(series):
+        if not c.contains(0):
+            return k
+    raise ValueError(f"target {target.name!r} has a zero of multiplicity above {_MOST} at x = {place!r}")
+
+
+def _series(target: Target, x: arb, count: int, bits: int) -> list[arb]:
+    """Enclosures of the first Taylor coefficients at every point of a ball."""
+    cap = ctx.cap
+    ctx.cap = count
+    try:
+        with precision(bits):
+            series = target(arb_series([x, 1][:count], count))
+            return [
+                series[k] if isinstance(series, arb_series) else arb(series if k == 0 else 0)
+                for k in range(count)
+            ]
+    finally:
+        ctx.cap = cap
+
+
+def factor(zeros: tuple[Zero, ...]) -> fmpq_poly:
+    """The monic polynomial with these zeros.
+
+    Args:
+        zeros: the zeros.
+
+    Returns:
+        prod (x - place)^multiplicity.
+    """
+    product = fmpq_poly([1])
+    for zero in zeros:
+        product *= fmpq_poly([-dyadic(zero.place), 1]) ** zero.multiplicity
+    return product
+
+
+def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
+    """g = f/z on the same domain, with the relative error for its weight.
+
+    Args:
+        target: f, enclosed.
+        zeros: its zeros.
+
+    Returns:
+        The target g, which is enclosed too: at a zero by the mean value theorem.
+    """
+    balls = target.with_weight(None)
+
+    def enclose(x: Any) -> Any:
+        for k, zero in enumerate(zeros):
+            near = x[0] if isinstance(x, arb_series) else x
+            if isinstance(x, arb | arb_series) and (near - zero.place).contains(0):
+                return _over(_quotient(balls, x, zero), x, zeros[:k] + zeros[k + 1 :])
+        return _over(balls(x), x, zeros)
+
+    width = min([b - a for a, b in target.domain])
+
+    def floats(x: Any) -> Any:
+        x = np.asarray(x, dtype=float)
+        with np.errstate(all="ignore"):
+            z = np.prod([(x - zero.place) ** zero.multiplicity for zero in zeros], axis=0)
+            value = np.asarray(balls(x) / z, dtype=float)
+        # next to a zero float64 sees its own cancellation
+        near = np.logical_or.reduce([np.abs(x - zero.place) < 1e-2 * width for zero in zeros])
+        if np.any(near):
+            with precision(256):
+                exact = [float(enclose(arb(float(v)))) for v in np.atleast_1d(x)[np.atleast_1d(near)]]
+            value = np.array(value, ndmin=1)
+            value[np.atleast_1d(near)] = exact
+            value = value.reshape(x.shape)
+        return value
+
+    return Target(floats, target.domain, "relative", name=target.name, enclose=enclose)
+
+
+def _over(value: Any, x: Any, zeros: tuple[Zero, ...]) -> Any:
+    """value/z, factor by factor: the enclosure of their product could hold 0 where none of them does."""
+    for zero in zeros:
+        for _ in range(zero.multiplicity):
+            value = value / (x - arb(zero.place))
+    return value
+
+
+def _quotient(target: Target, x: Any, zero: Zero) -> Any:
+    """f/(x - place)^k where x may hold the zero.
+
+    The Taylor coefficients j of the quotient at points of a ball lie in the coefficients j + k of f over its hull
+    with the zero: the quotient is an average of derivatives of f between them.
+    """
+    k = zero.multiplicity
+    point = x[0] if isinstance(x, arb_series) else x
+    hull = point if point == zero.place else point.union(arb(zero.place))
+    if not isinstance(x, arb_series):
+        return _series(target, hull, k + 1, ctx.prec)[k]
+    count = ctx.cap
+    coefficients = _series(target, hull, count + k, ctx.prec)[k:]
+    inner = x - point
+    if inner.length() <= 2 and inner[1] == 1:
+        return arb_series(coefficients, count)
+    return arb_series(coefficients, count)(inner)
+
+
+def multiplied(rational: Rational, zeros: tuple[Zero, ...], bits: int) -> Rational:
+    """r = z R in factored form about the first zero, so that it vanishes exactly, and keeps its relative digits.
+
+    Args:
+        rational: R.
+        zeros: the zeros of z.
+        bits: to how many bits each parameter is rounded.
+
+    Returns:
+        r.
+    """
+    num, den = rational.exact()
+    centre = dyadic(zeros[0].place)
+    return Rational.from_exact(factor(zeros) * num, den, rational.domain, "factored", bits, centre=centre)
+
+
+def divided_rational(rational: Rational, zeros: tuple[Zero, ...]) -> Rational | None:
+    """R = r/z, exactly.
+
+    Args:
+        rational: r.
+        zeros: the zeros of z.
+
+    Returns:
+        R, or None where r does not vanish at the zeros.
+    """
+    num, den = rational.exact()
+    z = factor(zeros)
+    if num % z:
+        return None
+    form = rational.form
+    if isinstance(form, Factored):
+        left = list(form.zeros)
+        for zero in zeros:
+            root = ((dyadic(zero.place) - rational.centre) / rational.scale,)
+            for _ in range(zero.multiplicity):
+                if root not in left:
+                    break
+                left.remove(root)
+        total = sum(zero.multiplicity for zero in zeros)
+        if len(left) == len(form.zeros) - total:
+            gain = form.gain / rational.scale**total
+            return replace(rational, form=Factored(dyadic(gain), tuple(left), form.poles))
+    num = num // z
+    # coefficients that are no dyadic numbers: in units that make integers of them
+    unit = fmpq(int(num.denom()) * int(den.denom()))
+    return Rational.from_monomial(
+        [c * unit for c in num.coeffs()] or [0], [c * unit for c in den.coeffs()], rational.domain
+    )

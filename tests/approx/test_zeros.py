@@ -1,0 +1,133 @@
+"""Relative errors through zeros of the target."""
+
+import numpy as np
+import pytest
+from flint import arb, arb_series, ctx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpmath import mp
+
+import approx
+from approx import Target
+from approx.dyadic import precision
+from approx.zeros import divided, zeros_of
+
+HALF_PI = np.pi / 2
+CASES = [
+    ("sin(x)", (-HALF_PI, HALF_PI), (5, 0), mp.sin),
+    ("tan(x)", (-0.7, 0.7), (3, 2), mp.tan),
+    ("tanh(x)", (-3, 2), (5, 4), mp.tanh),
+    ("erf(x)", (0, 2), (4, 3), mp.erf),
+    ("expm1(x)", (-1 / 512, 1 / 512), (3, 0), mp.expm1),
+    ("exp(x)-1", (-1, 1), (3, 3), mp.expm1),
+    ("log1p(x)", (-0.2, 0.4), (3, 2), mp.log1p),
+    ("log(x)", (0.5, 2), (3, 2), mp.log),
+    ("x*normal_cdf(x)", (-2, 3), (5, 4), lambda x: x * mp.ncdf(x)),
+    ("x*sigmoid(x)", (-3, 3), (5, 4), lambda x: x / (1 + mp.exp(-x))),
+    ("1-cos(x)", (-1, 2), (4, 2), lambda x: 1 - mp.cos(x)),
+    ("x*sin(x)*(x-1)", (-0.5, 1.5), (6, 1), lambda x: x * mp.sin(x) * (x - 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "type", "f"), CASES, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_it_is_the_best_and_proven(text, domain, type, f):
+    target = approx.formula(text, domain).with_weight("relative")
+    fit = approx.minimax(target, type)
+    assert fit.converged
+    assert fit.rational.type == type
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.upper == pytest.approx(proof.best_lower, rel=1e-8)
+    assert fit.error == pytest.approx(proof.upper, rel=1e-8)
+    approx.Certificate.from_json(proof.to_json()).verify()
+    # against mpmath, close to the zeros too
+    rng = np.random.default_rng(0)
+    zeros = [zero.place for zero in zeros_of(target)]
+    points = [
+        *rng.uniform(domain[0], domain[1], 200),
+        *(z + s * 10.0**-k for z in zeros for s in (-1, 1) for k in range(2, 12)),
+    ]
+    with mp.workdps(40):
+        for x in points:
+            if domain[0] <= x <= domain[1] and x not in zeros:
+                truth, value = f(mp.mpf(float(x))), fit.rational(arb(float(x)))
+                with precision(200):
+                    value = mp.mpf(fit.rational(arb(float(x))).mid().str(40, radius=False))
+                assert abs(1 - value / truth) <= proof.upper * (1 + 1e-12)
+    assert all(fit.rational(z) == 0 for z in zeros)
+
+
+def test_known_values():
+    # the classical minimax sine of degree 5, and what a fit of sin(x)/x with its weight gives
+    target = approx.formula("sin(x)", (-HALF_PI, HALF_PI)).with_weight("relative")
+    assert approx.minimax(target, (5, 0)).error == pytest.approx(1.0817874e-4, rel=1e-6)
+    weight = Target(lambda x: x * 0 + 1).weight
+    assert weight is None
+    sinc = Target(np.sinc, (-0.5, 0.5), lambda x: 1 / np.sinc(x))
+    assert approx.minimax(sinc, (4, 0)).error == pytest.approx(1.0817874e-4, rel=1e-6)
+
+
+def test_multiple_zeros_are_counted():
+    (zero,) = zeros_of(approx.formula("1-cos(x)", (-1, 2)))
+    assert (zero.place, zero.multiplicity) == (0.0, 2)
+    found = zeros_of(approx.formula("x**3*(x-0.5)*exp(x)", (-1, 2)))
+    assert [(z.place, z.multiplicity) for z in found] == [(0.0, 3), (0.5, 1)]
+
+
+@given(st.floats(-0.5, 1.5), st.floats(0, 0.2))
+@settings(max_examples=40, deadline=None)
+def test_the_quotient_is_enclosed_everywhere(middle, radius):
+    target = approx.formula("x*sin(x)*(x-1)", (-0.5, 1.5)).with_weight("relative")
+    g = divided(target, zeros_of(target))
+    ball = arb(middle, radius)
+    with precision(100), mp.workdps(30):
+        value = g(ball)
+        cap, ctx.cap = ctx.cap, 4
+        try:
+            series = g(arb_series([ball, 1], 4))
+        finally:
+            ctx.cap = cap
+        for share in (-1, -0.4, 0.1, 0.9):
+            x = middle + share * radius
+            exact = mp.sinc(mp.mpf(x))  # x sin(x) (x-1) / (x^2 (x-1))
+            assert value.overlaps(arb(str(exact)))
+            assert series[0].overlaps(arb(str(exact)))
+            slope = mp.taylor(mp.sinc, mp.mpf(x), 1)[1]
+            assert series[1].overlaps(arb(str(slope), 1e-9))
+
+
+def test_a_numerator_of_too_small_a_degree_is_the_zero_function():
+    fit = approx.minimax(approx.formula("1-cos(x)", (-1, 2)).with_weight("relative"), (1, 2))
+    assert fit.error == 1
+    assert fit.rational(0.7) == 0
+
+
+def test_exports_keep_the_relative_error():
+    fit = approx.minimax(approx.tanh((-2, 2)).with_weight("relative"), (5, 4))
+    scope: dict = {}
+    exec(approx.export(fit, "python", "float32", name="f"), scope)
+    x = np.r_[np.linspace(-2, 2, 10001), np.geomspace(1e-30, 1, 1000)].astype(np.float32)
+    x = x[x != 0]
+    assert np.max(np.abs(1 - scope["f"](x).astype(float) / np.tanh(x.astype(float)))) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (approx.formula("sin(x)", (1, 4)), r"zero near x = 3\.14159.* no float64"),
+        (approx.relu(), "weight"),
+        (Target(np.sin), "weight"),
+    ],
+    ids=["irrational", "relu", "callable"],
+)
+def test_what_cannot_have_a_finite_relative_error_is_refused(target, says):
+    with pytest.raises(ValueError, match=says):
+        approx.minimax(target.with_weight("relative"), (3, 2))
+
+
+def test_a_rational_without_the_zero_has_no_finite_relative_error():
+    target = approx.formula("sin(x)").with_weight("relative")
+    with pytest.raises(ValueError, match="zero in its domain that the rational lacks"):
+        approx.certify(approx.Rational.from_monomial([0.1, 1]), target)
