@@ -143,4 +143,6 @@ def test_sparse_probing_gives_our_accuracies(pair, tmp_path):
     assert own.accuracy[5].value > 0.6
     for k in (1, 2, 5):
         # the same latents and the same regression; its float32 may turn one text
-        assert accuracies[f"sae_top_{k}_test_accuracy"]["1"] == pytest.approx(own.accuracy[k].value, abs=2 / 60)
+        assert accuracies[f"sae_top_{k}_test_accuracy"]["1"] == pytest.approx(
+            own.accuracy[k].value, abs=2 / 60
+        )
