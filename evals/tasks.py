@@ -126,7 +126,7 @@ def _from_hub(repository: str, file: str) -> Path:
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"task {repository}:{file}: not to be had from the hub ({reason}); look at the data set's name, the file's "
+            f"task {repository}:{file}: the hub does not give it ({reason}); look at the data set's name, the file's "
             "name in it, your network and, for a private one, your login"
         ) from error
 

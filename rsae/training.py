@@ -140,7 +140,7 @@ def train(
         activations: A store, a stream or activations in memory, in the host's units.
         config: How to train; for several SAEs a config each, which agree in `batch`, `steps` and `seed`.
         checkpoint: A file. The state is written there every `CHECKPOINT_EVERY` steps, and a later call with the same
-            settings goes on from there, to the same weights bit for bit (on CPU, same thread count).
+            settings continues from there, to the same weights bit for bit (on CPU, same thread count).
         description: The progress bar's text.
         allow_mismatch: Train an SAE that says that it belongs to another host or hook point.
 

@@ -72,7 +72,7 @@ class Sequence(NamedTuple):
 def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = None) -> Store:
     """Write the activations of one hook point to a directory, and open them.
 
-    Left out are position 0 of every sequence and tokens above the norm limit (both outliers), padding, and the tokens
+    It leaves out position 0 of every sequence and tokens above the norm limit (both outliers), padding, and the tokens
     of `exclude_tokens`. Everything is checked before the first write. Shards that are there and whole are kept.
 
     Args:

@@ -25,7 +25,7 @@ EMBEDDED = {
 
 #: Shares of the documents: SAE training, held-out metrics, probing. One document is in one of them only.
 SPLITS = {"train": 0.7, "heldout": 0.1, "probing": 0.2}
-#: Fewer documents than these are split inside themselves, into pieces of about so many characters
+#: Fewer documents than these are split inside themselves, into pieces of about this many characters
 _FEW, _PIECE = 20, 2000
 _LONGEST_MESSAGE = 60
 

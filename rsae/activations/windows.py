@@ -1,6 +1,6 @@
-"""An epoch's order for rows that are dear to reach one by one: shuffled units, shuffled within windows.
+"""Shuffling order for rows that are expensive to read singly: shuffled units, shuffled within windows.
 
-A unit is a run of rows that come together at little more than the price of one: neighbours on a disk, tokens of a
+A unit is a run of rows that come together at little more than the cost of one: neighbours on a disk, tokens of a
 sequence that a host runs over.
 """
 

@@ -21,7 +21,7 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except _Interrupted:
-        _stop("interrupted; run the same command again, it goes on where it stopped", 130)
+        _stop("interrupted; run the same command again: it continues where it stopped", 130)
     except InputError as error:
         _stop(f"error: {error}", 2)
     except OSError as error:
