@@ -114,3 +114,12 @@ def test_figures_by_name(store):
     assert got["fvu"] == got.fvu
     with pytest.raises(KeyError):
         got["fuv"]
+
+
+@pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy()])
+def test_a_tensor_or_an_array_is_measured_whole(store, convert):
+    """One's own activations: every row counts, and the figures are those of a store with the same rows held out."""
+    sae = random_sae("top_k", store).eval()
+    x = torch.cat(list(store.blocks("heldout")))
+    assert reconstruction(sae, convert(x)).fvu == pytest.approx(reconstruction(sae, store).fvu)
+    assert reconstruction(sae, convert(x)).tokens == len(x)
