@@ -144,7 +144,8 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
 
 def _read_npz(file: Path) -> dict[str, torch.Tensor]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # opened here, since numpy leaves a torn file open
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {k: torch.from_numpy(np.array(arrays[k], dtype=np.float32)) for k in arrays.files}
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
