@@ -6,12 +6,13 @@ RUN    ?= runs/demo
 
 PEERS  := .venv-peers
 
-.PHONY: help install demo test test-peers lint docs dist benchmarks clean
+.PHONY: help install demo test coverage test-peers lint docs dist benchmarks clean
 
 help:
 	@echo "make demo        install, then run the demo into $(RUN) (about 13 minutes on 2 cores; resumes)"
 	@echo "make test        install, then lint, types, the documentation (strict) and tests"
 	@echo "make test-peers  equality with SAELens, SAEBench, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
+	@echo "make coverage    the tests, and which lines they reach"
 	@echo "make docs        the documentation site, strictly, into site/"
 	@echo "make dist        wheel and sdist into dist/, tried in an empty environment"
 	@echo "make benchmarks  the measured ratios of docs/benchmarks.md"
@@ -42,6 +43,10 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: lint docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# Apart from `test`: tracing every line takes half as long again.
+coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov
 
 # What is built is used: data files, the C++ source and the templates have to be in it.
