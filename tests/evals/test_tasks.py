@@ -99,7 +99,7 @@ def test_task_from_a_data_set_on_the_hub(tmp_path, monkeypatch):
     assert asked == [("me/set", "data/t.csv", "dataset")]
     assert one.train[0] == other.train[0]
     assert (one.test[1] == other.test[1]).all()
-    with pytest.raises(InputError, match=r"nobody/nothing:x\.csv: not to be had from the hub \(no network\)"):
+    with pytest.raises(InputError, match=r"nobody/nothing:x\.csv: the hub does not give it \(no network\)"):
         load_task("nobody/nothing:x.csv", 60, 20)
 
 
