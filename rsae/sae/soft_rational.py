@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from rsae.rational import RationalActivation
 from rsae.sae.base import FAMILIES, mean_square, register
@@ -105,7 +106,7 @@ class SoftRational(RationalSAE):
     def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
         x_BD = self.standardise(x_BD)
         z_BF = self.soft_code(self._linear(x_BD))
-        sse = mean_square(z_BF @ self.W_dec + self.b_dec - x_BD)
+        sse = mean_square(F.linear(z_BF, self.W_dec.T, self.b_dec) - x_BD)
         total = sse
         if self.penalty_named(penalty) is not None:
             total = sse + sparsity * (z_BF.abs() @ self.W_dec.norm(dim=1)).mean()
