@@ -60,7 +60,7 @@ dist: install
 $(PEERS)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[evals]' \
-	  sae-lens==6.54.12 transformer-lens==3.9.0 eai-sparsify==1.3.3 tabulate pytest pytest-benchmark pytest-timeout
+	  sae-lens==6.54.12 transformer-lens==3.9.0 eai-sparsify==1.3.3 tabulate hypothesis pytest pytest-benchmark pytest-timeout
 	$(PEERS)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0 sae-bench==0.6.0
 	@touch $@
 
