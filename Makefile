@@ -65,7 +65,7 @@ $(PEERS)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-peers: $(PEERS)/installed
-	$(PEERS)/bin/python -m pytest tests/peers
+	$(PEERS)/bin/python -m pytest -W default tests/peers  # warnings there are the peers' own
 
 benchmarks: install
 	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds -p no:cacheprovider
