@@ -11,6 +11,8 @@ try:
 except ModuleNotFoundError:
     raise SystemExit('error: the command line needs typer: pip install "rsae[cli]"') from None
 
+from approx.command import degrees_of, pair, prove, read, show, target_of, weighted
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -60,8 +62,35 @@ def _writable(path: Path | None, suffixes: tuple[str, ...] = ()) -> None:
 
 @app.command()
 def fit(
-    target: TargetName,
-    type: Annotated[str, typer.Option(help="m,n: the degrees of numerator and denominator.")] = "5,4",
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="Built-in name, or a formula in x.", show_default=False),
+    ] = None,
+    type: Annotated[
+        str | None,
+        typer.Option(help="m,n: the degrees of numerator and denominator.", show_default="5,4"),
+    ] = None,
+    error: Annotated[
+        float | None,
+        typer.Option(help="The wanted error: find the least type, or with --type the fewest pieces of it."),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="CSV file with columns x,y or x,y,error bar, in place of a TARGET.",
+        ),
+    ] = None,
+    coefficients: Annotated[
+        str | None,
+        typer.Option(
+            help="minimax: the best coefficients in float32, bfloat16, float16, or a number of bits."
+        ),
+    ] = None,
+    digits: Annotated[
+        int | None, typer.Option(help="minimax: so many right digits of the parameters.")
+    ] = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "minimax",
     denominator: Annotated[
         str, typer.Option(help="standard, safe or safe-b: for least_squares and smoothed_linf.")
@@ -85,11 +114,18 @@ def fit(
     approx fit relu --type 9,8 --certify -o relu98.json
     approx fit "exp(-x**2)" --domain -3,3 --type 6,6
     approx fit jump_relu --theta 0.1 --margin 0.01 --type 9,8
+    approx fit "sin(x)" --domain=-pi/4,pi/4 --relative --type 7,0 --coefficients float32
+    approx fit "exp(x)" --error 1e-9
+    approx fit --samples measured.csv --type 3,2
 
     \f
     Args:
         target: the function, by name or formula.
         type: the degrees, "m,n".
+        error: the wanted error.
+        samples: a file of samples.
+        coefficients: the format of the coefficients.
+        digits: right digits of the parameters.
         method: the fitter.
         denominator: for least_squares and smoothed_linf.
         domain: the domain as text.
@@ -108,20 +144,56 @@ def fit(
     _writable(output)
     if denominator != "standard" and method in ("minimax", "remez"):
         raise ValueError(f"--denominator belongs to least_squares and smoothed_linf; --method is {method!r}")
-    if poles != "free" and method != "minimax":
-        raise ValueError(f"--poles belongs to minimax; --method is {method!r}")
-    the_target = _weighted(_target(target, domain, theta, margin, delta, kinks), relative, weight)
-    degrees = _type(type)
-    if method == "minimax":
-        result = approx.minimax(the_target, degrees, poles=poles, progress=True)
-    elif method == "remez":
-        result = approx.remez(the_target, degrees)
-    elif method in METHODS:
-        result = getattr(approx, method)(the_target, degrees, denominator, progress=True)
+    for name, given in (
+        ("poles", poles != "free"),
+        ("coefficients", coefficients),
+        ("digits", digits),
+        ("error", error),
+    ):
+        if given and method != "minimax":
+            raise ValueError(f"--{name} belongs to minimax; --method is {method!r}")
+    if (target is None) == (samples is None):
+        raise ValueError("give either a TARGET or --samples FILE.csv")
+    if samples is not None:
+        if any(o is not None for o in (domain, theta, margin, delta, kinks)) or certify:
+            raise ValueError(
+                "--samples brings its own points: no --domain, no options of a target, no --certify"
+            )
+        the_target = weighted(approx.Samples.read(samples), relative, weight)
     else:
-        raise ValueError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
+        assert target is not None
+        the_target = weighted(target_of(target, domain, theta, margin, delta, kinks), relative, weight)
+    if error is not None:
+        if coefficients or digits or poles != "free":
+            raise ValueError(
+                "--error finds the type of a plain fit: no --coefficients, --digits or --poles beside it"
+            )
+        if type is not None:
+            _table(the_target, error, degrees_of(type), certify, output)
+            return
+        result = approx.fit(the_target, error, progress=True)
+    else:
+        degrees = degrees_of(type or "5,4")
+        if method == "minimax":
+            held = int(coefficients) if coefficients and coefficients.isdigit() else coefficients
+            result = approx.minimax(
+                the_target, degrees, poles=poles, coefficients=held, digits=digits, progress=True
+            )
+        elif method == "remez":
+            result = approx.remez(the_target, degrees)
+        elif method in METHODS:
+            result = getattr(approx, method)(the_target, degrees, denominator, progress=True)
+        else:
+            raise ValueError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
+    _report(result, certify, output)
+    if not result.converged:
+        raise typer.Exit(1)
+
+
+def _report(result: Any, certify: bool, output: Path | None) -> None:
+    """Print a fit, prove it where that is asked for, and write it."""
     r = result.rational
-    typer.echo(f"{result.method} of {the_target!r}, type {degrees}")
+    typer.echo(f"{result.method} of {result.target!r}, type {result.type}")
     typer.echo(f"  error       {result.error:.15g}")
     if result.levelled:
         typer.echo(
@@ -133,12 +205,28 @@ def fit(
     )
     if result.message:
         typer.echo(f"  note        {result.message}")
-    proof = _prove(r, the_target, degrees) if certify else None
+    proof = prove(r, result.target, result.type) if certify else None
     if output:
         (r if proof is None else proof).save(output)
         typer.echo(f"  written to  {output}")
-    if not result.converged:
-        raise typer.Exit(1)
+
+
+def _table(target: Any, error: float, type: tuple[int, int], certify: bool, output: Path | None) -> None:
+    """Print a table of pieces, and write it as a JSON list of rational functions or certificates."""
+    import approx
+    from approx.files import write_json
+
+    found = approx.fit(target, error, type, progress=True)
+    about = "no table has fewer" if found.fewest else "the fewest that were found"
+    typer.echo(f"{len(found.pieces)} pieces of type {type} for {target!r}; {about}")
+    for piece in found.pieces:
+        typer.echo(f"  {piece.target.domain}  error {piece.error:.15g}")
+    proofs = found.certify() if certify else []
+    for proof in proofs:
+        show(proof)
+    if output:
+        write_json(output, [r.to_json() for r in (proofs or [piece.rational for piece in found.pieces])])
+        typer.echo(f"  written to  {output}")
 
 
 @app.command("certify")
@@ -179,9 +267,9 @@ def certify_command(
         output: the file to write.
     """
     _writable(output)
-    rational, the_target, _ = _pair(file, target, domain, theta, margin, delta, kinks)
-    the_target = _weighted(the_target, relative, weight)
-    proof = _prove(rational, the_target, _type(type) if type else rational.type)
+    rational, the_target, _ = pair(file, target, domain, theta, margin, delta, kinks)
+    the_target = weighted(the_target, relative, weight)
+    proof = prove(rational, the_target, degrees_of(type) if type else rational.type)
     if output:
         proof.save(output)
         typer.echo(f"  written to  {output}")
@@ -199,7 +287,7 @@ def verify(file: File) -> None:
 
     certificate = approx.verify(file)
     typer.echo(f"{file}: holds")
-    _show(certificate)
+    show(certificate)
 
 
 @app.command()
@@ -231,7 +319,7 @@ def export(
     """
     import approx
 
-    rational, certificate = _read(file)
+    rational, certificate = read(file)
     target = certificate.target if certificate else None
     typer.echo(str(approx.export(rational, to, dtype, name=name, form=form, force=force, target=target)))
 
@@ -273,8 +361,8 @@ def plot(
     from approx.plot import plot_error
 
     _writable(output, (".png", ".pdf", ".svg"))
-    rational, the_target, known = _pair(file, target, domain, theta, margin, delta, kinks)
-    the_target = _weighted(the_target, relative, weight)
+    rational, the_target, known = pair(file, target, domain, theta, margin, delta, kinks)
+    the_target = weighted(the_target, relative, weight)
     points = known.points if known and target is None else ()
     typer.echo(f"written to {plot_error(rational, the_target, output, [to_float(x) for _, x in points])}")
 
@@ -315,8 +403,8 @@ def table(
     else:
         if type is None:
             raise ValueError("the type is missing: approx table relu 9,8")
-        entry = tables.table(name, _type(type))
-        _show(entry)
+        entry = tables.table(name, degrees_of(type))
+        show(entry)
         if output:
             entry.save(output)
             typer.echo(f"  written to  {output}")
@@ -396,121 +484,6 @@ def composite(
     if output:
         chain.save(output)
         typer.echo(f"  written to  {output}")
-
-
-def _type(text: str) -> tuple[int, int]:
-    try:
-        m, n = (int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"type {text!r}: expected two degrees such as 9,8") from None
-    return m, n
-
-
-def _target(
-    name: str,
-    domain: str | None,
-    theta: float | None,
-    margin: float | None,
-    delta: float | None,
-    kinks: str | None,
-) -> Any:
-    from approx.formulas import formula
-    from approx.primitives import PRIMITIVES
-
-    given = {"theta": theta, "margin": margin, "delta": delta}
-    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    if domain is not None:
-        options["domain"] = _numbers(domain)
-    row = PRIMITIVES.get(name)
-    takes = set(row.options) if row else set()
-    for key in set(options) & set(given) - takes:
-        raise ValueError(f"--{key} is not an option of target {name!r}")
-    if row:
-        if kinks is not None:
-            raise ValueError(f"--kinks belongs to formulas; {name!r} knows its own")
-        return row.make(**options)
-    if name.isidentifier() and name != "x":
-        raise ValueError(f"target {name!r} is not known: expected {', '.join(PRIMITIVES)}, or a formula in x")
-    if kinks is not None:
-        try:
-            options["kinks"] = [float(k) for k in kinks.split(",")]
-        except ValueError:
-            raise ValueError(f"--kinks {kinks!r}: expected numbers such as 0 or -1,1") from None
-    return formula(name, **options)
-
-
-def _weighted(target: Any, relative: bool, weight: str | None) -> Any:
-    if relative and weight is not None:
-        raise ValueError("--relative and --weight exclude each other: the relative error is a weight too")
-    if weight is not None:
-        from approx.formulas import formula
-
-        return target.with_weight(formula(weight, target.domain))
-    return target.with_weight("relative") if relative else target
-
-
-def _numbers(text: str) -> list[tuple[float, float]]:
-    from approx.formulas import constant
-
-    try:
-        return [(constant(a), constant(b)) for a, b in (part.split(",") for part in text.split(";"))]
-    except ValueError:
-        raise ValueError(
-            f"--domain {text!r}: expected a,b or a,b;c,d with numbers such as -1.5 or pi/2"
-        ) from None
-
-
-def _read(file: Path) -> tuple[Any, Any]:
-    """(rational, certificate or None) out of a rational function's file or a certificate."""
-    from approx.files import read_json
-    from approx.proofs import Certificate
-    from approx.rational import Rational
-
-    data = read_json(file)
-    try:
-        if isinstance(data, dict) and data.get("kind") == "certificate":
-            certificate = Certificate.from_json(data)
-            return certificate.rational, certificate
-        return Rational.from_json(data), None
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
-def _pair(file: Path, target: str | None, *options: Any) -> tuple[Any, Any, Any]:
-    """The rational function in a file, the target that is named or that its certificate holds, and the
-    certificate.
-    """
-    rational, certificate = _read(file)
-    if target is None and certificate is None:
-        raise ValueError(
-            "--target is missing: a file with a rational function alone does not say what it approximates"
-        )
-    if target is None and any(o is not None for o in options):
-        raise ValueError("--domain, --theta, --margin, --delta and --kinks need --target beside them")
-    return rational, certificate.target if target is None else _target(target, *options), certificate
-
-
-def _prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
-    import approx
-
-    proof = approx.certify(rational, target, type=type)
-    if not isinstance(proof, approx.Certificate):
-        raise ValueError(
-            f"target {target.name!r} has no enclosure: only an estimate, {proof.value:.6g}, can be given"
-        )
-    _show(proof)
-    return proof
-
-
-def _show(certificate: Any) -> None:
-    weight = certificate.target.weight
-    error = "|f - r|" if weight is None else "|f - r|/|f|" if weight == "relative" else "w |f - r|"
-    typer.echo(f"  proven      {certificate.lower!r} <= sup {error} <= {certificate.upper!r}")
-    typer.echo(f"  pole-free   {'yes' if certificate.pole_free else 'NO'}, on the convex hull of the domain")
-    best = f"no type {certificate.type} function has an error below {certificate.best_lower!r}"
-    typer.echo(
-        f"  best        {best if certificate.best_lower else 'nothing is proven: too few alternations'}"
-    )
 
 
 def main() -> None:

@@ -264,9 +264,8 @@ def composite_sign(
     low, high = dyadic(lower), fmpq(1)
     images: list[tuple[float, float]] = []
     for degree in degrees:
-        make = _polynomial if form == "polynomial" else _rational
-        steps.append(_in_format(*make(low, high, int(degree)), kind))
-        low, high = _image(steps[-1], low, high, safety)
+        step, low, high = _step(low, high, int(degree), form, kind, safety)
+        steps.append(step)
         if low <= 0:
             raise ValueError(
                 f"step {len(steps)} maps a part of the interval to 0 or below in {kind}: use a larger lower, "
@@ -277,23 +276,64 @@ def composite_sign(
     return CompositeSign(tuple(steps), float(lower), form, kind, float(safety), tuple(images))
 
 
-def _in_format(num: list[fmpq], den: list[fmpq], kind: str) -> Rational:
-    """x num(x^2)/den(x^2) with its coefficients rounded to a format."""
-
-    def spread(coefficients: list[fmpq], first: int) -> list[float]:
-        found = [0.0] * first
-        for c in coefficients:
-            value = rounded(to_float(c), kind)
-            if not np.isfinite(value):
-                raise ValueError(f"a coefficient overflows in {kind}: use a larger lower or another dtype")
-            found += [value, 0.0]
-        return found[:-1]
-
-    return Rational.from_monomial(spread(num, 1), spread(den, 0))
+_COARSE = ("bfloat16", "float16")
 
 
-def _polynomial(a: fmpq, b: fmpq, degree: int) -> tuple[list[fmpq], list[fmpq]]:
-    """The odd polynomial of least max |1 - p| on [a, b]: an exchange whose extrema are the roots of p'."""
+def _step(
+    low: fmpq, high: fmpq, degree: int, form: str, kind: str, safety: float
+) -> tuple[Rational, fmpq, fmpq]:
+    """The best step on [low, high], and its image.
+
+    Rounding to a coarse format moves the small minima of the step, even below 0. Then the step for a shorter interval
+    can have the better image of the whole one: the one whose ends are closest by ratio is taken.
+    """
+    best: tuple[Rational, fmpq, fmpq] | None = None
+    inner = low
+    while best is None or (kind in _COARSE and 2 * inner < high):
+        num, den = (
+            (best_odd(inner, high, degree), [fmpq(1)])
+            if form == "polynomial"
+            else _rational(inner, high, degree)
+        )
+        spread = [value for c in in_format(num, kind) for value in (0.0, c)]
+        step = Rational.from_monomial(spread, [v for c in in_format(den, kind) for v in (c, 0.0)][:-1])
+        found = (step, *image(step, low, high, safety))
+        if best is None or found[1] * best[2] > best[1] * found[2]:
+            best = found
+        inner *= fmpq(3, 2)
+    return best
+
+
+def in_format(coefficients: list[fmpq], kind: str) -> list[float]:
+    """Coefficients rounded to a format.
+
+    Args:
+        coefficients: exact numbers.
+        kind: the name of the format.
+
+    Returns:
+        The nearest numbers of the format.
+
+    Raises:
+        ValueError: if one overflows.
+    """
+    found = [rounded(to_float(c), kind) for c in coefficients]
+    if not np.all(np.isfinite(found)):
+        raise ValueError(f"a coefficient overflows in {kind}: use a smaller interval or another dtype")
+    return found
+
+
+def best_odd(a: fmpq, b: fmpq, degree: int) -> list[fmpq]:
+    """The odd polynomial of least max |1 - p| on [a, b]: an exchange whose extrema are the roots of p'.
+
+    Args:
+        a: left end, above 0.
+        b: right end.
+        degree: the odd degree.
+
+    Returns:
+        The coefficients of x, x^3, x^5, ...
+    """
     count = (degree + 1) // 2
     with precision(_BITS):
         points = [arb(a) + arb(b - a) * (1 - arb.cos_pi(arb(fmpq(k, count)))) / 2 for k in range(count + 1)]
@@ -316,7 +356,7 @@ def _polynomial(a: fmpq, b: fmpq, degree: int) -> tuple[list[fmpq], list[fmpq]]:
             points = [x.mid() for x in new]
             if moved < arb(b) * arb(2) ** -80:
                 break
-    return coefficients, [fmpq(1)]
+    return coefficients
 
 
 def _rational(a: fmpq, b: fmpq, degree: int) -> tuple[list[fmpq], list[fmpq]]:
@@ -333,14 +373,24 @@ def _images(steps: tuple[Rational, ...], lower: float, safety: float) -> list[tu
     low, high = dyadic(lower), fmpq(1)
     found: list[tuple[float, float]] = []
     for step in steps:
-        low, high = _image(step, low, high, safety)
+        low, high = image(step, low, high, safety)
         found.append((float_below(low), -float_below(-high)))
         low, high = dyadic(found[-1][0]), dyadic(found[-1][1])
     return found
 
 
-def _image(step: Rational, low: fmpq, high: fmpq, safety: float) -> tuple[fmpq, fmpq]:
-    """An enclosure of the image of [low, high], widened by the rounding that is allowed for."""
+def image(step: Rational, low: fmpq, high: fmpq, safety: float) -> tuple[fmpq, fmpq]:
+    """An enclosure of the image of [low, high], widened by the rounding that is allowed for.
+
+    Args:
+        step: a rational function, as its form holds it.
+        low: left end.
+        high: right end.
+        safety: the relative rounding.
+
+    Raises:
+        ValueError: if the step has a pole there.
+    """
     num, den = step.form.exact()
     if isolate(den, low, high):
         raise ValueError("a step has a pole in the interval")

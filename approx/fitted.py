@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from approx.rational import Rational
+from approx.samples import Samples
 from approx.target import Target
 
 
@@ -36,13 +37,14 @@ def opened(subject: Rational | Fitted, target: Target | None = None) -> tuple[Ra
         target: another target than the fit's, or the one of a function.
 
     Returns:
-        (rational, target); None for a target that nobody named.
+        (rational, target); None for a target that nobody named, and for samples, which say nothing between themselves.
 
     Raises:
         ValueError: if `subject` is neither.
     """
     if not isinstance(subject, Rational) and isinstance(subject, Fitted):
-        return subject.rational, subject.target if target is None else target
+        own = None if isinstance(subject.target, Samples) else subject.target
+        return subject.rational, own if target is None else target
     check_rational(subject)
     return subject, target
 

@@ -46,9 +46,10 @@ def formula(
 ) -> Target:
     """A target from a formula in x such as "exp(-x**2)", with an enclosure.
 
-    Known are + - * / **, numbers (read as float64), pi, e, abs and the functions exp log sqrt sin cos tan
-    atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base (any real
-    exponent; x >= 0 then, unless it is an integer) or in its exponent. `abs` needs its kinks named.
+    Known are + - * / **, numbers (read as float64), pi, e, abs, max, min (of two) and the functions exp log
+    sqrt sin cos tan atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base
+    (any real exponent; x >= 0 then, unless it is an integer) or in its exponent. `abs`, `max` and `min` need
+    their kinks named, the points where their branches meet.
 
     Args:
         text: the formula.
@@ -69,8 +70,8 @@ def formula(
     def run(x: Any) -> Any:  # a constant formula takes the shape of x
         return inner(x) + 0 * x
 
-    if "abs" in _names(tree) and not kinks:
-        raise ValueError(f"formula {text!r} has abs: name the points where it folds in kinks=")
+    if (folds := sorted(_names(tree) & {"abs", "max", "min"})) and not kinks:
+        raise ValueError(f"formula {text!r} has {', '.join(folds)}: name the points where it folds in kinks=")
     params = {"text": text} | ({"kinks": kinks} if kinks else {}) | ({"jumps": jumps} if jumps else {})
     pieces = len({*kinks, *jumps}) + 1
     target = Target.of_branches(
@@ -135,6 +136,9 @@ def _compile(node: ast.AST, text: str) -> Expression:
                 _absolute if name == "abs" else getattr(Functions, name),
             )
             return lambda x: function(_lifted(inner(x), x))
+        case ast.Call(func=ast.Name(id="max" | "min" as name), args=[left, right], keywords=[]):
+            a, b, larger = _compile(left, text), _compile(right, text), name == "max"
+            return lambda x: _extreme(_lifted(a(x), x), _lifted(b(x), x), larger)
         case _:
             pass
     raise ValueError(
@@ -170,6 +174,20 @@ def _power(base: Expression, exponent: Expression, text: str) -> Expression:
 
 def _exponential(base: float, x: Any) -> Any:
     return (x * arb(base).log()).exp() if isinstance(x, BALLS) else np.power(base, x)
+
+
+def _extreme(a: Any, b: Any, larger: bool) -> Any:
+    """max(a, b) or min(a, b); balls that overlap are joined, and series have to be apart."""
+    if isinstance(a, arb_series) or isinstance(b, arb_series):
+        heads = [v[0] if isinstance(v, arb_series) else arb(v) for v in (a, b)]
+        below = heads[0] - heads[1]
+    elif isinstance(a, arb) or isinstance(b, arb):
+        return arb(a).max(arb(b)) if larger else arb(a).min(arb(b))
+    else:
+        return np.maximum(a, b) if larger else np.minimum(a, b)
+    if below <= 0:
+        return b if larger else a
+    return (a if larger else b) if below >= 0 else arb_series([arb.nan()])
 
 
 def _absolute(x: Any) -> Any:

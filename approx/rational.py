@@ -18,6 +18,7 @@ from flint import acb, arb, arb_series, fmpq, fmpq_poly
 from approx.conversions import (
     complex_roots,
     converted,
+    in_parts,
     parameters,
     reduced,
     significant_bits,
@@ -332,7 +333,9 @@ class Rational:
             x: anything with + - * /.
             number: turns a parameter into an operand.
         """
-        t = x if self.centre == 0 else x - number(self.centre)
+        t = x
+        for part in in_parts(self.centre):
+            t = t - number(part)
         return self.form.evaluate(t if self.scale == 1 else t / number(self.scale), number)
 
     def __call__(self, x: Any) -> Any:

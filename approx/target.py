@@ -161,7 +161,7 @@ class Target:
             raise ValueError("a target needs one branch more than it has breaks")
         return made
 
-    @property
+    @cached_property
     def breaks(self) -> tuple[float, ...]:
         """Kinks and jumps, ascending."""
         return tuple(sorted({*self.kinks, *self.jumps}))
@@ -206,10 +206,16 @@ class Target:
     def _one_by_one(self, x: np.ndarray) -> np.ndarray:
         return np.array([self._f(float(v)) for v in x.ravel()], dtype=float).reshape(x.shape)
 
+    @cached_property
+    def _expressions(self) -> list[Expression]:
+        return [_run(branch) for branch in self._known_branches()]
+
     def _branch_at(self, x: Any) -> Expression:
+        if not self.breaks:
+            return self._expressions[0]
         point = x[0] if isinstance(x, arb_series | acb_series) else x
         at = float((point.real if isinstance(point, acb) else point).mid())
-        return _run(self._known_branches()[bisect_left(self.breaks, at)])
+        return self._expressions[bisect_left(self.breaks, at)]
 
     def _known_branches(self) -> list[Branch]:
         if self._branches is None:
@@ -305,7 +311,7 @@ class Target:
     def __reduce__(self) -> tuple[Any, ...]:
         """A built-in or a formula is pickled as the call that makes it, any other as its callables allow."""
         if self._make is None:
-            state = {k: v for k, v in vars(self).items() if k != "_pieces"}
+            state = {k: v for k, v in vars(self).items() if k not in ("_pieces", "_expressions")}
             return _restored, (state,)
         return _remade, (self._make, self.params, tuple(self.domain), self.weight)
 

@@ -1,11 +1,12 @@
 """Relative errors through zeros: f = z g with z a polynomial and g without a zero, so that r = z R with R near g.
 
-Only zeros at float64 points can be factored out, since r must vanish exactly where f does.
+r must vanish exactly where f does. A zero that is no float64 is not met by any float64: the gap between its two
+neighbours is cut out of the domain, and r vanishes in it, far closer to the zero than they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,20 @@ class Zero:
     """A zero of a target."""
 
     place: float
-    """Where, exactly."""
+    """Where: the zero itself, or the float64 nearest to it."""
     multiplicity: int
     """How often."""
+    beside: fmpq = field(default_factory=lambda: fmpq(0))
+    """How far r's zero is from there; 0 where f is 0 at a float64."""
+
+    @property
+    def exact(self) -> fmpq:
+        """Where r vanishes."""
+        return dyadic(self.place) + self.beside
 
 
 def zeros_of(target: Target) -> tuple[Zero, ...]:
-    """The zeros of an enclosed target without breaks that lie in its domain.
+    """The zeros of an enclosed target without breaks in its domain, or in gaps between two neighbouring floats.
 
     Args:
         target: the target.
@@ -39,12 +47,58 @@ def zeros_of(target: Target) -> tuple[Zero, ...]:
         Its zeros, ascending; none for a callable without an enclosure, and for one with kinks or jumps.
 
     Raises:
-        ValueError: for a zero that is no float64, or of too high a multiplicity.
+        ValueError: for a zero in the domain that is no float64 (see `parted`), or of too high a multiplicity.
     """
+    if not _searchable(target):
+        return ()
+    found: list[Zero] = []
+    for place in _places(target):
+        with precision(256):
+            if target(arb(place)).contains(0):
+                found.append(Zero(place, _multiplicity(target, place)))
+            elif (around := _neighbours(target, place)) is not None and not _in_gap(target, *around):
+                raise ValueError(
+                    f"target {target.name!r} has a zero near x = {place!r} that is no float64: leave the gap between "
+                    "its neighbours out of domain=, as the target of a fit does (fit.target)"
+                )
+    for low, high in target.domain.gaps:
+        if high == np.nextafter(low, high) and _neighbours(target, low) == (low, high):
+            found.append(_between(target, low, high))
+    return tuple(sorted(found, key=lambda zero: zero.exact))
+
+
+def parted(target: Target) -> Target:
+    """The target without the gaps between two neighbouring floats that a zero lies in.
+
+    Args:
+        target: any target.
+
+    Returns:
+        The same function on all float64 numbers of its domain; itself where every zero is a float64.
+    """
+    if not _searchable(target):
+        return target
+    domain = target.domain
+    for place in _places(target):
+        with precision(256):
+            around = None if target(arb(place)).contains(0) else _neighbours(target, place)
+        if around is not None and not _in_gap(target, *around) and all(domain.contains(around)):
+            domain = domain.without(*around)
+    return target if domain == target.domain else target.with_domain(domain)
+
+
+def _searchable(target: Target) -> bool:
     if not target.enclosed or any(a < x < b for x in target.breaks for a, b in target.domain):
-        return ()
-    if any(piece.polynomial is not None for piece in target.pieces()):
-        return ()
+        return False
+    return all(piece.polynomial is None for piece in target.pieces())
+
+
+def _in_gap(target: Target, low: float, high: float) -> bool:
+    return any(b <= low and high <= c for b, c in target.domain.gaps)
+
+
+def _places(target: Target) -> list[float]:
+    """Where float64 suggests a zero, ascending."""
     places: set[float] = set()
     for a, b in target.domain:
         x = np.unique(np.r_[np.linspace(a, b, 1025), 0.0 if a <= 0 <= b else a])
@@ -55,24 +109,43 @@ def zeros_of(target: Target) -> tuple[Zero, ...]:
         places |= {
             _bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)
         }
-    found: list[Zero] = []
-    for place in sorted(places):
-        with precision(256):
-            value = target(arb(place))
-            if not value.contains(0):
-                continue
-        found.append(Zero(place, _multiplicity(target, place)))
-    signs = [place for place in places if place not in {zero.place for zero in found}]
-    for place in signs:
-        with precision(256):
-            step = arb(abs(place) + 1e-300) * arb(2) ** -50
-            below, above = target(arb(place) - step), target(arb(place) + step)
+    return sorted(places)
+
+
+def _neighbours(target: Target, place: float) -> tuple[float, float] | None:
+    """The two neighbouring floats at or beside a place between which f changes its sign, if there are such."""
+    with precision(256):
+        for low, high in (
+            (place, float(np.nextafter(place, np.inf))),
+            (float(np.nextafter(place, -np.inf)), place),
+        ):
+            below, above = target(arb(low)), target(arb(high))
             if (below < 0 and above > 0) or (below > 0 and above < 0):
-                raise ValueError(
-                    f"target {target.name!r} has a zero near x = {place!r} that is no float64: no function with "
-                    "float parameters has a finite relative error there; change domain= or weight="
-                )
-    return tuple(found)
+                return low, high
+    return None
+
+
+_PLACES = 256  # bits behind the float64 that a zero is found to
+
+
+def _between(target: Target, low: float, high: float) -> Zero:
+    """The zero between two neighbouring floats, by bisection in balls; the same at each call."""
+    a, b = dyadic(low), dyadic(high)
+    with precision(_PLACES + 128):
+        slope = _series(target, arb(a).union(arb(b)), 2, _PLACES + 128)[1]
+        if slope.contains(0):
+            raise ValueError(
+                f"target {target.name!r}: its zero near x = {low!r} is not simple, and is no float64"
+            )
+        rising = slope > 0
+        for _ in range(_PLACES):
+            middle = (a + b) / 2
+            value = target(arb(middle))
+            if value.contains(0):
+                break
+            a, b = (a, middle) if bool(value > 0) == bool(rising) else (middle, b)
+    place = low if 2 * ((a + b) / 2 - dyadic(low)) <= dyadic(high) - dyadic(low) else high
+    return Zero(place, 1, (a + b) / 2 - dyadic(place))
 
 
 def _bisected(target: Target, low: float, high: float) -> float:
@@ -123,7 +196,7 @@ def factor(zeros: tuple[Zero, ...]) -> fmpq_poly:
     """
     product = fmpq_poly([1])
     for zero in zeros:
-        product *= fmpq_poly([-dyadic(zero.place), 1]) ** zero.multiplicity
+        product *= fmpq_poly([-zero.exact, 1]) ** zero.multiplicity
     return product
 
 
@@ -142,8 +215,11 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
     def enclose(x: Any) -> Any:
         for k, zero in enumerate(zeros):
             near = x[0] if isinstance(x, arb_series) else x
-            if isinstance(x, arb | arb_series) and (near - zero.place).contains(0):
-                return _over(_quotient(balls, x, zero), x, zeros[:k] + zeros[k + 1 :])
+            if isinstance(x, arb | arb_series) and _close(near, zero):
+                value = _quotient(balls, x, zero)
+                if zero.beside != 0:  # f is not quite 0 there
+                    value = value + balls(arb(zero.exact)) / (x - arb(zero.exact))
+                return _over(value, x, zeros[:k] + zeros[k + 1 :])
         return _over(balls(x), x, zeros)
 
     width = min([b - a for a, b in target.domain])
@@ -166,11 +242,17 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
     return Target(floats, target.domain, "relative", name=target.name, enclose=enclose)
 
 
+def _close(x: arb, zero: Zero) -> bool:
+    """Whether a ball is so near a zero that a quotient by x - place would be wide."""
+    gap = x - arb(zero.exact)
+    return bool(gap.contains(0)) or (zero.beside != 0 and bool(4 * gap.rad() > abs(gap).lower()))
+
+
 def _over(value: Any, x: Any, zeros: tuple[Zero, ...]) -> Any:
     """value/z, factor by factor: the enclosure of their product could hold 0 where none of them does."""
     for zero in zeros:
         for _ in range(zero.multiplicity):
-            value = value / (x - arb(zero.place))
+            value = value / (x - arb(zero.exact))
     return value
 
 
@@ -182,7 +264,7 @@ def _quotient(target: Target, x: Any, zero: Zero) -> Any:
     """
     k = zero.multiplicity
     point = x[0] if isinstance(x, arb_series) else x
-    hull = point if point == zero.place else point.union(arb(zero.place))
+    hull = point if point == arb(zero.exact) else point.union(arb(zero.exact))
     if not isinstance(x, arb_series):
         return _series(target, hull, k + 1, ctx.prec)[k]
     count = ctx.cap
@@ -205,7 +287,7 @@ def multiplied(rational: Rational, zeros: tuple[Zero, ...], bits: int) -> Ration
         r.
     """
     num, den = rational.exact()
-    centre = dyadic(zeros[0].place)
+    centre = zeros[0].exact
     return Rational.from_exact(factor(zeros) * num, den, rational.domain, "factored", bits, centre=centre)
 
 
@@ -227,7 +309,7 @@ def divided_rational(rational: Rational, zeros: tuple[Zero, ...]) -> Rational | 
     if isinstance(form, Factored):
         left = list(form.zeros)
         for zero in zeros:
-            root = ((dyadic(zero.place) - rational.centre) / rational.scale,)
+            root = ((zero.exact - rational.centre) / rational.scale,)
             for _ in range(zero.multiplicity):
                 if root not in left:
                     break

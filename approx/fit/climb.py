@@ -1,4 +1,4 @@
-"""The climb in degree: a start for the exchange from the references of smaller types, or of wider gaps."""
+"""The climb in degree: a start for the exchange from the references of smaller types, or of easier problems."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ def climbed(
     """The best approximation, reached through smaller types, or from the best one on a grid.
 
     First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ..., then by
-    differential correction, then with wider gaps; if none arrives, the lowest that was reached.
+    differential correction, then by continuation: from wider gaps, a shorter interval, or a weaker weight. If none
+    arrives, the lowest that was reached.
 
     Args:
         reduced: the problem.
@@ -155,13 +156,26 @@ def climbed(
     ]
     if len(known) == m + n + 2:
         tries.insert(0, lambda: _from_reference(problem, (m, n), known, tolerance))
+    staged: list[tuple[Callable[[float], Problem], float]] = []
     if len(problem.intervals) > 1:
-        tries.append(lambda: _narrowed(reduced, tolerance, progress))
+        staged.append(_narrowed(problem))
+    else:
+        staged += [(_lengthened(problem, side), 0.25) for side in (True, False)]
+    if problem.weight is not None:
+        staged.append((_weighted(problem), 0.25))
+    tries += [
+        lambda stage=stage, step=step: _followed(problem, (m, n), stage, step, tolerance, progress)
+        for stage, step in staged
+    ]
     climbs: list[Climb] = []
     for attempt in tries:
         climb = attempt()
         climbs.append(climb)
-        if climb.outcome and (climb.outcome.exact or (climb.outcome.gap <= 1e-6 and climb.type == (m, n))):
+        if climb.problem is not problem:
+            continue
+        if climb.outcome and (
+            climb.outcome.exact or (climb.outcome.gap <= max(1e-6, tolerance) and climb.type == (m, n))
+        ):
             return climb
         if climb.arrived and climb.outcome and climb.degenerate(m, n):
             return climb
@@ -264,11 +278,8 @@ def _from_grid(problem: Problem, type: tuple[int, int], tolerance: float) -> Cli
     return climb
 
 
-def _narrowed(reduced: Reduced, tolerance: float, progress: bool) -> Climb:
-    """Solve with the gaps widened, where a start is easily found, then narrow them by factors of 3 at
-    most.
-    """
-    problem, (m, n) = reduced.problem, reduced.type
+def _narrowed(problem: Problem) -> tuple[Callable[[float], Problem], float]:
+    """Stages in which the gaps narrow from a fifth of their neighbours, by factors of 3 a step at most."""
     edges = [e for interval in problem.intervals for e in interval]
     gaps = list(zip(edges[1:-1:2], edges[2:-1:2], strict=True))
     # a gap may take a fifth of either neighbour
@@ -276,48 +287,107 @@ def _narrowed(reduced: Reduced, tolerance: float, progress: bool) -> Climb:
     widest = max(float(r / (c - b)) for r, (b, c) in zip(room, gaps, strict=True))
     steps = max(1, int(np.ceil(np.log(max(widest, 1.0)) / np.log(3.0))))
 
-    def widened(share: float) -> Problem:
+    def stage(place: float) -> Problem:
         inner = []
         for (b, c), r in zip(gaps, room, strict=True):
-            more = (r * arb(float(r / (c - b))) ** (share - 1)).mid() if share > 0 and r > c - b else arb(0)
+            more = (r * arb(float(r / (c - b))) ** -place).mid() if place < 1 and r > c - b else arb(0)
             inner += [(b - more).mid(), (c + more).mid()]
         ends = [edges[0], *inner, edges[-1]]
-        intervals = list(zip(ends[::2], ends[1::2], strict=True))
-        return replace(problem, intervals=intervals)
+        return replace(problem, intervals=list(zip(ends[::2], ends[1::2], strict=True)))
 
-    stage = widened(1.0)
-    for path in ([(m - k, n - k) for k in range(min(m, n), -1, -1)], [(m, k) for k in range(n + 1)]):
-        climb = _walk(stage, path, 0.05, progress)
-        if climb.type == (m, n):
-            break
-    else:
-        return climb
-    assert climb.outcome is not None
-    places = [_places(stage, climb.outcome.extrema)]
-    for k in range(steps - 1, -1, -1):
-        stage = problem if k == 0 else widened(k / steps)
-        guesses = [places[-1]]
-        if len(places) > 1 and [len(g) for g in places[-1]] == [len(g) for g in places[-2]]:
-            with np.errstate(invalid="ignore"):  # points at the ends, at infinity here, stay
-                moved = [2 * new - old for old, new in zip(places[-2], places[-1], strict=True)]
-            guesses.insert(
-                0, [np.where(np.isfinite(g), g, now) for g, now in zip(moved, places[-1], strict=True)]
-            )
-        found = None
-        for guess in guesses:
-            with suppress(Failure), precision(START_BITS):
-                points = _separated(_placed(stage, guess), stage)
-                start = Start(points, stage.frame(points), START_BITS)
-                found = stage.exchange(start, (m, n), tolerance if k == 0 else 0.05)
+    return stage, 1 / steps
+
+
+_SHORTEST = 1 / 32  # of the interval, where a continuation in the domain begins
+
+
+def _lengthened(problem: Problem, at_right: bool) -> Callable[[float], Problem]:
+    """Stages in which one interval grows from one of its ends."""
+    ((a, b),) = problem.intervals
+
+    def stage(place: float) -> Problem:
+        length = (b - a) * arb(_SHORTEST) ** arb(1 - place)
+        ends = ((b - length).mid(), b) if at_right else (a, (a + length).mid())
+        return replace(problem, intervals=[ends])
+
+    return stage
+
+
+def _weighted(problem: Problem) -> Callable[[float], Problem]:
+    """Stages in which the weight grows from 1, by powers of it."""
+    weight = problem.weight
+
+    def stage(place: float) -> Problem:
+        def power(points: list[arb]) -> list[arb]:
+            return [(w ** arb(place)).mid() for w in weight(points)] if weight else []
+
+        return replace(problem, weight=power if place > 0 else None)
+
+    return stage
+
+
+def _followed(
+    problem: Problem,
+    type: tuple[int, int],
+    stage: Callable[[float], Problem],
+    step: float,
+    tolerance: float,
+    progress: bool,
+) -> Climb:
+    """Continuation: solve an easy problem, stage(0), then harder ones up to the problem itself, stage(1).
+
+    Each reference is extrapolated from the last two. The steps shrink where they fail.
+    """
+    m, n = type
+    with precision(START_BITS):
+        easy = stage(0.0)
+        for path in ([(m - k, n - k) for k in range(min(m, n), -1, -1)], [(m, k) for k in range(n + 1)]):
+            climb = _walk(easy, path, 0.05, progress)
+            if climb.type == (m, n):
                 break
-        if found is None:
-            climb.reason = "narrowing the gaps of the domain lost the alternation"
-            climb.type = (-1, -1)
-            return climb
-        climb.outcome, climb.problem = found, stage
-        climb.history += found.history
-        places.append(_places(stage, found.extrema))
+        else:
+            return replace(climb, problem=easy)
+        climb.problem = easy
+        known: list[tuple[float, list[np.ndarray]]] = []
+        place, tries = 0.0, 0
+        while place < 1:
+            assert climb.outcome is not None
+            if not known or known[-1][0] < place or place == 0:
+                known.append((place, _places(climb.problem, climb.outcome.extrema)))
+            new = 1.0 if place + step > 1 - 1e-9 else place + step
+            current = problem if new == 1 else stage(new)
+            found = None
+            for guess in _guesses(known, new):
+                with suppress(Failure):
+                    points = _separated(_placed(current, guess), current)
+                    start = Start(points, current.frame(points), START_BITS)
+                    found = current.exchange(start, type, tolerance if new == 1 else 0.05)
+                    break
+            tries += 1
+            if found is None:
+                step /= 2
+                if step < 1 / 64 or tries > 60:
+                    climb.reason = f"continuation lost the alternation at {place:.2f} of the way"
+                    climb.type = (-1, -1)
+                    return climb
+                continue
+            place, step = new, 1.5 * step
+            climb.outcome, climb.problem = found, current
+            climb.history += found.history
     return climb
+
+
+def _guesses(known: list[tuple[float, list[np.ndarray]]], new: float) -> Iterator[list[np.ndarray]]:
+    """References for the next stage: those of the last two extrapolated, and the last as it is."""
+    last_at, last = known[-1]
+    if len(known) > 1:
+        older_at, older = known[-2]
+        if [len(g) for g in last] == [len(g) for g in older]:
+            reach = (new - last_at) / (last_at - older_at)
+            with np.errstate(invalid="ignore"):  # points at the ends, at infinity here, stay
+                moved = [now + reach * (now - old) for old, now in zip(older, last, strict=True)]
+            yield [np.where(np.isfinite(g), g, now) for g, now in zip(moved, last, strict=True)]
+    yield last
 
 
 def _places(problem: Problem, reference: list[arb]) -> list[np.ndarray]:

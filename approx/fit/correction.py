@@ -23,21 +23,39 @@ _CLEAR = 1e-6  # how far q stays from 0 in a gap, in units of its largest coeffi
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """A problem on points, in t = (s - centre)/half."""
+class Points:
+    """What is to be approximated at points t of [-1, 1]."""
 
-    problem: Problem
-    """The problem."""
-    s: list[arb]
-    """The points, ascending, shape (size,)."""
     t: np.ndarray
-    """The same in [-1, 1]."""
+    """The points, ascending, shape (size,)."""
     f: np.ndarray
     """Values of the target."""
     w: np.ndarray
     """Weights."""
     side: np.ndarray
     """The sign that q has to have."""
+
+    def error(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """w (f - p/q); infinite where q has the wrong sign.
+
+        Args:
+            p: Chebyshev coefficients of the numerator.
+            q: Chebyshev coefficients of the denominator.
+        """
+        below = chebyshev.chebval(self.t, q) * self.side
+        with np.errstate(all="ignore"):
+            value = self.w * (self.f - self.side * chebyshev.chebval(self.t, p) / below)
+        return np.where(below > 0, value, np.inf)
+
+
+@dataclass(frozen=True)
+class Sampled(Points):
+    """A problem on points, in t = (s - centre)/half."""
+
+    problem: Problem
+    """The problem."""
+    s: list[arb]
+    """The points in its own variable, shape (size,)."""
 
     @classmethod
     def of(cls, problem: Problem, s: list[arb]) -> Sampled:
@@ -46,14 +64,7 @@ class Sampled:
         t = np.array([float((2 * x - a - b) / (b - a)) for x in s])
         f = np.array([float(v) for v in problem.f(s)])
         w = np.array([float(v) for v in problem.weights(s)])
-        return cls(problem, s, t, f, w, np.array([float(problem.side(x)) for x in s]))
-
-    def error(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """w (f - p/q); infinite where q has the wrong sign."""
-        below = chebyshev.chebval(self.t, q) * self.side
-        with np.errstate(all="ignore"):
-            value = self.w * (self.f - self.side * chebyshev.chebval(self.t, p) / below)
-        return np.where(below > 0, value, np.inf)
+        return cls(t, f, w, np.array([float(problem.side(x)) for x in s]), problem, s)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Corrected:
     top: float
     """The largest error on the points that were looked at."""
     extrema: list[arb]
-    """Local extrema of the error, alternating relative to the sign of q, ascending."""
+    """Local extrema of the error, alternating, ascending."""
     heights: np.ndarray
     """The error at these, in size."""
 
@@ -110,7 +121,8 @@ def corrected(problem: Problem, type: tuple[int, int], rounds: int = 3) -> Corre
         grid = Sampled.of(problem, places)
         if not (np.all(np.isfinite(grid.f)) and np.all(np.isfinite(grid.w)) and np.ptp(grid.t) > 0):
             return None
-        pair = _correct(grid, m, n, start)
+        gaps = _gap_rows(problem, n) if not problem.sides else np.zeros((0, n + 1))
+        pair = best_at(grid, start or _first(grid, m, n), gaps)
         if pair is None:
             break
         error = fine.error(*pair)
@@ -128,16 +140,26 @@ def corrected(problem: Problem, type: tuple[int, int], rounds: int = 3) -> Corre
     return found
 
 
-def _correct(
-    grid: Sampled, m: int, n: int, start: tuple[np.ndarray, np.ndarray] | None
+def best_at(
+    grid: Points, start: tuple[np.ndarray, np.ndarray], positive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
+    """The best p/q at points, from any p/q whose q has the right signs there.
+
+    Args:
+        grid: the points.
+        start: Chebyshev coefficients of p and q, of the lengths that are wanted.
+        positive: rows of Chebyshev polynomials, shape (rows, n + 1), where q has to be positive too.
+
+    Returns:
+        The coefficients, or None where the programs fail.
+    """
+    p, q = start
+    m, n = len(p) - 1, len(q) - 1
     # p in units of the function, so that the tolerances of the solver mean the same everywhere
     size = max(float(np.max(np.abs(grid.f))), 1e-300)
     P = chebyshev.chebvander(grid.t, m) * (grid.w * grid.side * size)[:, None]
     Q = chebyshev.chebvander(grid.t, n) * grid.side[:, None]
     fQ = Q * (grid.w * grid.f)[:, None]
-    gaps = _gap_rows(grid.problem, n) if not grid.problem.sides else np.zeros((0, n + 1))
-    p, q = start if start is not None else _first(grid, m, n)
     reached = float(np.max(np.abs(grid.error(p, q))))
     unit = max(float(np.max(np.abs(grid.w * grid.f))), 1e-300)
     for _ in range(50):
@@ -152,11 +174,10 @@ def _correct(
             ]
         )
         bound = np.zeros(len(rows))
-        if len(gaps):
-            rows = np.vstack(
-                [rows, np.hstack([np.zeros((len(gaps), m + 1)), -gaps, np.zeros((len(gaps), 1))])]
-            )
-            bound = np.r_[bound, np.full(len(gaps), -_CLEAR)]
+        if len(positive):
+            more = np.hstack([np.zeros((len(positive), m + 1)), -positive, np.zeros((len(positive), 1))])
+            rows = np.vstack([rows, more])
+            bound = np.r_[bound, np.full(len(positive), -_CLEAR)]
         cost = np.r_[np.zeros(m + n + 2), 1.0]
         limits = [(None, None)] * (m + 1) + [(-1.0, 1.0)] * (n + 1) + [(None, 0.0)]
         options = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
@@ -233,8 +254,8 @@ def _local(height: np.ndarray) -> np.ndarray:
 
 
 def _alternating(grid: Sampled, error: np.ndarray) -> tuple[list[arb], np.ndarray]:
-    """The highest extremum of each run of one sign of the error times the sign of q."""
-    sign = np.where(error * grid.side >= 0, 1, -1)
+    """The highest extremum of each run of one sign of the error."""
+    sign = np.where(error >= 0, 1, -1)
     runs = np.split(np.arange(len(error)), np.flatnonzero(np.diff(sign)) + 1)
     best = [int(run[np.argmax(np.abs(error[run]))]) for run in runs]
     return [grid.s[k] for k in best], np.abs(error[best])

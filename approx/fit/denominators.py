@@ -8,6 +8,7 @@ variable projection of Golub and Pereyra (1973) removes the latter. Everything i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +150,16 @@ class Model(ABC):
             c, value = self.project(theta, w)
         return theta, c, value
 
+    def on(self, grid: Grid) -> Model:
+        """The same model on another grid.
+
+        Args:
+            grid: points of the same interval.
+        """
+        other = copy(self)
+        other.grid = grid
+        return other
+
     def _place(self, form: Any) -> Rational:
         return Rational(form, self.grid.target.domain, dyadic(self.grid.centre), dyadic(self.grid.half))
 
@@ -180,16 +191,20 @@ class Projected:
 
 
 class Standard(Model):
-    """Standard Pade without poles on the hull, by its poles: pairs u +- iv, and one real pole 1/a, |a| < 1,
-    if n is odd.
+    """Standard Pade without poles on the hull, by its poles: pairs u +- iv, and real poles 1/a, |a| < 1: one if n is
+    odd, or as many as are asked for.
 
-    theta = (u_1, log v_1, ..., a). With m >= n - 1 the basis are partial fractions, which are
+    theta = (u_1, log v_1, ..., a_1, ...). With m >= n - 1 the basis are partial fractions, which are
     well-conditioned for poles that cluster; else Chebyshev polynomials over q.
     """
 
+    def __init__(self, grid: Grid, type: tuple[int, int], reals: int | None = None) -> None:
+        super().__init__(grid, type)
+        self.pairs = self.n // 2 if reals is None else (self.n - reals) // 2
+
     def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        pairs = theta[: 2 * (self.n // 2)].reshape(-1, 2)
-        a = _INSIDE * np.tanh(theta[2 * (self.n // 2) :])
+        pairs = theta[: 2 * self.pairs].reshape(-1, 2)
+        a = _INSIDE * np.tanh(theta[2 * self.pairs :])
         return pairs[:, 0], np.exp(np.clip(pairs[:, 1], -80, 80)), a
 
     def _q(self, theta: np.ndarray) -> np.ndarray:
@@ -250,19 +265,24 @@ class Standard(Model):
         if not len(a):
             return r
         num, den = r.form.exact()
-        linear, power = fmpq_poly([1, -dyadic(a[0])]), fmpq_poly([0, 1]) ** base
-        num = num * linear + dyadic(c[-1]) * power * den
-        return Rational.from_monomial(num.coeffs() or [0], (den * linear).coeffs(), *place).to("factored")
+        power = fmpq_poly([0, 1]) ** base
+        for place_of, share in zip(a, c[base + 2 * k :], strict=True):
+            linear = fmpq_poly([1, -dyadic(place_of)])
+            num, den = num * linear + dyadic(share) * power * den, den * linear
+        return Rational.from_monomial(num.coeffs() or [0], den.coeffs(), *place).to("factored")
 
     def start(self, rational: Rational) -> np.ndarray | None:
         poles = (rational.poles() - self.grid.centre) / self.grid.half
-        pairs = sorted((p for p in poles if p.imag > 0), key=lambda p: p.imag)[: self.n // 2]
+        pairs = sorted((p for p in poles if p.imag > 0), key=lambda p: p.imag)[: self.pairs]
         theta = [v for p in pairs for v in (p.real, np.log(p.imag))]
         # missing pairs start far out, where they change little
-        theta += [0.1, np.log(3.0)] * (self.n // 2 - len(pairs))
-        if self.n % 2:
-            real = [1 / p.real for p in poles if p.imag == 0 and abs(p.real) > 1]
-            theta.append(np.arctanh(np.clip(real[0], -0.999999, 0.999999)) if real else 0.05)
+        theta += [0.1, np.log(3.0)] * (self.pairs - len(pairs))
+        reals = self.n - 2 * self.pairs
+        real = sorted((1 / p.real for p in poles if p.imag == 0 and abs(p.real) > 1), key=lambda a: -abs(a))[
+            :reals
+        ]
+        theta += [float(np.arctanh(np.clip(a, -0.9999999999, 0.9999999999))) for a in real]
+        theta += [0.05 * (k + 1) for k in range(reals - len(real))]
         return np.array(theta)
 
     def extended(self, theta: np.ndarray, below: Model) -> np.ndarray:
@@ -274,6 +294,26 @@ class Standard(Model):
         # a new pair brings new columns and takes none away: any place does; the middle, of medium height, is
         # neutral
         return np.r_[theta[:k], 0.05, np.log(0.3), theta[k:]][: self.n]
+
+    def linearised(self, rounds: int = 12) -> Rational:
+        """The Sanathanan-Koerner iteration: min sum (w (p - f q)/q_last)^2 over p and q, repeated.
+
+        Args:
+            rounds: number of rounds.
+
+        Returns:
+            p/q; it may have poles on the hull.
+        """
+        P, Q = (chebyshev.chebvander(self.grid.t, k) for k in self.type)
+        below, c = np.ones(len(self.grid.t)), np.zeros(self.m + 1 + self.n)
+        for _ in range(rounds):
+            w = self.grid.w / np.maximum(np.abs(below), 1e-12 * np.max(np.abs(below)))
+            columns = w[:, None] * np.hstack([P, -self.grid.f[:, None] * Q[:, 1:]])
+            norms = _norms(columns)
+            c = np.linalg.lstsq(columns / norms, w * self.grid.f, rcond=1e-14)[0] / norms
+            below = Q @ np.r_[1.0, c[self.m + 1 :]]
+        place = (self.grid.target.domain, dyadic(self.grid.centre), dyadic(self.grid.half))
+        return Rational.from_chebyshev(c[: self.m + 1], np.r_[1.0, c[self.m + 1 :]], *place)
 
 
 class Safe(Model):

@@ -140,7 +140,8 @@ class Outcome:
     @property
     def gap(self) -> float:
         """(top - |lam|)/top: how far the best error may still be, relatively."""
-        return float((self.top - abs(self.level.value)) / self.top) if self.top > 0 else 0.0
+        with precision(max(self.level.expand, 64)):
+            return float((self.top - abs(self.level.value)) / self.top) if self.top > 0 else 0.0
 
 
 def mid(x: arb) -> arb:
@@ -170,6 +171,8 @@ class Problem:
     """Where f turns or bends: a target that oscillates faster than p/q can hide peaks from a coarse look."""
     sides: tuple[int, ...] = ()
     """The sign of q on each interval; () for 1 everywhere: no pole on the hull."""
+    accuracy: float = 1e-13
+    """The share of the level to which the levelled equations hold."""
 
     def frame(self, reference: list[arb] | None = None) -> Frame:
         """A variable for p and q: about the middle of the hull, or about the place where a reference
@@ -237,8 +240,10 @@ class Problem:
             with precision(bits):
                 found = self._levelled(start, m, n)
                 negligible = bool(found and abs(found[0]) <= self._negligible(reference))
-            expand = 3 * bits // 2 + 2 * (m + n)
-            while found is not None and expand <= 8 * bits + 64 * (m + n):
+            # a peak is found to half of the digits that its height has
+            expand = max(3 * bits // 2 + 2 * (m + n), int(-2 * np.log2(self.accuracy)))
+            last = expand + 8 * bits + 64 * (m + n)
+            while found is not None and expand <= last:
                 with precision(expand):
                     level = self._expanded(start, m, n, *found, bits if negligible else _MAX_BITS)
                 if level is not None:
@@ -291,7 +296,7 @@ class Problem:
         A = _mids(
             phi.transpose() * (_diagonal([s * c * x for s, c, x in zip(signs, scale, f, strict=True)]) * phi)
         )
-        B = _mids(phi.transpose() * (_diagonal([side * c for side, c in zip(sides, b, strict=True)]) * phi))
+        B = _mids(phi.transpose() * (_diagonal(b) * phi))
         ones = arb_mat(n + 1, 1, [mid(1 / c) for c in columns])
         if not any(side < 0 for side in sides) and _top(A * ones) <= self._negligible(reference) * _top(
             B * ones
@@ -301,7 +306,7 @@ class Problem:
             None if start.q is None else [mid(start.q(x) / c) for x, c in zip(support, columns, strict=True)]
         )
         for vector in _candidates(A, B, guess):
-            found = _rayleigh(A, B, vector)
+            found = _rayleigh(A, B, vector, self.accuracy)
             if found is None:
                 return None
             lam, v = found
@@ -318,11 +323,10 @@ class Problem:
         ts, _, signs = self._nodes(start)
         f, w = self.f(reference), self.weights(reference)
         q = _polynomial(support, values)
-        signs = [sign * self.side(x) for sign, x in zip(signs, reference, strict=True)]
         target = [fk - s * lam / wk for fk, s, wk in zip(f, signs, w, strict=True)]
         chosen = _spread(m + 1, len(ts))
         p = _polynomial([ts[i] for i in chosen], [mid(target[i] * q(ts[i])) for i in chosen])
-        limit = max(abs(lam) * arb(1e-13), self._negligible(reference, bits))
+        limit = max(abs(lam) * arb(self.accuracy), self._negligible(reference, bits))
         for t, y, wk in zip(ts, target, w, strict=True):
             if not abs(wk * (p(t) / q(t) - y)) <= limit:
                 return None
@@ -371,10 +375,12 @@ class Problem:
             if best is None or outcome.gap < best.gap:
                 best = outcome
             # an extremum misplaced by d raises the next gap by d^2: no need to be finer than the exchange is
-            fine = min(fine, max(1e-13, 1e-2 * outcome.gap**2))
-            if outcome.gap <= tolerance:
+            used, fine = fine, min(fine, max(self.accuracy, 1e-2 * outcome.gap**2))
+            # beyond float64 the peaks themselves have to be as sharp as the tolerance
+            if outcome.gap <= tolerance and (used <= tolerance or tolerance > 1e-15):
                 return replace(outcome, converged=True)
-            if previous is not None and len(history) > 3 and history[-1] == history[-2] == history[-3]:
+            still = len(history) > 3 and history[-1] == history[-2] == history[-3]
+            if previous is not None and still and tolerance > 1e-15:
                 break
             previous = start.reference
             start = replace(start, reference=extrema, bits=level.bits, q=level.q)
@@ -386,7 +392,9 @@ class Problem:
         points: list[arb] = []
         for a, b in self.intervals:
             known = {float(s) for s in level.reference}
-            more = [c for c in (*self.corners, *self.landmarks) if float(c) not in known]
+            # a reference that is much finer than the target's turns sees them anyway
+            turns = self.landmarks if 2 * len(self.landmarks) > len(level.reference) else ()
+            more = [c for c in (*self.corners, *turns) if float(c) not in known]
             inside = [s for s in (*level.reference, *more) if a < s and s < b]
             if more:
                 inside.sort(
@@ -419,7 +427,7 @@ class Problem:
         return [s for s, _ in thin], top
 
     def runs(self, level: Level, fine: float = 1e-13) -> tuple[list[tuple[arb, arb]], arb]:
-        """The highest peak (point, error times the sign of q) of each run of one sign, and the largest error.
+        """The highest peak (point, error) of each run of one sign, and the largest error.
 
         Args:
             level: any p/q.
@@ -439,8 +447,7 @@ class Problem:
                     s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2], fine)
                 peaks.append((s, e))
         top = max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
-        # across a pole the error alternates relative to the sign of q
-        return _runs([(s, self.side(s) * e) for s, e in peaks]), top
+        return _runs(peaks), top
 
     def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb], fine: float) -> tuple[arb, arb]:
         def height(s: arb) -> arb:
@@ -451,13 +458,14 @@ class Problem:
 
 
 def _between(x: arb, y: arb) -> list[arb]:
-    """Points between two neighbours, ascending; by ratio where they are many orders of magnitude apart."""
+    """Points between two neighbours, ascending; by ratio too where they are many orders of magnitude apart."""
     near, far = (x, y) if abs(x) < abs(y) else (y, x)
+    even = [mid(x + (y - x) * arb(float(u))) for u in _FRACTIONS]
     if not x * y > 0 or abs(far) < abs(near) * 10**6:
-        return [mid(x + (y - x) * arb(float(u))) for u in _FRACTIONS]
+        return even
     step = (far / near).log() / (2 * len(_FRACTIONS))
     points = [mid(near * (k * step).exp()) for k in range(1, 2 * len(_FRACTIONS))]
-    return points if near is x else points[::-1]
+    return sorted({float(p): p for p in (*points, *even)}.values(), key=float)
 
 
 def _spread(count: int, total: int) -> list[int]:
@@ -522,17 +530,17 @@ def _unit(v: arb_mat) -> arb_mat:
     return arb_mat(len(entries), 1, [mid(x / top) for x in entries])
 
 
-def _rayleigh(A: arb_mat, B: arb_mat, v: arb_mat) -> tuple[arb, arb_mat] | None:
+def _rayleigh(A: arb_mat, B: arb_mat, v: arb_mat, accuracy: float) -> tuple[arb, arb_mat] | None:
     """Rayleigh quotient iteration on A v = lam B v (cubic: the pencil is symmetric); None if it does not
     settle.
     """
-    previous = None
+    previous, close = None, min(arb(2) ** -60, arb(accuracy), key=float)
     for _ in range(200):  # the eigenvalues may span a hundred decades, and the start be at the wrong end
         Bv = B * v
         lam = mid((v.transpose() * (A * v))[0, 0] / (v.transpose() * Bv)[0, 0])
         if not lam.is_finite():
             return None
-        if previous is not None and abs(lam - previous) <= abs(lam) * arb(2) ** -60:
+        if previous is not None and abs(lam - previous) <= abs(lam) * close:
             return lam, v
         try:
             v = _unit((A - lam * B).solve(Bv, algorithm="approx"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from approx.rational import Rational
+from approx.samples import Samples
 from approx.target import Target
 
 
@@ -110,12 +111,16 @@ class Grid:
 
     @classmethod
     def of(cls, target: Target, size: int) -> Grid:
-        """`size` equally spaced points.
+        """`size` equally spaced points; samples are taken as they are.
 
         Args:
             target: the function to approximate.
             size: number of points.
         """
+        if isinstance(target, Samples):
+            low, high = target.hull
+            centre, half = (low + high) / 2, (high - low) / 2
+            return cls(target, target.x, (target.x - centre) / half, target.y, target.w, centre, half)
         return cls.at(target, grid_of(target, size))
 
     @classmethod
@@ -132,6 +137,22 @@ class Grid:
             np.broadcast_to(np.asarray(v, dtype=float), x.shape) for v in (target(x), target.weight_at(x))
         )
         return cls(target, x, (x - centre) / half, f, w, centre, half)
+
+    def thinned(self, most: int) -> Grid:
+        """Weighted means of neighbouring points, which have the same least squares but for their spread.
+
+        Args:
+            most: how many points remain at most.
+
+        Returns:
+            The smaller grid, or this one where it has no more.
+        """
+        if len(self.x) <= most:
+            return self
+        starts = np.linspace(0, len(self.x), most + 1).astype(int)[:-1]
+        total = np.add.reduceat(self.w**2, starts)
+        x, t, f = (np.add.reduceat(self.w**2 * v, starts) / total for v in (self.x, self.t, self.f))
+        return Grid(self.target, x, t, f, np.sqrt(total), self.centre, self.half)
 
     def mse(self, rational: Rational) -> float:
         """mean of (w (f - r))^2 over the grid.

@@ -4,32 +4,36 @@ denominator.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from approx.fit.denominators import Model, Safe, SafeB, model
+from approx.fit.denominators import Model, Safe, SafeB, Standard, model
 from approx.fit.error import measured_error
 from approx.fit.grid import Grid
 from approx.fit.minimax import minimax
 from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.rational import Rational
-from approx.target import Target
+from approx.samples import Samples, opened_target
+from approx.target import Target, check_kind
 
 Solution = tuple[np.ndarray, np.ndarray, float]
 
+_MOST = 20000  # samples that the search looks at one by one; of more it takes means of neighbours first
+
 
 def least_squares(
-    target: Target,
+    target: Target | Sequence[Any],
     type: tuple[int, int],
     denominator: str = "standard",
     *,
     grid: int = 4001,
     progress: bool = False,
 ) -> Fit:
-    """The rational function of least mean square error, mean of (w (f - r))^2 over an equally spaced grid.
+    """The rational function of least mean square error, mean of (w (f - r))^2 over an equally spaced grid, or samples.
 
     denominator, in t = (x - centre)/half-width:
         "standard": 1 + sum b_j t^j, signed. Poles in the convex hull are excluded here.
@@ -40,45 +44,66 @@ def least_squares(
     The numerator is projected out (Golub and Pereyra 1973) and the denominator found by Levenberg and
     Marquardt from several starts: the minimax denominator, the linearised fit (safe only), and the solution
     of type (m-2, n-2) with its new parameters at rest, so that the error cannot grow along (m, n), (m+2,
-    n+2), ... `history` holds the mean square errors reached from the starts, `converged` whether two of them
-    agree or the best is a stationary point to 1e-6. A local minimum cannot be told from the global one:
+    n+2), ... A standard denominator has pairs of conjugate poles, and one real pole if n is odd; where the minimax
+    denominator has more real poles, those are a start too. The result is never worse than that denominator's.
+    `history` holds the mean square errors reached from the starts, `converged` whether the best is a stationary
+    point to 1e-4. A local minimum cannot be told from the global one:
     `converged` says no more than that.
 
     Args:
-        target: the function to approximate.
+        target: the function to approximate; or samples: `approx.Samples`, (x, y) or (x, y, error bars).
         type: (m, n), the degrees of numerator and denominator.
         denominator: "standard", "safe" or "safe-b", as above.
-        grid: number of points, evenly spaced.
+        grid: number of points, evenly spaced; samples are their own grid.
         progress: show a progress bar.
 
     Raises:
         ValueError: for a malformed type or denominator, or fewer grid points than parameters.
     """
     m, n = check_type(type)
-    check_target(target)
-    if grid < 2 * (m + n + 1):
+    problem: Target = opened_target(target)
+    check_kind(problem)
+    size = len(problem.x) if isinstance(problem, Samples) else grid
+    if not isinstance(problem, Samples):
+        check_target(problem)
+    if size < 2 * (m + n + 1):
         raise ValueError(
-            f"grid={grid} must have at least twice as many points as parameters, {2 * (m + n + 1)}"
+            f"grid={size} must have at least twice as many points as parameters, {2 * (m + n + 1)}"
         )
-    sampled = Grid.of(target, grid)
-    the_model, (theta, c, _), history = best_of(sampled, (m, n), denominator, progress)
+    sampled = Grid.of(problem, grid)
+    coarse = sampled.thinned(_MOST)
+    the_model, (theta, c, value), history = best_of(coarse, (m, n), denominator, progress)
+    start = _minimax_start(coarse, (m, n)) if denominator == "standard" else None
+    if (
+        start is not None
+        and (more := _with_real_poles(coarse, (m, n), start)) is not None
+        and more[1][2] < value
+    ):
+        the_model, (theta, c, value) = more
+        history = [*history, value / len(coarse.x)]
+    if coarse is not sampled:
+        the_model = the_model.on(sampled)
+        theta, c, value = the_model.minimise(theta, sampled.w, iterations=5)
     rational = the_model.rational(theta, c)
     verdict = Verdict.STATIONARY if stationary(the_model, theta, sampled.w) else Verdict.UNSETTLED
-    if denominator == "standard":
-        # poles that the parameters cannot hold, such as several real ones: the minimax fit may be better
-        with suppress(RuntimeError):
-            start = minimax(target, (m, n), tolerance=1e-3).rational
-            if start.type[0] <= m and start.type[1] <= n and sampled.mse(start) < sampled.mse(rational):
-                rational, verdict = start, Verdict.START
-                history = [*history, sampled.mse(start)]
+    if (
+        start is not None
+        and start.type[0] <= m
+        and start.type[1] <= n
+        and sampled.mse(start) < sampled.mse(rational)
+    ):
+        rational, verdict = start, Verdict.START
+        history = [*history, sampled.mse(start)]
     return Fit(
         rational,
-        measured_error(rational, target),
+        float(np.max(np.abs(sampled.w * (sampled.f - rational(sampled.x)))))
+        if isinstance(problem, Samples)
+        else measured_error(rational, problem),
         np.zeros(0),
         verdict,
         history,
         f"least_squares({denominator})",
-        target,
+        problem,
         (m, n),
     )
 
@@ -127,12 +152,12 @@ def levels(
 
 def _best(the_model: Model, below: tuple[Model, Solution] | None) -> tuple[Solution, list[float]]:
     starts: list[np.ndarray | None] = []
-    with suppress(RuntimeError):  # no minimax fit of this type: the other starts remain
-        starts.append(
-            the_model.start(minimax(the_model.grid.target, the_model.type, tolerance=1e-3).rational)
-        )
+    if (start := _minimax_start(the_model.grid, the_model.type)) is not None:
+        starts.append(the_model.start(start))
     if isinstance(the_model, Safe) and not isinstance(the_model, SafeB):
         starts.append(the_model.linearised())
+    if isinstance(the_model, Standard) and isinstance(the_model.grid.target, Samples) and the_model.n:
+        starts.append(the_model.start(the_model.linearised()))
     if below is not None:
         starts.append(the_model.extended(below[1][0], below[0]))
     if the_model.n == 1:  # at rest: the polynomial of type (m, 0)
@@ -144,6 +169,28 @@ def _best(the_model: Model, below: tuple[Model, Solution] | None) -> tuple[Solut
     found = [the_model.minimise(s, w) for s in starts if s is not None]
     history = [value / len(w) for *_, value in found]
     return min(found, key=lambda s: s[2]), history
+
+
+def _minimax_start(grid: Grid, type: tuple[int, int]) -> Rational | None:
+    """The best approximation in the maximum norm; None where none is found: other starts remain."""
+    target = grid.target
+    if isinstance(target, Samples):
+        target = Samples(grid.x, grid.f, weight=grid.w)
+    with suppress(RuntimeError):
+        return minimax(target, type, tolerance=1e-3).rational
+    return None
+
+
+def _with_real_poles(grid: Grid, type: tuple[int, int], start: Rational) -> tuple[Model, Solution] | None:
+    """The local minimum with as many real poles as a start has; None where these are the usual number."""
+    n = type[1]
+    reals = int(np.sum(np.imag(start.poles()) == 0))
+    reals -= (n - reals) % 2
+    if not n % 2 < reals <= n:
+        return None
+    the_model = Standard(grid, type, reals)
+    theta = the_model.start(start)
+    return None if theta is None else (the_model, the_model.minimise(theta, grid.w))
 
 
 def stationary(the_model: Model, theta: np.ndarray, w: np.ndarray) -> bool:

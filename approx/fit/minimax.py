@@ -7,43 +7,64 @@ verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
+from numpy.polynomial.chebyshev import chebval
 
 from approx.dyadic import dyadic, precision
 from approx.fit.climb import climbed
+from approx.fit.double_double import chebyshev_residual
 from approx.fit.error import errors, honest_error, measured_error
 from approx.fit.exchange import Failure
+from approx.fit.formats import in_format
+from approx.fit.holding import centred, held, poles_inside
+from approx.fit.pinned import through_pins
 from approx.fit.polynomial import Polynomial, polynomial
 from approx.fit.result import Fit, Verdict, check_target, check_type
+from approx.fit.samples import best_of_samples
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
 from approx.rational import Rational
+from approx.samples import Samples, opened_target
 from approx.target import Target, check_kind
-from approx.zeros import Zero, divided, divided_rational, multiplied, zeros_of
+from approx.zeros import Zero, divided, divided_rational, multiplied, parted, zeros_of
 
+_SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
 _LARGEST_EXPANSION = 700  # degree; above, the expansions of arbitrary precision take minutes
 
 
+@dataclass(frozen=True)
+class _Goal:
+    """How well a fit is to be done."""
+
+    tolerance: float
+    progress: bool
+    bits: int
+
+    @property
+    def slack(self) -> float:
+        """By how much, relatively, an error may exceed the bound and still count as best."""
+        return max(1e-9, self.tolerance)
+
+
 def minimax(
-    target: Target,
+    target: Target | Sequence[Any],
     type: tuple[int, int],
     *,
     tolerance: float = 1e-11,
     poles: str = "free",
+    coefficients: str | int | None = None,
+    pinned: Mapping[float, Any] | None = None,
+    digits: int | None = None,
     progress: bool = False,
 ) -> Fit:
     """The best approximation r = p/q of `target` with deg p <= m and deg q <= n in the weighted maximum norm.
-
-    tolerance: the exchange stops when the largest error exceeds the levelled error by this share of it.
-    poles: "free" admits no real pole in the convex hull of the domain. "allow_in_gaps" also tries every way
-        in which the denominator can change sign across the gaps of the domain, and returns the smallest
-        error.
 
     Works in arbitrary precision throughout; the result is held in float64 wherever that leaves the error as
     it is, and with more bits where it does not (`fit.message` says so). A callable without `enclose=` limits
@@ -51,40 +72,89 @@ def minimax(
     alternations, levelled to `tolerance`, and no pole where none is allowed.
 
     Args:
-        target: the function to approximate.
+        target: the function to approximate; or samples: `approx.Samples`, (x, y) or (x, y, error bars).
         type: (m, n), the degrees of numerator and denominator.
         tolerance: the exchange stops when the largest error exceeds the levelled error by this share of it.
         poles: "free" admits no real pole in the convex hull of the domain. "allow_in_gaps" also tries every
             way in which the denominator can change sign across the gaps of the domain, and returns the
-            smallest error.
+            smallest error: `fit.converged` then says that it is best for its pattern of signs, `fit.levelled`
+            bounds the errors of all patterns, or is 0.
+        coefficients: a format, "float32", "bfloat16", "float16" or a number of bits: the result has monomial
+            coefficients of that format, the best that are found, and never worse than the rounded ones.
+            `fit.levelled` stays a bound for all real coefficients.
+        pinned: {x: y} makes r(x) = y; {x: (y, y', y''/2, ...)} also the next Taylor coefficients there, which
+            at x = 0 fixes the first coefficients of a polynomial. The error is the least among such r. With k
+            conditions in all, k - 1 + n <= m is needed. `fit.levelled` bounds the errors of such r.
+        digits: so many digits of the parameters are right, 150 at most; float64 has some 16.
         progress: show a progress bar.
 
     Raises:
-        ValueError: for a malformed type, policy or tolerance, and RuntimeError when no levelled function was
-            found. Source: the exchange of Remez (1934) for rationals (Werner 1962), in the form of Filip,
-            Nakatsukasa, Trefethen and Beckermann (2018).
+        ValueError: for a malformed type, policy or tolerance.
+        RuntimeError: when no levelled function was found.
+
+    Source:
+        The exchange of Remez (1934) for rationals (Werner 1962), in the form of Filip, Nakatsukasa, Trefethen
+        and Beckermann (2018).
     """
     m, n = check_type(type)
+    problem: Target = opened_target(target)
     if poles not in ("free", "allow_in_gaps"):
         raise ValueError(f"poles={poles!r}: expected 'free' or 'allow_in_gaps'")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
-    check_kind(target)
-    zeros = zeros_of(target) if target.weight == "relative" else ()
+    check_kind(problem)
+    if isinstance(problem, Samples):
+        if poles != "free" or pinned is not None or digits is not None or coefficients is not None:
+            raise ValueError(
+                "poles=, pinned=, digits= and coefficients= belong to functions: a target is samples here"
+            )
+        return best_of_samples(problem, (m, n), tolerance)
+    goal = _Goal(tolerance, progress, 53)
+    if digits is not None:
+        if not 1 <= digits <= 150 or not problem.enclosed:
+            raise ValueError(
+                f"digits={digits}: expected 1 to 150, for a built-in, a formula or a target with enclose="
+            )
+        if coefficients is not None:
+            raise ValueError(
+                "digits= and coefficients= exclude each other: both say how the parameters are rounded"
+            )
+        goal = _Goal(min(tolerance, 10.0 ** -(digits + 8)), progress, max(53, int(3.33 * digits) + 40))
+    if pinned is not None:
+        fit = through_pins(
+            problem, (m, n), pinned, lambda g, type: _minimax(g, type, goal, poles), goal.bits, tolerance
+        )
+    else:
+        fit = _minimax(problem, (m, n), goal, poles)
+    if coefficients is None:
+        return fit
+    if pinned is not None:
+        raise ValueError("coefficients= and pinned= exclude each other")
+    return in_format(fit, coefficients)
+
+
+def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> Fit:
+    zeros: tuple[Zero, ...] = ()
+    if target.weight == "relative":
+        target = parted(target)
+        zeros = zeros_of(target)
     if zeros:
-        return _through_zeros(target, (m, n), zeros, tolerance, poles, progress)
+        return _through_zeros(target, type, zeros, goal, poles)
     check_target(target)
-    patience = 16 if m + n <= 16 else 3
-    fit = _descended(target, (m, n), tolerance, progress, {}, patience)
+    patience = 16 if sum(type) <= 16 else 3
+    fit = _descended(target, type, goal, {}, patience)
     if poles == "allow_in_gaps":
+        bound = fit.levelled
         for sides in product((1, -1), repeat=len(target.domain) - 1):
-            if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= n:
+            if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= type[1]:
+                other = None
                 with suppress(RuntimeError):
-                    other = _fit(
-                        target, (m, n), by_symmetry(target, (m, n), (1, *sides)), tolerance, progress
-                    )
-                    if other.error < fit.error or (other.converged and not fit.converged):
-                        fit = other
+                    other = _fit(target, type, by_symmetry(target, type, (1, *sides)), goal)
+                # a bound belongs to one pattern of signs; without that of each there is none for all
+                bound = min(bound, 0.0 if other is None else other.levelled)
+                if other is not None and other.error < fit.error:
+                    fit = other
+        fit = replace(fit, levelled=min(bound, fit.levelled))
     return fit
 
 
@@ -92,9 +162,8 @@ def _through_zeros(
     target: Target,
     type: tuple[int, int],
     zeros: tuple[Zero, ...],
-    tolerance: float,
+    goal: _Goal,
     poles: str,
-    progress: bool,
 ) -> Fit:
     """r = z R, R the best relative approximation of g = f/z: the best r that vanishes where f does."""
     m, n = type
@@ -107,9 +176,9 @@ def _through_zeros(
         )
         return Fit(zero, 1.0, np.zeros(0), Verdict.DEGENERATE, [1.0], "minimax", target, type, 1.0, detail)
     g = divided(target, zeros)
-    fit = minimax(g, (m - total, n), tolerance=tolerance, poles=poles, progress=progress)
-    limit = max(fit.error * (1 + max(1e-9, tolerance)), 0.0)
-    bits = max(53, fit.rational.bits if fit.rational.bits > 64 else 53)
+    fit = _minimax(g, (m - total, n), goal, poles)
+    limit = fit.error * (1 + goal.slack)
+    bits = max(goal.bits, fit.rational.bits if fit.rational.bits > 64 else 53)
     while True:
         whole = multiplied(fit.rational, zeros, bits)
         quotient = divided_rational(whole, zeros)
@@ -118,7 +187,10 @@ def _through_zeros(
             break
         bits *= 2
     verdict = fit.verdict if error <= limit * (1 + 1e-8) else Verdict.LOST
-    detail = "; ".join(part for part in (f"it vanishes with the target at {where}", fit.detail) if part)
+    notes = [f"it vanishes with the target at {where}"]
+    if any(zero.beside != 0 for zero in zeros):
+        notes.append("a zero that is no float64 lies in a gap of the domain, which holds all float64 numbers")
+    detail = "; ".join(part for part in (*notes, fit.detail) if part)
     return replace(
         fit,
         rational=whole,
@@ -133,8 +205,7 @@ def _through_zeros(
 def _descended(
     target: Target,
     type: tuple[int, int],
-    tolerance: float,
-    progress: bool,
+    goal: _Goal,
     known: dict[tuple[int, int], Fit | RuntimeError],
     patience: int,
 ) -> Fit:
@@ -146,16 +217,22 @@ def _descended(
         return found
     fit: Fit | None = None
     near: np.ndarray = np.zeros(0)
-    if type[1] == 0:
+    if type[1] == 0 and goal.bits == 53:
         direct = polynomial(target, type[0])
-        fit = _direct(target, type[0], direct, tolerance)
+        rest = direct.top - direct.level
+        if target.enclosed and type[0] > _SMALL and goal.slack * direct.top < rest < 0.5 * direct.top:
+            # what float64 leaves over is a function that it sees well again
+            fit = _direct(target, type[0], polynomial(target, type[0], direct), goal, direct)
+        if fit is None or not fit.converged:
+            plainly = _direct(target, type[0], direct, goal)
+            fit = plainly if fit is None or plainly.error < fit.error else fit
         if fit.converged or type[0] > _LARGEST_EXPANSION:
             known[type] = fit
             return fit
         near = direct.reference if direct.top - direct.level < 0.5 * direct.top else near
     reduced = by_symmetry(target, type) if not len(near) else plain(target, type)
     try:
-        other = _fit(target, type, reduced, tolerance, progress, near)
+        other = _fit(target, type, reduced, goal, near)
         fit = other if fit is None or other.converged or other.error < fit.error else fit
     except RuntimeError as failure:
         known[type] = failure
@@ -164,7 +241,7 @@ def _descended(
     ):
         # the symmetry held to the digits that were looked at, and not beyond
         with suppress(RuntimeError):
-            other = _fit(target, type, plain(target, type), tolerance, progress)
+            other = _fit(target, type, plain(target, type), goal)
             fit = other if fit is None or other.converged or other.error < fit.error else fit
     close = fit is not None and (fit.verdict is Verdict.ROUNDING or fit.error <= fit.levelled * (1 + 1e-6))
     if fit is None or not (fit.converged or close or patience == 0):
@@ -172,11 +249,11 @@ def _descended(
         for smaller in ((m, n - 1), (m - 1, n)):
             if min(smaller) >= 0:
                 with suppress(RuntimeError):
-                    other = _descended(target, smaller, tolerance, progress, known, max(patience - 1, 0))
+                    other = _descended(target, smaller, goal, known, max(patience - 1, 0))
                     if fit is None or other.error < fit.error:
                         detail = f"it has type {other.rational.type}"
                         floor = 0.0 if fit is None else min(fit.levelled, other.error)
-                        best = other.error <= floor * (1 + max(1e-9, tolerance))
+                        best = other.error <= floor * (1 + goal.slack)
                         verdict = Verdict.DEGENERATE if best else Verdict.SMALLER
                         fit = replace(other, type=type, verdict=verdict, levelled=floor, detail=detail)
     if fit is None:
@@ -185,9 +262,7 @@ def _descended(
         raise failure
     known[type] = fit
     if fit.verdict is Verdict.ROUNDING and patience:
-        fit = known[type] = _hit(
-            fit, lambda smaller: _descended(target, smaller, tolerance, progress, known, 0)
-        )
+        fit = known[type] = _hit(fit, lambda smaller: _descended(target, smaller, goal, known, 0))
     return fit
 
 
@@ -213,24 +288,37 @@ def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
     return replace(found, type=fit.type, verdict=Verdict.EXACT, detail=f"it has type {found.type}")
 
 
-def _direct(target: Target, m: int, found: Polynomial, tolerance: float) -> Fit:
-    """The polynomial of the float64 exchange as a fit; its bound is what its own error proves."""
+def _direct(target: Target, m: int, found: Polynomial, goal: _Goal, base: Polynomial | None = None) -> Fit:
+    """The polynomial of the float64 exchange, added to one that it corrects, as a fit; its error proves its bound."""
     low, high = map(dyadic, target.hull)
     coefficients = found.coefficients.copy()
-    zero = float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
+    zero = base is None and float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
     for parity in (0, 1):  # an even or an odd function, but for rounding
         if np.all(np.abs(coefficients[parity::2]) <= 4e-16 * np.max(np.abs(coefficients))):
             coefficients[parity::2] = 0.0
-    rational = Rational.from_chebyshev(
-        [0.0] if zero else coefficients, [1], target.domain, (low + high) / 2, (high - low) / 2
-    )
-    error = honest_error(rational, target, measured_error(rational, target, found.reference, count=64))
-    signed = errors(rational, target, found.reference)
+    whole = [dyadic(c) for c in ([0.0] if zero else coefficients)]
+    if base is not None:
+        whole = [a + dyadic(b) for a, b in zip(whole, base.coefficients, strict=True)]
+    rational = Rational.from_chebyshev(whole, [1], target.domain, (low + high) / 2, (high - low) / 2)
+    if base is None:
+        error = honest_error(rational, target, measured_error(rational, target, found.reference, count=64))
+        signed = errors(rational, target, found.reference)
+    else:
+        rest = chebyshev_residual(target, base.coefficients)
+        centre, half = float((low + high) / 2), float((high - low) / 2)
+        signed = np.asarray(target.weight_at(found.reference)) * (
+            rest(found.reference) - chebval((found.reference - centre) / half, coefficients)
+        )
+        # 1e-13: what float64 makes of the small rest; above it every peak was seen by the exchange
+        error = honest_error(rational, target, max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-13))
     alternates = bool(np.all(signed[1:] * signed[:-1] < 0))
-    floor = float(np.min(np.abs(signed))) * (1 - 1e-14) if alternates else 0.0
-    levelled = error <= floor * (1 + max(1e-9, tolerance))
+    slack = 1e-14 if base is None else 1e-12
+    floor = float(np.min(np.abs(signed))) * (1 - slack) if alternates else 0.0
+    levelled = error <= floor * (1 + goal.slack)
     verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
-    detail = "it is the zero function" if zero else ""
+    details = ["it is the zero function"] if zero else []
+    if base is not None:
+        details.append(f"float64 parameters would raise the error: held with {rational.bits} bits")
     return Fit(
         rational,
         max(error, floor),
@@ -241,7 +329,7 @@ def _direct(target: Target, m: int, found: Polynomial, tolerance: float) -> Fit:
         target,
         (m, 0),
         floor,
-        detail,
+        "; ".join(details),
     )
 
 
@@ -249,17 +337,18 @@ def _fit(
     target: Target,
     type: tuple[int, int],
     reduced: Reduced,
-    tolerance: float,
-    progress: bool,
+    goal: _Goal,
     known: Sequence[float] | np.ndarray = (),
 ) -> Fit:
+    if goal.tolerance < reduced.problem.accuracy:
+        reduced = replace(reduced, problem=replace(reduced.problem, accuracy=1e-3 * goal.tolerance))
     notes = (
         []
         if reduced.symmetry is Symmetry.NONE
         else [f"reduced by {reduced.symmetry.value} symmetry to type {reduced.type}"]
     )
     try:
-        climb = climbed(reduced, tolerance, progress, known)
+        climb = climbed(reduced, goal.tolerance, goal.progress, known)
     except Failure as failure:
         raise RuntimeError(f"minimax({target!r}, {type}): {failure}") from None
     outcome = climb.outcome
@@ -268,7 +357,7 @@ def _fit(
         # a rational target: with degrees to spare p and q share factors, up to rounding
         try:
             smaller = climbed(
-                replace(reduced, type=(climb.type[0] - 1, climb.type[1] - 1)), tolerance, progress
+                replace(reduced, type=(climb.type[0] - 1, climb.type[1] - 1)), goal.tolerance, goal.progress
             )
         except Failure:
             break
@@ -284,10 +373,10 @@ def _fit(
     if level.vanishes:
         num, den = reduced.line, fmpq_poly([1])  # and not its rounding
     top = float(outcome.top)
-    slack = max(1e-9, tolerance)
+    slack = goal.slack
     if outcome.exact:
         # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
-        rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=_centre(den, target))
+        rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=centred(den, target))
         error = measured_error(rational, target, reference, count=64)
         plain = _cleared(rational, level.bits)
         plain_error = measured_error(plain, target, reference, count=64)
@@ -295,7 +384,7 @@ def _fit(
         if plain_error <= max(2 * error, 1e-30 * float(np.max(np.abs(target(reference)), initial=0.0))):
             rational, error = plain, plain_error
     else:
-        rational, error = _held(num, den, target, reference, top * (1 + slack))
+        rational, error = held(num, den, target, reference, top * (1 + slack), goal.bits)
     error = honest_error(rational, target, error, reference)
     floor = 0.0
     if not outcome.exact and climb.problem is reduced.problem:
@@ -313,9 +402,9 @@ def _fit(
     elif not outcome.converged:
         verdict = Verdict.UNLEVELLED
         notes.append(f"the error is {outcome.gap:.1e} (relative) above the levelled error")
-    if not reduced.problem.sides and _poles_inside(rational):
+    if not reduced.problem.sides and poles_inside(rational):
         verdict = Verdict.POLE
-    if rational.bits > 53:
+    if rational.bits > goal.bits:
         notes.append(f"float64 parameters would raise the error: held with {rational.bits} bits")
     return Fit(
         rational,
@@ -346,76 +435,3 @@ def _cleared(rational: Rational, bits: int) -> Rational:
 
     assert isinstance(rational.form, Chebyshev)
     return replace(rational, form=Chebyshev(clear(rational.form.num), clear(rational.form.den)))
-
-
-def _poles_inside(rational: Rational) -> bool:
-    low, high = rational.hull
-    return any(p.imag == 0 and low <= p.real <= high for p in rational.poles())
-
-
-def _held(
-    num: fmpq_poly, den: fmpq_poly, target: Target, reference: np.ndarray, limit: float
-) -> tuple[Rational, float]:
-    """num/den in the form, and with the fewest bits, that keep the error within 1e-9 of `top`; and that
-    error.
-    """
-    x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
-    rounding = 4 * np.finfo(float).eps * float(np.max(np.abs(target(x))))
-    low, high = map(dyadic, target.hull)
-    middle, half = (low + high) / 2, (high - low) / 2
-    centre = _centre(den, target)
-    bits, last = 53, np.inf
-
-    def held() -> Iterator[list[tuple[str, fmpq, fmpq | None]]]:
-        if den.degree() > 0:
-            # rounded partial fractions have a numerator of degree n - 1 at least
-            simple = num.degree() >= den.degree() - 1 and den.gcd(den.derivative()).degree() == 0
-            yield [("partial_fractions", centre, None)] if simple else []
-            yield [("factored", centre, None)]
-        yield [("chebyshev", middle, half)]
-        yield [("barycentric", fmpq(0), None)] if den.degree() > 0 else []
-
-    while True:
-        candidates: list[tuple[float, Rational]] = []
-        for order, forms in enumerate(held()):
-            for form, at, scale in forms:
-                r = Rational.from_exact(num, den, target.domain, form, bits, centre=at, scale=scale)
-                candidates.append((_float64_noise(r, x), r))
-            # the last two take long at high degrees: only where the first two are useless
-            if candidates and min(c[0] for c in candidates) <= rounding * (1 if order == 0 else 100):
-                break
-        found: list[tuple[float, Rational]] = []
-        for _, r in sorted(candidates, key=lambda c: c[0]):
-            found.append((measured_error(r, target, reference, count=64), r))
-            if found[-1][0] <= limit:
-                return r, found[-1][0]
-        # where the target is rational itself, its own coefficients need not be dyadic: float64 is close
-        # enough
-        least = min(error for error, _ in found)
-        if bits > 1 << 11 or limit == 0 or least > last * (1 - 1e-12):
-            return found[0][1], found[0][0]
-        bits, last = 2 * bits, least
-
-
-def _float64_noise(r: Rational, x: np.ndarray) -> float:
-    """How far evaluation in float64 is from the truth: what decides between two forms."""
-    with precision(128 + r.bits):
-        truth = np.array([float(r(arb(float(s)))) for s in x])
-    return float(np.max(np.abs(r(x) - truth)))
-
-
-def _centre(den: fmpq_poly, target: Target) -> fmpq:
-    """The origin that keeps digits where they are needed: the special point nearest to the closest pole."""
-    low, high = target.hull
-    places = [0.0, low, high, (low + high) / 2, *target.breaks]
-    places += [(b + c) / 2 for b, c in target.domain.gaps]
-    poles = (
-        Rational.from_exact(den * 0 + 1, den, target.domain, "monomial", 53).poles()
-        if den.degree() > 0
-        else []
-    )
-    distance = [abs(p - np.clip(p.real, low, high)) for p in poles]
-    if not distance or min(distance) > 0.05 * (high - low):
-        return dyadic(0.0 if low <= 0 <= high else (low + high) / 2)
-    nearest = poles[int(np.argmin(distance))]
-    return dyadic(min(places, key=lambda place: abs(place - nearest)))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from scipy.fft import dct
 
+from approx.fit.double_double import chebyshev_residual
 from approx.fit.exchange import thinned
 from approx.fit.grid import landmarks
 from approx.target import Target
@@ -37,12 +38,13 @@ class Polynomial:
     """The level after each step."""
 
 
-def polynomial(target: Target, m: int, iterations: int = 60) -> Polynomial:
+def polynomial(target: Target, m: int, base: Polynomial | None = None, iterations: int = 60) -> Polynomial:
     """The best polynomial as far as float64 tells.
 
     Args:
         target: the function to approximate.
         m: the degree.
+        base: a polynomial that is near: then the best one for what remains of an enclosed target is found, to be added.
         iterations: the largest number of steps.
 
     Returns:
@@ -53,19 +55,23 @@ def polynomial(target: Target, m: int, iterations: int = 60) -> Polynomial:
     parts = target.domain.split(target.breaks)
     marks = np.r_[landmarks(target), [x for x in target.breaks if low < x < high]]
 
+    rest = None if base is None else chebyshev_residual(target, base.coefficients)
+
     def value(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(all="ignore"):
-            f, w = target(x), target.weight_at(x)
+            f, w = target(x) if rest is None else rest(x), target.weight_at(x)
         return np.broadcast_to(np.asarray(f, float), x.shape), np.broadcast_to(np.asarray(w, float), x.shape)
 
     # symmetric points can have level 0, and evenly spread ones miss a target that oscillates
     starts = [lambda: _spread(target, m + 3)[:-1], lambda: _least_squares(target, m, marks, value)]
-    reference, still = _spread(target, m + 2), 0
+    reference, still = _spread(target, m + 2) if base is None else base.reference, 0
     history: list[float] = []
     best: tuple[float, float, np.ndarray, np.ndarray] | None = None
 
     for _ in range(iterations):
         t = (reference - centre) / half
+        if best is not None and not np.all(np.diff(t) > 0):  # points on either side of a jump, say
+            break
         weights = _weights(t)
         f, w = value(reference)
         signs = np.where(np.arange(m + 2) % 2, -1.0, 1.0)
@@ -91,7 +97,8 @@ def polynomial(target: Target, m: int, iterations: int = 60) -> Polynomial:
         still += 1
         if best is None or top - abs(level) < best[0] - best[1]:
             best, still = (top, abs(level), reference, values), 0
-        if top - abs(level) <= 1e-14 * top or top <= 1e-15 * float(np.max(np.abs(fx))):
+        noise = 1e-15 * float(np.max(np.abs(wx * fx)))
+        if top - abs(level) <= max(1e-14 * top, noise) or top <= noise:
             break
         runs = _runs(refined, er)
         thin = thinned(runs, m + 2)

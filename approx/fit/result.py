@@ -28,6 +28,7 @@ class Verdict(Enum):
     FALLING = "the largest error was still falling when the p-norm reached its last power"
     GRID_LEVELLED = "the error is levelled on the grid"
     GRID_UNLEVELLED = "the error on the grid is above the levelled error"
+    IN_FORMAT = "in coefficients of a format: the best that were found, and the bound is that of real ones"
     KEPT = "already of this form: the same function, exactly"
 
     @property
@@ -42,6 +43,7 @@ _REACHED = {
     Verdict.EXACT,
     Verdict.STATIONARY,
     Verdict.GRID_LEVELLED,
+    Verdict.IN_FORMAT,
     Verdict.KEPT,
 }
 

@@ -249,7 +249,10 @@ def certify(
         type = rational.type
     rational, target = opened(rational, target)
     if target is None:
-        raise ValueError("target is missing: give the fit itself, or the rational function and its target")
+        raise ValueError(
+            "target is missing: give the fit itself, or the rational function and its target; a fit of samples has "
+            "none, since nothing is known between them"
+        )
     check_kind(target)
     if not 0 < rel < 1:
         raise ValueError(f"rel={rel} must lie in (0, 1): it is the relative distance between the bounds")

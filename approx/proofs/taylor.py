@@ -97,6 +97,8 @@ def expand(f: Series, x: arb, order: int, bits: int) -> list[arb]:
                 ) from None
             if not isinstance(series, arb_series):  # a constant
                 return [arb(series)] + [arb(0)] * order
+            if not series[0].is_finite():  # nowhere near an expansion, whatever the other terms are
+                return [arb.nan()] * (order + 1)
             if series.prec <= order:
                 raise ValueError("the target's enclosure lost terms of the power series that it was given")
             return [series[k] for k in range(order + 1)]

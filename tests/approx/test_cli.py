@@ -134,3 +134,44 @@ def test_constants_and_weights(approx_cli, tmp_path):
     assert weighted.split("<=")[-1][:10] == relative.split("<=")[-1][:10]
     assert approx_cli(*arguments, "--weight", "1", "--relative")[0] == 2
     assert approx_cli("fit", "cos(x)", "--domain", "0,tau")[0] == 2
+
+
+def test_coefficients_samples_errors_and_pieces(approx_cli, tmp_path):
+    code, out, _ = approx_cli("fit", "exp(x)", "--domain", "0,1", "--type", "3,0", "--coefficients", "bfloat16")
+    assert code == 0
+    assert "monomial, 8 bits" in out
+    code, out, _ = approx_cli("fit", "exp", "--type", "3,2", "--digits", "40")
+    assert code == 0
+    code, out, _ = approx_cli("fit", "exp", "--error", "1e-9", "--certify")
+    assert code == 0
+    assert "type (4, 4)" in out
+    table = tmp_path / "table.json"
+    code, out, _ = approx_cli("fit", "exp", "--error", "1e-3", "--type", "2,0", "--certify", "-o", table)
+    assert code == 0
+    assert "no table has fewer" in out
+    assert len(json.loads(table.read_text())) == out.count("proven")
+    samples = tmp_path / "s.csv"
+    samples.write_text("x,y\n" + "".join(f"{k / 20},{(1 + k / 20) ** -1}\n" for k in range(41)))
+    code, out, _ = approx_cli("fit", "--samples", samples, "--type", "1,1")
+    assert code == 0
+    assert "EXACT" not in out
+    assert "41 samples" in out
+    code, out, _ = approx_cli("fit", "--samples", samples, "--type", "1,2", "--method", "least_squares")
+    assert code == 0
+
+
+def test_options_that_do_not_go_together(approx_cli, tmp_path):
+    samples = tmp_path / "s.csv"
+    samples.write_text("0,1\n1,2\n2,3\n")
+    for arguments, says in (
+        (("fit",), "TARGET or --samples"),
+        (("fit", "exp", "--samples", samples), "TARGET or --samples"),
+        (("fit", "--samples", samples, "--domain", "0,1"), "--samples brings"),
+        (("fit", "exp", "--method", "remez", "--coefficients", "float32"), "--coefficients belongs"),
+        (("fit", "exp", "--error", "1e-3", "--digits", "40"), "--error finds"),
+        (("fit", "exp", "--coefficients", "float8"), "float8"),
+    ):
+        code, _, err = approx_cli(*arguments)
+        assert code == 2
+        assert says in err
+        assert err.count("\n") == 1

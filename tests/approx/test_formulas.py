@@ -72,6 +72,26 @@ def test_powers_and_their_kin_are_fitted_and_proven(text, domain):
     approx.Certificate.from_json(proof.to_json()).verify()
 
 
+@pytest.mark.parametrize(
+    ("text", "domain", "kinks"),
+    [
+        ("max(x, 0)", (-1, 1), [0]),
+        ("min(max(6*x, 0), 1)", (-1, 1), [0, 1 / 6]),
+        ("max(x, x*x)", (-0.5, 1.5), [0, 1]),
+    ],
+)
+def test_max_and_min_are_fitted_and_proven(text, domain, kinks):
+    target = approx.formula(text, domain, kinks=kinks)
+    x = np.linspace(domain[0], domain[1], 101)
+    assert target(x) == pytest.approx(eval(text, {"x": x, "max": np.maximum, "min": np.minimum}))
+    fit = approx.minimax(target, (4, 4))
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.upper == pytest.approx(fit.error, rel=1e-8)
+    with pytest.raises(ValueError, match="kinks"):
+        approx.formula(text, domain)
+
+
 @pytest.mark.parametrize("text", ["pi", "-pi/2", "1e-3", "2**0.5"])
 def test_constants(text):
     assert constant(text) == pytest.approx(eval(text, {"pi": np.pi}))

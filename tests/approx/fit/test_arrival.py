@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from flint import fmpq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpmath import mp
 
 import approx
 from approx import Target, Verdict
@@ -86,6 +88,24 @@ def test_chebyshev_polynomials_have_zero_as_their_best_of_half_the_degree(k, noi
     assert fit.rational(0.3) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("low", "type", "best"), [(-20, (4, 4), 0.13398538), (-30, (4, 4), 0.97113916)])
+def test_relative_errors_over_many_decades(low, type, best):
+    fit = approx.minimax(approx.exp((low, 0)).with_weight("relative"), type)
+    assert fit.verdict is Verdict.BEST
+    assert fit.error == pytest.approx(best, rel=1e-7)
+    assert fit.levelled == pytest.approx(fit.error, rel=1e-9)
+
+
+def test_polynomials_beyond_float64():
+    fit = approx.minimax(approx.formula("1/sqrt(x + 1.001)"), (300, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.rational.bits > 53
+    # Bernstein: the error falls by rho a degree, rho = z + sqrt(z^2 - 1) with the branch point z = 1.001
+    other = approx.minimax(approx.formula("1/sqrt(x + 1.001)"), (250, 0))
+    rho = 1.001 + math.sqrt(1.001**2 - 1)
+    assert other.error / fit.error == pytest.approx(rho**50 * math.sqrt(300 / 250), rel=1e-2)
+
+
 def test_polynomials_of_high_degree():
     fit = approx.minimax(approx.formula("1/sqrt(x + 1.001)"), (255, 0))
     assert fit.converged
@@ -114,6 +134,12 @@ def test_poles_in_gaps_find_what_the_class_holds():
     )
     assert fit.error < 1e-14
     three = [(-0.9, -0.6), (-0.4, 0.4), (0.6, 0.9)]
+    # three wide intervals, with a value of an independent search over the three parameters of an odd function
+    wide = approx.formula("tan(pi*x)", [(-1.4, -0.6), (-0.4, 0.4), (0.6, 1.4)])
+    fit = approx.minimax(wide, (3, 2), poles="allow_in_gaps")
+    assert fit.converged
+    assert fit.error == pytest.approx(0.93215016, rel=1e-6)
+    assert fit.levelled < fit.error  # which bounds all patterns of signs, and the pole-free one is far worse
     free, allowed = (
         approx.minimax(approx.formula("tan(pi*x)", three), (3, 2), poles=poles)
         for poles in ("free", "allow_in_gaps")
@@ -160,3 +186,31 @@ def test_a_callable_that_is_rational_is_hit(f, type, own):
     assert fit.verdict is Verdict.EXACT
     assert fit.rational.type == own
     assert fit.error < 1e-14
+
+
+@pytest.mark.parametrize("digits", [50, 120])
+def test_digits(digits):
+    # the best constants and lines are known: (f(a) + f(b))/2, and the secant's slope with the tangent's point
+    with mp.workdps(digits + 20):
+        fit = approx.minimax(approx.exp((0, 1)), (1, 0), digits=digits)
+        slope = mp.e - 1
+        touch = mp.log(slope)
+        constant = (1 + slope - slope * touch) / 2
+        num, _ = fit.rational.exact()
+        for mine, truth in zip(num.coeffs(), (constant, slope), strict=True):
+            assert abs(mp.mpf(int(mine.p)) / int(mine.q) - truth) < mp.mpf(10) ** -digits
+    # two precisions agree in all digits of the smaller one
+    one, two = (
+        approx.minimax(approx.exp(), (3, 2), digits=d).rational.exact() for d in (digits, digits + 20)
+    )
+    for p, q in zip(one, two, strict=True):
+        for a, b in zip(p.coeffs(), q.coeffs(), strict=True):
+            assert abs(a - b) < abs(b) * fmpq(1, 10**digits)
+
+
+def test_digits_that_cannot_be():
+    for digits, target in ((0, approx.exp()), (151, approx.exp()), (30, Target(np.exp))):
+        with pytest.raises(ValueError, match="digits"):
+            approx.minimax(target, (2, 2), digits=digits)
+    with pytest.raises(ValueError, match="exclude"):
+        approx.minimax(approx.exp(), (2, 2), digits=30, coefficients="float32")

@@ -104,3 +104,21 @@ def test_never_worse_than_the_minimax_fit_it_starts_from(target, type):
     fit = approx.least_squares(target, type)
     assert grid_mse(fit.rational, target) <= grid_mse(best.rational, target) * (1 + 1e-2)
     assert not [p for p in fit.rational.poles() if p.imag == 0 and target.hull[0] <= p.real <= target.hull[1]]
+
+
+@pytest.mark.parametrize(
+    ("target", "type"),
+    [
+        (approx.formula("1/sqrt(x)", (0.01, 1)), (4, 4)),
+        (approx.formula("log(x)", (0.01, 10)), (5, 4)),
+        (approx.sqrt(), (5, 4)),
+        (approx.formula("x**0.3", (1e-3, 1)), (3, 3)),
+    ],
+)
+def test_several_real_poles_are_parameters(target, type):
+    fit = approx.least_squares(target, type)
+    assert fit.verdict is approx.Verdict.STATIONARY  # and not the minimax fit that it starts from
+    assert np.sum(np.imag(fit.rational.poles()) == 0) > 1
+    best = approx.minimax(target, type)
+    assert grid_mse(fit.rational, target) < 0.9 * grid_mse(best.rational, target)
+    assert fit.error >= best.levelled

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from flint import ctx, fmpq
 from mpmath import mp, mpf
 
+import approx
 from approx.dyadic import dyadic
 from approx.functions import Functions
 from approx.proofs.taylor import models
@@ -38,3 +40,20 @@ def test_models_hold_their_function(case: int):
     assert end == b
     assert ctx.cap == 10
     assert ctx.prec == 53
+
+
+def test_a_series_that_is_undecided_proves_nothing():
+    # a fold that is named in the wrong place: the enclosure knows, and the certificate is still true
+    target = approx.formula("abs(x - 0.3)", (-1, 1), kinks=[0.5])
+    fit = approx.minimax(approx.formula("abs(x - 0.3)", (-1, 1), kinks=[0.3]), (2, 2))
+    proof = approx.certify(fit.rational, target, rel=1e-6)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.lower <= fit.error * (1 + 1e-9) <= proof.upper * (1 + 2e-9)
+    for text in ("max(x, 0.25)", "min(x, 0.25)"):
+        target = approx.formula(text, (-1, 1), kinks=[0.5])
+        rational = approx.Rational.from_monomial([0, 0.5])
+        proof = approx.certify(rational, target, rel=1e-6)
+        x = np.linspace(-1, 1, 4001)
+        assert isinstance(proof, approx.Certificate)
+        assert proof.upper >= np.max(np.abs(target(x) - rational(x)))
+        assert proof.lower <= np.max(np.abs(target(x) - rational(x))) * (1 + 1e-3)

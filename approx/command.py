@@ -1,0 +1,156 @@
+"""What the commands of the command line share: arguments that are read, results that are printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def degrees_of(text: str) -> tuple[int, int]:
+    """The type that "9,8" names."""
+    try:
+        m, n = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"type {text!r}: expected two degrees such as 9,8") from None
+    return m, n
+
+
+def target_of(
+    name: str,
+    domain: str | None,
+    theta: float | None,
+    margin: float | None,
+    delta: float | None,
+    kinks: str | None,
+) -> Any:
+    """The built-in target of a name, or a formula.
+
+    Args:
+        name: the name, or the formula.
+        domain: intervals as text.
+        theta: threshold of a gate.
+        margin: half-width of its gap.
+        delta: half-width of the gap of sign.
+        kinks: where a formula folds, as text.
+
+    Returns:
+        The target.
+
+    Raises:
+        ValueError: for a name, an option or a number that is not known.
+    """
+    from approx.formulas import formula
+    from approx.primitives import PRIMITIVES
+
+    given = {"theta": theta, "margin": margin, "delta": delta}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if domain is not None:
+        options["domain"] = intervals(domain)
+    row = PRIMITIVES.get(name)
+    takes = set(row.options) if row else set()
+    for key in set(options) & set(given) - takes:
+        raise ValueError(f"--{key} is not an option of target {name!r}")
+    if row:
+        if kinks is not None:
+            raise ValueError(f"--kinks belongs to formulas; {name!r} knows its own")
+        return row.make(**options)
+    if name.isidentifier() and name != "x":
+        raise ValueError(f"target {name!r} is not known: expected {', '.join(PRIMITIVES)}, or a formula in x")
+    if kinks is not None:
+        try:
+            options["kinks"] = [float(k) for k in kinks.split(",")]
+        except ValueError:
+            raise ValueError(f"--kinks {kinks!r}: expected numbers such as 0 or -1,1") from None
+    return formula(name, **options)
+
+
+def weighted(target: Any, relative: bool, weight: str | None) -> Any:
+    """The target with the weight that the options name.
+
+    Args:
+        target: the target.
+        relative: whether the error is relative.
+        weight: a formula in x.
+    """
+    if relative and weight is not None:
+        raise ValueError("--relative and --weight exclude each other: the relative error is a weight too")
+    if weight is not None:
+        from approx.formulas import formula
+
+        return target.with_weight(formula(weight, target.domain))
+    return target.with_weight("relative") if relative else target
+
+
+def intervals(text: str) -> list[tuple[float, float]]:
+    """Intervals from "a,b;c,d", their ends being numbers or such as pi/2."""
+    from approx.formulas import constant
+
+    try:
+        return [(constant(a), constant(b)) for a, b in (part.split(",") for part in text.split(";"))]
+    except ValueError:
+        raise ValueError(
+            f"--domain {text!r}: expected a,b or a,b;c,d with numbers such as -1.5 or pi/2"
+        ) from None
+
+
+def read(file: Path) -> tuple[Any, Any]:
+    """(rational, certificate or None) out of a rational function's file or a certificate."""
+    from approx.files import read_json
+    from approx.proofs import Certificate
+    from approx.rational import Rational
+
+    data = read_json(file)
+    try:
+        if isinstance(data, dict) and data.get("kind") == "certificate":
+            certificate = Certificate.from_json(data)
+            return certificate.rational, certificate
+        return Rational.from_json(data), None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def pair(file: Path, target: str | None, *options: Any) -> tuple[Any, Any, Any]:
+    """The rational function in a file, the target that is named or that its certificate holds, and the
+    certificate.
+    """
+    rational, certificate = read(file)
+    if target is None and certificate is None:
+        raise ValueError(
+            "--target is missing: a file with a rational function alone does not say what it approximates"
+        )
+    if target is None and any(o is not None for o in options):
+        raise ValueError("--domain, --theta, --margin, --delta and --kinks need --target beside them")
+    return rational, certificate.target if target is None else target_of(target, *options), certificate
+
+
+def prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
+    """Certify, print and return the certificate.
+
+    Args:
+        rational: the function.
+        target: what it approximates.
+        type: the (m, n) of the bound on the best error.
+    """
+    import approx
+
+    proof = approx.certify(rational, target, type=type)
+    if not isinstance(proof, approx.Certificate):
+        raise ValueError(
+            f"target {target.name!r} has no enclosure: only an estimate, {proof.value:.6g}, can be given"
+        )
+    show(proof)
+    return proof
+
+
+def show(certificate: Any) -> None:
+    """Print what a certificate proves."""
+    weight = certificate.target.weight
+    error = "|f - r|" if weight is None else "|f - r|/|f|" if weight == "relative" else "w |f - r|"
+    typer.echo(f"  proven      {certificate.lower!r} <= sup {error} <= {certificate.upper!r}")
+    typer.echo(f"  pole-free   {'yes' if certificate.pole_free else 'NO'}, on the convex hull of the domain")
+    best = f"no type {certificate.type} function has an error below {certificate.best_lower!r}"
+    typer.echo(
+        f"  best        {best if certificate.best_lower else 'nothing is proven: too few alternations'}"
+    )

@@ -1,0 +1,275 @@
+"""Chains of polynomial steps for 1/x and 1/sqrt(x): Newton and Schulz with the best coefficients, certified.
+
+A step multiplies y by a polynomial g. With u = x y for 1/x, and u = sqrt(x) y for 1/sqrt(x), it maps u to u g(u), or to
+u g(u^2), and u is to come to 1. Each step is the one of least max |1 - u'| on the image of the last: Chebyshev's
+polynomial for 1/x; the odd polynomial of `composite_sign` for 1/sqrt(x). The plain Newton-Schulz step is the one for an
+image that is already at 1.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from flint import arb, fmpq, fmpq_poly, fmpz_poly
+
+from approx.composite import best_odd, image, in_format
+from approx.domain import Domain
+from approx.dyadic import dyadic, power_of_two_above, precision, to_float
+from approx.files import write_json
+from approx.floating_point import known_dtype
+from approx.proofs.decimals import float_below
+from approx.rational import Rational
+
+_MOST = 200  # steps that a wanted error may take
+
+
+@dataclass(frozen=True)
+class CompositePower:
+    """A chain y <- y g(x y) for 1/x, or y <- y g(x y^2) for 1/sqrt(x), and what is proven about it."""
+
+    steps: tuple[Rational, ...]
+    """The polynomials g, first step first; each has exact dyadic coefficients."""
+    interval: tuple[float, float]
+    """The interval [a, b] of x that the promise is about."""
+    power: float
+    """-1 or -0.5."""
+    start: float
+    """The first y, a power of two."""
+    dtype: str
+    """The format that the coefficients are rounded to."""
+    safety: float
+    """Relative rounding error that the arithmetic of each step may have; the promise includes it."""
+    images: tuple[tuple[float, float], ...]
+    """Enclosures of x^-power y after each step, rounded outwards."""
+
+    @property
+    def error(self) -> float:
+        """Proven: |1 - x y| <= error, or |1 - sqrt(x) y| <= error: the largest relative error on [a, b]."""
+        low, high = self.images[-1]
+        return max(-float_below(dyadic(low) - 1), -float_below(1 - dyadic(high)))
+
+    def __call__(self, x: Any) -> Any:
+        """The chain at x: floats, float arrays, or balls."""
+        y = self.start + 0 * x
+        for g in self.steps:
+            y = y * g(x * y if self.power == -1 else x * y * y)
+        return y
+
+    def coefficients(self) -> list[list[float]]:
+        """The table: for each step the coefficients of g, ascending. They are numbers of `dtype`, exactly."""
+        return [[to_float(c) for c in g.form.exact()[0].coeffs()] for g in self.steps]
+
+    def verify(self) -> None:
+        """Prove the images anew from the exact coefficients.
+
+        Raises:
+            ValueError: if an image is larger than what is claimed.
+        """
+        low, high = _first(self.interval, self.power, self.start)
+        for g, (a, b) in zip(self.steps, self.images, strict=True):
+            low, high = image(_map(g, self.power), low, high, self.safety)
+            if low < dyadic(a) or high > dyadic(b):
+                raise ValueError(f"the image [{a}, {b}] that the chain claims is too small")
+            low, high = dyadic(a), dyadic(b)
+
+    def to_json(self) -> dict[str, Any]:
+        """A self-contained record: the steps exactly, and the table of coefficients."""
+        return {
+            "kind": "composite_power",
+            "version": 1,
+            "interval": [end.hex() for end in self.interval],
+            "power": self.power,
+            "start": self.start.hex(),
+            "dtype": self.dtype,
+            "safety": self.safety.hex(),
+            "error": self.error,
+            "images": [[a.hex(), b.hex()] for a, b in self.images],
+            "coefficients": self.coefficients(),
+            "steps": [step.to_json() for step in self.steps],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> CompositePower:
+        """The inverse of `to_json`; the images are proven anew.
+
+        Args:
+            data: the record, as `json` reads it.
+
+        Raises:
+            ValueError: for a malformed record, or images that do not hold.
+        """
+        try:
+            if data["kind"] != "composite_power" or data["version"] != 1:
+                raise ValueError("not a composite power of version 1")
+            a, b = map(float.fromhex, data["interval"])
+            made = cls(
+                tuple(map(Rational.from_json, data["steps"])),
+                (a, b),
+                {-1: -1.0, -0.5: -0.5}[data["power"]],
+                float.fromhex(data["start"]),
+                data["dtype"],
+                float.fromhex(data["safety"]),
+                tuple((float.fromhex(low), float.fromhex(high)) for low, high in data["images"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"malformed record of a composite power: {type(error).__name__}: {error}"
+            ) from None
+        made.verify()
+        return made
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record as JSON, whole or not at all.
+
+        Args:
+            path: the file.
+        """
+        write_json(path, self.to_json())
+
+
+def composite_inverse(
+    interval: tuple[float, float],
+    degrees: int | tuple[int, ...] = 2,
+    *,
+    error: float | None = None,
+    dtype: Any = "float64",
+    safety: float = 0.0,
+) -> CompositePower:
+    """The best chain of steps y <- y g(x y) for 1/x on [a, b], certified as a whole.
+
+    A step of degree d costs d products and multiplies the degree of the polynomial for 1 - x y by d. Degree 2 is
+    Newton and Schulz's step with the best coefficients. The plain one, g = 2 - z, needs about log2(b/a) more of them.
+
+    Args:
+        interval: (a, b) with 0 < a < b.
+        degrees: the degree of each step in u = x y, 2 or more; or one degree, beside `error`.
+        error: the wanted relative error; as many steps of one degree are taken as it needs.
+        dtype: the format that the coefficients are rounded to: "float64", "float32", "bfloat16", "float16".
+        safety: relative rounding error that the arithmetic of each step may have; the promise includes it.
+
+    Returns:
+        The chain, with its table of coefficients and its proven error.
+
+    Raises:
+        ValueError: for an interval that reaches 0, other degrees or dtypes, or an error that the format cannot reach.
+    """
+    return _chain(interval, degrees, -1.0, error, dtype, safety)
+
+
+def composite_inverse_sqrt(
+    interval: tuple[float, float],
+    degrees: int | tuple[int, ...] = 3,
+    *,
+    error: float | None = None,
+    dtype: Any = "float64",
+    safety: float = 0.0,
+) -> CompositePower:
+    """The best chain of steps y <- y g(x y^2) for 1/sqrt(x) on [a, b], certified as a whole.
+
+    Args:
+        interval: (a, b) with 0 < a < b.
+        degrees: the odd degree of each step in u = sqrt(x) y, 3 or more; or one degree, beside `error`. 3 is Newton
+            and Schulz's.
+        error: the wanted relative error; as many steps of one degree are taken as it needs.
+        dtype: the format that the coefficients are rounded to: "float64", "float32", "bfloat16", "float16".
+        safety: relative rounding error that the arithmetic of each step may have; the promise includes it.
+
+    Returns:
+        The chain, with its table of coefficients and its proven error.
+
+    Raises:
+        ValueError: for an interval that reaches 0, other degrees or dtypes, or an error that the format cannot reach.
+    """
+    return _chain(interval, degrees, -0.5, error, dtype, safety)
+
+
+def _chain(
+    interval: Any,
+    degrees: int | tuple[int, ...],
+    power: float,
+    error: float | None,
+    dtype: Any,
+    safety: float,
+) -> CompositePower:
+    (a, b), kind = Domain(interval).hull, known_dtype(dtype)
+    if not a > 0:
+        raise ValueError(f"interval={interval!r} must lie above 0: the function has a pole there")
+    if not 0 <= safety < 0.5:
+        raise ValueError(f"safety={safety} must lie in [0, 0.5): it is a relative rounding error")
+    if error is not None and not (0 < error < 1 and isinstance(degrees, int)):
+        raise ValueError(
+            f"error={error!r}, degrees={degrees!r}: expected an error in (0, 1) beside one degree"
+        )
+    wanted = (degrees,) * (_MOST if error is not None else 1) if isinstance(degrees, int) else tuple(degrees)
+    least, parity = (2, "") if power == -1 else (3, "odd ")
+    if not wanted or any(d != int(d) or d < least or (parity and d % 2 == 0) for d in wanted):
+        raise ValueError(f"degrees={degrees!r}: expected {parity}degrees of {least} or more, one a step")
+    start = to_float(1 / power_of_two_above(b)) if power == -1 else _root_start(b)
+    low, high = _first((a, b), power, start)
+    steps: list[Rational] = []
+    images: list[tuple[float, float]] = []
+    for degree in wanted:
+        steps.append(_step(low, high, int(degree), power, kind))
+        low, high = image(_map(steps[-1], power), low, high, safety)
+        if low <= 0:
+            raise ValueError(
+                f"step {len(steps)} maps a part of the interval to 0 or below in {kind}: use a smaller interval, a "
+                "smaller safety, or a finer dtype"
+            )
+        images.append((float_below(low), -float_below(-high)))
+        low, high = dyadic(images[-1][0]), dyadic(images[-1][1])
+        reached = CompositePower(tuple(steps), (a, b), power, start, kind, float(safety), tuple(images)).error
+        if error is not None and reached <= error:
+            break
+        if error is not None and len(images) > 2 and reached >= max(1 - images[-2][0], images[-2][1] - 1):
+            raise ValueError(
+                f"error={error}: rounding ends at {reached:.3g}; use a finer dtype or a smaller safety"
+            )
+    made = CompositePower(tuple(steps), (a, b), power, start, kind, float(safety), tuple(images))
+    if error is not None and made.error > error:
+        raise ValueError(f"error={error} is not reached in {_MOST} steps: {made.error:.3g}")
+    return made
+
+
+def _root_start(b: float) -> float:
+    """A power of two near 1/sqrt(b), not above it."""
+    top = power_of_two_above(b)
+    y = fmpq(1)
+    while y * y * top > 1:
+        y /= 2
+    while 4 * y * y * top <= 1:
+        y *= 2
+    return to_float(y)
+
+
+def _first(interval: tuple[float, float], power: float, start: float) -> tuple[fmpq, fmpq]:
+    """The interval of u at the start, rounded outwards."""
+    a, b = map(dyadic, interval)
+    if power == -1:
+        return a * dyadic(start), b * dyadic(start)
+    with precision(128):
+        return (
+            dyadic(float_below((arb(a).sqrt() * start).lower().fmpq())),
+            dyadic(-float_below(-(arb(b).sqrt() * start).upper().fmpq())),
+        )
+
+
+def _map(g: Rational, power: float) -> Rational:
+    """u -> u g(u), or u g(u^2), as a polynomial in u."""
+    inner = g.form.exact()[0]
+    u = fmpq_poly([0, 1])
+    whole = u * (inner if power == -1 else inner(u * u))
+    return Rational.from_monomial(whole.coeffs())
+
+
+def _step(low: fmpq, high: fmpq, degree: int, power: float, kind: str) -> Rational:
+    if power == -0.5:
+        return Rational.from_monomial(in_format(best_odd(low, high, degree), kind))
+    # 1 - u' = T_d((high + low - 2 u)/(high - low)) in units of its value at u = 0
+    chebyshev = fmpq_poly(fmpz_poly.chebyshev_t(degree))
+    span = high - low if high > low else high
+    whole = chebyshev(fmpq_poly([(high + low) / span, -2 / span]))
+    whole = 1 - whole / whole(fmpq(0))
+    return Rational.from_monomial(in_format(whole.coeffs()[1:], kind))

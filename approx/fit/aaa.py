@@ -1,0 +1,315 @@
+"""Complex samples, such as frequency responses: AAA, Lawson's iteration, and poles with residues.
+
+SciPy's AAA (Nakatsukasa, Sete and Trefethen, SIAM J. Sci. Comput. 40, 2018) finds a rational function near the samples.
+Lawson's iteration brings its largest error down (Nakatsukasa and Trefethen, SIAM J. Sci. Comput. 42, 2020). The poles,
+mirrored into conjugate pairs or into the left half-plane where that is asked for, then get the best residues.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import AAA
+from scipy.linalg import eigvals
+
+from approx.rational import Rational
+
+_FEW = 2000  # samples that take part in the iterations; the others are looked at
+_ROUNDS = 6
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class ComplexFit:
+    """r(z) = constant + sum residues/(z - poles), fitted to complex samples."""
+
+    poles: np.ndarray
+    """The poles, complex128, shape (n,)."""
+    residues: np.ndarray
+    """Their residues, shape (n,)."""
+    constant: complex
+    """The value at infinity."""
+    error: float
+    """max w |y - r(z)| over all samples, of this very form in float64."""
+    real: bool
+    """Whether r has real coefficients: conjugate poles have conjugate residues."""
+
+    def __call__(self, z: Any) -> Any:
+        """r at z.
+
+        Args:
+            z: complex numbers, any shape.
+
+        Returns:
+            complex128 of the same shape.
+        """
+        z = np.asarray(z, dtype=complex)
+        value = np.full(z.shape, self.constant, dtype=complex)
+        with np.errstate(all="ignore"):
+            for pole, residue in zip(self.poles, self.residues, strict=True):
+                value += residue / (z - pole)
+        return value[()]
+
+    @property
+    def stable(self) -> bool:
+        """Whether every pole lies in the open left half-plane."""
+        return bool(np.all(np.real(self.poles) < 0))
+
+    def rational(self, domain: Any = (-1, 1)) -> Rational:
+        """The same function with real coefficients as a `Rational`, to export it or to write it to a file.
+
+        Args:
+            domain: where it is to be used, real intervals.
+
+        Returns:
+            Partial fractions in float64; it runs on complex arrays too.
+
+        Raises:
+            ValueError: unless the fit was made with real=True.
+        """
+        if not self.real:
+            raise ValueError("the coefficients are complex: fit with real=True")
+        upper, axis = np.imag(self.poles) > 0, np.imag(self.poles) == 0
+        # rho/(z - p) + conj = (2 Re(rho) (z - u) - 2 Im(rho) v)/((z - u)^2 + v^2)
+        pairs = [
+            (2 * rho.real, -2 * rho.imag * p.imag, p.real, p.imag)
+            for p, rho in zip(self.poles[upper], self.residues[upper], strict=True)
+        ]
+        real = [(rho.real, p.real) for p, rho in zip(self.poles[axis], self.residues[axis], strict=True)]
+        return Rational.from_partial_fractions([self.constant.real], pairs, real, domain)
+
+
+def aaa(
+    z: Any,
+    y: Any,
+    degree: int | None = None,
+    *,
+    tolerance: float = 1e-10,
+    weight: Any = None,
+    lawson: int = 30,
+    real: bool = False,
+    stable: bool = False,
+) -> ComplexFit:
+    """A rational function of type (n, n) near complex samples, its largest error brought down, with poles and residues.
+
+    Nothing is proven: no bound on the best error of complex rational functions is known that is as cheap as the
+    alternation of real ones. `error` is what was measured at the samples.
+
+    Args:
+        z: the points, complex or real, shape (size,); j times the angular frequency for a frequency response.
+        y: the values, shape (size,).
+        degree: n; None for as many as the tolerance needs, 100 at most.
+        tolerance: the error that is wanted, relative to the largest |y|; noisy samples need one above their noise.
+        weight: of each sample, positive, shape (size,); 1 by default.
+        lawson: steps of Lawson's iteration; 0 for AAA's own function, which is near best and often enough.
+        real: make the coefficients real: r(conj z) = conj r(z).
+        stable: move poles into the open left half-plane, by reflection at the imaginary axis, before the residues are
+            fitted.
+
+    Returns:
+        The fit.
+
+    Raises:
+        ValueError: for arrays of other shapes, numbers that are not finite, or a degree below 0.
+    """
+    z, y = np.asarray(z, dtype=complex), np.asarray(y, dtype=complex)
+    if z.ndim != 1 or z.shape != y.shape or len(z) < 2:
+        raise ValueError(
+            f"z, y: expected arrays of one shape (size,) with two samples at least, got {z.shape}, {y.shape}"
+        )
+    w = np.ones(len(z)) if weight is None else np.broadcast_to(np.asarray(weight, dtype=float), z.shape)
+    if not (np.all(np.isfinite(z)) and np.all(np.isfinite(y)) and np.all(np.isfinite(w) & (w > 0))):
+        raise ValueError("z, y: expected finite numbers, and weights that are positive; leave the others out")
+    if degree is not None and not 0 <= degree <= 1000:
+        raise ValueError(f"degree={degree}: expected 0 to 1000")
+    if real:
+        z, y, w = np.r_[z, z.conj()], np.r_[y, y.conj()], np.r_[w, w]
+    z, first = np.unique(z, return_index=True)
+    y, w = y[first], w[first]
+    chosen = _spread(z, y)
+    best: ComplexFit | None = None
+    for _ in range(_ROUNDS):
+        found = _fitted(z[chosen], y[chosen], w[chosen], degree, tolerance, lawson, real, stable)
+        error = w * np.abs(y - _in_blocks(found, z))
+        top = float(np.max(error))
+        found = ComplexFit(found.poles, found.residues, found.constant, top, real)
+        if best is None or top < best.error:
+            best = found
+        if len(chosen) == len(z) or top <= 1.1 * float(np.max(error[chosen])):
+            break
+        chosen = np.union1d(chosen, np.argsort(-error)[: _FEW // 4])
+    assert best is not None
+    return best
+
+
+def _in_blocks(fit: ComplexFit, z: np.ndarray) -> np.ndarray:
+    return np.concatenate([fit(z[k : k + _BLOCK]) for k in range(0, len(z), _BLOCK)])
+
+
+def _spread(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Indices of samples for the first round: evenly spread, and more where the values change."""
+    if len(z) <= 2 * _FEW:
+        return np.arange(len(z))
+    order = np.lexsort((np.real(z), np.imag(z)))
+    way = np.cumsum(np.r_[0.0, np.abs(np.diff(y[order]))])
+    way = way / max(float(way[-1]), 1e-300) + np.linspace(0, 1, len(z))
+    return np.unique(order[np.searchsorted(way, np.linspace(0, way[-1], _FEW)).clip(0, len(z) - 1)])
+
+
+def _fitted(
+    z: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    degree: int | None,
+    tolerance: float,
+    lawson: int,
+    real: bool,
+    stable: bool,
+) -> ComplexFit:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the tolerance was not reached is told by the error
+        start = AAA(
+            z, y, rtol=tolerance, max_terms=101 if degree is None else degree + 1, clean_up=degree is None
+        )
+    nodes, num, den = start.support_points, start.weights * start.support_values, start.weights
+    if lawson and len(nodes) > 1:
+        num, den = _lawson(z, y, w, nodes, num, den, lawson)
+    poles = _poles(nodes, den)
+    if stable:
+        poles = np.where(np.real(poles) > 0, -poles.conj(), poles)
+        scale = float(np.max(np.abs(z)))
+        poles = np.where(np.real(poles) == 0, poles - 1e-12 * scale, poles)
+    if real:
+        poles = _conjugate(poles)
+    return _with_residues(z, y, w, poles, real, lawson)
+
+
+def _cauchy(z: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """1/(z - nodes); at a node the row of the identity, which is what remains after multiplication by z - node."""
+    gaps = z[:, None] - nodes
+    with np.errstate(all="ignore"):
+        matrix = 1 / gaps
+    hits = gaps == 0
+    matrix[np.any(hits, axis=1)] = 0
+    matrix[hits] = 1
+    return matrix
+
+
+def _lawson(
+    z: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    nodes: np.ndarray,
+    num: np.ndarray,
+    den: np.ndarray,
+    steps: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numerator and denominator of the barycentric form with a smaller largest error."""
+    cauchy = _cauchy(z, nodes)
+    rows = np.hstack([cauchy, -y[:, None] * cauchy])
+    norms = np.linalg.norm(rows, axis=0)
+    rows = rows / norms
+
+    def error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.nan_to_num(w * np.abs(y - cauchy @ a / (cauchy @ b)), nan=np.inf)
+
+    e = error(num, den)
+    best, share = (float(np.max(e)), num, den), np.ones(len(z))
+    below = np.abs(cauchy @ den)
+    for _ in range(steps):
+        # |y q - p| is |q| times the error: divide by the last |q|
+        weights = np.sqrt(share) * w / np.maximum(below, 1e-300)
+        _, _, v = np.linalg.svd(weights[:, None] * rows, full_matrices=False)
+        both = v[-1].conj() / norms
+        a, b = both[: len(nodes)], both[len(nodes) :]
+        e = error(a, b)
+        below = np.abs(cauchy @ b)
+        top = float(np.max(e))
+        if not np.isfinite(top) or top == 0:
+            break
+        if top < best[0]:
+            best = (top, a, b)
+        share = np.maximum(share * e / top, 1e-15)
+        share /= share.max()
+    return best[1], best[2]
+
+
+def _poles(nodes: np.ndarray, den: np.ndarray) -> np.ndarray:
+    """The roots of sum den/(z - nodes), by an arrowhead pencil."""
+    keep = den != 0
+    nodes, den = nodes[keep], den[keep]
+    if len(nodes) < 2:
+        return np.zeros(0, dtype=complex)
+    size = len(nodes) + 1
+    left, right = np.zeros((size, size), dtype=complex), np.eye(size, dtype=complex)
+    right[0, 0] = 0
+    left[0, 1:], left[1:, 0] = den, 1
+    left[np.arange(1, size), np.arange(1, size)] = nodes
+    with np.errstate(all="ignore"):
+        found = np.asarray(eigvals(left, right))
+    found = found[np.isfinite(found)]
+    reach = 1e8 * max(float(np.max(np.abs(nodes))), 1e-300)
+    return found[np.abs(found) < reach]
+
+
+def _conjugate(poles: np.ndarray) -> np.ndarray:
+    """The poles made symmetric about the real axis: real ones, and pairs."""
+    upper = [p for p in poles if p.imag > 1e-9 * abs(p)]
+    lower = [p.conjugate() for p in poles if p.imag < -1e-9 * abs(p)]
+    real = [complex(p.real) for p in poles if abs(p.imag) <= 1e-9 * abs(p)]
+    pairs: list[complex] = []
+    while upper and lower:
+        i, j = min(
+            ((i, j) for i in range(len(upper)) for j in range(len(lower))),
+            key=lambda ij: abs(upper[ij[0]] - lower[ij[1]]),
+        )
+        pairs.append((upper.pop(i) + lower.pop(j)) / 2)
+    real += [complex(p.real) for p in (*upper, *lower)]
+    return np.array([*real, *pairs, *(p.conjugate() for p in pairs)], dtype=complex)
+
+
+def _with_residues(
+    z: np.ndarray, y: np.ndarray, w: np.ndarray, poles: np.ndarray, real: bool, lawson: int
+) -> ComplexFit:
+    """The constant and the residues of least squares, and with Lawson's weights those of a small largest error."""
+    upper = np.imag(poles) > 0
+    with np.errstate(all="ignore"):
+        parts = 1 / (z[:, None] - poles)
+    if real:
+        pair = parts[:, upper], 1 / (z[:, None] - poles[upper].conj())
+        columns = np.hstack(
+            [np.ones((len(z), 1)), parts[:, np.imag(poles) == 0], pair[0] + pair[1], 1j * (pair[0] - pair[1])]
+        )
+        rows, right = np.vstack([np.real(columns), np.imag(columns)]), np.r_[np.real(y), np.imag(y)]
+    else:
+        columns = np.hstack([np.ones((len(z), 1)), parts])
+        rows, right = columns, y
+    keep = np.all(np.isfinite(rows), axis=1)
+    norms = np.linalg.norm(rows[keep], axis=0)
+    share, best = np.ones(len(z)), (np.inf, np.zeros(rows.shape[1], dtype=rows.dtype))
+    for _ in range(max(lawson, 1)):
+        weights = np.sqrt(share) * w
+        weights = np.r_[weights, weights] if real else weights
+        scaled = (weights[:, None] * rows / norms)[keep]
+        c = np.linalg.lstsq(scaled, (weights * right)[keep], rcond=1e-14)[0] / norms
+        error = np.nan_to_num(w * np.abs(y - columns @ c), nan=np.inf)
+        top = float(np.max(error))
+        if top < best[0]:
+            best = (top, c)
+        if not 0 < top < np.inf:
+            break
+        share = np.maximum(share * error / top, 1e-15)
+        share /= share.max()
+    top, c = best
+    if not real:
+        return ComplexFit(poles, c[1:], complex(c[0]), top, real)
+    axis = poles[np.imag(poles) == 0]
+    first = 1 + len(axis)
+    count = int(np.sum(upper))
+    half = c[first : first + count] + 1j * c[first + count :]
+    ordered = np.r_[axis, poles[upper], poles[upper].conj()]
+    return ComplexFit(ordered, np.r_[c[1:first], half, half.conj()], complex(c[0]), top, real)

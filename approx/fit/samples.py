@@ -1,0 +1,286 @@
+"""Best approximation of samples: linear programs on a few points, exchanged against all, then levelled exactly.
+
+Few of the samples decide. Differential correction (`correction.py`) finds the best function on a subset; the samples
+where it is worst join the subset, until none is worse. The exchange among the samples (`exchange.py`) then levels the
+error on m + n + 2 of them, at high precision: so a lower bound belongs to the result, by de la Vallee-Poussin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from flint import arb, fmpq_poly
+from numpy.polynomial import chebyshev
+
+from approx.dyadic import dyadic, precision
+from approx.fit.correction import Points, best_at
+from approx.fit.exchange import Failure, Level, Problem, Start, thinned
+from approx.fit.result import Fit, Verdict
+from approx.rational import Rational
+from approx.samples import Samples
+
+_BITS = 128
+_FEW = 400  # points of the first subset
+_MORE = 64  # points that join at a time
+_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    rational: Rational
+    error: float
+    bound: float
+    reference: np.ndarray
+
+
+def best_of_samples(samples: Samples, type: tuple[int, int], tolerance: float) -> Fit:
+    """The best approximation at samples without a real pole between the first and the last of them.
+
+    Args:
+        samples: what to approximate.
+        type: (m, n), the degrees of numerator and denominator.
+        tolerance: relative excess of the error over the lower bound at which it counts as best.
+
+    Returns:
+        The fit; its error is the largest at the samples.
+
+    Raises:
+        RuntimeError: if no function was found.
+    """
+    m, n = type
+    size = float(np.max(np.abs(samples.w * samples.y), initial=0.0))
+    found: list[_Candidate] = []
+    pair = _corrected(samples, m, n)
+    history: list[float] = []
+    if pair is not None:
+        low, high = samples.hull
+        centre, half = (dyadic(low) + dyadic(high)) / 2, (dyadic(high) - dyadic(low)) / 2
+        plain = Rational.from_chebyshev(*pair, samples.domain, centre, half)
+        error = _error(samples, plain)
+        reference = _reference(samples, error, m + n + 2)
+        found.append(_judged(samples, plain, type, error, reference))
+        if found[0].error > 1e-13 * size:
+            for k in range(min(m, n) + 1):
+                start = _reference(samples, error, m + n + 2 - 2 * k)
+                levelled = None if start is None else _exchanged(samples, type, k, start, tolerance, history)
+                if levelled is not None:
+                    found.append(levelled)
+                    if levelled.error <= levelled.bound * (1 + max(1e-9, tolerance)):
+                        break
+    if not found:
+        raise RuntimeError(
+            f"minimax({samples!r}, {type}): the linear programs found no function without a pole"
+        )
+    best = min(found, key=lambda c: c.error)
+    bound = min(max(c.bound for c in found), best.error)
+    verdict, detail = Verdict.UNLEVELLED, ""
+    if best.error <= 1e-13 * size:
+        verdict, bound = Verdict.EXACT, 0.0
+    elif best.error <= bound * (1 + max(1e-9, tolerance)):
+        verdict = Verdict.BEST if len(best.reference) == m + n + 2 else Verdict.DEGENERATE
+    else:
+        detail = f"the error is {best.error / bound - 1:.1e} (relative) above the bound" if bound else ""
+    return Fit(
+        best.rational, best.error, best.reference, verdict, history, "minimax", samples, type, bound, detail
+    )
+
+
+def _corrected(samples: Samples, m: int, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The best p/q as far as linear programs tell, as Chebyshev series over the hull."""
+    low, high = samples.hull
+    t = np.clip((2 * samples.x - low - high) / (high - low), -1, 1)
+    whole = Points(t, samples.y, samples.w, np.ones(len(t)))
+    few = _FEW + 10 * (m + n)
+    shares = (1 - np.cos(np.linspace(0, np.pi, few))) / 2
+    chosen = np.unique(
+        np.r_[
+            np.searchsorted(t, 2 * shares - 1).clip(0, len(t) - 1),
+            (shares * (len(t) - 1)).astype(int),
+            np.argmax(samples.y),
+            np.argmin(samples.y),
+        ]
+        if len(t) > few
+        else np.arange(len(t))
+    )
+    # between the samples q has to stay positive too
+    positive = chebyshev.chebvander(np.cos(np.linspace(0, np.pi, 8 * n + 2)), n) if n else np.zeros((0, 1))
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    start = _polynomial(whole, m, n)
+    for _ in range(_ROUNDS):
+        part = Points(t[chosen], whole.f[chosen], whole.w[chosen], whole.side[chosen])
+        pair = best_at(part, start, positive)
+        if pair is None:
+            break
+        p, q = pair
+        poles = _roots(q)
+        if len(poles):
+            positive = np.vstack([positive, chebyshev.chebvander(poles, n)])
+            continue
+        error = np.abs(whole.error(p, q))
+        top, reached = float(np.max(error)), float(np.max(error[chosen]))
+        if best is None or top < best[0]:
+            best = (top, p, q)
+        if top <= reached * (1 + 1e-6) or not np.isfinite(top):
+            break
+        start = pair
+        worse = np.flatnonzero(error > reached * (1 + 1e-7))
+        # the worst of each neighbourhood first: the rest of a peak adds nothing
+        order = worse[np.argsort(-error[worse])]
+        kept: list[int] = []
+        near = 1e-3 * np.sqrt(len(chosen)) / len(chosen)
+        for k in order:
+            if all(abs(t[k] - t[j]) > near for j in kept):
+                kept.append(int(k))
+            if len(kept) == _MORE:
+                break
+        chosen = np.unique(np.r_[chosen, kept])
+    return None if best is None else best[1:]
+
+
+def _polynomial(points: Points, m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The polynomial of least squares over q = 1."""
+    step = max(1, len(points.t) // 20000)
+    t, f, w = points.t[::step], points.f[::step], points.w[::step]
+    p = np.linalg.lstsq(chebyshev.chebvander(t, m) * w[:, None], w * f, rcond=None)[0]
+    return p, np.r_[1.0, np.zeros(n)]
+
+
+def _roots(q: np.ndarray) -> np.ndarray:
+    """The real roots of a Chebyshev series in [-1, 1], and places between two of them where it is below 0."""
+    trimmed = np.trim_zeros(q, "b")
+    if len(trimmed) < 2:
+        return np.zeros(0)
+    roots = chebyshev.chebroots(trimmed)
+    real = np.sort(roots.real[(np.abs(roots.imag) < 1e-9) & (np.abs(roots.real) <= 1)])
+    if not len(real):
+        return real
+    return np.unique(np.r_[real, (real[1:] + real[:-1]) / 2])
+
+
+def _error(samples: Samples, rational: Rational) -> np.ndarray:
+    """w (y - r) at all samples in float64."""
+    return samples.w * (samples.y - rational(samples.x))
+
+
+def _reference(samples: Samples, error: np.ndarray, count: int) -> np.ndarray | None:
+    """Indices of `count` samples at which the error alternates highest; None where there are fewer."""
+    if not np.all(np.isfinite(error)):
+        return None
+    groups = np.split(np.arange(len(error)), np.flatnonzero(np.diff(np.sign(error)) != 0) + 1)
+    runs = [(int(g[np.argmax(np.abs(error[g]))]),) for g in groups]
+    thin = thinned([(k, float(error[k])) for (k,) in runs if error[k] != 0], count)
+    if thin is None:
+        return None
+    places = np.array([k for k, _ in thin])
+    return places if np.all(np.diff(samples.x[places]) > 0) else None
+
+
+def _exact_errors(samples: Samples, rational: Rational, places: np.ndarray) -> list[arb]:
+    with precision(_BITS + rational.bits):
+        return [
+            arb(float(samples.w[k])) * (arb(float(samples.y[k])) - rational(arb(float(samples.x[k]))))
+            for k in places
+        ]
+
+
+def _judged(
+    samples: Samples,
+    rational: Rational,
+    type: tuple[int, int],
+    error: np.ndarray,
+    reference: np.ndarray | None,
+) -> _Candidate:
+    """The largest error, in balls, and what the alternation proves about the type."""
+    worst = np.argsort(-np.abs(error))[:256]
+    top = max((float(abs(e).upper()) for e in _exact_errors(samples, rational, worst)), default=0.0)
+    (m, n), (mu, nu) = type, rational.type
+    needed = max(mu + n, m + nu) + 2
+    bound = 0.0
+    if mu <= m and nu <= n:
+        if reference is None or len(reference) < needed:
+            reference = _reference(samples, error, needed)
+        if reference is not None:
+            bound = min(float(abs(e).lower()) for e in _exact_errors(samples, rational, reference)) * (
+                1 - 1e-14
+            )
+    places = samples.x[reference] if reference is not None else np.zeros(0)
+    return _Candidate(rational, top if np.all(np.isfinite(error)) else np.inf, bound, places)
+
+
+def _exchanged(
+    samples: Samples,
+    type: tuple[int, int],
+    defect: int,
+    start: np.ndarray,
+    tolerance: float,
+    history: list[float],
+) -> _Candidate | None:
+    """The exchange among the samples for the type (m - defect, n - defect); None where it does not get anywhere."""
+    m, n = type[0] - defect, type[1] - defect
+    best: _Candidate | None = None
+    places, seen = start, set[tuple[int, ...]]()
+    for _ in range(40):
+        if tuple(places) in seen:
+            break
+        seen.add(tuple(places))
+        level = _levelled(samples, (m, n), places)
+        rational = None if level is None else _held(samples, level)
+        if level is None or rational is None:
+            break
+        error = _error(samples, rational)
+        history.append(abs(float(level.value)))
+        found = _judged(samples, rational, type, error, places)
+        if best is None or found.error < best.error:
+            best = found
+        if found.error <= found.bound * (1 + max(1e-9, tolerance)):
+            break
+        moved = _reference(samples, error, m + n + 2)
+        if moved is None:
+            break
+        places = moved
+    return best
+
+
+def _levelled(samples: Samples, type: tuple[int, int], places: np.ndarray) -> Level | None:
+    """The levelled function on some of the samples."""
+    points = [arb(float(samples.x[k])) for k in places]
+
+    def looked_up(values: np.ndarray) -> Callable[[list[arb]], list[arb]]:
+        table = {float(samples.x[k]): arb(float(values[k])) for k in places}
+        return lambda xs: [table[float(x)] for x in xs]
+
+    ends = [(arb(samples.hull[0]), arb(samples.hull[1]))]
+    problem = Problem(looked_up(samples.y), looked_up(samples.w), ends)
+    with precision(_BITS):
+        try:
+            return problem.solve(Start(points, problem.frame(points), _BITS), *type)
+        except (Failure, ZeroDivisionError):
+            return None
+
+
+def _held(samples: Samples, level: Level) -> Rational | None:
+    """p/q in float64 parameters, in the form that the fewest digits are lost in; None for a pole at the samples."""
+    with precision(max(level.expand, _BITS)):
+        c, h = level.frame.centre.fmpq(), level.frame.half.fmpq()
+        back = fmpq_poly([-c / h, 1 / h])
+        num, den = (fmpq_poly([k.fmpq() for k in poly.coeffs()])(back) for poly in (level.p, level.q))
+    low, high = map(dyadic, samples.hull)
+    middle, half = (low + high) / 2, (high - low) / 2
+    forms = [("chebyshev", middle, half)]
+    if den.degree() > 0:
+        simple = num.degree() >= den.degree() - 1 and den.gcd(den.derivative()).degree() == 0
+        forms = [
+            *([("partial_fractions", middle, half)] if simple else []),
+            ("factored", middle, half),
+            *forms,
+        ]
+    made = [
+        Rational.from_exact(num, den, samples.domain, name, 53, centre=centre, scale=scale)
+        for name, centre, scale in forms
+    ]
+    tops = [float(np.max(np.abs(_error(samples, r)))) for r in made]
+    rational = made[int(np.argmin(np.nan_to_num(tops, nan=np.inf)))]
+    inside = [p for p in rational.poles() if p.imag == 0 and samples.hull[0] <= p.real <= samples.hull[1]]
+    return None if inside else rational

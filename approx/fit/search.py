@@ -1,0 +1,235 @@
+"""From a wanted error to the least type, or to the fewest pieces of a given type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+from tqdm import tqdm
+
+from approx.fit.minimax import minimax
+from approx.fit.result import Fit, check_type
+from approx.proofs import Certificate, certify
+from approx.samples import Samples, opened_target
+from approx.target import Target, check_kind
+
+SHAPES = ("rational", "polynomial")
+_LARGEST = 240  # m + n, where the search for a type ends
+_CLOSE = 1e-3  # how sharply, relative to the domain, the end of a piece is found
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """A table of fits side by side, each best on its interval."""
+
+    pieces: tuple[Fit, ...]
+    """The fits, left to right; the domain of each target is its interval."""
+    fewest: bool
+    """Whether no table of this type with fewer pieces has the wanted error, up to the rounding of the fits' bounds."""
+
+    @property
+    def breaks(self) -> np.ndarray:
+        """The ends of the intervals, ascending, shape (pieces + 1,)."""
+        return np.array([self.pieces[0].target.hull[0], *(fit.target.hull[1] for fit in self.pieces)])
+
+    @property
+    def error(self) -> float:
+        """The largest error of a piece."""
+        return max(fit.error for fit in self.pieces)
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """The table at x, floats of any shape; an end between two pieces belongs to the right one."""
+        x = np.asarray(x, dtype=float)
+        which = np.clip(np.searchsorted(self.breaks, x, side="right") - 1, 0, len(self.pieces) - 1)
+        value = np.empty(x.shape)
+        for k, fit in enumerate(self.pieces):
+            value[which == k] = fit.rational(x[which == k])
+        return value
+
+    def certify(self) -> list[Certificate]:
+        """A certificate of each piece.
+
+        Raises:
+            ValueError: for a target without an enclosure.
+        """
+        proofs = [certify(fit) for fit in self.pieces]
+        found = [proof for proof in proofs if isinstance(proof, Certificate)]
+        if len(found) < len(proofs):
+            raise ValueError(f"target {self.pieces[0].target.name!r} has no enclosure: give enclose=")
+        return found
+
+
+@overload
+def fit(
+    target: Any, error: float, type: None = None, *, shape: str = "rational", progress: bool = False
+) -> Fit: ...
+
+
+@overload
+def fit(
+    target: Any, error: float, type: tuple[int, int], *, shape: str = "rational", progress: bool = False
+) -> Piecewise: ...
+
+
+def fit(
+    target: Any,
+    error: float,
+    type: tuple[int, int] | None = None,
+    *,
+    shape: str = "rational",
+    progress: bool = False,
+) -> Fit | Piecewise:
+    """The least type whose best approximation has a wanted error; or the fewest pieces of a given type.
+
+    Without a type: types grow along (0, 0), (1, 0), (1, 1), (2, 1), (2, 2), ..., each of which holds the one before, or
+    along (0, 0), (1, 0), (2, 0), ... The first whose error is small enough is returned. `fit.detail` names the last
+    that is not and the bound on its error, which shows that no smaller one does.
+
+    With a type, from left to right: each piece is as long as the error allows. No table has fewer pieces, since the
+    best error grows with the interval.
+
+    Args:
+        target: the function to approximate (or samples, without a type).
+        error: the wanted largest error, weighted as the target says.
+        type: (m, n) of each piece.
+        shape: "rational" or "polynomial": the types to search.
+        progress: show a progress bar.
+
+    Returns:
+        A `Fit`; or, with a type, a `Piecewise`. `certify` proves either.
+
+    Raises:
+        ValueError: for an error that is not positive, a shape that is not known, or a domain with gaps for pieces.
+        RuntimeError: if no type, or no piece, reaches the error.
+    """
+    target = opened_target(target)
+    if not 0 < error < np.inf:
+        raise ValueError(f"error={error!r} must be positive")
+    if shape not in SHAPES:
+        raise ValueError(f"shape={shape!r}: expected one of {', '.join(SHAPES)}")
+    check_kind(target)
+    if type is not None:
+        return _pieces(target, error, check_type(type), progress)
+    return _least(target, error, shape, progress)
+
+
+def _least(target: Target, error: float, shape: str, progress: bool) -> Fit:
+    def tried(total: int) -> Fit | None:
+        kind = (total - total // 2, total // 2) if shape == "rational" else (total, 0)
+        if total not in known:
+            bar.update()
+            try:
+                known[total] = minimax(target, kind)
+            except RuntimeError:
+                known[total] = None
+        return known[total]
+
+    def enough(total: int) -> bool:
+        found = tried(total)
+        return found is not None and found.error <= error
+
+    known: dict[int, Fit | None] = {}
+    with tqdm(desc="fit", disable=not progress, leave=False, delay=2) as bar:
+        high = 1
+        while not enough(high):
+            if high >= _LARGEST:
+                best = min((f.error for f in known.values() if f is not None), default=np.inf)
+                raise RuntimeError(
+                    f"fit({target!r}): error {error:g} is not reached up to m + n = {high}; the best is {best:.3g}"
+                )
+            high = min(2 * high, _LARGEST)
+        low = high // 2 if high > 1 else -1  # not enough, or no type at all
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+    found, below = known[high], known.get(low)
+    assert found is not None
+    if below is None:
+        return found
+    note = f"type {below.type} reaches {below.error:.6g}, and nothing of it is below {below.levelled:.6g}"
+    return replace(found, detail="; ".join(part for part in (found.detail, note) if part))
+
+
+def _pieces(target: Target, error: float, type: tuple[int, int], progress: bool) -> Piecewise:
+    if isinstance(target, Samples) or len(target.domain) > 1:
+        raise ValueError(
+            f"domain={list(target.domain)}: a table of pieces is made of a function on one interval; fit each by itself"
+        )
+    left, b = target.hull
+    guess = b
+    found: list[Fit] = []
+    with tqdm(total=b - left, desc="pieces", disable=not progress, leave=False, delay=2) as bar:
+        while left < b:
+            found.append(_longest(target, left, guess, error, type))
+            right = found[-1].target.hull[1]
+            bar.update(right - left)
+            left, guess = right, 2 * right - left
+    return Piecewise(tuple(found), _fewest(found, error, target, type))
+
+
+def _longest(target: Target, left: float, guess: float, error: float, type: tuple[int, int]) -> Fit:
+    """The fit on the longest interval from `left` on whose error is small enough, to a share of its length."""
+    b = target.hull[1]
+    good: Fit | None = None
+    bad, right, tries = None, min(guess, b), 0
+    while True:
+        one = _tried(target, left, right, type)
+        if one is not None and one.error <= error:
+            good = one
+            if right == b:
+                return good
+        else:
+            bad = right
+        reached = left if good is None else good.target.hull[1]
+        if good is not None and bad is not None and bad - reached <= _CLOSE * (bad - left):
+            return good
+        # the error grows about as the power m + n + 1 of the length
+        length = right - left
+        if one is not None and one.error > 0:
+            length *= (error * (1 - _CLOSE / 4) / one.error) ** (1 / (sum(type) + 1))
+        if bad is None:
+            right = min(b, left + min(max(length, 1.1 * (right - left)), 8 * (right - left)))
+        else:
+            edge = 0.05 * (bad - reached)
+            guess = left + length
+            middle = reached + (bad - reached) / 2
+            right = guess if reached + edge < guess < bad - edge and tries < 6 else middle
+        tries += 1
+        if bad is not None and bad - left < 1e-9 * max(abs(left), abs(b), b - left):
+            raise RuntimeError(
+                f"fit({target!r}): no piece of type {type} that begins at {left!r} has an error of {error:g}"
+            )
+
+
+def _tried(target: Target, a: float, b: float, type: tuple[int, int]) -> Fit | None:
+    try:
+        return minimax(target.with_domain((a, b)), type)
+    except RuntimeError:
+        return None
+
+
+def _fewest(found: list[Fit], error: float, target: Target, type: tuple[int, int]) -> bool:
+    """Whether the bounds of fits show that no table has fewer pieces.
+
+    Let L_0 < L_1 < ... be such that nothing of the type has the wanted error on any [L_(k-1), L_k]. By induction the
+    k-th piece of any table ends before L_k: so a table with as many pieces as there are L_k above L_0 does not get
+    beyond the last. They are looked for just beyond the ends of the pieces that were found.
+    """
+    left, b = target.hull
+    start = left
+    for fit in found[:-1]:
+        right = fit.target.hull[1]
+        step, drift = 1.1 * _CLOSE * (right - start), left - start
+        for _ in range(6):
+            beyond = right + drift + step
+            if beyond >= b:
+                return False
+            one = _tried(target, left, beyond, type)
+            if one is not None and one.levelled > error:
+                break
+            step *= 2
+        else:
+            return False
+        start, left = right, beyond
+    return True

@@ -1,0 +1,73 @@
+"""Coefficients in a format: never worse than rounding, and near the best that an exhaustive search finds."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import approx
+from approx.floating_point import rounded
+from approx.rational import Rational
+
+
+def parameters(r: Rational) -> list[float]:
+    return [float(c.p) / float(c.q) for c in r.form.parameters()]
+
+
+def one_by_one(fit: approx.Fit, dtype: str) -> float:
+    """The error of the real coefficients, rounded."""
+    num, den = fit.rational.numerator, fit.rational.denominator
+    r = Rational.from_monomial([rounded(c, dtype) for c in num], [rounded(c, dtype) for c in den])
+    x = np.linspace(*fit.target.hull, 20000)  # without 0
+    return float(np.max(np.abs(fit.target.weight_at(x) * (fit.target(x) - r(x)))))
+
+
+@given(
+    st.sampled_from(["exp(x)", "atan(2*x)", "log(1.5+x)", "1/(1.2+x)", "cos(x)"]),
+    st.sampled_from(["float32", "bfloat16", "float16"]),
+    st.tuples(st.integers(1, 5), st.integers(0, 2)),
+)
+@settings(max_examples=15, deadline=None)
+def test_never_worse_than_rounding_and_held_in_the_format(text, dtype, type):
+    target = approx.formula(text, (-1, 1))
+    real = approx.minimax(target, type)
+    fit = approx.minimax(target, type, coefficients=dtype)
+    assert all(rounded(c, dtype) == c for c in parameters(fit.rational))
+    assert fit.error <= one_by_one(real, dtype) * (1 + 1e-6)  # a grid misses the very peak
+    assert fit.levelled <= real.error * (1 + 1e-9) <= fit.error * (1 + 2e-9)
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.upper == pytest.approx(fit.error, rel=1e-7)
+
+
+@pytest.mark.parametrize(("text", "bits"), [("exp(x)", 4), ("cos(3*x)", 5), ("log(2+x)", 4)])
+def test_near_the_best_of_an_exhaustive_search(text, bits):
+    target = approx.formula(text, (0, 1))
+    fit = approx.minimax(target, (2, 0), coefficients=bits)
+    real = approx.minimax(target, (2, 0)).rational.numerator
+    x = np.linspace(0, 1, 401)
+    units = [2.0 ** (np.frexp(c)[1] - bits) for c in real]
+    choices = [np.round(c / u) * u + np.arange(-3, 4) * u for c, u in zip(real, units, strict=True)]
+    best = min(np.max(np.abs(target(x) - (a + b * x + c * x * x))) for a, b, c in product(*choices))
+    assert fit.error <= best * (1 + 1e-3)
+
+
+def test_it_gains_where_rounding_is_bad():
+    target = approx.formula("sin(x)", (-0.7853981633974483, 0.7853981633974483)).with_weight("relative")
+    real = approx.minimax(target, (7, 0))
+    fit = approx.minimax(target, (7, 0), coefficients="float32")
+    assert not any(fit.rational.numerator[::2])
+    assert fit.error < one_by_one(real, "float32") / 1.5
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.upper == pytest.approx(fit.error, rel=1e-7)
+
+
+def test_wrong_formats_are_named():
+    for wrong in ("float8", 1, 60):
+        with pytest.raises(ValueError, match="bits|dtype"):
+            approx.minimax(approx.exp(), (3, 0), coefficients=wrong)
+    with pytest.raises(ValueError, match="overflows"):
+        approx.minimax(approx.formula("1e6*exp(x)", (0, 1)), (3, 0), coefficients="float16")

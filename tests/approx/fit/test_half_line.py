@@ -1,0 +1,56 @@
+"""exp(-x) on [0, inf): the constants of CRAM."""
+
+import numpy as np
+import pytest
+
+import approx
+
+# Carpenter, Ruttan and Varga, Extended numerical computations on the "1/9" conjecture, 1984: the best errors
+ERRORS = {1: 6.683104216e-2, 2: 7.358670169e-3, 3: 7.993806363e-4, 4: 8.652240695e-5, 5: 9.345713153e-6}
+
+
+@pytest.mark.parametrize("n", ERRORS)
+def test_the_errors_of_the_one_ninth_conjecture(n):
+    fit = approx.half_line("exp(-x)", n)
+    assert fit.converged
+    assert fit.error == pytest.approx(ERRORS[n], rel=1e-9)
+    proof = fit.certify()
+    assert proof.upper == pytest.approx(fit.error, rel=1e-8)
+    x = np.geomspace(1e-6, 1e6, 5001)
+    assert np.max(np.abs(np.exp(-x) - fit.rational()(x))) <= fit.error * (1 + 1e-9)
+
+
+def test_the_poles_of_cram_16():
+    """Pusa, Nucl. Sci. Eng. 169, 2011, as burnup codes hold them, for exp(x) on the negative half-line."""
+    fit = approx.half_line("exp(-x)", 16, scale=4)
+    assert fit.converged
+    assert fit.error == pytest.approx(2.124853710495224e-16, rel=1e-9)
+    theta = [
+        3.509103608414918 + 8.436198985884374j,
+        5.948152268951177 + 3.587457362018322j,
+        -5.264971343442647 + 16.22022147316793j,
+        1.419375897185666 + 10.92536348449672j,
+        6.416177699099435 + 1.194122393370139j,
+        4.993174737717997 + 5.996881713603942j,
+        -1.413928462488886 + 13.49772569889275j,
+        -10.84391707869699 + 19.27744616718165j,
+    ]
+    poles = -fit.rational().poles()
+    for place in theta:
+        assert np.min(np.abs(poles - place)) < 1e-10
+
+
+def test_other_functions_and_wrong_arguments():
+    fit = approx.half_line("1/(1+x)**1.5", 4, scale=2)
+    assert fit.converged
+    x = np.geomspace(1e-6, 1e8, 5001)
+    assert np.max(np.abs((1 + x) ** -1.5 - fit.rational()(x))) <= fit.error * (1 + 1e-9)
+    fit = approx.half_line("x/sqrt(1+x*x)", 3, start=1.0, limit=1.0)
+    x = 1 + x
+    assert np.max(np.abs(x / np.sqrt(1 + x * x) - fit.rational()(x))) <= fit.error * (1 + 1e-9)
+    with pytest.raises(ValueError, match="limit"):
+        approx.half_line("x/(1+x)", 3)
+    with pytest.raises(ValueError, match="enclosure"):
+        approx.half_line(approx.Target(np.exp), 3)
+    with pytest.raises(ValueError, match="scale"):
+        approx.half_line("exp(-x)", 3, scale=0)

@@ -1,0 +1,101 @@
+"""Best approximation of samples: against continuous fits, linear programs, and data that are rational."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import approx
+from approx import Samples, Verdict
+
+
+def largest(samples, r) -> float:
+    return float(np.max(np.abs(samples.w * (samples.y - r(samples.x)))))
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"), [("exp(x)", (-1, 2)), ("abs(x - 0.3)", (-1, 1)), ("atan(5*x)", (-1, 2))]
+)
+@pytest.mark.parametrize("type", [(3, 2), (2, 3), (4, 0), (0, 3)])
+def test_dense_samples_give_the_best_approximation(text, domain, type):
+    kinks = [0.3] if "abs" in text else []
+    target = approx.formula(text, domain, kinks=kinks)
+    # without the ends of the sampling, fewer points: never more error than the function has
+    x = np.unique(np.r_[np.linspace(domain[0], domain[1], 4001), kinks])
+    whole = approx.minimax(target, type)
+    fit = approx.minimax((x, target(x)), type)
+    assert fit.converged
+    assert fit.levelled <= whole.error * (1 + 1e-9)
+    assert fit.error == pytest.approx(whole.error, rel=1e-3)
+    assert largest(fit.target, fit.rational) == pytest.approx(fit.error, rel=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 3), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_noise_has_a_bound_that_holds(seed, m, n, weighted):
+    rng = np.random.default_rng(seed)
+    x = np.sort(rng.uniform(-1, 2, 80))
+    y = np.sin(2 * x) + 0.1 * rng.normal(size=80)
+    samples = Samples(x, y, errors=rng.uniform(0.05, 0.2, 80) if weighted else None)
+    fit = approx.minimax(samples, (m, n))
+    assert largest(samples, fit.rational) == pytest.approx(fit.error, rel=1e-9)
+    assert fit.levelled <= fit.error * (1 + 1e-12)
+    assert not [p for p in fit.rational.poles() if p.imag == 0 and x[0] <= p.real <= x[-1]]
+    # a smaller type cannot be below the bound, nor below the error if that is called best
+    for smaller in ((m, 0), (max(m - 1, 0), n)):
+        other = approx.minimax(samples, smaller)
+        assert other.error >= fit.levelled * (1 - 1e-9)
+        if fit.converged:
+            assert other.error >= fit.error * (1 - 1e-6)
+
+
+def test_rational_data_are_hit():
+    x = np.linspace(0, 3, 50)
+    fit = approx.minimax((x, (1 + 2 * x) / (3 + x + x**2)), (2, 2))
+    assert fit.verdict is Verdict.EXACT
+    assert fit.error < 1e-13
+
+
+def test_a_million_samples_with_error_bars():
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(0, 10, 10**6))
+    truth = (1 + x) / (2 + x**2)
+    y, errors = truth + 1e-3 * rng.normal(size=len(x)), 1e-3
+    fit = approx.least_squares((x, y, errors), (1, 2))
+    assert fit.history[-1] >= 0
+    # a thousandth of the noise: the parameters are known that well
+    assert np.max(np.abs(fit.rational(x) - truth)) < 3e-5
+    best = approx.minimax((x, truth, errors), (1, 1))
+    assert best.converged
+    assert best.levelled <= best.error <= best.levelled * (1 + 1e-8)
+
+
+def test_least_squares_of_few_samples_is_a_minimum():
+    rng = np.random.default_rng(1)
+    x = np.sort(rng.uniform(-1, 1, 200))
+    y = 1 / (1 + 8 * x**2) + 0.01 * rng.normal(size=200)
+    fit = approx.least_squares((x, y), (2, 2))
+    mse = np.mean((y - fit.rational(x)) ** 2)
+    assert mse <= np.mean((y - 1 / (1 + 8 * x**2)) ** 2)
+    assert fit.converged
+    assert fit.error == pytest.approx(np.max(np.abs(y - fit.rational(x))))
+
+
+def test_repeated_points_are_no_obstacle():
+    x = np.repeat(np.linspace(0, 1, 30), 3)
+    y = np.exp(x) + np.tile([-0.01, 0, 0.01], 30)
+    fit = approx.minimax((x, y), (2, 0))
+    assert fit.error >= 0.01 * (1 - 1e-9)
+    assert fit.levelled <= fit.error
+    assert approx.least_squares((x, y), (4, 0)).error == pytest.approx(0.01, rel=0.1)
+
+
+def test_what_belongs_to_functions_is_refused():
+    x = np.linspace(0, 1, 20)
+    with pytest.raises(ValueError, match="samples"):
+        approx.minimax((x, x), (1, 0), digits=50)
+    with pytest.raises(ValueError, match="nothing is known between"):
+        approx.certify(approx.minimax((x, x**2), (1, 0)))
+    with pytest.raises(ValueError, match="as many points"):
+        approx.least_squares((x[:5], x[:5]), (3, 2))
+    assert "rational" in approx.export(approx.minimax((x, np.exp(x)), (2, 1)), "python")

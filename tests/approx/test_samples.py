@@ -1,0 +1,58 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from approx import Samples
+
+
+def test_samples_are_sorted_and_weighted():
+    s = Samples([3, 1, 2], [30, 10, 20], errors=[3, 1, 2])
+    assert list(s.x) == [1, 2, 3]
+    assert list(s.y) == [10, 20, 30]
+    assert list(s.w) == [1, 0.5, 1 / 3]
+    assert s.hull == (1, 3)
+    assert s(np.array([1.5])) == pytest.approx(15)
+    assert list(s.with_weight("relative").w) == pytest.approx([0.1, 0.05, 1 / 30])
+    assert list(s.with_weight(lambda x: x).w) == [1, 2, 3]
+    assert list(s.with_domain((0, 2.5)).w) == [1, 0.5]
+    again = pickle.loads(pickle.dumps(s))
+    assert np.array_equal(again.w, s.w)
+    assert np.array_equal(again.y, s.y)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (([1, 2], [1]), "one shape"),
+        (([[1, 2]], [[1, 2]]), "one shape"),
+        (([1, 2], [1j, 2]), "approx.aaa"),
+        (([1, np.nan], [1, 2]), "finite"),
+        (([1, 1], [1, 2]), "two different"),
+        (([], []), "two different"),
+        (([1, 2], [1, 2], 0.0), "positive"),
+        (([1, 2], [1, 2], None, [1, -1]), "positive"),
+        (([1, 2], [0, 2], None, "relative"), "positive"),
+        (([1, 2], [0, 2], 1.0, [1, 1]), "not both"),
+    ],
+)
+def test_what_is_no_sample_is_refused(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        Samples(*arguments)
+
+
+def test_csv_files(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("x,y,sigma\n# a comment\n0,1,0.5\n1,2,0.5\n\n2,3,0.25\n")
+    s = Samples.read(path)
+    assert list(s.y) == [1, 2, 3]
+    assert list(s.w) == [2, 2, 4]
+    for text, says in (
+        ("0,1\n1\n", "line 2"),
+        ("0,1\na,b\n", "line 2"),
+        ("x,y\n", "no samples"),
+        ("1\n", "line 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=says):
+            Samples.read(path)
