@@ -102,21 +102,79 @@ def _synthetic(
 
 @app.command("report")
 def _report(
-    run_directory: Run,
+    target: Annotated[
+        str, typer.Argument(help="Directory of a run; with --activations an SAE.", metavar="RUN|SAE")
+    ],
+    activations: Annotated[
+        Path | None,
+        typer.Option(
+            help="For the page of one SAE: an activation store of its hook point, or your own activations."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Of an SAE: the page's file. By default sae.html.")] = None,
+    features: Annotated[
+        int, typer.Option(min=0, help="Of an SAE: number of latents to show, spread by density.")
+    ] = 24,
+    latents: Annotated[
+        str, typer.Option(help="Of an SAE: which latents, as i,j,k; in the place of --features.")
+    ] = "",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Of an SAE: the host whose words are shown; by default the store's. none: no text."
+        ),
+    ] = None,
+    export: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            metavar="FORM DIR",
+            help="Of an SAE: also write latents as saedashboard's or neuronpedia's files; all that fire, or --latents.",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of an export: name of the set.")] = "",
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
+    ] = False,
     figures: Annotated[
-        Path | None, typer.Option(help="Also write the fronts as PNG files into this directory.")
+        Path | None, typer.Option(help="Of a run: also write the fronts as PNG files into this directory.")
     ] = None,
     reference: Reference = None,
 ) -> None:
-    """Write a run's report.html from its result files: finished cells, and what is missing."""
-    from evals.report.html import write_report
+    """Write a run's report.html from its result files; or, with --activations, the page of one SAE.
 
-    typer.echo(write_report(run_directory, reference))
-    if figures is not None:
-        from evals.report.images import write_images
+    A run: finished cells, and what is missing. An SAE, from a path in any format or OWNER/NAME:SUBFOLDER on the hub:
+    what it is, how well it reconstructs, which latents are dead, and what some of them are about.
 
-        for file in write_images(run_directory, figures):
-            typer.echo(file)
+        evals report my-sae --activations runs/store --export neuronpedia exported
+    """
+    if activations is None:
+        from evals.report.html import write_report
+
+        typer.echo(write_report(target, reference))
+        if figures is not None:
+            from evals.report.images import write_images
+
+            for file in write_images(target, figures):
+                typer.echo(file)
+        return
+    from evals.dashboard import Subject, dashboard
+    from evals.latents import parse_latents
+    from evals.neuronpedia import EXPORTED, Source, check_export
+    from evals.neuronpedia import export as write_export
+    from evals.report.sae import write_page
+    from rsae.activations.open import open_activations
+
+    chosen = parse_latents(latents)
+    if export is not None:
+        check_export(*export)
+    subject = Subject(target, open_activations(activations), host, allow_mismatch)
+    sae, counts = subject.sae, subject.counts
+    source = Source.of(sae, subject.provenance, name, counts.tokens) if export is not None else None
+    typer.echo(write_page(dashboard(subject, chosen, features), out or Path("sae.html")))
+    if export is not None and source is not None:
+        wanted = chosen or counts.fired_F.nonzero()[:, 0].tolist()
+        files = write_export(*export, sae, wanted, lambda some: subject.cards(some, EXPORTED), source)
+        typer.echo(f"{export[1]}: {len(files)} files")
 
 
 @app.command("cards")
@@ -134,9 +192,10 @@ def _cards(
 ) -> None:
     """Make feature cards, where latents fire and which tokens they promote, and write report.html with them.
 
-    The host runs over held-out articles. The cards are kept in RUN/cards, and every later report shows them.
+    The texts are the run's held-out articles. The cards are kept in RUN/cards, and every later report shows them.
     """
-    from evals.cards import make_cards, parse_latents
+    from evals.cards import make_cards
+    from evals.latents import parse_latents
     from evals.report.html import write_report
 
     make_cards(run_directory, features, cell or (), parse_latents(latents))
@@ -145,7 +204,24 @@ def _cards(
 
 @app.command("compare")
 def _compare(
-    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN...")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Directories of runs; with --activations two SAEs or more.", metavar="RUN...|SAE..."
+        ),
+    ],
+    activations: Annotated[
+        Path | None,
+        typer.Option(help="For SAEs: an activation store of their hook point, or your own activations."),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="For SAEs: the host to splice them into; by default the store's. none: no host."),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="For SAEs: held-out tokens to splice.")] = 5000,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept SAEs of another model or hook point.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="Leave out the table of all cells.")] = False,
     json: Annotated[
@@ -153,21 +229,61 @@ def _compare(
     ] = None,
     reference: Reference = None,
 ) -> None:
-    """Print the cells of one run or several, each rational SAE with its control.
+    """Print the cells of one run or several, each rational SAE with its control; or, with --activations, SAEs.
+
+    SAEs, from a path in any format or OWNER/NAME:SUBFOLDER on the hub, are compared with the first one on the same
+    tokens and, in the host, on the same predictions, with 95 % intervals:
+
+        evals compare my-sae OWNER/NAME:SUBFOLDER --activations runs/store
 
     Where the controls have two levels of sparsity or more, also: differences at matched l0, hypervolumes of the Pareto
     fronts, cells that strictly dominate their teacher, and wins, ties and losses.
     """
+    if activations is not None:
+        _compare_saes(runs, activations, host, tokens, allow_mismatch, markdown, json)
+        return
+    from evals.claims import claims
     from evals.comparison import compare as compare_runs
-    from evals.report.text import cells_table, comparison_tables, pairs_table, show
-    from evals.results import dump
+    from evals.report.text import cells_table, claims_table, comparison_tables, pairs_table, show
+    from evals.results import dump, read_results
     from rsae.support.files import write_json
 
     if not brief:
         show(cells_table(runs), markdown)
     found = compare_runs(runs, reference)
-    pairs = [pairs_table(found)] if found.paired and not brief else []
-    for table in [*pairs, *comparison_tables(found)]:
+    tables = [pairs_table(found)] if found.paired and not brief else []
+    claimed = [claim for run in runs for claim in claims(read_results(run))]
+    tables += [claims_table(claimed)] if claimed else []
+    for table in [*tables, *comparison_tables(found)]:
+        if markdown:
+            typer.echo(f"\n{table.title}\n")
+        show(table, markdown)
+    if json is not None:
+        write_json(json, dump(found))
+
+
+def _compare_saes(
+    addresses: list[str],
+    activations: Path,
+    host: str | None,
+    tokens: int,
+    allow_mismatch: bool,
+    markdown: bool,
+    json: Path | None,
+) -> None:
+    from evals.paired import compare_saes, shared_host
+    from evals.report.text import show, side_by_side_tables
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import InputError
+    from rsae.activations.open import open_activations
+    from rsae.support.files import write_json
+
+    if len(set(addresses)) < len(addresses):
+        raise InputError("compare: an SAE is named twice")
+    saes, store = {address: load_address(address) for address in addresses}, open_activations(activations)
+    found = compare_saes(saes, store, shared_host(host, store), tokens, allow_mismatch)
+    for table in side_by_side_tables(found):
         if markdown:
             typer.echo(f"\n{table.title}\n")
         show(table, markdown)
@@ -179,8 +295,16 @@ def _compare(
 def _baselines(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
     activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
-    only: Annotated[list[str] | None, typer.Option(help="Baseline. May be repeated; all by default.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the two random ones.")] = 500,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="random_decoder, random_encoder, shuffled, pca, neurons (these by default); untrained, control, omp. "
+            "May be repeated."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Training steps of the random ones, of untrained and of control.")
+    ] = 500,
     seed: Annotated[int, typer.Option(help="Of random weights, shuffles and the training's order.")] = 0,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
@@ -188,15 +312,20 @@ def _baselines(
         bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
     ] = False,
 ) -> None:
-    """Print an SAE's figures beside those of random, shuffled, PCA and neuron codes at the same l0."""
+    """Print an SAE's figures beside those of random, shuffled, PCA and neuron codes at the same l0.
+
+    `untrained`: a TopK SAE on the host's twin with random weights (the host runs over the text again). `control`: the
+    SAE fine-tuned. `omp`: orthogonal matching pursuit on its decoder, what the dictionary could give.
+    """
     from evals.baselines import baselines as measure
     from evals.metrics.reconstruction import reconstruction
     from evals.report.text import baselines_table, show
     from evals.results import dump
-    from rsae import Store, load
+    from evals.site import load_address
+    from rsae.activations.open import open_activations
     from rsae.support.files import write_json
 
-    loaded, store = load(sae), Store.open(activations)
+    loaded, store = load_address(sae), open_activations(activations)
     own = reconstruction(loaded, store, allow_mismatch=allow_mismatch)
     found = measure(loaded, store, only or (), steps, seed, allow_mismatch)
     show(baselines_table(own, found), markdown)

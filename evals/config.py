@@ -158,6 +158,10 @@ class Evaluate(_Section):
         return tasks
 
 
+Baseline = Literal["random_decoder", "random_encoder", "shuffled", "pca", "neurons", "untrained"]
+SecondControl = Literal["pursued", "longer", "wider", "omp"]
+
+
 class Synthetic(_Section):
     """SA-GSAE's protocols on data with a known truth."""
 
@@ -210,6 +214,11 @@ class SuiteConfig(_Section):
     """The fine-tuning, the same for all upgrades and all controls."""
     soft_sparsity: PositiveFloat = 3.0
     """Weight of the L1 penalty for `soft` and its control where the teacher was trained with another penalty."""
+    baselines: list[Baseline] = []
+    """Codes at each teacher's l0 that have learnt less, or nothing, measured like everything else."""
+    second_controls: list[SecondControl] = []
+    """Beside the control of a `pursuit` upgrade: `pursued` (the control with the same inference), `longer` (twice the
+    fine-tuning), `wider` (twice the latents), `omp` (orthogonal matching pursuit on the control's dictionary)."""
     evaluate: Evaluate = Evaluate()
     """What is measured."""
     ground_truth: Truth = Truth()
@@ -282,6 +291,10 @@ class SuiteConfig(_Section):
     def _fitting(self) -> SuiteConfig:
         if not self.sites and not self.synthetic.protocols:
             raise ValueError("sites is empty: give a site, or protocols in [synthetic]")
+        if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):
+            raise ValueError(
+                "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"
+            )
         for name, upgrade in self.upgrades.items():
             if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("teacher", "control"):
                 raise ValueError(f"upgrades.{name}: choose another name, of a-z, 0-9 and _")

@@ -42,6 +42,12 @@ class Role(StrEnum):
     """An upgrade after fine-tuning."""
     CONTROL = "control"
     """The teacher with its own activation, fine-tuned under the same budget."""
+    SECOND_CONTROL = "second_control"
+    """What else the same or more effort would give: more steps, more latents, the same inference."""
+    CEILING = "ceiling"
+    """What the control's dictionary could give."""
+    BASELINE = "baseline"
+    """A code that has learnt less, or nothing, at the teacher's l0."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +282,8 @@ class Metrics:
     """By task, in the order of the suite."""
     intervention: Intervention | None = None
     """Where the suite asks for it."""
+    encode_us: float | None = None
+    """Microseconds a token that its encoding took: of a cell that second controls are compared with, and of those."""
 
 
 # --- cells -----------------------------------------------------------------------------------------------------
@@ -328,7 +336,7 @@ class Result:
     family: str
     """The teacher's family."""
     d_sae: int
-    """Number of latents."""
+    """Number of latents of the teacher."""
     level: Level
     """What set the teacher's sparsity."""
     seed: int
@@ -345,11 +353,13 @@ class Result:
     """Its figures."""
     how: How
     """How it was made."""
+    name: str | None = None
+    """Of a baseline, a second control or a ceiling: its name."""
 
     @property
     def variant(self) -> str:
         """The cell among those of one teacher, as a name for readers and files."""
-        return variant(self.role, self.upgrade, self.control)
+        return variant(self.role, self.upgrade, self.control, self.name)
 
     @property
     def cell(self) -> str:
@@ -368,22 +378,26 @@ class Result:
         return self.role is Role.TUNED
 
 
-def variant(role: Role, upgrade: str | None, control: str | None) -> str:
+def variant(role: Role, upgrade: str | None, control: str | None, name: str | None = None) -> str:
     """The name of a cell among those of one teacher.
 
     Args:
         role: What the cell is.
         upgrade: The upgrade's name.
         control: The control's name.
+        name: The name of a baseline, a second control or a ceiling.
 
     Returns:
-        `teacher`, `UPGRADE-init` for a start, `UPGRADE`, or the control's own name.
+        `teacher`, `UPGRADE-init` for a start, `UPGRADE`, the control's own name, or `name`.
     """
     named = {
         Role.TEACHER: "teacher",
         Role.START: f"{upgrade}-init",
         Role.TUNED: upgrade,
         Role.CONTROL: control,
+        Role.SECOND_CONTROL: name,
+        Role.CEILING: name,
+        Role.BASELINE: name,
     }
     return str(named[role])
 
@@ -442,7 +456,10 @@ def read_results(run: str | os.PathLike) -> list[Result]:
     directory = Path(run) / "results"
     found = [_read(file) for file in sorted(directory.glob("*.json"))]
     if not found:
-        raise InputError(f"{directory}: no result files; make them with `evals run demo --out {run}`")
+        raise InputError(
+            f"{directory}: no result files; make them with `evals run demo --out {run}` (for the report of "
+            "one SAE give --activations)"
+        )
     return sorted(found, key=_order)
 
 
@@ -466,7 +483,17 @@ def _read(file: Path) -> Result:
 #: In this order in tables; other families follow by name
 _FAMILIES = ("relu", "jump_relu", "top_k")
 #: The roles within an upgrade; its control follows the upgrade, as the run makes them
-_ROLES = (Role.TEACHER, Role.START, Role.TUNED, Role.CONTROL)
+_ROLES = (
+    Role.TEACHER,
+    Role.BASELINE,
+    Role.START,
+    Role.TUNED,
+    Role.CONTROL,
+    Role.SECOND_CONTROL,
+    Role.CEILING,
+)
+#: These stand below the upgrades that they are compared with
+_BELOW = (Role.CONTROL, Role.SECOND_CONTROL, Role.CEILING)
 
 
 def _order(result: Result) -> tuple:
@@ -474,9 +501,10 @@ def _order(result: Result) -> tuple:
     # what is compared with one control stands together, the control last
     together = (
         result.control or "",
-        _ROLES.index(result.role) == 3,
+        result.role in _BELOW,
         result.upgrade or "",
         _ROLES.index(result.role),
+        result.name or "",
     )
     level = (result.level.number, str(result.level))
     return (

@@ -6,7 +6,7 @@ S sequences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import overload
 
 import torch
@@ -21,11 +21,20 @@ from rsae.support.progress import progress
 
 Reconstruct = Callable[[torch.Tensor], torch.Tensor]
 
-#: Recorded with every result: where the activation is replaced, and which predictions count.
-POSITIONS = (
-    "position 0 and tokens above the norm limit keep their activation; the predictions made at position 0 and at "
-    "padding are not counted"
-)
+
+def positions(exclude_tokens: Sequence[int] = ()) -> str:
+    """Recorded with every result: where the activation is replaced, and which predictions count.
+
+    Args:
+        exclude_tokens: Ids of the tokens that are left alone.
+    """
+    told = (
+        "position 0 and tokens above the norm limit keep their activation; the predictions made at position 0 and at "
+        "padding are not counted"
+    )
+    if not exclude_tokens:
+        return told
+    return f"{told}; neither are those made at the tokens {', '.join(map(str, exclude_tokens))}, which keep theirs"
 
 
 @overload
@@ -37,8 +46,9 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
 ) -> Downstream:
-    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch` and `allow_mismatch` as below."""
+    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` as below."""
     ...
 
 
@@ -51,8 +61,9 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
 ) -> dict[str, Downstream]:
-    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch` and `allow_mismatch` as below."""
+    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` as below."""
     ...
 
 
@@ -64,6 +75,7 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
 ) -> Downstream | dict[str, Downstream]:
     """CE, KL and top-1 agreement of a host with the reconstruction spliced in.
 
@@ -79,6 +91,8 @@ def downstream(
             (first) SAE's.
         batch: Sequences at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
+        exclude_tokens: Tokens, by id or by text, whose activations are left alone and whose predictions do not count;
+            by default the (first) SAE's: those that were left out of its training.
 
     Returns:
         Means over predictions, in nats, with bootstrap intervals over sequences; for several SAEs by name.
@@ -88,11 +102,13 @@ def downstream(
             limit that leaves nothing to splice.
     """
     if isinstance(sae, SAE):
-        return downstream({"sae": sae}, host, tokens, hook, norm_limit, batch, allow_mismatch)["sae"]
+        rest = (hook, norm_limit, batch, allow_mismatch, exclude_tokens)
+        return downstream({"sae": sae}, host, tokens, *rest)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
     first = next(iter(sae.values()))
-    point, limit = place_of(first, host, hook, norm_limit, allow_mismatch)
+    place = place_of(first, host, hook, norm_limit, allow_mismatch, exclude_tokens)
+    point, limit = place.point, place.norm_limit
     for one in sae.values():
         place_of(one, host, str(point), limit, allow_mismatch)
     zero = _Sums(None)
@@ -108,20 +124,22 @@ def downstream(
             chosen = order[start : start + batch]
             tokens_BP, mask_BP = pad(chosen, host.device)
             prefix = prefix_at(host, point, tokens_BP, mask_BP)
-            counted_BP = counted(mask_BP)
+            kept_BP = place.kept(tokens_BP, mask_BP)
+            counted_BP = counted(mask_BP, kept_BP)
             target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
             clean_NV = predictions(host, point, tokens_BP, mask_BP, prefix, counted_BP)
             row_N = counted_BP.nonzero()[:, 0]
             clean.add(clean_NV, clean_NV, target_N1, row_N, len(chosen))
             for sums in every:
-                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, mask_BP, limit)
+                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, kept_BP, limit)
                 spliced = prefix._replace(x_BPD=spliced_BPD)
                 now_NV = predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP)
                 sums.add(clean_NV, now_NV, target_N1, row_N, len(chosen))
             bar.update(sum(map(len, chosen)))
     if zero.ce == clean.ce:
         raise InputError(
-            f"downstream: zeros at {point} change nothing, so no token is spliced; raise norm_limit"
+            f"downstream: zeros at {point} change nothing, so no token is spliced; raise norm_limit, or exclude fewer "
+            "tokens"
         )
     return {
         name: Downstream(
@@ -130,7 +148,7 @@ def downstream(
             ce_zero=zero.ce / zero.count,
             kl_zero=zero.kl / zero.count,
             predictions=clean.count,
-            positions=POSITIONS,
+            positions=positions(place.exclude_tokens),
             others={reading: one.figures(clean, zero) for reading, one in sums.items() if reading},
         )
         for name, sums in by_reading.items()
@@ -196,9 +214,14 @@ def _through(sae: SAE, encode: Encode) -> Reconstruct:
     return lambda x_BD: sae.decode(encode(x_BD), x_BD)
 
 
-def counted(mask_BP: torch.Tensor) -> torch.Tensor:
-    """Which predictions (of token p + 1, made at p) are measured: [batch, position - 1], none made at position 0."""
-    counted_BP = mask_BP[:, 1:].bool().clone()
+def counted(mask_BP: torch.Tensor, kept_BP: torch.Tensor) -> torch.Tensor:
+    """Which predictions (of token p + 1, made at p) are measured: [batch, position - 1], none made at position 0.
+
+    Args:
+        mask_BP: 1 for tokens, 0 for padding.
+        kept_BP: True for the tokens at which predictions count.
+    """
+    counted_BP = mask_BP[:, 1:].bool() & kept_BP[:, :-1]
     counted_BP[:, 0] = False
     return counted_BP
 
@@ -229,36 +252,36 @@ def predictions(
 
 @torch.no_grad()
 def splice(
-    sae: Reconstruct | None, x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float
+    sae: Reconstruct | None, x_BPD: torch.Tensor, kept_BP: torch.Tensor, norm_limit: float
 ) -> torch.Tensor:
     """The activation with the reconstruction in its place, but at the first position, padding and outlying norms.
 
     Args:
         sae: Activations x_BD to reconstructions; None for zeros.
         x_BPD: Activations at the hook point.
-        mask_BP: 1 for tokens, 0 for padding.
+        kept_BP: 1 for tokens that may be replaced, 0 for padding and excluded tokens.
         norm_limit: Activations with a larger norm stay.
 
     Returns:
         A new x_BPD.
     """
-    replaced_BP = replaceable(x_BPD, mask_BP, norm_limit)
+    replaced_BP = replaceable(x_BPD, kept_BP, norm_limit)
     out_BPD = x_BPD.clone()
     out_BPD[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
     return out_BPD
 
 
-def replaceable(x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
-    """Where an activation may be changed: not at the first position, padding and outlying norms.
+def replaceable(x_BPD: torch.Tensor, kept_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
+    """Where an activation may be changed: not at the first position, padding, excluded tokens and outlying norms.
 
     Args:
         x_BPD: Activations at the hook point.
-        mask_BP: 1 for tokens, 0 for padding.
+        kept_BP: 1 for tokens that may be changed, 0 for padding and excluded tokens.
         norm_limit: Activations with a larger norm stay.
 
     Returns:
         True where it may be changed, [batch, position].
     """
-    replaced_BP = mask_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
+    replaced_BP = kept_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
     replaced_BP[:, 0] = False
     return replaced_BP

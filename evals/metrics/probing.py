@@ -63,7 +63,12 @@ class ProbeData:
 
 
 def probe_data(
-    host: Host, hook: str, task: Task, context: int = 128, norm_limit: float = float("inf")
+    host: Host,
+    hook: str,
+    task: Task,
+    context: int = 128,
+    norm_limit: float = float("inf"),
+    exclude_tokens: Sequence[int] = (),
 ) -> ProbeData:
     """Run the host over a task's texts.
 
@@ -73,11 +78,13 @@ def probe_data(
         task: The labelled texts.
         context: Tokens a text, truncated on the right.
         norm_limit: Tokens whose activation has a larger norm are left out, as in SAE training.
+        exclude_tokens: Ids of tokens that are left out.
 
     Returns:
-        The activations, without position 0 and padding.
+        The activations, without position 0, padding and what is left out; a text without any is left out whole.
     """
     point = HookPoint.parse(hook, host)
+    excluded = torch.tensor(exclude_tokens, dtype=torch.long)
     texts = task.train[0] + task.test[0]
     ids = [host.sequences([Document("", t)], context, shortest=2)[:1] for t in texts]
     kept = [i for i, s in enumerate(ids) if s]
@@ -90,7 +97,8 @@ def probe_data(
             x_BPD = activations_at(host, point, tokens_BP, mask_BP).cpu()
             for row, i in enumerate(chosen):
                 x_PD = x_BPD[row, 1 : len(ids[i][0])]
-                x[i] = x_PD[x_PD.norm(dim=1) <= norm_limit]
+                kept_P = ~torch.isin(tokens_BP[row, 1 : len(ids[i][0])].cpu(), excluded)
+                x[i] = x_PD[kept_P & (x_PD.norm(dim=1) <= norm_limit)]
             bar.update(len(chosen))
     kept = [i for i in kept if len(x[i])]
     labels = np.concatenate([task.train[1], task.test[1]])
@@ -207,6 +215,7 @@ def sparse_probing(
     hook: str | None = None,
     context: int = 128,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
 ) -> Probing:
     """Run the host over a task's texts and probe an SAE's codes there.
 
@@ -218,9 +227,10 @@ def sparse_probing(
         hook: Hook point; by default the one that the SAE was trained at.
         context: Tokens a text, truncated on the right.
         allow_mismatch: Accept an SAE of another model or hook point.
+        exclude_tokens: Tokens, by id or by text, that are left out of a text's mean; by default the SAE's.
 
     Returns:
         Test accuracies by k, as `probe` gives them.
     """
-    point, limit = place_of(sae, host, hook, None, allow_mismatch)
-    return probe(sae, probe_data(host, str(point), task, context, limit), k)
+    point, limit, excluded = place_of(sae, host, hook, None, allow_mismatch, exclude_tokens)
+    return probe(sae, probe_data(host, str(point), task, context, limit, excluded), k)

@@ -12,15 +12,28 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from evals import stats
+from evals.baselines import BASELINES
+from evals.claims import Against, Claim
 from evals.comparison import Comparison, Counts, Difference, Group
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
+from evals.paired import SideBySide
 from evals.report.names import Names, place
-from evals.results import Reconstruction, Result, Role, read_results
+from evals.results import Interval, Reconstruction, Result, Role, read_results
 from evals.stats import Estimate
 from evals.truth import TruthCell
 
 #: Columns of words; all others are numbers
-_WORDS = ("run", "variant", "place", "difference", "control", "against")
+_WORDS = (
+    "run",
+    "variant",
+    "family",
+    "place",
+    "costs no more",
+    "costs more",
+    "difference",
+    "control",
+    "against",
+)
 #: How a difference is printed; those of probing by the default
 _DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", KL.key: "{:+.1%}", DCE.key: "{:+.4f}"}
 
@@ -111,7 +124,7 @@ def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -
         own: The SAE's figures.
         baselines: By name.
     """
-    best = min((one.fvu for one in baselines.values()), default=1.0)
+    best = min((one.fvu for name, one in baselines.items() if name in BASELINES), default=1.0)
     lines = [
         Line(
             [name, *(form.format(one[key]) for key, _, form in _FIT), _share(one.fvu, best)],
@@ -151,6 +164,33 @@ def comparison_tables(found: Comparison) -> list[Table]:
     return tables
 
 
+def claims_table(found: Sequence[Claim]) -> Table:
+    """Each pursuit minus the best of the controls that cost no more."""
+    keys = list(dict.fromkeys(key for claim in found for key in claim.best))
+    lines = [
+        Line(
+            [
+                f"{place(claim.site, claim.family, claim.d_sae)} {claim.level}",
+                claim.upgrade,
+                f"{claim.l0:.1f}",
+                *(_claimed(claim.best.get(key), _DIFFERENCES.get(key, "{:+.3f}")) for key in keys),
+                ", ".join(claim.rivals),
+                ", ".join(claim.dearer) or "–",
+            ]
+        )
+        for claim in found
+    ]
+    headings = ["place", "variant", "l0", *map(_heading, keys), "costs no more", "costs more"]
+    title = "against the best control that costs no more, mean ± standard error over seeds"
+    return Table(title, headings, lines)
+
+
+def _claimed(against: Against | None, form: str) -> str:
+    if against is None:
+        return "–"
+    return f"{_plus_minus(against.difference, form)} ({against.verdict}, {against.rival})"
+
+
 def pairs_table(found: Comparison) -> Table:
     """Each upgrade minus its control on the same predictions, with 95 % intervals over sequences."""
     lines = [
@@ -172,6 +212,58 @@ def pairs_table(found: Comparison) -> Table:
 
 def _with_interval(figure: Difference) -> str:
     return f"{figure.mean:+.4f} [{figure.interval.low:+.4f}, {figure.interval.high:+.4f}]"
+
+
+def side_by_side_tables(found: SideBySide) -> list[Table]:
+    """SAEs on the same tokens: their figures, then what differs."""
+    host = found.saes[0].host is not None
+    figures_ = [
+        Line(
+            [
+                one.name,
+                one.family,
+                str(one.d_sae),
+                f"{one.l0:.2f}",
+                f"{one.fvu:.4f} {_range(one.fvu_interval)}",
+                f"{one.alive:.3f}",
+                *(
+                    [f"{one.host.kl:.4f} {_range(one.host.kl_interval)}", f"{one.host.loss_recovered:.4f}"]
+                    if one.host
+                    else []
+                ),
+            ]
+        )
+        for one in found.saes
+    ]
+    changes = [
+        Line(
+            [
+                f"{one.name} - {one.minus}",
+                *(
+                    _with_interval(figure)
+                    for figure in (one.l0, one.fvu, *([one.kl, one.dce] if host else []))
+                    if figure is not None
+                ),
+            ]
+        )
+        for one in found.changes
+    ]
+    costs = ["KL", "LR"] if host else []
+    return [
+        Table(
+            f"on {found.tokens} held-out tokens; 95 % intervals by resampling {found.groups}"
+            + (" and, in the host, sequences" if host else ""),
+            ["variant", "family", "d_sae", "l0", "FVU", "alive", *costs],
+            figures_,
+        ),
+        Table(
+            "the same tokens, paired", ["difference", "l0", "FVU", *(["KL", "dCE"] if host else [])], changes
+        ),
+    ]
+
+
+def _range(interval: Interval) -> str:
+    return f"[{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def show(table: Table, markdown: bool = False) -> None:

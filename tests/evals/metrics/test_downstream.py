@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 import evals
 import rsae
-from evals.metrics.downstream import downstream, splice
+from evals.metrics.downstream import Reconstruct, downstream, splice
 from evals.tasks import Task
 from rsae import InputError, SoftRational
 from rsae.activations.hooks import HookPoint, activations_at, pad
@@ -62,6 +65,45 @@ def test_downstream_is_its_definition(host, sequences, hook, module):
     assert got.ce == pytest.approx(np.mean(ce), rel=1e-5)
     assert got.kl == pytest.approx(np.mean(kl), rel=1e-3, abs=1e-7)
     assert got.top1 == pytest.approx(np.mean(agree))
+
+
+def test_excluded_tokens_are_masked_from_every_figure(host, store, sequences):
+    """Against whole forward passes: they keep their activation, and predictions made at them do not count."""
+    sae = exact_sae(host.d_model, error=0.3)
+    excluded = {ids[3] for ids in sequences} | {ids[-2] for ids in sequences}
+    clean_ce, ce, zero_ce, kl = [], [], [], []
+    for ids in sequences:
+        tokens = torch.tensor([ids])
+        kept = [p for p in range(1, len(ids)) if ids[p] not in excluded]
+
+        def edit(_module, _args, output, change: Reconstruct, kept=kept):
+            first = output[0] if isinstance(output, tuple) else output
+            out = first.clone()
+            out[:, kept] = change(first[:, kept])
+            return (out, *output[1:]) if isinstance(output, tuple) else out
+
+        with torch.no_grad():
+            clean = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
+            found = []
+            for change in (sae, torch.zeros_like):
+                handle = host.blocks[1].register_forward_hook(partial(edit, change=change))
+                found.append(host.model(input_ids=tokens).logits[0].double().log_softmax(-1))
+                handle.remove()
+        for p in (p for p in kept if p < len(ids) - 1):
+            clean_ce.append(-clean[p, ids[p + 1]].item())
+            ce.append(-found[0][p, ids[p + 1]].item())
+            zero_ce.append(-found[1][p, ids[p + 1]].item())
+            kl.append((clean[p].exp() * (clean[p] - found[0][p])).sum().item())
+    got = downstream(sae, host, sequences, HOOK, exclude_tokens=sorted(excluded))
+    assert got.predictions == len(ce) < sum(len(s) - 2 for s in sequences)
+    for name, values in (("ce_clean", clean_ce), ("ce", ce), ("ce_zero", zero_ce)):
+        assert got[name] == pytest.approx(np.mean(values), rel=1e-5), name
+    assert got.kl == pytest.approx(np.mean(kl), rel=1e-3)
+    assert all(str(token) in got.positions for token in excluded)
+    # by default those that the SAE was trained without
+    sae.provenance = replace(store.provenance, exclude_tokens=tuple(sorted(excluded)), norm_limit=None)
+    assert downstream(sae, host, sequences) == got
+    assert downstream(sae, host, sequences, exclude_tokens=()).predictions > got.predictions
 
 
 def test_sequences_add_up_and_can_be_paired(host, sequences):
