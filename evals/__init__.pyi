@@ -7,6 +7,7 @@ from .metrics.ground_truth import ground_truth as ground_truth
 from .metrics.intervention import intervention as intervention
 from .metrics.probing import sparse_probing as sparse_probing
 from .metrics.reconstruction import reconstruction as reconstruction
+from .metrics.stability import stability as stability
 from .paired import compare_saes as compare_saes
 from .results import read_results as read_results
 from .site import load_sae as load_sae

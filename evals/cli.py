@@ -70,16 +70,21 @@ def _run_suite(
 
 
 def _show(out: Path, cells: bool, protocols: bool) -> None:
+    from evals.truth import read_truth
+
     if protocols:
         typer.echo(f"{out / 'synthetic'}: results and figures of the synthetic protocols")
     if cells:
-        from evals.report.html import write_report
-        from evals.report.text import cells_table, show, truth_table
-        from evals.truth import read_truth
+        from evals.report.text import cells_table, show
 
         show(cells_table([out]))
-        if truth := read_truth(out):
-            show(truth_table(truth))
+    if truth := read_truth(out):
+        from evals.report.text import show, truth_table
+
+        show(truth_table(truth))
+    if cells:
+        from evals.report.html import write_report
+
         typer.echo(f"the report: {write_report(out)}")
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -24,6 +25,7 @@ from pydantic import (
 
 from evals.results import Level
 from evals.tasks import check_task
+from evals.world import NOISE
 from rsae import HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.hooks import POINTS
 from rsae.activations.host import EMBEDDED_HOST
@@ -137,6 +139,9 @@ class Evaluate(_Section):
 
     downstream_tokens: PositiveInt = 5000
     """Held-out tokens to splice through the host; the standard error of KL at 5,000 is 1 to 2 %."""
+    downstream_precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """In which the host runs from the hook point on; `auto` takes bfloat16 where the processor computes in it. What it
+    costs is measured."""
     tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
     """Probing tasks, embedded or from files."""
     probe_train: PositiveInt = 300
@@ -147,6 +152,8 @@ class Evaluate(_Section):
     """Tokens a text, truncated on the right."""
     k: list[PositiveInt] = [1, 2, 5, 20]
     """Numbers of latents to probe with."""
+    stability: bool = False
+    """Match the latents of SAEs of different seeds, and of upgrades with their teachers."""
     intervention: NonNegativeInt = 0
     """How many latents, or pairs of latents, to push either way; 0 leaves the measure out."""
 
@@ -182,6 +189,8 @@ class Truth(_Section):
     """Dimensions of an activation."""
     seed: int = 0
     """Of the world."""
+    noise: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [NOISE]
+    """Standard deviations of the noise in each dimension: a world each."""
     samples: PositiveInt = 20_000
     """Held-out samples to score on."""
 
@@ -289,8 +298,10 @@ class SuiteConfig(_Section):
 
     @model_validator(mode="after")
     def _fitting(self) -> SuiteConfig:
-        if not self.sites and not self.synthetic.protocols:
-            raise ValueError("sites is empty: give a site, or protocols in [synthetic]")
+        if not self.sites and not self.synthetic.protocols and not self.ground_truth.features:
+            raise ValueError(
+                "sites is empty: give a site, features in [ground_truth], or protocols in [synthetic]"
+            )
         if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):
             raise ValueError(
                 "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"

@@ -209,6 +209,15 @@ def columns(results: Sequence[Result]) -> list[Measure]:
         DCE,
         LOSS_RECOVERED,
         Measure(
+            "loss_recovered_mean",
+            "LR mean",
+            "{:.4f}",
+            "loss recovered against mean ablation: 0 is the mean activation, 1 is the clean host",
+            lambda r: r.metrics.downstream.loss_recovered_mean,
+            more=True,
+            ceiling=_to(1.0),
+        ),
+        Measure(
             "top1",
             "top-1",
             "{:.3f}",

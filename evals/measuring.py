@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from evals.config import Evaluate
-from evals.metrics.downstream import downstream
+from evals.metrics.downstream import Precision, downstream, has_bfloat16
 from evals.metrics.intervention import intervention
 from evals.metrics.probing import ProbeData, baseline, probe, probe_data
 from evals.metrics.reconstruction import reconstruction
@@ -87,7 +87,8 @@ class Measuring:
         """
         e = self.evaluate
         reconstructions = self._each(name, cells, "reconstruction", Reconstruction, [], self._reconstruct)
-        spliced = self._each(name, cells, "downstream", Downstream, [e.downstream_tokens], self._splice)
+        settings = [e.downstream_tokens, self._precision, "mean ablation, by position"]
+        spliced = self._each(name, cells, "downstream", Downstream, settings, self._splice)
         sizes = [e.tasks, e.probe_train, e.probe_test, e.probe_context, e.k]
         probed = self._each(name, cells, "probing", dict[str, Probing], sizes, self._probe)
         pushed: list[Any] = [None] * len(cells)
@@ -137,11 +138,18 @@ class Measuring:
                 took[name] = min(took[name], (time.perf_counter() - start) / len(x_BD) * 1e6)
         return took
 
+    @property
+    def _precision(self) -> Precision:
+        wanted = self.evaluate.downstream_precision
+        if wanted == "auto":
+            return "bfloat16" if has_bfloat16(self.place.host.device) else "float32"
+        return wanted
+
     def _splice(self, saes: dict[str, SAE]) -> dict[str, Downstream]:
         place = self.place
         tokens = place.heldout(self.evaluate.downstream_tokens)
         left_out: dict[str, Any] = {"norm_limit": place.norm_limit, "exclude_tokens": place.exclude_tokens}
-        return downstream(saes, place.host, tokens, place.site.hook, **left_out)
+        return downstream(saes, place.host, tokens, place.site.hook, **left_out, precision=self._precision)
 
     def _push(self, saes: dict[str, SAE]) -> dict[str, Intervention]:
         place, e = self.place, self.evaluate

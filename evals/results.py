@@ -6,6 +6,7 @@
     RUN/gates/                     fits of the gates, with their certificates
     RUN/ground_truth/CELL.json     scores in a world of known features (`evals.truth`)
     RUN/units/, RUN/cards/         which units are finished; feature cards
+    RUN/stability/                 whose latents are the same (`evals.matching`)
 
 A *cell* is one SAE with its figures. A *site* is a host and a hook point.
 """
@@ -173,6 +174,22 @@ class BySequence:
 
 
 @dataclass(frozen=True)
+class AtPositions:
+    """What predictions cost at some positions of a sequence, in nats."""
+
+    first: int
+    """The first position."""
+    last: int
+    """The last position."""
+    predictions: int
+    """How many predictions are made there."""
+    kl: float
+    """KL(clean || spliced), their mean."""
+    kl_interval: Interval
+    """Of KL, by resampling sequences."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spliced(Figures):
     """What the host predicts with a reconstruction in the activation's place: means over predictions, in nats."""
 
@@ -192,9 +209,13 @@ class Spliced(Figures):
     """Share of predictions whose most likely token is the clean host's."""
     sequences: BySequence
     """The same predictions, sequence by sequence."""
+    loss_recovered_mean: float | None = None
+    """(CE_mean - CE) / (CE_mean - CE_clean): 0 is mean ablation, 1 the clean host; None where it was not measured."""
+    by_position: tuple[AtPositions, ...] = ()
+    """By position in the sequence: the earlier a token, the less the host has read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Downstream(Spliced):
     """The figures of `evals.downstream`."""
 
@@ -210,6 +231,14 @@ class Downstream(Spliced):
     """Which positions keep their activation, and which predictions do not count."""
     others: dict[str, Spliced] = field(default_factory=dict)
     """The same of other codes that can be read of the weights."""
+    ce_mean: float | None = None
+    """Cross-entropy with the mean activation spliced in."""
+    kl_mean: float | None = None
+    """KL(clean || mean activation spliced in)."""
+    precision: str = "float32"
+    """In which the host was run from the hook point on, clean and spliced alike."""
+    precision_kl: float | None = None
+    """KL(clean in float32 || clean in that precision): what it costs by itself; None for float32."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from evals.config import SuiteConfig
+from evals.matching import run_stability
 from evals.measuring import Measuring
 from evals.results import Result, Role, Site, slug, variant, write_result
 from evals.rivals import Rivals, TwinRun
@@ -97,6 +98,8 @@ def run(
     if config.ground_truth.features and (shard is None or shard[0] == 0):
         run_truth(config, out)
     failures = Parallel(n_jobs=jobs)(delayed(_attempt)(config, out, unit) for unit in waiting)
+    if config.evaluate.stability and shard is None and units(config):
+        run_stability(out)
     messages = [message for message in failures if message]
     if messages:
         raise InputError(
@@ -305,4 +308,5 @@ def settings_of(config: SuiteConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic", "ground_truth"})
     if not config.evaluate.intervention:
         del settings["evaluate"]["intervention"]
+    del settings["evaluate"]["stability"]  # of whole runs, not of units
     return {name: value for name, value in settings.items() if value or name not in _OPTIONAL}

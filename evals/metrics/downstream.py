@@ -7,19 +7,24 @@ S sequences.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import overload
+from pathlib import Path
+from typing import Literal, NamedTuple, overload
 
 import torch
 
-from evals.metrics.codes import Encode, place_of, readings
-from evals.results import BySequence, Downstream, Interval, Spliced
+from evals.metrics.codes import Encode, Place, place_of, readings
+from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
 from evals.stats import ratio_interval
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, Prefix, logits_from, pad, prefix_at
+from rsae.activations.hooks import HookPoint, Prefix, activations_at, logits_from, pad, prefix_at
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
 Reconstruct = Callable[[torch.Tensor], torch.Tensor]
+Precision = Literal["float32", "bfloat16"]
+
+#: Groups of positions, each twice as long as the one before: first and last
+POSITIONS = tuple((2**i, 2 ** (i + 1) - 1) for i in range(20))
 
 
 def positions(exclude_tokens: Sequence[int] = ()) -> str:
@@ -47,8 +52,10 @@ def downstream(
     batch: int = 8,
     allow_mismatch: bool = False,
     exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
 ) -> Downstream:
-    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` as below."""
+    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` and
+    `precision` as below."""
     ...
 
 
@@ -62,8 +69,10 @@ def downstream(
     batch: int = 8,
     allow_mismatch: bool = False,
     exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
 ) -> dict[str, Downstream]:
-    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` as below."""
+    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` and
+    `precision` as below."""
     ...
 
 
@@ -76,11 +85,12 @@ def downstream(
     batch: int = 8,
     allow_mismatch: bool = False,
     exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
 ) -> Downstream | dict[str, Downstream]:
     """CE, KL and top-1 agreement of a host with the reconstruction spliced in.
 
-    The host's prefix runs once a batch, the suffix once for the clean activation, once for zeros and once for each
-    code of each SAE.
+    The host's prefix runs twice a batch (first for the mean activation), the suffix once for the clean activation, for
+    zeros, for the mean and for each code of each SAE.
 
     Args:
         sae: An SAE, or several by name, which share the host's runs.
@@ -93,6 +103,7 @@ def downstream(
         allow_mismatch: Accept an SAE of another model or hook point.
         exclude_tokens: Tokens, by id or by text, whose activations are left alone and whose predictions do not count;
             by default the (first) SAE's: those that were left out of its training.
+        precision: In which the host runs from the hook point on; its float32 predictions are made once beside it.
 
     Returns:
         Means over predictions, in nats, with bootstrap intervals over sequences; for several SAEs by name.
@@ -102,39 +113,39 @@ def downstream(
             limit that leaves nothing to splice.
     """
     if isinstance(sae, SAE):
-        rest = (hook, norm_limit, batch, allow_mismatch, exclude_tokens)
+        rest = (hook, norm_limit, batch, allow_mismatch, exclude_tokens, precision)
         return downstream({"sae": sae}, host, tokens, *rest)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
     first = next(iter(sae.values()))
     place = place_of(first, host, hook, norm_limit, allow_mismatch, exclude_tokens)
-    point, limit = place.point, place.norm_limit
+    point = place.point
     for one in sae.values():
-        place_of(one, host, str(point), limit, allow_mismatch)
-    zero = _Sums(None)
+        place_of(one, host, str(point), place.norm_limit, allow_mismatch)
+    order = sorted(tokens, key=len)  # little padding in a batch
+    chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
+    mean_D = _mean(host, place, chunks)
+    zero, mean, clean, rounded = _Sums(None), _Sums(lambda _: mean_D), _Sums(None), _Sums(None)
     by_reading = {
         name: {reading: _Sums(_through(one, encode)) for reading, encode in readings(one).items()}
         for name, one in sae.items()
     }
-    every = [zero, *(sums for one in by_reading.values() for sums in one.values())]
-    order = sorted(tokens, key=len)  # little padding in a batch
-    clean = _Sums(None)
+    every = [zero, mean, *(sums for one in by_reading.values() for sums in one.values())]
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
+        for chosen in chunks:
             tokens_BP, mask_BP = pad(chosen, host.device)
             prefix = prefix_at(host, point, tokens_BP, mask_BP)
             kept_BP = place.kept(tokens_BP, mask_BP)
-            counted_BP = counted(mask_BP, kept_BP)
-            target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
-            clean_NV = predictions(host, point, tokens_BP, mask_BP, prefix, counted_BP)
-            row_N = counted_BP.nonzero()[:, 0]
-            clean.add(clean_NV, clean_NV, target_N1, row_N, len(chosen))
+            run = _Suffix(host, point, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
+            exact_NV = run.predictions(prefix.x_BPD)
+            clean_NV = exact_NV
+            if precision != "float32":
+                clean_NV = run.predictions(prefix.x_BPD, precision)
+                rounded.add(exact_NV, clean_NV, run)
+            clean.add(clean_NV, clean_NV, run)
             for sums in every:
-                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, kept_BP, limit)
-                spliced = prefix._replace(x_BPD=spliced_BPD)
-                now_NV = predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP)
-                sums.add(clean_NV, now_NV, target_N1, row_N, len(chosen))
+                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, kept_BP, place.norm_limit)
+                sums.add(clean_NV, run.predictions(spliced_BPD, precision), run)
             bar.update(sum(map(len, chosen)))
     if zero.ce == clean.ce:
         raise InputError(
@@ -143,16 +154,62 @@ def downstream(
         )
     return {
         name: Downstream(
-            **vars(sums[""].figures(clean, zero)),
+            **vars(sums[""].figures(clean, zero, mean)),
             ce_clean=clean.ce / clean.count,
             ce_zero=zero.ce / zero.count,
             kl_zero=zero.kl / zero.count,
             predictions=clean.count,
             positions=positions(place.exclude_tokens),
-            others={reading: one.figures(clean, zero) for reading, one in sums.items() if reading},
+            others={reading: one.figures(clean, zero, mean) for reading, one in sums.items() if reading},
+            ce_mean=mean.ce / mean.count,
+            kl_mean=mean.kl / mean.count,
+            precision=precision,
+            precision_kl=None if precision == "float32" else rounded.kl / rounded.count,
         )
         for name, sums in by_reading.items()
     }
+
+
+@torch.no_grad()
+def _mean(host: Host, place: Place, chunks: list[list[list[int]]]) -> torch.Tensor:
+    """The mean of the activations that are replaced, [D]."""
+    total_D, count = torch.zeros(()), 0
+    for chosen in chunks:
+        tokens_BP, mask_BP = pad(chosen, host.device)
+        x_BPD = activations_at(host, place.point, tokens_BP, mask_BP)
+        x_ND = x_BPD[replaceable(x_BPD, place.kept(tokens_BP, mask_BP), place.norm_limit)]
+        total_D, count = total_D + x_ND.double().sum(0).cpu(), count + len(x_ND)
+    return (total_D / max(1, count)).float().to(host.device)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself: it only pays there.
+
+    Args:
+        device: Where the host runs.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+class _Suffix(NamedTuple):
+    """The host from the hook point on, for a batch."""
+
+    host: Host
+    point: HookPoint
+    tokens_BP: torch.Tensor
+    mask_BP: torch.Tensor
+    prefix: Prefix
+    counted_BP: torch.Tensor
+
+    def predictions(self, x_BPD: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
+        """log p_NV of the counted predictions with another activation."""
+        spliced = self.prefix._replace(x_BPD=x_BPD)
+        with torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
 
 
 class _Sums:
@@ -163,17 +220,16 @@ class _Sums:
         self.ce_S: list[float] = []
         self.kl_S: list[float] = []
         self.count_S: list[int] = []
+        # by group of positions
+        self.kl_GS: list[list[float]] = [[] for _ in POSITIONS]
+        self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
         self.agreed = 0
 
-    def add(
-        self,
-        clean_NV: torch.Tensor,
-        now_NV: torch.Tensor,
-        target_N1: torch.Tensor,
-        row_N: torch.Tensor,
-        rows: int,
-    ) -> None:
-        """Predictions of a batch of `rows` sequences, as log p of the clean and the spliced host."""
+    def add(self, clean_NV: torch.Tensor, now_NV: torch.Tensor, run: _Suffix) -> None:
+        """Predictions of a batch, as log p of the clean and the spliced host."""
+        row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
+        rows = len(run.counted_BP)
+        target_N1 = run.tokens_BP[:, 1:][run.counted_BP][:, None]
         ce_N = -now_NV.gather(1, target_N1)[:, 0].double()
         kl_N = (clean_NV.exp() * (clean_NV - now_NV)).sum(-1).double()
         zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
@@ -181,6 +237,10 @@ class _Sums:
         self.kl_S += zero_B.index_add(0, row_N, kl_N).tolist()
         self.count_S += torch.bincount(row_N, minlength=rows).tolist()
         self.agreed += int((now_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
+        for group, (first, last) in enumerate(POSITIONS):
+            in_N = (position_N >= first) & (position_N <= last)
+            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], kl_N[in_N]).tolist()
+            self.count_GS[group] += torch.bincount(row_N[in_N], minlength=rows).tolist()
 
     @property
     def ce(self) -> float:
@@ -194,10 +254,10 @@ class _Sums:
     def count(self) -> int:
         return sum(self.count_S)
 
-    def figures(self, clean: _Sums, zero: _Sums) -> Spliced:
+    def figures(self, clean: _Sums, zero: _Sums, mean: _Sums) -> Spliced:
         """Means over predictions, and their intervals."""
         dce_S = [now - then for now, then in zip(self.ce_S, clean.ce_S, strict=True)]
-        ce, ce_clean, ce_zero = (one.ce / clean.count for one in (self, clean, zero))
+        ce, ce_clean, ce_zero, ce_mean = (one.ce / clean.count for one in (self, clean, zero, mean))
         return Spliced(
             kl=self.kl / clean.count,
             kl_interval=Interval(*ratio_interval(self.kl_S, self.count_S)),
@@ -207,7 +267,16 @@ class _Sums:
             loss_recovered=(ce_zero - ce) / (ce_zero - ce_clean),
             top1=self.agreed / clean.count,
             sequences=BySequence(tuple(self.count_S), tuple(dce_S), tuple(self.kl_S)),
+            loss_recovered_mean=(ce_mean - ce) / (ce_mean - ce_clean) if ce_mean != ce_clean else None,
+            by_position=tuple(self._at(group) for group, counts in enumerate(self.count_GS) if sum(counts)),
         )
+
+    def _at(self, group: int) -> AtPositions:
+        kl_S, count_S = self.kl_GS[group], self.count_GS[group]
+        there = [i for i, count in enumerate(count_S) if count]  # only sequences that are so long
+        kl, counts = [kl_S[i] for i in there], [count_S[i] for i in there]
+        interval = Interval(*ratio_interval(kl, counts))
+        return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), interval)
 
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:

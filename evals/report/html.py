@@ -20,11 +20,20 @@ from evals.comparison import compare, controls_of
 from evals.config import SuiteConfig
 from evals.gates import Gate, read_gate
 from evals.latents import Card
+from evals.matching import read_stability
 from evals.measures import DCE, FVU, L0, Measure, columns, probed
 from evals.report import figures
 from evals.report.environment import environment, source
 from evals.report.names import Names
-from evals.report.text import Line, Table, claims_table, comparison_tables, pairs_table, truth_table
+from evals.report.text import (
+    Line,
+    Table,
+    claims_table,
+    comparison_tables,
+    pairs_table,
+    stability_table,
+    truth_table,
+)
 from evals.report.text import figures as texts_of
 from evals.results import Result, Role, read_results
 from evals.suite import finished, lacking, units
@@ -71,6 +80,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         claims=claims_table(claims(results)),
         with_baselines=any(r.role is Role.BASELINE for r in results),
         truth=truth_table(read_truth(run)),
+        stable=stability_table(read_stability(run, results), results),
         groups=[title for title, _ in panels],
         with_controls=not looks.alone,
         planes=planes,

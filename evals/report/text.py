@@ -15,7 +15,9 @@ from evals import stats
 from evals.baselines import BASELINES
 from evals.claims import Against, Claim
 from evals.comparison import Comparison, Counts, Difference, Group
+from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
+from evals.metrics.stability import Stability
 from evals.paired import SideBySide
 from evals.report.names import Names, place
 from evals.results import Interval, Reconstruction, Result, Role, read_results
@@ -50,6 +52,14 @@ _TRUTH = (
     ("split", "split", "{:.3f}"),
     ("absorption", "absorption", "{:.3f}"),
     ("explained_variance", "EV", "{:.4f}"),
+)
+#: Figures of a table of stability: field, heading
+_STABLE = (
+    ("cosine", "cosine"),
+    ("by_chance", "by chance"),
+    ("kept", "kept"),
+    ("overlap", "overlap"),
+    ("in_place", "in place"),
 )
 #: Figures of a table of baselines: field, heading, how it is printed
 _FIT = (
@@ -142,18 +152,44 @@ def _share(fvu: float, best: float) -> str:
 
 
 def truth_table(cells: Sequence[TruthCell]) -> Table:
-    """What SAEs find of a world of known features."""
+    """What SAEs find of a world of known features: mean and standard error over seeds."""
+    noisy = len({c.noise for c in cells}) > 1
+    rows: dict[tuple[str, str], list[TruthCell]] = {}
+    for c in cells:
+        rows.setdefault((f"{c.family} {c.d_sae} {c.level} {c.variant}", f"{c.noise:g}"), []).append(c)
     lines = [
         Line(
             [
-                f"{c.family} {c.d_sae} {c.level} s{c.seed} {c.variant}",
-                *(form.format(c.truth[key]) for key, _, form in _TRUTH),
+                name,
+                *([noise] if noisy else []),
+                str(len(members)),
+                *(_plus_minus(Estimate.of([c.truth[key] for c in members]), form) for key, _, form in _TRUTH),
             ],
-            c.role is Role.CONTROL,
+            members[0].role is Role.CONTROL,
         )
-        for c in cells
+        for (name, noise), members in rows.items()
     ]
-    return Table("in a world of known features", ["variant", *(h for _, h, _ in _TRUTH)], lines)
+    headings = ["variant", *(["noise"] if noisy else []), "seeds", *(h for _, h, _ in _TRUTH)]
+    return Table("in a world of known features, mean ± standard error over seeds", headings, lines)
+
+
+def stability_table(found: Sequence[StableCell], results: Sequence[Result]) -> Table:
+    """Whose latents are the same: cells against the first seed, and against their teachers; means over cells."""
+    by_cell = {r.cell: r for r in results}
+    rows: dict[tuple[str, str, str], list[Stability]] = {}
+    for one in found:
+        r = by_cell[one.cell]
+        at = f"{place(r.site, r.family, r.d_sae)} {r.level}"
+        against = "another seed" if one.kind == "seeds" else "its teacher"
+        rows.setdefault((at, r.variant, against), []).append(one.result)
+    lines = []
+    for at, members in rows.items():
+        figures_ = [_plus_minus(Estimate.of([m[key] for m in members]), "{:.3f}") for key, _ in _STABLE[:-1]]
+        in_place = [m.in_place for m in members if m.in_place is not None]
+        last = _plus_minus(Estimate.of(in_place), "{:.3f}") if in_place else "–"
+        lines.append(Line([*at, str(len(members)), *figures_, last]))
+    headings = ["place", "variant", "against", "pairs", *(heading for _, heading in _STABLE)]
+    return Table("are the latents the same as before?", headings, lines)
 
 
 def comparison_tables(found: Comparison) -> list[Table]:

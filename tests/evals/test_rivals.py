@@ -9,6 +9,7 @@ import torch
 import rsae
 from evals.claims import TOLERANCE, claims, shares
 from evals.config import SuiteConfig
+from evals.matching import read_stability
 from evals.measures import FVU, KL, columns, probing
 from evals.metrics.reconstruction import reconstruction
 from evals.report.html import missing, write_report
@@ -33,6 +34,7 @@ def run(tmp_path_factory, host_directory, text_file):
         ('families = ["jump_relu", "top_k"]', 'families = ["top_k"]'),
         ("l0 = [4, 8]", "l0 = [4]"),
         ("seeds = [0, 1]", "seeds = [0, 1, 2]"),
+        ("[evaluate]", "[evaluate]\nstability = true"),
         ("[upgrades.gated]\ntype = [3, 2]", '[upgrades.htp]\nvariant = "pursuit"'),
     ):
         assert old in suite
@@ -136,6 +138,28 @@ def test_the_report_shows_them(run):
     done = evals("compare", run)
     assert done.returncode == 0, done.stderr
     assert "costs no more" in done.stdout
+
+
+def test_latents_are_matched_with_the_first_seed_and_the_teacher(run, cells):
+    results = list(cells.values())
+    found = read_stability(run, results)
+    variants = {"teacher", "htp", "control"}
+    kinds = {
+        (one.kind, cells_of(results, one.cell).variant, cells_of(results, one.other).variant) for one in found
+    }
+    assert kinds == {("seeds", v, v) for v in variants} | {
+        ("teacher", v, "teacher") for v in variants - {"teacher"}
+    }
+    assert len(found) == 3 * 2 + 2 * 3
+    for one in found:
+        if one.kind == "teacher":  # ten steps move little
+            assert one.result.in_place is not None
+            assert one.result.in_place > 0.9 > one.result.by_chance
+    assert "are the latents the same as before?" in (run / "report.html").read_text()
+
+
+def cells_of(results, cell):
+    return next(r for r in results if r.cell == cell)
 
 
 def test_without_rivals_there_is_no_claim():
