@@ -20,6 +20,7 @@ import torch
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
+from rsae.sae import pursuit_cpu
 from rsae.sae.base import DERIVED, FAMILIES, SAE, mean_square
 from rsae.sae.records import Decoder
 from rsae.sae.sparse import Pattern, decode_at, products_at
@@ -121,6 +122,15 @@ class PursuitSAE(SAE):
         if not unit:
             unit_FD = self.W_dec / norm_F[:, None]
             z_N = z_N * norm_F.index_select(0, pattern.latent_N)
+        pool_is_small = 0 < max(config.candidates, int(pattern.counts_B.max())) < self.d_sae
+        wants_grad = torch.is_grad_enabled() and (z_N.requires_grad or x_BD.requires_grad)
+        if pool_is_small and config.candidates and not wants_grad and pursuit_cpu.available(x_BD):
+            factor_F = None if unit else norm_F
+            centred_BD = x_BD - self.b_dec
+            c_N, found = pursuit_cpu.pursue(
+                centred_BD, unit_FD, h_BF, factor_F, z_N, pattern, **asdict(config), signed=self.signed
+            )
+            return c_N if unit else c_N / norm_F.index_select(0, found.latent_N), found
         plain = Code(z_N, pattern, x_BD - self.b_dec - decode_at(z_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
         if config.rounds and len(z_N):
@@ -165,7 +175,7 @@ class PursuitSAE(SAE):
         if not (unit and self.chooses_largest):  # the open ones need not rank first
             rank_BF = rank_BF.clone()
             rank_BF.view(-1)[plain.pattern.flat_N] = torch.inf
-        latent_BC = rank_BF.topk(max(wanted, most), dim=1, sorted=False).indices
+        latent_BC = rank_BF.topk(max(wanted, most), dim=1).indices
         return Pattern.of_columns(latent_BC, self.d_sae)
 
     @staticmethod
@@ -191,6 +201,12 @@ class PursuitSAE(SAE):
             score_BC = (at_N + eta * products_at(code.residual_BD, unit_FD, pool)).reshape(len(x_BD), -1)
         most = int(count_B.max())
         size_BC = score_BC.abs() if self.signed else score_BC
+        if (
+            pool is not None and most > self.pursuit.candidates
+        ):  # a token's pool is its own, whatever the others need
+            own_B1 = count_B.clamp_min(self.pursuit.candidates)[:, None]
+            beyond_BC = torch.arange(size_BC.shape[1], device=x_BD.device) >= own_B1
+            size_BC = size_BC.masked_fill(beyond_BC, -torch.inf)
         top_BK = size_BC.topk(most, dim=1).indices
         keep_BK = torch.arange(most, device=x_BD.device) < count_B[:, None]
         value_BK = score_BC.gather(1, top_BK)
