@@ -38,11 +38,11 @@ def test_order_and_scale_of_latents_change_nothing(seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(200, 8, generator=generator)
     rows = rsae.Store.of(torch.cat([x, x]), heldout=200)
-    for cls, k in ((ReLU, {}), (AbsTopK, {"k": 3})):
-        one = cls(8, 12, **k).eval()
+    for make in (lambda: ReLU(8, 12), lambda: AbsTopK(8, 12, 3)):
+        one = make().eval()
         one.W_enc.data = torch.randn(8, 12, generator=generator)
         one.W_dec.data = torch.randn(12, 8, generator=generator)
-        other = cls(8, 12, **k).eval()
+        other = make().eval()
         order = torch.randperm(12, generator=generator)
         sign = torch.randint(0, 2, (12,), generator=generator) * 2 - 1 if one.signed else torch.ones(12)
         other.W_enc.data = (one.W_enc * sign)[:, order]
