@@ -2,9 +2,14 @@ __version__: str
 
 from .baselines import baselines as baselines
 from .comparison import compare as compare
+from .labelled import load_classes as load_classes
+from .labelled import load_crossed as load_crossed
+from .metrics.absorption import absorption as absorption
 from .metrics.downstream import downstream as downstream
 from .metrics.ground_truth import ground_truth as ground_truth
 from .metrics.intervention import intervention as intervention
+from .metrics.perturbation import spurious_removal as spurious_removal
+from .metrics.perturbation import targeted_perturbation as targeted_perturbation
 from .metrics.probing import sparse_probing as sparse_probing
 from .metrics.reconstruction import reconstruction as reconstruction
 from .metrics.stability import stability as stability

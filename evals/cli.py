@@ -338,6 +338,53 @@ def _baselines(
         write_json(json, {"sae": dump(own), **dump(found)})
 
 
+@app.command("perturb")
+def _perturb(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(help="TPP: wiki_topics, languages, agnews, code, or a file. May be repeated."),
+    ] = None,
+    crossed: Annotated[
+        list[str] | None,
+        typer.Option(help="SCR: people_french, people_spanish, history_french, or a file. May be repeated."),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The host; by default the one that the SAE names.")] = None,
+    context: Annotated[int, typer.Option(min=2, help="Tokens a text.")] = 64,
+    train: Annotated[int, typer.Option(min=10, help="Training texts of each class or combination.")] = 200,
+    test: Annotated[int, typer.Option(min=10, help="Test texts of each class or combination.")] = 100,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+) -> None:
+    """Take concepts out of an SAE by ablating latents: SAEBench's TPP and SCR.
+
+    TPP: does ablating the latents of one class hurt the probe of that class alone? SCR: of a probe that has learnt two
+    concepts that go together, can one be taken out?
+    """
+    from evals.labelled import load_classes, load_crossed
+    from evals.metrics.perturbation import spurious_removal, targeted_perturbation
+    from evals.report.text import perturbation_table, removal_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import InputError, load_host
+    from rsae.support.files import write_json
+
+    if not classes and not crossed:
+        raise InputError("perturb: name texts, such as --classes wiki_topics or --crossed people_french")
+    several = {name: load_classes(name, train, test) for name in classes or ()}
+    pairs = {name: load_crossed(name, train, test) for name in crossed or ()}
+    loaded = load_address(sae)
+    model = load_host(host or loaded.provenance.known("model", "perturb"))
+    targeted = {n: targeted_perturbation(loaded, model, t, context=context) for n, t in several.items()}
+    removed = {n: spurious_removal(loaded, model, t, context=context) for n, t in pairs.items()}
+    tables = [perturbation_table(name, found) for name, found in targeted.items()]
+    tables += [removal_table(name, found) for name, found in removed.items()]
+    for table in tables:
+        show(table, markdown)
+    if json is not None:
+        write_json(json, {"targeted": dump(targeted), "removed": dump(removed)})
+
+
 @app.command("saebench")
 def _saebench(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],

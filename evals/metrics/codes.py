@@ -76,6 +76,19 @@ def place_of(
     return Place(HookPoint.parse(name, host, head), float("inf") if limit is None else limit, tuple(excluded))
 
 
+def row_unit(sae: SAE, x_BD: torch.Tensor) -> torch.Tensor | float:
+    """What decoder rows are multiplied with when a token's own normalisation is undone, [B, 1]; 1 without one.
+
+    Args:
+        sae: The SAE.
+        x_BD: Activations.
+    """
+    if sae.input_norm is None:
+        return 1.0
+    one_BD, zero_BD = torch.ones_like(x_BD), torch.zeros_like(x_BD)
+    return (sae.input_norm.undo(one_BD, x_BD) - sae.input_norm.undo(zero_BD, x_BD))[:, :1].to(sae.W_enc)
+
+
 def readings(sae: SAE) -> dict[str, Encode]:
     """The codes that can be read of an SAE's weights; `` is the one that is decoded and counted, and comes first."""
     return {name.removesuffix("_"): encode for name, encode in sae.readings().items()}

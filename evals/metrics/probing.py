@@ -83,14 +83,45 @@ def probe_data(
     Returns:
         The activations, without position 0, padding and what is left out; a text without any is left out whole.
     """
+    texts = task.train[0] + task.test[0]
+    left_out = (norm_limit, exclude_tokens)
+    x_ND, text_N, kept = text_activations(host, hook, texts, context, *left_out, task.name)
+    labels = np.concatenate([task.train[1], task.test[1]])
+    is_train = np.arange(len(texts)) < len(task.train[0])
+    return ProbeData(x_ND, text_N, labels[kept], is_train[kept])
+
+
+def text_activations(
+    host: Host,
+    hook: str,
+    texts: Sequence[str],
+    context: int,
+    norm_limit: float,
+    exclude_tokens: Sequence[int],
+    what: str,
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Run the host over texts.
+
+    Args:
+        host: The model.
+        hook: Hook point.
+        texts: The texts.
+        context: Tokens a text, truncated on the right.
+        norm_limit: Tokens whose activation has a larger norm are left out.
+        exclude_tokens: Ids of tokens that are left out.
+        what: Says in the progress bar whose texts they are.
+
+    Returns:
+        x_ND without position 0, padding and what is left out; the number of each row's text among those that have a
+        row; and which texts these are.
+    """
     point = HookPoint.parse(hook, host)
     excluded = torch.tensor(exclude_tokens, dtype=torch.long)
-    texts = task.train[0] + task.test[0]
     ids = [host.sequences([Document("", t)], context, shortest=2)[:1] for t in texts]
     kept = [i for i, s in enumerate(ids) if s]
     order = sorted(kept, key=lambda i: len(ids[i][0]))
     x: dict[int, torch.Tensor] = {}
-    with progress(len(order), f"probe texts {task.name}", "text") as bar:
+    with progress(len(order), f"probe texts {what}", "text") as bar:
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
             tokens_BP, mask_BP = pad([ids[i][0] for i in chosen], host.device)
@@ -101,14 +132,8 @@ def probe_data(
                 x[i] = x_PD[kept_P & (x_PD.norm(dim=1) <= norm_limit)]
             bar.update(len(chosen))
     kept = [i for i in kept if len(x[i])]
-    labels = np.concatenate([task.train[1], task.test[1]])
-    is_train = np.arange(len(texts)) < len(task.train[0])
-    return ProbeData(
-        torch.cat([x[i] for i in kept]),
-        torch.cat([torch.full((len(x[i]),), n, dtype=torch.int32) for n, i in enumerate(kept)]),
-        labels[kept],
-        is_train[kept],
-    )
+    numbers = [torch.full((len(x[i]),), n, dtype=torch.int32) for n, i in enumerate(kept)]
+    return torch.cat([x[i] for i in kept]), torch.cat(numbers), kept
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from evals.claims import Against, Claim
 from evals.comparison import Comparison, Counts, Difference, Group
 from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
+from evals.metrics.perturbation import Perturbation, Removal
 from evals.metrics.stability import Stability
 from evals.paired import SideBySide
 from evals.report.names import Names, place
@@ -149,6 +150,30 @@ def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -
 
 def _share(fvu: float, best: float) -> str:
     return f"{1 - fvu / best:+.1%}"
+
+
+def perturbation_table(name: str, found: Perturbation) -> Table:
+    """Targeted probe perturbation on one set, by number of ablated latents."""
+    clean = ", ".join(f"{c} {a:.3f}" for c, a in zip(found.classes, found.clean, strict=True))
+    lines = [
+        Line([str(one.latents), *(f"{one[key]:+.3f}" for key in ("score", "intended", "unintended"))])
+        for one in found.by_number
+    ]
+    title = f"TPP, {name}: fall of the probes' accuracy (of {clean})"
+    return Table(title, ["latents", "score", "intended", "unintended"], lines)
+
+
+def removal_table(name: str, found: Removal) -> Table:
+    """Spurious correlation removal on one set, by number of ablated latents."""
+    told = (
+        f"{c} {b:.3f} to {a:.3f}" for c, b, a in zip(found.concepts, found.biased, found.clean, strict=True)
+    )
+    lines = [
+        Line([str(one.latents), *(f"{one[key]:+.3f}" for key in ("score", "first", "second"))])
+        for one in found.by_number
+    ]
+    title = f"SCR, {name}: share recovered of what the bias costs ({', '.join(told)})"
+    return Table(title, ["latents", "score", *found.concepts], lines)
 
 
 def truth_table(cells: Sequence[TruthCell]) -> Table:
