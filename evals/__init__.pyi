@@ -12,6 +12,7 @@ from .metrics.perturbation import spurious_removal as spurious_removal
 from .metrics.perturbation import targeted_perturbation as targeted_perturbation
 from .metrics.probing import sparse_probing as sparse_probing
 from .metrics.reconstruction import reconstruction as reconstruction
+from .metrics.sae_probes import sae_probes as sae_probes
 from .metrics.stability import stability as stability
 from .paired import compare_saes as compare_saes
 from .results import read_results as read_results
