@@ -168,7 +168,7 @@ def test_an_sae_that_gives_the_mean_recovers_nothing_of_mean_ablation(host, sequ
     sae.subtract_b_dec = False
     got = downstream(sae, host, sequences, HOOK)
     assert got.loss_recovered_mean == pytest.approx(0, abs=1e-4)
-    assert got.kl == pytest.approx(got.kl_mean, rel=1e-6)
+    assert got.kl == pytest.approx(got.kl_mean, rel=1e-5)
 
 
 def test_bfloat16_says_what_it_costs(host, sequences):
