@@ -256,7 +256,7 @@ def _group(run: str, result: Result) -> Group:
 
 def _order(cell: tuple[str, Result]) -> tuple:
     run, r = cell
-    return run, r.site.host, r.site.hook, r.family, r.d_sae
+    return run, r.site.host, r.site.hooks, r.family, r.d_sae
 
 
 def upgraded(members: Sequence[Result]) -> dict[str, str]:

@@ -46,10 +46,14 @@ class Place(_Section):
     """An embedded host's name, a directory, or a hub name."""
     hooks: Annotated[list[str], Field(min_length=1)] = ["blocks.12.hook_resid_pre"]
     """TransformerLens names, such as `blocks.12.hook_resid_pre`, or names of modules."""
+    targets: list[str] = []
+    """What transcoders predict, a hook point for each of `hooks`; empty for SAEs."""
+    skip: bool = False
+    """Give the transcoders a skip connection."""
     teachers: list[str] = []
     """Public SAEs to upgrade there instead of training any: a path, or OWNER/NAME:SUBFOLDER on the hub."""
 
-    @field_validator("hooks")
+    @field_validator("hooks", "targets")
     @classmethod
     def _named(cls, hooks: list[str]) -> list[str]:
         for hook in hooks:
@@ -62,6 +66,14 @@ class Place(_Section):
                     "module's own name"
                 )
         return hooks
+
+    @model_validator(mode="after")
+    def _paired(self) -> Place:
+        if self.targets and len(self.targets) != len(self.hooks):
+            raise ValueError(f"{len(self.targets)} targets for {len(self.hooks)} hooks: give one for each")
+        if self.skip and not self.targets:
+            raise ValueError("skip is for transcoders: give targets, or leave it out")
+        return self
 
 
 class Grid(_Section):
@@ -203,7 +215,7 @@ class Truth(_Section):
 
 
 #: What the sections of a suite leave to its sites and its grid
-_ELSEWHERE = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
+_ELSEWHERE = {"harvest": ("host", "hook", "target"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
 
 
 class SuiteConfig(_Section):
@@ -302,6 +314,10 @@ class SuiteConfig(_Section):
             raise ValueError(
                 "sites is empty: give a site, features in [ground_truth], or protocols in [synthetic]"
             )
+        if any(place.targets for place in self.sites) and any(
+            u.variant == "pursuit" for u in self.upgrades.values()
+        ):
+            raise ValueError("a transcoder does not see what it predicts: leave variant 'pursuit' out")
         if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):
             raise ValueError(
                 "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"
@@ -310,8 +326,11 @@ class SuiteConfig(_Section):
             if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("teacher", "control"):
                 raise ValueError(f"upgrades.{name}: choose another name, of a-z, 0-9 and _")
             m, n = upgrade.type
-            if m != n + 1 or n % 2:
-                raise ValueError(f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]")
+            if (n and m != n + 1) or n % 2 or (not n and upgrade.variant != "gated"):
+                raise ValueError(
+                    f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]; or for `gated` one of "
+                    "the second controls [1, 0] and [2, 0]"
+                )
             for family in self.grid.families:
                 try:
                     upgraded_family(_specimen(family), upgrade)
@@ -334,7 +353,7 @@ def _given(value: Any) -> Any:
 
 
 #: Shipped suites, by name
-PRESETS = ("demo", "quick", "standard", "paper")
+PRESETS = ("demo", "quick", "standard", "paper", "transcoders")
 
 
 def preset(name: str) -> Path:

@@ -53,20 +53,37 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Site:
-    """A host and a hook point."""
+    """A host and a hook point; for transcoders two."""
 
     host: str
     """An embedded host's name, a directory, or a hub name."""
     hook: str
     """TransformerLens name of the hook point."""
+    target: str | None = None
+    """The hook point that transcoders predict; None for SAEs."""
+    skip: bool = False
+    """Whether they have a skip connection."""
+
+    @property
+    def place(self) -> str:
+        """The hook points as part of a file's name."""
+        target = f"-to-{slug(self.target)}" if self.target else ""
+        return f"{slug(Path(self.host).name)}-{slug(self.hook)}{target}"
 
     @property
     def name(self) -> str:
         """The site as part of a file's name."""
-        return f"{slug(Path(self.host).name)}-{slug(self.hook)}"
+        return f"{self.place}-skip" if self.skip else self.place
+
+    @property
+    def hooks(self) -> str:
+        """The hook points in words."""
+        if not self.target:
+            return self.hook
+        return f"{self.hook} to {self.target}{', skip' if self.skip else ''}"
 
     def __str__(self) -> str:
-        return f"{Path(self.host).name} {self.hook}"
+        return f"{Path(self.host).name} {self.hooks}"
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class SiteRun:
 
     def __init__(self, site: Site, harvest: HarvestConfig, run: str | os.PathLike):
         self.site, self.run = site, Path(run)
-        self.harvest = replace(harvest, host=site.host, hook=site.hook)
+        self.harvest = replace(harvest, host=site.host, hook=site.hook, target=site.target)
         self.directory = self.run / "sites" / site.name
         self.cache = Cache(self.directory / "steps")
 
@@ -116,12 +116,18 @@ class SiteRun:
     @cached_property
     def store(self) -> rsae.Store:
         """The activations, harvested where they are not there yet."""
-        return rsae.harvest(self.harvest, self.directory / "activations")
+        return rsae.harvest(self.harvest, self._activations)
 
     @property
     def harvested(self) -> bool:
         """Whether the activations are there."""
-        return (self.directory / "activations" / "manifest.json").exists()
+        return (self._activations / "manifest.json").exists()
+
+    @property
+    def _activations(self) -> Path:
+        return (
+            self.run / "sites" / self.site.place / "activations"
+        )  # with and without a skip connection the same
 
     @property
     def norm_limit(self) -> float:
@@ -152,7 +158,7 @@ class SiteRun:
 
         def make(steps: list[str]) -> dict[str, Any]:
             saes = [
-                rsae.new(plan.family, self.store, plan.train.seed, **plan.settings)
+                rsae.new(plan.family, self.store, plan.train.seed, self.site.skip, **plan.settings)
                 for plan in (of_step[step] for step in steps)
             ]
             configs = [of_step[step].training for step in steps]

@@ -147,9 +147,9 @@ def units(config: SuiteConfig) -> list[Unit]:
         InputError: where two hosts would share a directory.
     """
     found = [
-        Unit(Site(place.host, hook), source, seed, bool(place.teachers))
+        Unit(Site(place.host, hook, target, place.skip), source, seed, bool(place.teachers))
         for place in config.sites
-        for hook in place.hooks
+        for hook, target in zip(place.hooks, place.targets or [None] * len(place.hooks), strict=True)
         for seed in config.grid.seeds
         for source in place.teachers or config.grid.families
     ]
@@ -295,7 +295,10 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
     """Of all settings that a unit's cells depend on: not of other sites, families and seeds."""
     grid = config.grid
     levels = None if unit.public else [grid.widths_of(unit.source), list(map(str, grid.levels(unit.source)))]
-    where = [unit.site.host, unit.site.hook, unit.source, unit.seed, unit.public]
+    site = unit.site
+    where: list[Any] = [site.host, site.hook, unit.source, unit.seed, unit.public]
+    if site.target:
+        where += [site.target, site.skip]
     return digest([where, levels, settings_of(config)])
 
 

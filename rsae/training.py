@@ -1,6 +1,6 @@
 """The training loop: resumable, alone or under torchrun, one SAE or many in one pass over the activations.
 
-The same loop trains teachers, rational SAEs and their controls. Shapes: B batch, D d_in, F d_sae.
+The same loop trains teachers, rational SAEs and their controls. Shapes: B batch, D d_in, O d_out, F d_sae.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rsae.activations.protocol import Activations, check_fits
 from rsae.l0_controller import L0Controller
 from rsae.sae.base import SAE
 from rsae.sae.records import Trained
+from rsae.sae.revival import revival_loss
 from rsae.support import distributed
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_tensors, write_tensors
@@ -162,6 +163,7 @@ def train(
         raise InputError(f"batch {batch} cannot be parted among {distributed.count()} processes")
     for s in sae:
         check_fits(s, activations, allow_mismatch)
+    target = activations.target if any(s.transcodes for s in sae) else None
     runs = [_Run(s, activations, c) for s, c in zip(sae, config, strict=True)]
     key = digest([[run.identity() for run in runs], activations.identity])
     path = Path(checkpoint) if checkpoint else None
@@ -169,8 +171,12 @@ def train(
     with progress(steps, description or f"train {sae[0].family}", "step", initial=start) as bar:
         for step in range(start, steps):
             x_BD = distributed.share(activations.batch(step, batch, seed)) * activations.scale
+            y_BO = None
+            if target is not None:
+                y_BO = distributed.share(target.batch(step, batch, seed)) * target.scale
             for run in runs:
-                run.step(step, x_BD.to(run.sae.W_enc.device))
+                device = run.sae.W_enc.device
+                run.step(step, x_BD.to(device), None if y_BO is None else y_BO.to(device))
             if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
                 for run in runs:
                     run.log(step + 1)
@@ -192,7 +198,8 @@ class _Run:
     def __init__(self, sae: SAE, activations: Activations, config: TrainConfig):
         self.result, self.activations, self.config = sae, activations, config
         self.penalty = sae.penalty_named(config.penalty)
-        self.sae = sae.in_units(activations.scale)
+        self.target_scale = activations.target.scale if activations.target else activations.scale
+        self.sae = sae.in_units(activations.scale, self.target_scale)
         self.norm_F = self.sae.balance_()
         self.sae.train()
         device = sae.W_enc.device
@@ -215,7 +222,7 @@ class _Run:
         config = asdict(replace(self.config, penalty=self.penalty))
         return [config, self.sae.settings(), self.start_weights]
 
-    def step(self, step: int, x_BD: torch.Tensor) -> None:
+    def step(self, step: int, x_BD: torch.Tensor, y_BO: torch.Tensor | None) -> None:
         config, sae = self.config, self.sae
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * config.lr_factor(step)
@@ -225,12 +232,12 @@ class _Run:
             sparsity = self.controller.weight
         half = config.precision == "bfloat16"
         with torch.autocast(x_BD.device.type, torch.bfloat16) if half else nullcontext():
-            loss = sae.loss(x_BD, sparsity, self.penalty)
+            loss = sae.loss(x_BD, sparsity, self.penalty, y_BO)
         total = loss.total
         dead_F = self.silent_F >= config.dead_after
         dead = int(dead_F.sum())
         if dead and config.revival:
-            total = total + config.revival * sae.revival_loss(x_BD, dead_F)
+            total = total + config.revival * revival_loss(sae, x_BD, dead_F, y_BO)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         distributed.average_gradients(sae)
@@ -263,7 +270,7 @@ class _Run:
 
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""
-        trained = self.sae.eval().in_units(1 / self.activations.scale)
+        trained = self.sae.eval().in_units(1 / self.activations.scale, 1 / self.target_scale)
         self.result.become_(trained)
         self.result.eval()
         self.result.provenance = self.activations.provenance.filled(self.result.provenance)

@@ -16,7 +16,7 @@ from evals.metrics.codes import Encode, Place, place_of, readings
 from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
 from evals.stats import ratio_interval
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, Prefix, activations_at, logits_from, pad, prefix_at
+from rsae.activations.hooks import HookPoint, Prefix, activations_at_all, logits_from, pad, prefixes_at
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
@@ -89,6 +89,7 @@ def downstream(
 ) -> Downstream | dict[str, Downstream]:
     """CE, KL and top-1 agreement of a host with the reconstruction spliced in.
 
+    A transcoder's prediction takes the place of its target; zeros and the mean are then the target's.
     The host's prefix runs twice a batch (first for the mean activation), the suffix once for the clean activation, for
     zeros, for the mean and for each code of each SAE.
 
@@ -122,10 +123,15 @@ def downstream(
     point = place.point
     for one in sae.values():
         place_of(one, host, str(point), place.norm_limit, allow_mismatch)
+        if one.transcodes != first.transcodes or one.provenance.target != first.provenance.target:
+            raise InputError("downstream: SAEs that are measured together predict the same hook point")
+    target = point
+    if first.transcodes:
+        target = HookPoint.parse(first.provenance.known("target", "measuring a transcoder"), host)
     order = sorted(tokens, key=len)  # little padding in a batch
     chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
-    mean_D = _mean(host, place, chunks)
-    zero, mean, clean, rounded = _Sums(None), _Sums(lambda _: mean_D), _Sums(None), _Sums(None)
+    mean_O = _mean(host, place, target, chunks)
+    zero, mean, clean, rounded = _Sums(None), _Sums(lambda _: mean_O), _Sums(None), _Sums(None)
     by_reading = {
         name: {reading: _Sums(_through(one, encode)) for reading, encode in readings(one).items()}
         for name, one in sae.items()
@@ -134,9 +140,10 @@ def downstream(
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
         for chosen in chunks:
             tokens_BP, mask_BP = pad(chosen, host.device)
-            prefix = prefix_at(host, point, tokens_BP, mask_BP)
+            read, *others = prefixes_at(host, _both(point, target), tokens_BP, mask_BP)
+            prefix = others[0] if others else read
             kept_BP = place.kept(tokens_BP, mask_BP)
-            run = _Suffix(host, point, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
+            run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
             exact_NV = run.predictions(prefix.x_BPD)
             clean_NV = exact_NV
             if precision != "float32":
@@ -144,12 +151,12 @@ def downstream(
                 rounded.add(exact_NV, clean_NV, run)
             clean.add(clean_NV, clean_NV, run)
             for sums in every:
-                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, kept_BP, place.norm_limit)
+                spliced_BPD = splice(sums.reconstruct, read.x_BPD, kept_BP, place.norm_limit, prefix.x_BPD)
                 sums.add(clean_NV, run.predictions(spliced_BPD, precision), run)
             bar.update(sum(map(len, chosen)))
     if zero.ce == clean.ce:
         raise InputError(
-            f"downstream: zeros at {point} change nothing, so no token is spliced; raise norm_limit, or exclude fewer "
+            f"downstream: zeros at {target} change nothing, so no token is spliced; raise norm_limit, or exclude fewer "
             "tokens"
         )
     return {
@@ -170,16 +177,22 @@ def downstream(
     }
 
 
+def _both(point: HookPoint, target: HookPoint) -> list[HookPoint]:
+    """Where the SAE reads, and where it predicts if that is elsewhere."""
+    return [point] if target == point else [point, target]
+
+
 @torch.no_grad()
-def _mean(host: Host, place: Place, chunks: list[list[list[int]]]) -> torch.Tensor:
-    """The mean of the activations that are replaced, [D]."""
-    total_D, count = torch.zeros(()), 0
+def _mean(host: Host, place: Place, target: HookPoint, chunks: list[list[list[int]]]) -> torch.Tensor:
+    """The mean of the activations that are replaced, [O]."""
+    total_O, count = torch.zeros(()), 0
     for chosen in chunks:
         tokens_BP, mask_BP = pad(chosen, host.device)
-        x_BPD = activations_at(host, place.point, tokens_BP, mask_BP)
-        x_ND = x_BPD[replaceable(x_BPD, place.kept(tokens_BP, mask_BP), place.norm_limit)]
-        total_D, count = total_D + x_ND.double().sum(0).cpu(), count + len(x_ND)
-    return (total_D / max(1, count)).float().to(host.device)
+        x_BPD, *others = activations_at_all(host, _both(place.point, target), tokens_BP, mask_BP)
+        y_BPO = others[0] if others else x_BPD
+        y_NO = y_BPO[replaceable(x_BPD, place.kept(tokens_BP, mask_BP), place.norm_limit)]
+        total_O, count = total_O + y_NO.double().sum(0).cpu(), count + len(y_NO)
+    return (total_O / max(1, count)).float().to(host.device)
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -321,7 +334,11 @@ def predictions(
 
 @torch.no_grad()
 def splice(
-    sae: Reconstruct | None, x_BPD: torch.Tensor, kept_BP: torch.Tensor, norm_limit: float
+    sae: Reconstruct | None,
+    x_BPD: torch.Tensor,
+    kept_BP: torch.Tensor,
+    norm_limit: float,
+    y_BPO: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The activation with the reconstruction in its place, but at the first position, padding and outlying norms.
 
@@ -330,14 +347,15 @@ def splice(
         x_BPD: Activations at the hook point.
         kept_BP: 1 for tokens that may be replaced, 0 for padding and excluded tokens.
         norm_limit: Activations with a larger norm stay.
+        y_BPO: What is replaced, if that is not x_BPD: a transcoder's target.
 
     Returns:
-        A new x_BPD.
+        The activation to go on with.
     """
     replaced_BP = replaceable(x_BPD, kept_BP, norm_limit)
-    out_BPD = x_BPD.clone()
-    out_BPD[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
-    return out_BPD
+    out_BPO = (x_BPD if y_BPO is None else y_BPO).clone()
+    out_BPO[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
+    return out_BPO
 
 
 def replaceable(x_BPD: torch.Tensor, kept_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:

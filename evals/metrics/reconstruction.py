@@ -66,7 +66,8 @@ def reconstruction(
 
     Args:
         sae: An SAE that takes activations as the host gives them.
-        activations: A store or the like; or a tensor or array [N, D], all of which counts.
+        activations: A store or the like, with a target for a transcoder, whose prediction is then measured; or a tensor
+            or array [N, D], all of which counts.
         split: `heldout` or `train`.
         rows: Tokens at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
@@ -84,17 +85,24 @@ def reconstruction(
         activations = Store.of([activations, activations], heldout=len(activations))
     check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
-    total_D = torch.zeros(sae.d_in, dtype=torch.float64)
+    target = activations.target if sae.transcodes else None
+    total_O = torch.zeros(sae.d_out, dtype=torch.float64)
     sums = {name: (encode, _Sums(sae)) for name, encode in readings(sae).items()}
-    for x_BD in activations.blocks(split, rows):
-        x64_BD = x_BD.double()
+    read = activations.blocks(split, rows)
+    pairs = (
+        ((x_BD, x_BD) for x_BD in read)
+        if target is None
+        else zip(read, target.blocks(split, rows), strict=True)
+    )
+    for x_BD, y_BO in pairs:
+        y64_BO = y_BO.double()
         tokens += len(x_BD)
-        total_D += x64_BD.sum(0)
-        square += x64_BD.square().sum().item()
+        total_O += y64_BO.sum(0)
+        square += y64_BO.square().sum().item()
         for encode, summed in sums.values():
             z_BF = encode(x_BD.to(sae.W_enc.device))
-            summed.add(x64_BD, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
-    variance = square / tokens - (total_D / tokens).square().sum().item()
+            summed.add(y64_BO, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
+    variance = square / tokens - (total_O / tokens).square().sum().item()
     honest = sums[""][1]
     count_F, minus_F = honest.count_F, honest.minus_F
     rarer_F = torch.minimum(minus_F, count_F - minus_F)

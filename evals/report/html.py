@@ -90,7 +90,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         cards=_cards(run, results),
         missing=missing(run, results),
         seeds=sorted({r.seed for r in results}),
-        sites=sorted({f"{r.site.host}, {r.site.hook}" for r in results}),
+        sites=sorted({f"{r.site.host}, {r.site.hooks}" for r in results}),
         notes=sorted({r.how.host_note for r in results if r.how.host_note}),
         first=results[0],
         machines=sorted({r.how.machine for r in results}),
@@ -141,7 +141,7 @@ def _keys(results: Sequence[Result]) -> dict[str, Any]:
     """What cells differ in beside variant and family: how to read it off a cell, by its name."""
     known = {
         "host": lambda r: r.site.host,
-        "hook": lambda r: r.site.hook,
+        "hook": lambda r: r.site.hooks,
         "d_sae": lambda r: str(r.d_sae),
         "level": lambda r: str(r.level),
         "seed": lambda r: str(r.seed),

@@ -21,9 +21,11 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
 from rsae.sae import pursuit_cpu
-from rsae.sae.base import DERIVED, FAMILIES, SAE, mean_square
-from rsae.sae.records import Decoder
+from rsae.sae.base import SAE, mean_square
+from rsae.sae.records import Decoder, Entries
+from rsae.sae.registry import DERIVED, FAMILIES
 from rsae.sae.sparse import Pattern, decode_at, products_at
+from rsae.support.errors import InputError
 
 _TINY = 1e-12
 #: Decoder rows whose norms all differ from 1 by less are taken as unit rows
@@ -87,15 +89,16 @@ class PursuitSAE(SAE):
         return super().readings() | {"plain_": self.plain_encode}
 
     def reconstruction_error(
-        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder
+        self, y_BO: torch.Tensor, z_N: torch.Tensor, entries: Entries, decoder: Decoder
     ) -> tuple[torch.Tensor, torch.Tensor]:
         frozen = Decoder(decoder.W_dec.detach(), decoder.b_dec.detach())
-        plain, _ = super().reconstruction_error(x_BD, z_N, pattern, frozen)
+        plain, _ = super().reconstruction_error(y_BO, z_N, entries, frozen)
+        assert entries.h_BF is not None
         with torch.no_grad():
             on_N = z_N != 0
-            code = (z_N[on_N], pattern.where(on_N))
-            pursued_N, support = self._pursued(x_BD, self._linear(x_BD), *code)
-        sse = mean_square(decode_at(pursued_N, decoder.W_dec, decoder.b_dec, support) - x_BD)
+            code = (z_N[on_N], entries.pattern.where(on_N))
+            pursued_N, support = self._pursued(y_BO, entries.h_BF, *code)
+        sse = mean_square(decode_at(pursued_N, decoder.W_dec, decoder.b_dec, support) - y_BO)
         return plain + sse, sse
 
     def settings(self) -> dict[str, Any]:
@@ -272,9 +275,14 @@ def pursuit(
     Returns:
         An SAE whose `encode` is the pursuit. `plain(sae)` is the way back.
 
+    Raises:
+        InputError: The SAE is a transcoder, which does not see what it predicts.
+
     Source: Foucart 2011 (hard thresholding pursuit); Blumensath and Davies 2009 (iterative hard thresholding).
     """
     sae = plain(sae)
+    if sae.transcodes:
+        raise InputError("a transcoder does not see what it predicts: there is nothing to pursue")
     config = PursuitConfig(rounds=rounds, steps=steps, candidates=candidates or 0, eta=eta)
     made = pursuit_form(type(sae)).from_settings(sae.settings() | {"pursuit": asdict(config)})
     made = made.to(sae.W_enc)
