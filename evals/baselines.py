@@ -65,6 +65,8 @@ def baselines(
     Raises:
         InputError: for an unknown name, an SAE that does not fit the activations, or `untrained` without a store.
     """
+    if sae.transcodes:
+        raise InputError("baselines stand beside SAEs; for a transcoder there are none")
     for name in names:
         if name not in NAMES:
             raise InputError(f"baseline {name!r} is unknown{did_you_mean(name, NAMES)}")

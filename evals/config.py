@@ -318,6 +318,8 @@ class SuiteConfig(_Section):
             u.variant == "pursuit" for u in self.upgrades.values()
         ):
             raise ValueError("a transcoder does not see what it predicts: leave variant 'pursuit' out")
+        if self.baselines and any(place.targets for place in self.sites):
+            raise ValueError("baselines stand beside SAEs: leave them out where sites have targets")
         if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):
             raise ValueError(
                 "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"

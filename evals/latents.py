@@ -219,7 +219,8 @@ class Vocabulary:
         self.tokenizer = host.tokenizer
         self._texts: dict[int, str] = {}  # a tokenizer is slow, and an export asks millions of times
         head = host.model.get_output_embeddings()
-        point = HookPoint.parse(provenance.known("hook", "a card"), host, provenance.head)
+        written = provenance.target or provenance.known("hook", "a card")
+        point = HookPoint.parse(written, host, None if provenance.target else provenance.head)
         speaks = head is not None and point.site in (*SITES, "resid_mid")
         #: the unembedding [V, D]; None where a decoder row does not write to the residual stream
         self.unembedding_VD = head.weight.detach().float().cpu() if speaks and head is not None else None

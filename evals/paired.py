@@ -16,6 +16,7 @@ import torch
 from evals.comparison import Difference, difference
 from evals.firings import Texts
 from evals.metrics.downstream import downstream
+from evals.metrics.reconstruction import read_and_predicted
 from evals.results import Downstream, Interval
 from evals.stats import ratio_interval
 from rsae import SAE, Activations, Host, InputError, Store, load_host
@@ -115,6 +116,8 @@ def compare_saes(
         raise InputError("compare: give two SAEs at least")
     for sae in saes.values():
         check_fits(sae, activations, allow_mismatch)
+    if len({sae.transcodes for sae in saes.values()}) > 1:
+        raise InputError("compare: a transcoder and an SAE give different things; compare two of a kind")
     group_N, groups = _groups(activations)
     count_S = np.bincount(group_N)
     sums, variance_S = _measured(saes, activations, group_N)
@@ -183,17 +186,18 @@ def _measured(
     """Squared errors and active latents of each SAE by group, and the groups' share of the variance."""
     groups = int(group_N.max()) + 1
     sums = {name: _Sums(groups, sae.d_sae) for name, sae in saes.items()}
-    total_D = sum(x_BD.double().sum(0) for x_BD in activations.blocks("heldout"))
-    mean_D = torch.as_tensor(total_D) / len(group_N)
+    first = next(iter(saes.values()))
+    pairs = lambda: read_and_predicted(first, activations, "heldout", 4096)  # noqa: E731
+    mean_O = torch.stack([y_BO.double().sum(0) for _, y_BO in pairs()]).sum(0) / len(group_N)
     variance_S, start = np.zeros(groups), 0
     with progress(len(group_N), f"{len(saes)} SAEs on the same tokens", "tok") as bar:
-        for x_BD in activations.blocks("heldout"):
+        for x_BD, y_BO in pairs():
             of_B = group_N[start : start + len(x_BD)]
-            np.add.at(variance_S, of_B, (x_BD.double() - mean_D).square().sum(1).numpy())
+            np.add.at(variance_S, of_B, (y_BO.double() - mean_O).square().sum(1).numpy())
             for name, sae in saes.items():
                 z_BF = sae.encode(x_BD.to(sae.W_enc.device))
-                x_hat_BD = sae.decode(z_BF, x_BD.to(z_BF)).double().cpu()
-                np.add.at(sums[name].error_S, of_B, (x_hat_BD - x_BD.double()).square().sum(1).numpy())
+                y_hat_BO = sae.decode(z_BF, x_BD.to(z_BF)).double().cpu()
+                np.add.at(sums[name].error_S, of_B, (y_hat_BO - y_BO.double()).square().sum(1).numpy())
                 np.add.at(sums[name].count_S, of_B, (z_BF != 0).sum(1).cpu().numpy())
                 sums[name].fired_F |= (z_BF != 0).any(0).cpu()
             start += len(x_BD)

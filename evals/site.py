@@ -354,8 +354,9 @@ def open_store(run: str | os.PathLike, result: Result) -> rsae.Store:
     Raises:
         InputError: where it is missing or corrupt.
     """
-    site = Path(run) / "sites" / result.site.name
-    return rsae.Store.open((site / result.name if result.name == "untrained" else site) / "activations")
+    sites, site = Path(run) / "sites", result.site
+    own = sites / site.name / "untrained" if result.name == "untrained" else sites / site.place
+    return rsae.Store.open(own / "activations")
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,8 @@ Shapes: B batch, D dimensions, F latents.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -85,16 +87,9 @@ def reconstruction(
         activations = Store.of([activations, activations], heldout=len(activations))
     check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
-    target = activations.target if sae.transcodes else None
     total_O = torch.zeros(sae.d_out, dtype=torch.float64)
     sums = {name: (encode, _Sums(sae)) for name, encode in readings(sae).items()}
-    read = activations.blocks(split, rows)
-    pairs = (
-        ((x_BD, x_BD) for x_BD in read)
-        if target is None
-        else zip(read, target.blocks(split, rows), strict=True)
-    )
-    for x_BD, y_BO in pairs:
+    for x_BD, y_BO in read_and_predicted(sae, activations, split, rows):
         y64_BO = y_BO.double()
         tokens += len(x_BD)
         total_O += y64_BO.sum(0)
@@ -117,6 +112,24 @@ def reconstruction(
         two_way=(10 * rarer_F > count_F).double().mean().item() if sae.signed else None,
         others={name: summed.fit(tokens, variance) for name, (_, summed) in sums.items() if name},
     )
+
+
+def read_and_predicted(
+    sae: SAE, activations: Activations, split: str, rows: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What an SAE reads and what it is to give, block by block: x_BD twice, or for a transcoder x_BD and its target y_BO.
+
+    Args:
+        sae: The SAE.
+        activations: The activations.
+        split: `heldout` or `train`.
+        rows: Largest number at a time.
+    """
+    read = activations.blocks(split, rows)
+    if not sae.transcodes or activations.target is None:
+        yield from ((x_BD, x_BD) for x_BD in read)
+    else:
+        yield from zip(read, activations.target.blocks(split, rows), strict=True)
 
 
 @torch.no_grad()
