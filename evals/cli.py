@@ -385,6 +385,60 @@ def _perturb(
         write_json(json, {"targeted": dump(targeted), "removed": dump(removed)})
 
 
+@app.command("absorption")
+def _absorption(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    words: Annotated[int, typer.Option(min=100, help="Words of the host's vocabulary to read.")] = 3000,
+    host: Annotated[str | None, typer.Option(help="The host; by default the one that the SAE names.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+) -> None:
+    """Measure feature absorption on first letters: where other latents have taken a letter's part over."""
+    from evals.metrics.absorption import absorption
+    from evals.report.text import absorption_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import load_host
+    from rsae.support.files import write_json
+
+    loaded = load_address(sae)
+    found = absorption(loaded, load_host(host or loaded.provenance.known("model", "absorption")), words)
+    show(absorption_table(found), markdown)
+    if json is not None:
+        write_json(json, dump(found))
+
+
+@app.command("sae-probes")
+def _sae_probes(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Set, such as 96_spam_is. May be repeated; all by default."),
+    ] = None,
+    k: Annotated[
+        list[int] | None, typer.Option(help="Number of latents. May be repeated; 1, 16, 128.")
+    ] = None,
+    context: Annotated[int, typer.Option(min=2, help="Tokens a text, truncated on the left.")] = 1024,
+    host: Annotated[str | None, typer.Option(help="The host; by default the one that the SAE names.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+) -> None:
+    """Probe an SAE on the sets of sae-probes: by its protocol, and without leakage."""
+    from evals.metrics.sae_probes import NUMBERS, sae_probes
+    from evals.report.text import sae_probes_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import load_host
+    from rsae.support.files import write_json
+
+    loaded = load_address(sae)
+    model = load_host(host or loaded.provenance.known("model", "sae-probes"))
+    found = sae_probes(loaded, model, set_ or (), k or NUMBERS, context)
+    show(sae_probes_table(found), markdown)
+    if json is not None:
+        write_json(json, dump(found))
+
+
 @app.command("saebench")
 def _saebench(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],

@@ -117,7 +117,7 @@ def reconstruction(
 def read_and_predicted(
     sae: SAE, activations: Activations, split: str, rows: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """What an SAE reads and what it is to give, block by block: x_BD twice, or for a transcoder x_BD and its target y_BO.
+    """What an SAE reads and what it is to give, block by block: x_BD twice; of a transcoder x_BD and its target y_BO.
 
     Args:
         sae: The SAE.

@@ -206,6 +206,7 @@ def clean_split(keys: Sequence[str], y_T: np.ndarray, seed: int) -> tuple[np.nda
         y_T: The labels.
         seed: Of the split and the order.
     """
+    keys = list(keys)
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     order = np.random.default_rng(seed).permutation(sorted(first.values()))
     pools: dict[tuple[str, bool], list[int]] = {}

@@ -17,7 +17,9 @@ from evals.claims import Against, Claim
 from evals.comparison import Comparison, Counts, Difference, Group
 from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
+from evals.metrics.absorption import Absorption
 from evals.metrics.perturbation import Perturbation, Removal
+from evals.metrics.sae_probes import SetScores
 from evals.metrics.stability import Stability
 from evals.paired import SideBySide
 from evals.report.names import Names, place
@@ -28,6 +30,8 @@ from evals.truth import TruthCell
 #: Columns of words; all others are numbers
 _WORDS = (
     "run",
+    "set",
+    "letter",
     "variant",
     "family",
     "place",
@@ -161,6 +165,45 @@ def perturbation_table(name: str, found: Perturbation) -> Table:
     ]
     title = f"TPP, {name}: fall of the probes' accuracy (of {clean})"
     return Table(title, ["latents", "score", "intended", "unintended"], lines)
+
+
+def absorption_table(found: Absorption) -> Table:
+    """Absorption letter by letter, and the means."""
+    lines = [
+        Line(
+            [
+                one.letter,
+                str(len(one.latents)),
+                f"{one.f1:.3f}",
+                f"{one.probe_f1:.3f}",
+                str(one.words),
+                f"{one.fraction:.3f}",
+                f"{one.full:.3f}",
+            ]
+        )
+        for one in found.letters
+    ]
+    lines.append(
+        Line(["mean", f"{found.split:.2f}", "", "", "", f"{found.fraction:.3f}", f"{found.full:.3f}"], True)
+    )
+    headings = ["letter", "latents", "F1", "probe's F1", "words", "fraction", "full"]
+    return Table(f"absorption of first letters, {found.words} words", headings, lines)
+
+
+def sae_probes_table(found: Sequence[SetScores]) -> Table:
+    """AUC on the sets of sae-probes, theirs and without leakage."""
+    numbers = list(found[0].theirs.by_number)
+    lines = []
+    for one in found:
+        cells = []
+        for split in (one.theirs, one.clean):
+            cells += [f"{split.by_number[k].auc:.3f}" for k in numbers] + [f"{split.dense.auc:.3f}"]
+        last = one.clean.by_number[numbers[-1]]
+        lines.append(Line([one.name, f"{one.theirs.leaked:.1%}", *cells, _range(last.auc_interval)]))
+    named = [*(f"k={k}" for k in numbers), "dense"]
+    headings = ["set", "leaked", *(f"theirs {n}" for n in named), *(f"clean {n}" for n in named), "interval"]
+    title = f"sae-probes, AUC; the interval is 95 %, of clean k={numbers[-1]}"
+    return Table(title, headings, lines)
 
 
 def removal_table(name: str, found: Removal) -> Table:

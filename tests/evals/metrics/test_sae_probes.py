@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import evals as library
+import rsae
 from evals.metrics.sae_probes import (
     STRENGTHS,
     auc_interval,
@@ -21,6 +22,8 @@ from evals.metrics.sae_probes import (
     their_split,
 )
 from rsae import InputError
+from tests.command import assert_one_clear_line
+from tests.evals.conftest import evals
 from tests.evals.helpers import HOOK, exact_sae
 
 
@@ -122,3 +125,15 @@ def test_on_a_host(host):
     assert one.clean.dense.auc > 0.6
     with pytest.raises(InputError, match="did you mean '96_spam_is'"):
         library.sae_probes(exact_sae(host.d_model), host, ["96_spam_si"], hook=HOOK)
+
+
+def test_the_command(host, store, tmp_path):
+    sae = exact_sae(host.d_model)
+    sae.provenance = store.provenance
+    rsae.save(sae, tmp_path / "sae")
+    arguments = ("--set", "96_spam_is", "--k", "1", "--context", "16", "--json", tmp_path / "j", "--markdown")
+    done = evals("sae-probes", tmp_path / "sae", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "| 96_spam_is |" in done.stdout
+    assert (tmp_path / "j").exists()
+    assert_one_clear_line(evals("absorption", tmp_path / "sae"), "words of one token")
