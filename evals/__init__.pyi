@@ -2,6 +2,7 @@ __version__: str
 
 from .baselines import baselines as baselines
 from .comparison import compare as compare
+from .interpretation import interpret as interpret
 from .labelled import load_classes as load_classes
 from .labelled import load_crossed as load_crossed
 from .metrics.absorption import absorption as absorption

@@ -133,7 +133,8 @@ def _report(
         tuple[str, Path] | None,
         typer.Option(
             metavar="FORM DIR",
-            help="Of an SAE: also write latents as saedashboard's or neuronpedia's files; all that fire, or --latents.",
+            help="Of an SAE: also write latents as saedashboard's, neuronpedia's or delphi's files; all that fire, or "
+            "--latents.",
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="Of an export: name of the set.")] = "",
@@ -163,6 +164,7 @@ def _report(
                 typer.echo(file)
         return
     from evals.dashboard import Subject, dashboard
+    from evals.delphi import write_cache
     from evals.latents import parse_latents
     from evals.neuronpedia import EXPORTED, Source, check_export
     from evals.neuronpedia import export as write_export
@@ -170,12 +172,18 @@ def _report(
     from rsae.activations.open import open_activations
 
     chosen = parse_latents(latents)
+    cached = export is not None and export[0] == "delphi"
     if export is not None:
         check_export(*export)
     subject = Subject(target, open_activations(activations), host, allow_mismatch)
     sae, counts = subject.sae, subject.counts
-    source = Source.of(sae, subject.provenance, name, counts.tokens) if export is not None else None
+    source = None
+    if export is not None and not cached:
+        source = Source.of(sae, subject.provenance, name, counts.tokens)
     typer.echo(write_page(dashboard(subject, chosen, features), out or Path("sae.html")))
+    if export is not None and cached:
+        files = write_cache(sae, subject.activations, export[1], chosen)
+        typer.echo(f"{export[1]}: {len(files)} files")
     if export is not None and source is not None:
         wanted = chosen or counts.fired_F.nonzero()[:, 0].tolist()
         files = write_export(*export, sae, wanted, lambda some: subject.cards(some, EXPORTED), source)
@@ -383,6 +391,68 @@ def _perturb(
         show(table, markdown)
     if json is not None:
         write_json(json, {"targeted": dump(targeted), "removed": dump(removed)})
+
+
+@app.command("interpret")
+def _interpret(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
+    features: Annotated[int, typer.Option(min=1, help="Number of latents, spread by density.")] = 20,
+    latents: Annotated[str, typer.Option(help="Which latents, as i,j,k; in the place of --features.")] = "",
+    explanations: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of explanations by latent. By default the tokens on which each is largest."
+        ),
+    ] = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="tokens, host (the local model), or the address of an endpoint of the OpenAI form."
+        ),
+    ] = "tokens",
+    model: Annotated[str, typer.Option(help="Of an endpoint: the model's name there.")] = "",
+    host: Annotated[str | None, typer.Option(help="The host; by default the store's.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all scores to this file.")] = None,
+) -> None:
+    """Score explanations of latents: detection (which texts) and fuzzing (which tokens), by a judge.
+
+    The tokens explanation with the tokens judge needs no model: what single tokens explain, a baseline for all others.
+    An endpoint's key is read from OPENAI_API_KEY, if it wants one.
+    """
+    from evals.interpretation import (
+        by_tokens,
+        endpoint_judge,
+        host_judge,
+        interpret_all,
+        material,
+        token_judge,
+    )
+    from evals.latents import Vocabulary, by_density, check_latents, count, parse_latents
+    from evals.report.text import interpretation_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import InputError, Store, load_host
+    from rsae.support.files import read_json, write_json
+
+    told = None if explanations is None else {int(k): str(v) for k, v in read_json(explanations).items()}
+    if judge == "tokens" and told is not None:
+        raise InputError(
+            "interpret: the judge `tokens` only reads its own explanations; give --judge host or an address"
+        )
+    loaded, store = load_address(sae), Store.open(activations)
+    known = store.provenance.filled(loaded.provenance)
+    local = load_host(host or known.known("model", "interpret"))
+    chosen = parse_latents(latents) or list(told or ()) or by_density(count(loaded, store).fired_F, features)
+    check_latents(chosen, loaded.d_sae, sae)
+    contexts = material(loaded, store, Vocabulary(local, known), chosen)
+    judges = {"tokens": lambda: token_judge, "host": lambda: host_judge(local)}
+    asked = judges[judge]() if judge in judges else endpoint_judge(judge, model)
+    found = interpret_all(contexts, told if told is not None else by_tokens, asked)
+    show(interpretation_table(found), markdown)
+    if json is not None:
+        write_json(json, {"material": dump(contexts), "scores": dump(found)})
 
 
 @app.command("absorption")

@@ -139,8 +139,9 @@ def check_export(form: str, out: str | os.PathLike) -> None:
         form: `saedashboard` or `neuronpedia`.
         out: Directory; it must be empty, or not there yet.
     """
-    if form not in FORMS:
-        raise InputError(f"--export {form!r} is no form{did_you_mean(form, FORMS)}")
+    known = (*FORMS, "delphi")
+    if form not in known:
+        raise InputError(f"--export {form!r} is no form{did_you_mean(form, known)}")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; choose another directory for the export")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -15,6 +17,7 @@ from evals import stats
 from evals.baselines import BASELINES
 from evals.claims import Against, Claim
 from evals.comparison import Comparison, Counts, Difference, Group
+from evals.interpretation import Interpretation
 from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
 from evals.metrics.absorption import Absorption
@@ -32,6 +35,8 @@ _WORDS = (
     "run",
     "set",
     "letter",
+    "latent",
+    "explanation",
     "variant",
     "family",
     "place",
@@ -165,6 +170,25 @@ def perturbation_table(name: str, found: Perturbation) -> Table:
     ]
     title = f"TPP, {name}: fall of the probes' accuracy (of {clean})"
     return Table(title, ["latents", "score", "intended", "unintended"], lines)
+
+
+def interpretation_table(found: Sequence[Interpretation]) -> Table:
+    """Scores of explanations latent by latent, and their means."""
+    keys = ("accuracy", "auc", "hard")
+    rows = [[score[key] for score in (one.detection, one.fuzzing) for key in keys] for one in found]
+    lines = [
+        Line([str(one.latent), textwrap.shorten(one.explanation, 50, placeholder="…"), *map(_three, row)])
+        for one, row in zip(found, rows, strict=True)
+    ]
+    columns_ = [[v for v in column if v is not None] for column in zip(*rows, strict=True)]
+    means = [_three(float(np.mean(column)) if column else None) for column in columns_]
+    lines.append(Line(["mean", f"{len(found)} latents", *means], True))
+    headings = [f"{kind} {key}" for kind in ("detection", "fuzzing") for key in ("accuracy", "AUC", "hard")]
+    return Table("explanations judged", ["latent", "explanation", *headings], lines)
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def absorption_table(found: Absorption) -> Table:
