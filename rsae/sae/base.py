@@ -21,9 +21,8 @@ from torch import nn
 from rsae.provenance import Provenance
 from rsae.sae.input_norm import InputNorm
 from rsae.sae.records import Decoder, Entries, Loss, Target, Trained
-from rsae.sae.registry import FAMILIES
 from rsae.sae.sparse import Pattern, decode_at, encode_at
-from rsae.sae.transcoding import start_transcoder
+from rsae.sae.transcoding import transcoder_start
 from rsae.support.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def initialise(self, x_BD: torch.Tensor, seed: int = 0, y_BO: torch.Tensor | None = None) -> None:
-        """Random unit decoder rows, the encoder its transpose, b_dec the mean of a sample; see `start_transcoder`.
+        """Random unit decoder rows, the encoder its transpose, b_dec the mean of a sample; see `transcoder_start`.
 
         Args:
             x_BD: A sample of the activations.
@@ -101,7 +100,14 @@ class SAE(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         x_BD = self.standardise(x_BD)
         if self.target is not None:
-            start_transcoder(self, x_BD, self.predicted(x_BD, y_BO), generator)
+            y_BO = self._predicted(x_BD, y_BO)
+            start = transcoder_start(x_BD, y_BO, self.d_sae, self.target.skip, generator)
+            self.W_enc.copy_(start.W_enc_FD.T)
+            self.encoder_bias.copy_(start.b_enc_F)
+            self.W_dec.copy_(start.W_dec_FO)
+            self.b_dec.copy_(start.b_dec_O)
+            if self.W_skip is not None and start.W_skip_OD is not None:
+                self.W_skip.copy_(start.W_skip_OD)
             return
         self.W_dec.copy_(torch.randn(self.W_dec.shape, generator=generator))
         self.constrain_()
@@ -132,16 +138,8 @@ class SAE(nn.Module):
         if target.skip:
             self.W_skip = nn.Parameter(self.W_dec.new_zeros(target.d_out, self.d_in))
 
-    def predicted(self, x_BD: torch.Tensor, y_BO: torch.Tensor | None) -> torch.Tensor:
-        """What is to be predicted of a batch: x itself, or a transcoder's target.
-
-        Args:
-            x_BD: The batch, standardised.
-            y_BO: A transcoder's target.
-
-        Raises:
-            InputError: A transcoder gets no target.
-        """
+    def _predicted(self, x_BD: torch.Tensor, y_BO: torch.Tensor | None) -> torch.Tensor:
+        """What is to be predicted of a batch (standardised): x itself, or a transcoder's target."""
         if self.target is None:
             return x_BD
         if y_BO is None:
@@ -297,7 +295,7 @@ class SAE(nn.Module):
             x_BD: The batch, standardised.
             y_BO: A transcoder's target.
         """
-        y_BO = self.predicted(x_BD, y_BO)
+        y_BO = self._predicted(x_BD, y_BO)
         return y_BO if self.W_skip is None else y_BO - F.linear(x_BD, self.W_skip)
 
     def loss_of(
@@ -495,10 +493,9 @@ class SAE(nn.Module):
     def check_soft_form(self) -> None:
         """Raise `InputError` where no rational function can stand for this SAE's gate."""
         if self.gate_target() is None:
-            able = [name for name, cls in FAMILIES.items() if cls.gate_target() is not None]
             raise InputError(
-                f"a teacher of family {self.family!r} has no gate that one rational function can stand for; "
-                f"choose from {', '.join(able)}, or variant 'gated'"
+                f"a teacher of family {self.family!r} has no gate that one rational function can stand for; choose "
+                "another teacher, or variant 'gated'"
             )
 
     def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:

@@ -212,7 +212,7 @@ def test_delphis_cache(sae, store, tmp_path):
             assert data["tokens"][sequence, position] == texts.token_N[row]
     assert total == int((z != 0).sum())
     config = json.loads(files[-1].read_text())
-    assert config["cache_ctx_len"] == data["tokens"].shape[1]
+    assert config["cache_ctx_len"] == load_file(files[0])["tokens"].shape[1]
     rsae.save(sae, tmp_path / "sae")
     done = evals("report", tmp_path / "sae", "--activations", store.path, "--features", "1", "--out", tmp_path / "p",
                  "--export", "delphi", tmp_path / "cache", "--latents", "3,8")  # fmt: skip
