@@ -1,32 +1,44 @@
-"""What an SAE has to beat: the same figures at the same l0, for codes that have learnt less, or nothing.
+"""What an SAE has to beat, and what it could reach: the same figures at the same l0 (see `evals.stand_ins`); and
 
-    random_decoder   a TopK SAE whose random unit decoder stays as it is; its encoder is trained
-    random_encoder   a TopK SAE whose random encoder stays as it is; its decoder is trained
-    shuffled         the SAE's own code, each latent's values moved to other tokens: the same densities and decoder
-    pca              the principal directions, each token's largest coordinates
-    neurons          the activation's own coordinates, each token's largest deviations from the mean
-
-The two random ones have the SAE's width and take `steps` of training, as in the literature (frozen decoders and
-encoders). The SAE's l0 is met by k, rounded. Shapes: B batch, D dimensions, F latents.
-
-The host's untrained twin needs a store of its own: harvest one from a host with random weights and compare there. The
-fine-tuned control is what `rsae.upgrade` makes beside an upgrade.
+untrained   a TopK SAE on the activations of the host's untrained twin: the same architecture and text, random weights
+control     the SAE itself, fine-tuned for as many steps
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 import rsae
 from evals.metrics.reconstruction import reconstruction
 from evals.results import Reconstruction
-from rsae import SAE, AbsTopK, Activations, InputError, TrainConfig
+from evals.stand_ins import SHUFFLED_ROWS, stand_in
+from rsae import (
+    SAE,
+    Activations,
+    HarvestConfig,
+    Host,
+    InputError,
+    JumpReLU,
+    Store,
+    TrainConfig,
+    UpgradeConfig,
+)
 from rsae.support.errors import did_you_mean
+from rsae.training import History
+from rsae.upgrading.decide import BANDWIDTH, decide
+from rsae.upgrading.start import control_start
 
-#: Tokens whose code is shuffled among each other
-_ROWS = 4096
+#: Measured where nothing else is asked for: they need no host and no long training
+USUAL = ("random_decoder", "random_encoder", "shuffled", "pca", "neurons")
+#: All of them, in the order of tables; the last two are no baselines
+NAMES = (*USUAL, "untrained", "control", "omp")
+#: Those that an SAE has to beat
+BASELINES = (*USUAL, "untrained")
 
 
 def baselines(
@@ -42,121 +54,88 @@ def baselines(
     Args:
         sae: An SAE of any family and format.
         activations: Where it is measured, on held-out activations; the baselines learn from the training ones.
-        names: Which baselines; all by default.
-        steps: Training steps of the random ones, of 1024 tokens.
+        names: Which; by default the five that need no host and little training.
+        steps: Training steps of the random ones, of `untrained` and of `control`, of 1024 tokens.
         seed: Of random weights, shuffles and the training's order.
         allow_mismatch: Accept an SAE of another model or hook point.
 
     Returns:
-        By name, in the order of the module's list.
+        By name. `untrained` is measured on its own host's activations.
 
     Raises:
-        InputError: for an unknown name, or an SAE that does not fit the activations.
+        InputError: for an unknown name, an SAE that does not fit the activations, or `untrained` without a store.
     """
+    if sae.transcodes:
+        raise InputError("baselines stand beside SAEs; for a transcoder there are none")
     for name in names:
-        if name not in MAKERS:
-            raise InputError(f"baseline {name!r} is unknown{did_you_mean(name, MAKERS)}")
+        if name not in NAMES:
+            raise InputError(f"baseline {name!r} is unknown{did_you_mean(name, NAMES)}")
     l0 = reconstruction(sae, activations, allow_mismatch=allow_mismatch).l0
-    k = min(max(1, round(l0)), sae.d_sae - 1)
-    return {
-        name: measure(sae, activations, k, steps, seed)
-        for name, measure in MAKERS.items()
-        if not names or name in names
-    }
+    found = {}
+    for name in (name for name in NAMES if name in (names or USUAL)):
+        if name == "untrained":
+            found[name] = _untrained(sae, activations, l0, steps, seed)
+        elif name == "control":
+            tuned, _ = fine_tuned(sae, activations, steps, seed)
+            found[name] = reconstruction(tuned, activations, allow_mismatch=True)
+        else:
+            made = stand_in(name, sae, activations, l0, steps, seed)
+            found[name] = reconstruction(made, activations, rows=SHUFFLED_ROWS, allow_mismatch=True)
+    return found
 
 
-def _random_decoder(sae: SAE, activations: Activations, k: int, steps: int, seed: int) -> Reconstruction:
-    made = _fresh(sae, activations, k, seed)
-    made.W_dec.requires_grad_(False)
-    return _trained(made, activations, steps, seed)
+def fine_tuned(
+    sae: SAE, activations: Activations, steps: int, seed: int = 0, tune: TrainConfig | None = None
+) -> tuple[SAE, History]:
+    """The control: the SAE with its own activation, trained on under the budget that an upgrade would have.
+
+    Args:
+        sae: The SAE; it is left as it is.
+        activations: What it is trained on.
+        steps: Training steps.
+        seed: Of the data's order.
+        tune: The rest of the budget; by default that of an upgrade.
+
+    Returns:
+        The fine-tuned SAE, and the training's record.
+    """
+    tune = tune or UpgradeConfig().tune
+    batch = min(tune.batch, activations.tokens())
+    # a pursuit leaves loss and activation alone: what is decided for it is the plain SAE's own
+    config = UpgradeConfig("pursuit", tune=replace(tune, steps=steps, seed=seed, batch=batch))
+    tuned = copy.deepcopy(control_start(sae, activations, config))
+    if isinstance(tuned, JumpReLU) and tuned.trained is None:
+        tuned.bandwidth = BANDWIDTH / activations.scale  # trained elsewhere: no file says it
+    decided = decide(tuned, activations, config)
+    what = f"fine-tune {sae.family}"
+    return tuned, rsae.train(tuned, activations, decided.tune, None, what, allow_mismatch=True)
 
 
-def _random_encoder(sae: SAE, activations: Activations, k: int, steps: int, seed: int) -> Reconstruction:
-    made = _fresh(sae, activations, k, seed)
-    made.W_enc.requires_grad_(False)
-    return _trained(made, activations, steps, seed)
+def _untrained(sae: SAE, activations: Activations, l0: float, steps: int, seed: int) -> Reconstruction:
+    if not isinstance(activations, Store) or not activations.provenance.model:
+        raise InputError(
+            "the untrained twin needs a store that was harvested from a host; leave `untrained` out"
+        )
+    host = untrained_twin(rsae.load_host(activations.provenance.model), seed)
+    with tempfile.TemporaryDirectory() as directory:
+        config = HarvestConfig(**activations.manifest.settings)
+        there = rsae.harvest(replace(config, host=host.name), directory, host)
+        k = min(max(1, round(l0)), sae.d_sae - 1)
+        made = rsae.new("top_k", there, seed, d_sae=sae.d_sae, k=k)
+        batch = min(1024, there.tokens())
+        rsae.train(made, there, TrainConfig(steps=steps, batch=batch, lr=1e-3, seed=seed))
+        return reconstruction(made, there)
 
 
-def _fresh(sae: SAE, activations: Activations, k: int, seed: int) -> SAE:
-    return rsae.new("top_k", activations, seed, d_sae=sae.d_sae, k=k).to(sae.W_enc.device)
+def untrained_twin(host: Host, seed: int = 0) -> Host:
+    """A host of the same architecture, tokenizer and precision with random weights.
 
-
-def _trained(made: SAE, activations: Activations, steps: int, seed: int) -> Reconstruction:
-    batch = min(1024, activations.tokens())
-    config = TrainConfig(steps=steps, batch=batch, lr=1e-3, revival=0.0, seed=seed)
-    rsae.train(made, activations, config)
-    return reconstruction(made, activations)
-
-
-class _Shuffled(SAE):
-    """The code of an SAE with each latent's values moved among the tokens that are encoded together."""
-
-    family = "shuffled"
-    penalties = (None,)
-
-    def __init__(self, sae: SAE, seed: int):
-        super().__init__(sae.d_in, sae.d_sae)
-        self.inner, self.signed = sae, sae.signed
-        self.W_dec, self.provenance = sae.W_dec, sae.provenance
-        self.generator = torch.Generator().manual_seed(6_000_011 + seed)
-
-    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        z_BF = self.inner.encode(x_BD)
-        order_BF = torch.rand(z_BF.shape, generator=self.generator).argsort(0).to(z_BF.device)
-        return z_BF.gather(0, order_BF)
-
-    def decode(self, z_BF: torch.Tensor, x_BD: torch.Tensor | None = None) -> torch.Tensor:
-        return self.inner.decode(z_BF, x_BD)
-
-
-def _shuffle(sae: SAE, activations: Activations, k: int, steps: int, seed: int) -> Reconstruction:
-    return reconstruction(_Shuffled(sae, seed), activations, rows=_ROWS, allow_mismatch=True)
-
-
-def _pca(sae: SAE, activations: Activations, k: int, steps: int, seed: int) -> Reconstruction:
-    mean_D, covariance_DD = _moments(activations)
-    row_DD = torch.linalg.eigh(covariance_DD).eigenvectors.T  # a direction a row
-    return reconstruction(_largest(row_DD, mean_D, k), activations)
-
-
-def _neurons(sae: SAE, activations: Activations, k: int, steps: int, seed: int) -> Reconstruction:
-    mean_D, _ = _moments(activations)
-    return reconstruction(_largest(torch.eye(len(mean_D)), mean_D, k), activations)
-
-
-def _largest(row_DD: torch.Tensor, mean_D: torch.Tensor, k: int) -> SAE:
-    """The k largest coordinates of x - mean in an orthonormal basis."""
-    made = AbsTopK(len(row_DD), len(row_DD), min(k, len(row_DD))).eval()
-    with torch.no_grad():
-        made.W_dec.copy_(row_DD)
-        made.W_enc.copy_(row_DD.T)
-        made.b_dec.copy_(mean_D)
-    return made
-
-
-def _moments(activations: Activations) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and covariance of the training activations, in float64."""
-    count = 0
-    total_D = torch.zeros(activations.d_in, dtype=torch.float64)
-    square_DD = torch.zeros(activations.d_in, activations.d_in, dtype=torch.float64)
-    for x_BD in _training(activations):
-        count += len(x_BD)
-        total_D += x_BD.sum(0)
-        square_DD += x_BD.T @ x_BD
-    mean_D = total_D / count
-    return mean_D, square_DD / count - mean_D[:, None] * mean_D
-
-
-def _training(activations: Activations) -> Iterator[torch.Tensor]:
-    for x_BD in activations.blocks("train"):
-        yield x_BD.double()
-
-
-#: (SAE, activations, k, steps, seed) to figures, by name
-MAKERS: dict[str, Callable[[SAE, Activations, int, int, int], Reconstruction]] = {
-    "random_decoder": _random_decoder,
-    "random_encoder": _random_encoder,
-    "shuffled": _shuffle,
-    "pca": _pca,
-    "neurons": _neurons,
-}
+    Args:
+        host: The host.
+        seed: Of the weights.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = type(host.model)(copy.deepcopy(host.model.config))
+    model = model.to(device=host.device, dtype=host.model.dtype).requires_grad_(False).eval()  # type: ignore
+    return Host(f"{host.name} untrained s{seed}", model, host.tokenizer, f"random weights; {host.note}")

@@ -70,16 +70,21 @@ def _run_suite(
 
 
 def _show(out: Path, cells: bool, protocols: bool) -> None:
+    from evals.truth import read_truth
+
     if protocols:
         typer.echo(f"{out / 'synthetic'}: results and figures of the synthetic protocols")
     if cells:
-        from evals.report.html import write_report
-        from evals.report.text import cells_table, show, truth_table
-        from evals.truth import read_truth
+        from evals.report.text import cells_table, show
 
         show(cells_table([out]))
-        if truth := read_truth(out):
-            show(truth_table(truth))
+    if truth := read_truth(out):
+        from evals.report.text import show, truth_table
+
+        show(truth_table(truth))
+    if cells:
+        from evals.report.html import write_report
+
         typer.echo(f"the report: {write_report(out)}")
 
 
@@ -102,21 +107,87 @@ def _synthetic(
 
 @app.command("report")
 def _report(
-    run_directory: Run,
+    target: Annotated[
+        str, typer.Argument(help="Directory of a run; with --activations an SAE.", metavar="RUN|SAE")
+    ],
+    activations: Annotated[
+        Path | None,
+        typer.Option(
+            help="For the page of one SAE: an activation store of its hook point, or your own activations."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Of an SAE: the page's file. By default sae.html.")] = None,
+    features: Annotated[
+        int, typer.Option(min=0, help="Of an SAE: number of latents to show, spread by density.")
+    ] = 24,
+    latents: Annotated[
+        str, typer.Option(help="Of an SAE: which latents, as i,j,k; in the place of --features.")
+    ] = "",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Of an SAE: the host whose words are shown; by default the store's. none: no text."
+        ),
+    ] = None,
+    export: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            metavar="FORM DIR",
+            help="Of an SAE: also write latents as saedashboard's, neuronpedia's or delphi's files; all that fire, or "
+            "--latents.",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of an export: name of the set.")] = "",
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
+    ] = False,
     figures: Annotated[
-        Path | None, typer.Option(help="Also write the fronts as PNG files into this directory.")
+        Path | None, typer.Option(help="Of a run: also write the fronts as PNG files into this directory.")
     ] = None,
     reference: Reference = None,
 ) -> None:
-    """Write a run's report.html from its result files: finished cells, and what is missing."""
-    from evals.report.html import write_report
+    """Write a run's report.html from its result files; or, with --activations, the page of one SAE.
 
-    typer.echo(write_report(run_directory, reference))
-    if figures is not None:
-        from evals.report.images import write_images
+    A run: finished cells, and what is missing. An SAE, from a path in any format or OWNER/NAME:SUBFOLDER on the hub:
+    what it is, how well it reconstructs, which latents are dead, and what some of them are about.
 
-        for file in write_images(run_directory, figures):
-            typer.echo(file)
+        evals report my-sae --activations runs/store --export neuronpedia exported
+    """
+    if activations is None:
+        from evals.report.html import write_report
+
+        typer.echo(write_report(target, reference))
+        if figures is not None:
+            from evals.report.images import write_images
+
+            for file in write_images(target, figures):
+                typer.echo(file)
+        return
+    from evals.dashboard import Subject, dashboard
+    from evals.delphi import write_cache
+    from evals.latents import parse_latents
+    from evals.neuronpedia import EXPORTED, Source, check_export
+    from evals.neuronpedia import export as write_export
+    from evals.report.sae import write_page
+    from rsae.activations.open import open_activations
+
+    chosen = parse_latents(latents)
+    cached = export is not None and export[0] == "delphi"
+    if export is not None:
+        check_export(*export)
+    subject = Subject(target, open_activations(activations), host, allow_mismatch)
+    sae, counts = subject.sae, subject.counts
+    source = None
+    if export is not None and not cached:
+        source = Source.of(sae, subject.provenance, name, counts.tokens)
+    typer.echo(write_page(dashboard(subject, chosen, features), out or Path("sae.html")))
+    if export is not None and cached:
+        files = write_cache(sae, subject.activations, export[1], chosen)
+        typer.echo(f"{export[1]}: {len(files)} files")
+    if export is not None and source is not None:
+        wanted = chosen or counts.fired_F.nonzero()[:, 0].tolist()
+        files = write_export(*export, sae, wanted, lambda some: subject.cards(some, EXPORTED), source)
+        typer.echo(f"{export[1]}: {len(files)} files")
 
 
 @app.command("cards")
@@ -134,9 +205,10 @@ def _cards(
 ) -> None:
     """Make feature cards, where latents fire and which tokens they promote, and write report.html with them.
 
-    The host runs over held-out articles. The cards are kept in RUN/cards, and every later report shows them.
+    The texts are the run's held-out articles. The cards are kept in RUN/cards, and every later report shows them.
     """
-    from evals.cards import make_cards, parse_latents
+    from evals.cards import make_cards
+    from evals.latents import parse_latents
     from evals.report.html import write_report
 
     make_cards(run_directory, features, cell or (), parse_latents(latents))
@@ -145,7 +217,24 @@ def _cards(
 
 @app.command("compare")
 def _compare(
-    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN...")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Directories of runs; with --activations two SAEs or more.", metavar="RUN...|SAE..."
+        ),
+    ],
+    activations: Annotated[
+        Path | None,
+        typer.Option(help="For SAEs: an activation store of their hook point, or your own activations."),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="For SAEs: the host to splice them into; by default the store's. none: no host."),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="For SAEs: held-out tokens to splice.")] = 5000,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept SAEs of another model or hook point.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="Leave out the table of all cells.")] = False,
     json: Annotated[
@@ -153,21 +242,61 @@ def _compare(
     ] = None,
     reference: Reference = None,
 ) -> None:
-    """Print the cells of one run or several, each rational SAE with its control.
+    """Print the cells of one run or several, each rational SAE with its control; or, with --activations, SAEs.
+
+    SAEs, from a path in any format or OWNER/NAME:SUBFOLDER on the hub, are compared with the first one on the same
+    tokens and, in the host, on the same predictions, with 95 % intervals:
+
+        evals compare my-sae OWNER/NAME:SUBFOLDER --activations runs/store
 
     Where the controls have two levels of sparsity or more, also: differences at matched l0, hypervolumes of the Pareto
     fronts, cells that strictly dominate their teacher, and wins, ties and losses.
     """
+    if activations is not None:
+        _compare_saes(runs, activations, host, tokens, allow_mismatch, markdown, json)
+        return
+    from evals.claims import claims
     from evals.comparison import compare as compare_runs
-    from evals.report.text import cells_table, comparison_tables, pairs_table, show
-    from evals.results import dump
+    from evals.report.text import cells_table, claims_table, comparison_tables, pairs_table, show
+    from evals.results import dump, read_results
     from rsae.support.files import write_json
 
     if not brief:
         show(cells_table(runs), markdown)
     found = compare_runs(runs, reference)
-    pairs = [pairs_table(found)] if found.paired and not brief else []
-    for table in [*pairs, *comparison_tables(found)]:
+    tables = [pairs_table(found)] if found.paired and not brief else []
+    claimed = [claim for run in runs for claim in claims(read_results(run))]
+    tables += [claims_table(claimed)] if claimed else []
+    for table in [*tables, *comparison_tables(found)]:
+        if markdown:
+            typer.echo(f"\n{table.title}\n")
+        show(table, markdown)
+    if json is not None:
+        write_json(json, dump(found))
+
+
+def _compare_saes(
+    addresses: list[str],
+    activations: Path,
+    host: str | None,
+    tokens: int,
+    allow_mismatch: bool,
+    markdown: bool,
+    json: Path | None,
+) -> None:
+    from evals.paired import compare_saes, shared_host
+    from evals.report.text import show, side_by_side_tables
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import InputError
+    from rsae.activations.open import open_activations
+    from rsae.support.files import write_json
+
+    if len(set(addresses)) < len(addresses):
+        raise InputError("compare: an SAE is named twice")
+    saes, store = {address: load_address(address) for address in addresses}, open_activations(activations)
+    found = compare_saes(saes, store, shared_host(host, store), tokens, allow_mismatch)
+    for table in side_by_side_tables(found):
         if markdown:
             typer.echo(f"\n{table.title}\n")
         show(table, markdown)
@@ -179,8 +308,16 @@ def _compare(
 def _baselines(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
     activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
-    only: Annotated[list[str] | None, typer.Option(help="Baseline. May be repeated; all by default.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the two random ones.")] = 500,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="random_decoder, random_encoder, shuffled, pca, neurons (these by default); untrained, control, omp. "
+            "May be repeated."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Training steps of the random ones, of untrained and of control.")
+    ] = 500,
     seed: Annotated[int, typer.Option(help="Of random weights, shuffles and the training's order.")] = 0,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
@@ -188,20 +325,188 @@ def _baselines(
         bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
     ] = False,
 ) -> None:
-    """Print an SAE's figures beside those of random, shuffled, PCA and neuron codes at the same l0."""
+    """Print an SAE's figures beside those of random, shuffled, PCA and neuron codes at the same l0.
+
+    `untrained`: a TopK SAE on the host's twin with random weights (the host runs over the text again). `control`: the
+    SAE fine-tuned. `omp`: orthogonal matching pursuit on its decoder, what the dictionary could give.
+    """
     from evals.baselines import baselines as measure
     from evals.metrics.reconstruction import reconstruction
     from evals.report.text import baselines_table, show
     from evals.results import dump
-    from rsae import Store, load
+    from evals.site import load_address
+    from rsae.activations.open import open_activations
     from rsae.support.files import write_json
 
-    loaded, store = load(sae), Store.open(activations)
+    loaded, store = load_address(sae), open_activations(activations)
     own = reconstruction(loaded, store, allow_mismatch=allow_mismatch)
     found = measure(loaded, store, only or (), steps, seed, allow_mismatch)
     show(baselines_table(own, found), markdown)
     if json is not None:
         write_json(json, {"sae": dump(own), **dump(found)})
+
+
+@app.command("perturb")
+def _perturb(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(help="TPP: wiki_topics, languages, agnews, code, or a file. May be repeated."),
+    ] = None,
+    crossed: Annotated[
+        list[str] | None,
+        typer.Option(help="SCR: people_french, people_spanish, history_french, or a file. May be repeated."),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The host; by default the one that the SAE names.")] = None,
+    context: Annotated[int, typer.Option(min=2, help="Tokens a text.")] = 64,
+    train: Annotated[int, typer.Option(min=10, help="Training texts of each class or combination.")] = 200,
+    test: Annotated[int, typer.Option(min=10, help="Test texts of each class or combination.")] = 100,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+) -> None:
+    """Take concepts out of an SAE by ablating latents: SAEBench's TPP and SCR.
+
+    TPP: does ablating the latents of one class hurt the probe of that class alone? SCR: of a probe that has learnt two
+    concepts that go together, can one be taken out?
+    """
+    from evals.labelled import load_classes, load_crossed
+    from evals.metrics.perturbation import spurious_removal, targeted_perturbation
+    from evals.report.text import perturbation_table, removal_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import InputError, load_host
+    from rsae.support.files import write_json
+
+    if not classes and not crossed:
+        raise InputError("perturb: name texts, such as --classes wiki_topics or --crossed people_french")
+    several = {name: load_classes(name, train, test) for name in classes or ()}
+    pairs = {name: load_crossed(name, train, test) for name in crossed or ()}
+    loaded = load_address(sae)
+    model = load_host(host or loaded.provenance.known("model", "perturb"))
+    targeted = {n: targeted_perturbation(loaded, model, t, context=context) for n, t in several.items()}
+    removed = {n: spurious_removal(loaded, model, t, context=context) for n, t in pairs.items()}
+    tables = [perturbation_table(name, found) for name, found in targeted.items()]
+    tables += [removal_table(name, found) for name, found in removed.items()]
+    for table in tables:
+        show(table, markdown)
+    if json is not None:
+        write_json(json, {"targeted": dump(targeted), "removed": dump(removed)})
+
+
+@app.command("interpret")
+def _interpret(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    activations: Annotated[Path, typer.Option(help="Directory of an activation store of its hook point.")],
+    features: Annotated[int, typer.Option(min=1, help="Number of latents, spread by density.")] = 20,
+    latents: Annotated[str, typer.Option(help="Which latents, as i,j,k; in the place of --features.")] = "",
+    explanations: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of explanations by latent. By default the tokens on which each is largest."
+        ),
+    ] = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="tokens, host (the local model), or the address of an endpoint of the OpenAI form."
+        ),
+    ] = "tokens",
+    model: Annotated[str, typer.Option(help="Of an endpoint: the model's name there.")] = "",
+    host: Annotated[str | None, typer.Option(help="The host; by default the store's.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all scores to this file.")] = None,
+) -> None:
+    """Score explanations of latents: detection (which texts) and fuzzing (which tokens), by a judge.
+
+    The tokens explanation with the tokens judge needs no model: what single tokens explain, a baseline for all others.
+    An endpoint's key is read from OPENAI_API_KEY, if it wants one.
+    """
+    from evals.interpretation import (
+        by_tokens,
+        endpoint_judge,
+        host_judge,
+        interpret_all,
+        material,
+        token_judge,
+    )
+    from evals.latents import Vocabulary, by_density, check_latents, count, parse_latents
+    from evals.report.text import interpretation_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import InputError, Store, load_host
+    from rsae.support.files import read_json, write_json
+
+    told = None if explanations is None else {int(k): str(v) for k, v in read_json(explanations).items()}
+    if judge == "tokens" and told is not None:
+        raise InputError(
+            "interpret: the judge `tokens` only reads its own explanations; give --judge host or an address"
+        )
+    loaded, store = load_address(sae), Store.open(activations)
+    known = store.provenance.filled(loaded.provenance)
+    local = load_host(host or known.known("model", "interpret"))
+    chosen = parse_latents(latents) or list(told or ()) or by_density(count(loaded, store).fired_F, features)
+    check_latents(chosen, loaded.d_sae, sae)
+    contexts = material(loaded, store, Vocabulary(local, known), chosen)
+    judges = {"tokens": lambda: token_judge, "host": lambda: host_judge(local)}
+    asked = judges[judge]() if judge in judges else endpoint_judge(judge, model)
+    found = interpret_all(contexts, told if told is not None else by_tokens, asked)
+    show(interpretation_table(found), markdown)
+    if json is not None:
+        write_json(json, {"material": dump(contexts), "scores": dump(found)})
+
+
+@app.command("absorption")
+def _absorption(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    words: Annotated[int, typer.Option(min=100, help="Words of the host's vocabulary to read.")] = 3000,
+    host: Annotated[str | None, typer.Option(help="The host; by default the one that the SAE names.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+) -> None:
+    """Measure feature absorption on first letters: where other latents have taken a letter's part over."""
+    from evals.metrics.absorption import absorption
+    from evals.report.text import absorption_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import load_host
+    from rsae.support.files import write_json
+
+    loaded = load_address(sae)
+    found = absorption(loaded, load_host(host or loaded.provenance.known("model", "absorption")), words)
+    show(absorption_table(found), markdown)
+    if json is not None:
+        write_json(json, dump(found))
+
+
+@app.command("sae-probes")
+def _sae_probes(
+    sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Set, such as 96_spam_is. May be repeated; all by default."),
+    ] = None,
+    k: Annotated[
+        list[int] | None, typer.Option(help="Number of latents. May be repeated; 1, 16, 128.")
+    ] = None,
+    context: Annotated[int, typer.Option(min=2, help="Tokens a text, truncated on the left.")] = 1024,
+    host: Annotated[str | None, typer.Option(help="The host; by default the one that the SAE names.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+) -> None:
+    """Probe an SAE on the sets of sae-probes: by its protocol, and without leakage."""
+    from evals.metrics.sae_probes import NUMBERS, sae_probes
+    from evals.report.text import sae_probes_table, show
+    from evals.results import dump
+    from evals.site import load_address
+    from rsae import load_host
+    from rsae.support.files import write_json
+
+    loaded = load_address(sae)
+    model = load_host(host or loaded.provenance.known("model", "sae-probes"))
+    found = sae_probes(loaded, model, set_ or (), k or NUMBERS, context)
+    show(sae_probes_table(found), markdown)
+    if json is not None:
+        write_json(json, dump(found))
 
 
 @app.command("saebench")

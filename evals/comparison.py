@@ -256,7 +256,7 @@ def _group(run: str, result: Result) -> Group:
 
 def _order(cell: tuple[str, Result]) -> tuple:
     run, r = cell
-    return run, r.site.host, r.site.hook, r.family, r.d_sae
+    return run, r.site.host, r.site.hooks, r.family, r.d_sae
 
 
 def upgraded(members: Sequence[Result]) -> dict[str, str]:
@@ -443,16 +443,27 @@ def _paired(group: Group, members: Members) -> list[Paired]:
         mine, theirs = r.metrics.downstream.sequences, control.metrics.downstream.sequences
         if mine.predictions != theirs.predictions:  # measured on another text
             continue
-        kl = _difference(mine.kl, theirs.kl, mine.predictions)
-        dce = _difference(mine.dce, theirs.dce, mine.predictions)
+        kl = difference(mine.kl, theirs.kl, mine.predictions)
+        dce = difference(mine.dce, theirs.dce, mine.predictions)
         l0 = (L0.of(r), L0.of(control))
         found.append(Paired(group, r.level, r.seed, str(r.upgrade), control.variant, l0, kl, dce))
     return found
 
 
-def _difference(mine: Sequence[float], theirs: Sequence[float], counts: Sequence[int]) -> Difference:
+def difference(
+    mine: Sequence[float] | np.ndarray,
+    theirs: Sequence[float] | np.ndarray,
+    counts: Sequence[float] | np.ndarray,
+) -> Difference:
+    """The difference of two ratios of sums over the same groups, with its bootstrap interval over groups.
+
+    Args:
+        mine: The sum of each group.
+        theirs: What is subtracted.
+        counts: The size of each group, the same for both.
+    """
     gaps = [a - b for a, b in zip(mine, theirs, strict=True)]
-    return Difference(sum(gaps) / sum(counts), Interval(*stats.ratio_interval(gaps, counts)))
+    return Difference(float(sum(gaps) / sum(counts)), Interval(*stats.ratio_interval(gaps, counts)))
 
 
 # --- side by side ----------------------------------------------------------------------------------------------

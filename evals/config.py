@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -24,6 +25,7 @@ from pydantic import (
 
 from evals.results import Level
 from evals.tasks import check_task
+from evals.world import NOISE
 from rsae import HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.hooks import POINTS
 from rsae.activations.host import EMBEDDED_HOST
@@ -44,10 +46,14 @@ class Place(_Section):
     """An embedded host's name, a directory, or a hub name."""
     hooks: Annotated[list[str], Field(min_length=1)] = ["blocks.12.hook_resid_pre"]
     """TransformerLens names, such as `blocks.12.hook_resid_pre`, or names of modules."""
+    targets: list[str] = []
+    """What transcoders predict, a hook point for each of `hooks`; empty for SAEs."""
+    skip: bool = False
+    """Give the transcoders a skip connection."""
     teachers: list[str] = []
     """Public SAEs to upgrade there instead of training any: a path, or OWNER/NAME:SUBFOLDER on the hub."""
 
-    @field_validator("hooks")
+    @field_validator("hooks", "targets")
     @classmethod
     def _named(cls, hooks: list[str]) -> list[str]:
         for hook in hooks:
@@ -60,6 +66,14 @@ class Place(_Section):
                     "module's own name"
                 )
         return hooks
+
+    @model_validator(mode="after")
+    def _paired(self) -> Place:
+        if self.targets and len(self.targets) != len(self.hooks):
+            raise ValueError(f"{len(self.targets)} targets for {len(self.hooks)} hooks: give one for each")
+        if self.skip and not self.targets:
+            raise ValueError("skip is for transcoders: give targets, or leave it out")
+        return self
 
 
 class Grid(_Section):
@@ -137,6 +151,9 @@ class Evaluate(_Section):
 
     downstream_tokens: PositiveInt = 5000
     """Held-out tokens to splice through the host; the standard error of KL at 5,000 is 1 to 2 %."""
+    downstream_precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """In which the host runs from the hook point on; `auto` takes bfloat16 where the processor computes in it. What it
+    costs is measured."""
     tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
     """Probing tasks, embedded or from files."""
     probe_train: PositiveInt = 300
@@ -147,6 +164,8 @@ class Evaluate(_Section):
     """Tokens a text, truncated on the right."""
     k: list[PositiveInt] = [1, 2, 5, 20]
     """Numbers of latents to probe with."""
+    stability: bool = False
+    """Match the latents of SAEs of different seeds, and of upgrades with their teachers."""
     intervention: NonNegativeInt = 0
     """How many latents, or pairs of latents, to push either way; 0 leaves the measure out."""
 
@@ -156,6 +175,10 @@ class Evaluate(_Section):
         for task in tasks:
             check_task(task)
         return tasks
+
+
+Baseline = Literal["random_decoder", "random_encoder", "shuffled", "pca", "neurons", "untrained"]
+SecondControl = Literal["pursued", "longer", "wider", "omp"]
 
 
 class Synthetic(_Section):
@@ -178,6 +201,8 @@ class Truth(_Section):
     """Dimensions of an activation."""
     seed: int = 0
     """Of the world."""
+    noise: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [NOISE]
+    """Standard deviations of the noise in each dimension: a world each."""
     samples: PositiveInt = 20_000
     """Held-out samples to score on."""
 
@@ -190,7 +215,7 @@ class Truth(_Section):
 
 
 #: What the sections of a suite leave to its sites and its grid
-_ELSEWHERE = {"harvest": ("host", "hook"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
+_ELSEWHERE = {"harvest": ("host", "hook", "target"), "train": ("seed", "l0", "sparsity"), "tune": ("seed",)}
 
 
 class SuiteConfig(_Section):
@@ -210,6 +235,11 @@ class SuiteConfig(_Section):
     """The fine-tuning, the same for all upgrades and all controls."""
     soft_sparsity: PositiveFloat = 3.0
     """Weight of the L1 penalty for `soft` and its control where the teacher was trained with another penalty."""
+    baselines: list[Baseline] = []
+    """Codes at each teacher's l0 that have learnt less, or nothing, measured like everything else."""
+    second_controls: list[SecondControl] = []
+    """Beside the control of a `pursuit` upgrade: `pursued` (the control with the same inference), `longer` (twice the
+    fine-tuning), `wider` (twice the latents), `omp` (orthogonal matching pursuit on the control's dictionary)."""
     evaluate: Evaluate = Evaluate()
     """What is measured."""
     ground_truth: Truth = Truth()
@@ -280,14 +310,29 @@ class SuiteConfig(_Section):
 
     @model_validator(mode="after")
     def _fitting(self) -> SuiteConfig:
-        if not self.sites and not self.synthetic.protocols:
-            raise ValueError("sites is empty: give a site, or protocols in [synthetic]")
+        if not self.sites and not self.synthetic.protocols and not self.ground_truth.features:
+            raise ValueError(
+                "sites is empty: give a site, features in [ground_truth], or protocols in [synthetic]"
+            )
+        if any(place.targets for place in self.sites) and any(
+            u.variant == "pursuit" for u in self.upgrades.values()
+        ):
+            raise ValueError("a transcoder does not see what it predicts: leave variant 'pursuit' out")
+        if self.baselines and any(place.targets for place in self.sites):
+            raise ValueError("baselines stand beside SAEs: leave them out where sites have targets")
+        if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):
+            raise ValueError(
+                "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"
+            )
         for name, upgrade in self.upgrades.items():
             if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("teacher", "control"):
                 raise ValueError(f"upgrades.{name}: choose another name, of a-z, 0-9 and _")
             m, n = upgrade.type
-            if m != n + 1 or n % 2:
-                raise ValueError(f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]")
+            if (n and m != n + 1) or n % 2 or (not n and upgrade.variant != "gated"):
+                raise ValueError(
+                    f"upgrades.{name}.type: write a type (2j + 1, 2j), such as [3, 2] or [9, 8]; or for `gated` one of "
+                    "the second controls [1, 0] and [2, 0]"
+                )
             for family in self.grid.families:
                 try:
                     upgraded_family(_specimen(family), upgrade)
@@ -310,7 +355,7 @@ def _given(value: Any) -> Any:
 
 
 #: Shipped suites, by name
-PRESETS = ("demo", "quick", "standard", "paper")
+PRESETS = ("demo", "quick", "standard", "paper", "transcoders")
 
 
 def preset(name: str) -> Path:

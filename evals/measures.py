@@ -28,6 +28,8 @@ class Measure:
     """Whether more is better."""
     ratio: bool = False
     """Whether it is compared as a ratio."""
+    ceiling: Callable[[Result], float | None] | None = None
+    """What could be reached, of a figure for which that is known."""
 
     def of(self, result: Result) -> float:
         """The figure of a cell that has it."""
@@ -44,6 +46,10 @@ class Measure:
         return value / reference - 1 if self.ratio else value - reference
 
 
+def _to(value: float) -> Callable[[Result], float]:
+    return lambda _: value
+
+
 L0 = Measure(
     "l0",
     "l0",
@@ -58,6 +64,7 @@ MSE = Measure(
     "mean squared error, summed over dimensions, in the host's own units",
     lambda r: r.metrics.reconstruction.mse,
     ratio=True,
+    ceiling=_to(0.0),
 )
 FVU = Measure(
     "fvu",
@@ -66,6 +73,7 @@ FVU = Measure(
     "fraction of variance unexplained",
     lambda r: r.metrics.reconstruction.fvu,
     ratio=True,
+    ceiling=_to(0.0),
 )
 R2 = Measure("r2", "R^2", "{:.4f}", "1 - FVU", lambda r: r.metrics.reconstruction.r2, more=True)
 ALIVE = Measure(
@@ -82,6 +90,7 @@ DCE = Measure(
     "{:.4f}",
     "cross-entropy with the reconstruction spliced in, minus clean (nats a token)",
     lambda r: r.metrics.downstream.dce,
+    ceiling=_to(0.0),
 )
 LOSS_RECOVERED = Measure(
     "loss_recovered",
@@ -90,9 +99,16 @@ LOSS_RECOVERED = Measure(
     "loss recovered: 0 is zero ablation, 1 is the clean host",
     lambda r: r.metrics.downstream.loss_recovered,
     more=True,
+    ceiling=_to(1.0),
 )
 KL = Measure(
-    "kl", "KL", "{:.4f}", "KL(clean || spliced), nats a token", lambda r: r.metrics.downstream.kl, ratio=True
+    "kl",
+    "KL",
+    "{:.4f}",
+    "KL(clean || spliced), nats a token",
+    lambda r: r.metrics.downstream.kl,
+    ratio=True,
+    ceiling=_to(0.0),
 )
 
 #: What an upgrade and its control are compared by, beside probing
@@ -154,7 +170,13 @@ def probing(k: int) -> Measure:
         return float(np.mean([task.accuracy[k].value for task in result.metrics.probing.values()]))
 
     meaning = f"sparse probing, mean test accuracy with the {k} best latents"
-    return Measure(f"k{k}", f"probe k={k}", "{:.3f}", meaning, read, more=True)
+    return Measure(f"k{k}", f"probe k={k}", "{:.3f}", meaning, read, more=True, ceiling=_dense)
+
+
+def _dense(result: Result) -> float | None:
+    """What a probe on the whole activation reaches, mean over tasks."""
+    known = [task.baseline for task in result.metrics.probing.values()]
+    return float(np.mean([one.dense.value for one in known if one])) if known and all(known) else None
 
 
 def probings(results: Sequence[Result]) -> list[Measure]:
@@ -186,6 +208,15 @@ def columns(results: Sequence[Result]) -> list[Measure]:
         KL,
         DCE,
         LOSS_RECOVERED,
+        Measure(
+            "loss_recovered_mean",
+            "LR mean",
+            "{:.4f}",
+            "loss recovered against mean ablation: 0 is the mean activation, 1 is the clean host",
+            lambda r: r.metrics.downstream.loss_recovered_mean,
+            more=True,
+            ceiling=_to(1.0),
+        ),
         Measure(
             "top1",
             "top-1",
@@ -230,6 +261,13 @@ def columns(results: Sequence[Result]) -> list[Measure]:
         ),
         *probings(results),
         *_readings(results),
+        Measure(
+            "encode_us",
+            "us/token",
+            "{:.0f}",
+            "microseconds a token that the encoding takes",
+            lambda r: r.metrics.encode_us,
+        ),
         Measure(
             "seconds",
             "s",

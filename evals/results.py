@@ -6,6 +6,7 @@
     RUN/gates/                     fits of the gates, with their certificates
     RUN/ground_truth/CELL.json     scores in a world of known features (`evals.truth`)
     RUN/units/, RUN/cards/         which units are finished; feature cards
+    RUN/stability/                 whose latents are the same (`evals.matching`)
 
 A *cell* is one SAE with its figures. A *site* is a host and a hook point.
 """
@@ -42,24 +43,47 @@ class Role(StrEnum):
     """An upgrade after fine-tuning."""
     CONTROL = "control"
     """The teacher with its own activation, fine-tuned under the same budget."""
+    SECOND_CONTROL = "second_control"
+    """What else the same or more effort would give: more steps, more latents, the same inference."""
+    CEILING = "ceiling"
+    """What the control's dictionary could give."""
+    BASELINE = "baseline"
+    """A code that has learnt less, or nothing, at the teacher's l0."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A host and a hook point."""
+    """A host and a hook point; for transcoders two."""
 
     host: str
     """An embedded host's name, a directory, or a hub name."""
     hook: str
     """TransformerLens name of the hook point."""
+    target: str | None = None
+    """The hook point that transcoders predict; None for SAEs."""
+    skip: bool = False
+    """Whether they have a skip connection."""
+
+    @property
+    def place(self) -> str:
+        """The hook points as part of a file's name."""
+        target = f"-to-{slug(self.target)}" if self.target else ""
+        return f"{slug(Path(self.host).name)}-{slug(self.hook)}{target}"
 
     @property
     def name(self) -> str:
         """The site as part of a file's name."""
-        return f"{slug(Path(self.host).name)}-{slug(self.hook)}"
+        return f"{self.place}-skip" if self.skip else self.place
+
+    @property
+    def hooks(self) -> str:
+        """The hook points in words."""
+        if not self.target:
+            return self.hook
+        return f"{self.hook} to {self.target}{', skip' if self.skip else ''}"
 
     def __str__(self) -> str:
-        return f"{Path(self.host).name} {self.hook}"
+        return f"{Path(self.host).name} {self.hooks}"
 
 
 @dataclass(frozen=True)
@@ -167,6 +191,22 @@ class BySequence:
 
 
 @dataclass(frozen=True)
+class AtPositions:
+    """What predictions cost at some positions of a sequence, in nats."""
+
+    first: int
+    """The first position."""
+    last: int
+    """The last position."""
+    predictions: int
+    """How many predictions are made there."""
+    kl: float
+    """KL(clean || spliced), their mean."""
+    kl_interval: Interval
+    """Of KL, by resampling sequences."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spliced(Figures):
     """What the host predicts with a reconstruction in the activation's place: means over predictions, in nats."""
 
@@ -186,9 +226,13 @@ class Spliced(Figures):
     """Share of predictions whose most likely token is the clean host's."""
     sequences: BySequence
     """The same predictions, sequence by sequence."""
+    loss_recovered_mean: float | None = None
+    """(CE_mean - CE) / (CE_mean - CE_clean): 0 is mean ablation, 1 the clean host; None where it was not measured."""
+    by_position: tuple[AtPositions, ...] = ()
+    """By position in the sequence: the earlier a token, the less the host has read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Downstream(Spliced):
     """The figures of `evals.downstream`."""
 
@@ -204,6 +248,14 @@ class Downstream(Spliced):
     """Which positions keep their activation, and which predictions do not count."""
     others: dict[str, Spliced] = field(default_factory=dict)
     """The same of other codes that can be read of the weights."""
+    ce_mean: float | None = None
+    """Cross-entropy with the mean activation spliced in."""
+    kl_mean: float | None = None
+    """KL(clean || mean activation spliced in)."""
+    precision: str = "float32"
+    """In which the host was run from the hook point on, clean and spliced alike."""
+    precision_kl: float | None = None
+    """KL(clean in float32 || clean in that precision): what it costs by itself; None for float32."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +328,8 @@ class Metrics:
     """By task, in the order of the suite."""
     intervention: Intervention | None = None
     """Where the suite asks for it."""
+    encode_us: float | None = None
+    """Microseconds a token that its encoding took: of a cell that second controls are compared with, and of those."""
 
 
 # --- cells -----------------------------------------------------------------------------------------------------
@@ -328,7 +382,7 @@ class Result:
     family: str
     """The teacher's family."""
     d_sae: int
-    """Number of latents."""
+    """Number of latents of the teacher."""
     level: Level
     """What set the teacher's sparsity."""
     seed: int
@@ -345,11 +399,13 @@ class Result:
     """Its figures."""
     how: How
     """How it was made."""
+    name: str | None = None
+    """Of a baseline, a second control or a ceiling: its name."""
 
     @property
     def variant(self) -> str:
         """The cell among those of one teacher, as a name for readers and files."""
-        return variant(self.role, self.upgrade, self.control)
+        return variant(self.role, self.upgrade, self.control, self.name)
 
     @property
     def cell(self) -> str:
@@ -368,22 +424,26 @@ class Result:
         return self.role is Role.TUNED
 
 
-def variant(role: Role, upgrade: str | None, control: str | None) -> str:
+def variant(role: Role, upgrade: str | None, control: str | None, name: str | None = None) -> str:
     """The name of a cell among those of one teacher.
 
     Args:
         role: What the cell is.
         upgrade: The upgrade's name.
         control: The control's name.
+        name: The name of a baseline, a second control or a ceiling.
 
     Returns:
-        `teacher`, `UPGRADE-init` for a start, `UPGRADE`, or the control's own name.
+        `teacher`, `UPGRADE-init` for a start, `UPGRADE`, the control's own name, or `name`.
     """
     named = {
         Role.TEACHER: "teacher",
         Role.START: f"{upgrade}-init",
         Role.TUNED: upgrade,
         Role.CONTROL: control,
+        Role.SECOND_CONTROL: name,
+        Role.CEILING: name,
+        Role.BASELINE: name,
     }
     return str(named[role])
 
@@ -442,7 +502,10 @@ def read_results(run: str | os.PathLike) -> list[Result]:
     directory = Path(run) / "results"
     found = [_read(file) for file in sorted(directory.glob("*.json"))]
     if not found:
-        raise InputError(f"{directory}: no result files; make them with `evals run demo --out {run}`")
+        raise InputError(
+            f"{directory}: no result files; make them with `evals run demo --out {run}` (for the report of "
+            "one SAE give --activations)"
+        )
     return sorted(found, key=_order)
 
 
@@ -466,7 +529,17 @@ def _read(file: Path) -> Result:
 #: In this order in tables; other families follow by name
 _FAMILIES = ("relu", "jump_relu", "top_k")
 #: The roles within an upgrade; its control follows the upgrade, as the run makes them
-_ROLES = (Role.TEACHER, Role.START, Role.TUNED, Role.CONTROL)
+_ROLES = (
+    Role.TEACHER,
+    Role.BASELINE,
+    Role.START,
+    Role.TUNED,
+    Role.CONTROL,
+    Role.SECOND_CONTROL,
+    Role.CEILING,
+)
+#: These stand below the upgrades that they are compared with
+_BELOW = (Role.CONTROL, Role.SECOND_CONTROL, Role.CEILING)
 
 
 def _order(result: Result) -> tuple:
@@ -474,9 +547,10 @@ def _order(result: Result) -> tuple:
     # what is compared with one control stands together, the control last
     together = (
         result.control or "",
-        _ROLES.index(result.role) == 3,
+        result.role in _BELOW,
         result.upgrade or "",
         _ROLES.index(result.role),
+        result.name or "",
     )
     level = (result.level.number, str(result.level))
     return (

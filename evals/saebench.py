@@ -49,7 +49,7 @@ def core(sae: SAE, activations: Store, host: Host, tokens: list[list[int]]) -> d
     """
     ours = reconstruction(sae, activations)
     known = activations.provenance
-    spliced = downstream(sae, host, tokens, known.hook, known.norm_limit)
+    spliced = downstream(sae, host, tokens, known.hook, known.norm_limit, exclude_tokens=known.exclude_tokens)
     legacy = _legacy(sae, activations)
     density_F = legacy.pop("density")
     total = density_F.sum().item()
@@ -172,12 +172,12 @@ def sparse_probing(
     Returns:
         The result in SAEBench's form, with our own figures in `eval_result_unstructured`.
     """
-    point, limit = place_of(sae, host, None, None)
+    point, limit, excluded = place_of(sae, host, None, None)
     k = tuple(n for n in k if n in _KS)
     details: list[dict[str, Any]] = []
     ours: dict[str, Probing] = {}
     for name in tasks:
-        data = probe_data(host, str(point), load_task(name, train, test), context, limit)
+        data = probe_data(host, str(point), load_task(name, train, test), context, limit, excluded)
         ours[name] = probe(sae, data, k)
         row: dict[str, Any] = {"dataset_name": name}
         row["llm_test_accuracy"] = float(correct_dense(data).mean())

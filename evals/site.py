@@ -19,6 +19,7 @@ import torch
 import rsae
 from evals.gates import fit_gate
 from evals.results import Curve, How, Level, Result, Role, Site, variant
+from evals.stand_ins import wrap
 from rsae import SAE, HarvestConfig, InputError, TrainConfig, UpgradeConfig
 from rsae.activations.harvest import sequences_like
 from rsae.activations.protocol import check_fits
@@ -81,11 +82,13 @@ class Cell:
     """Name of the upgrade, of a start or a tuned SAE."""
     control: str | None = None
     """Name of the control."""
+    name: str | None = None
+    """Of a baseline, a second control or a ceiling: its name."""
 
     @property
     def variant(self) -> str:
         """The cell among those of one teacher."""
-        return variant(self.role, self.upgrade, self.control)
+        return variant(self.role, self.upgrade, self.control, self.name)
 
 
 class SiteRun:
@@ -99,7 +102,7 @@ class SiteRun:
 
     def __init__(self, site: Site, harvest: HarvestConfig, run: str | os.PathLike):
         self.site, self.run = site, Path(run)
-        self.harvest = replace(harvest, host=site.host, hook=site.hook)
+        self.harvest = replace(harvest, host=site.host, hook=site.hook, target=site.target)
         self.directory = self.run / "sites" / site.name
         self.cache = Cache(self.directory / "steps")
 
@@ -113,18 +116,29 @@ class SiteRun:
     @cached_property
     def store(self) -> rsae.Store:
         """The activations, harvested where they are not there yet."""
-        return rsae.harvest(self.harvest, self.directory / "activations")
+        return rsae.harvest(self.harvest, self._activations)
 
     @property
     def harvested(self) -> bool:
         """Whether the activations are there."""
-        return (self.directory / "activations" / "manifest.json").exists()
+        return (self._activations / "manifest.json").exists()
+
+    @property
+    def _activations(self) -> Path:
+        return (
+            self.run / "sites" / self.site.place / "activations"
+        )  # with and without a skip connection the same
 
     @property
     def norm_limit(self) -> float:
         """Activations above it were left out of training, and are left alone in evaluation."""
         limit = self.store.provenance.norm_limit
         return float("inf") if limit is None else limit
+
+    @property
+    def exclude_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that were left out of training, and are left alone in evaluation."""
+        return self.store.provenance.exclude_tokens or ()
 
     @property
     def identity(self) -> Any:
@@ -144,7 +158,7 @@ class SiteRun:
 
         def make(steps: list[str]) -> dict[str, Any]:
             saes = [
-                rsae.new(plan.family, self.store, plan.train.seed, **plan.settings)
+                rsae.new(plan.family, self.store, plan.train.seed, self.site.skip, **plan.settings)
                 for plan in (of_step[step] for step in steps)
             ]
             configs = [of_step[step].training for step in steps]
@@ -163,11 +177,11 @@ class SiteRun:
         return [
             Cell(
                 sae=rsae.load(paths[step]),
-                path=self._relative(paths[step]),
+                path=self.relative(paths[step]),
                 family=plan.family,
                 level=plan.level,
                 role=Role.TEACHER,
-                how=self._how(self.cache.seconds[step], train=plan.training, history=tuple(histories[step])),
+                how=self.how(self.cache.seconds[step], train=plan.training, history=tuple(histories[step])),
             )
             for step, plan in of_step.items()
         ]
@@ -177,7 +191,7 @@ class SiteRun:
         sae = load_address(address)
         check_fits(sae, self.store)
         level = Level("source", address)
-        return Cell(sae, address, sae.family, level, Role.TEACHER, self._how(0.0))
+        return Cell(sae, address, sae.family, level, Role.TEACHER, self.how(0.0))
 
     def upgrades(
         self,
@@ -241,11 +255,11 @@ class SiteRun:
         return replace(
             teacher,
             sae=sae,
-            path=self._relative(out / step),
+            path=self.relative(out / step),
             role=role,
             upgrade=upgrade,
             control=new.control_name,
-            how=self._how(
+            how=self.how(
                 new.seconds[step],
                 train=new.budget,
                 penalty=new.budget.penalty,
@@ -256,10 +270,21 @@ class SiteRun:
             ),
         )
 
-    def _relative(self, path: Path) -> str:
+    def relative(self, path: Path) -> str:
+        """A path as results hold it.
+
+        Args:
+            path: A path within the run.
+        """
         return path.relative_to(self.run).as_posix()
 
-    def _how(self, seconds: float, **made: Any) -> How:
+    def how(self, seconds: float, **made: Any) -> How:
+        """The record of how a cell was made.
+
+        Args:
+            seconds: How long it took.
+            **made: What else is known: fields of `How`.
+        """
         return How(
             seconds=seconds,
             harvest=self.harvest,
@@ -304,14 +329,16 @@ def load_sae(run: str | os.PathLike, result: Result) -> SAE:
     Raises:
         InputError: where it is not there any more.
     """
-    if result.role is Role.TEACHER and result.level.kind == "source":
-        return load_address(result.sae)
-    path = Path(run) / result.sae
-    if not path.is_dir():
+    if result.level.kind == "source" and result.sae == result.level.value:
+        sae = load_address(result.sae)
+    elif (path := Path(run) / result.sae).is_dir():
+        sae = rsae.load(path)
+    else:
         raise InputError(
             f"{path}: the SAE of {result.cell} is missing; run the same command as for the run again"
         )
-    return rsae.load(path)
+    made = wrap(result.name, sae, result.seed) if result.name else None
+    return made or sae
 
 
 def open_store(run: str | os.PathLike, result: Result) -> rsae.Store:
@@ -327,7 +354,9 @@ def open_store(run: str | os.PathLike, result: Result) -> rsae.Store:
     Raises:
         InputError: where it is missing or corrupt.
     """
-    return rsae.Store.open(Path(run) / "sites" / result.site.name / "activations")
+    sites, site = Path(run) / "sites", result.site
+    own = sites / site.name / "untrained" if result.name == "untrained" else sites / site.place
+    return rsae.Store.open(own / "activations")
 
 
 @lru_cache(maxsize=1)

@@ -128,7 +128,10 @@ RESAMPLES = 2000
 
 
 def ratio_interval(
-    sums: Sequence[float], counts: Sequence[int], seed: int = 0, resamples: int = RESAMPLES
+    sums: Sequence[float] | np.ndarray,
+    counts: Sequence[float] | np.ndarray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
     """The 95 % bootstrap interval of sum(sums) / sum(counts), by resampling groups.
 

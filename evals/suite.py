@@ -17,8 +17,10 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from evals.config import SuiteConfig
+from evals.matching import run_stability
 from evals.measuring import Measuring
 from evals.results import Result, Role, Site, slug, variant, write_result
+from evals.rivals import Rivals, TwinRun
 from evals.site import Cell, Plan, SiteRun
 from evals.synthetic import run_protocol
 from evals.truth import run_truth
@@ -96,6 +98,8 @@ def run(
     if config.ground_truth.features and (shard is None or shard[0] == 0):
         run_truth(config, out)
     failures = Parallel(n_jobs=jobs)(delayed(_attempt)(config, out, unit) for unit in waiting)
+    if config.evaluate.stability and shard is None and units(config):
+        run_stability(out)
     messages = [message for message in failures if message]
     if messages:
         raise InputError(
@@ -143,9 +147,9 @@ def units(config: SuiteConfig) -> list[Unit]:
         InputError: where two hosts would share a directory.
     """
     found = [
-        Unit(Site(place.host, hook), source, seed, bool(place.teachers))
+        Unit(Site(place.host, hook, target, place.skip), source, seed, bool(place.teachers))
         for place in config.sites
-        for hook in place.hooks
+        for hook, target in zip(place.hooks, place.targets or [None] * len(place.hooks), strict=True)
         for seed in config.grid.seeds
         for source in place.teachers or config.grid.families
     ]
@@ -181,14 +185,22 @@ def run_unit(config: SuiteConfig, out: Path, unit: Unit) -> None:
     place = SiteRun(unit.site, config.harvest, out)
     measuring = Measuring(place, config.evaluate)
     written = []
-    for name, teacher in _teachers(config, place, unit):
+    twin = TwinRun(place)
+    for name, teacher, plan in _teachers(config, place, unit):
         tune = replace(config.tune, seed=unit.seed + 1)
         cells = place.upgrades(name, teacher, config.upgrades, tune, config.soft_sparsity)
-        for cell, metrics in zip(cells, measuring.measure(name, cells), strict=True):
+        rivals = Rivals(place, config, name, teacher, plan, tune)
+        second = list(rivals.second_controls(cells))
+        cells += [*rivals.baselines(), *second]
+        measured = measuring.measure(name, cells, timed=bool(second))
+        if untrained := rivals.untrained(twin):
+            cells += untrained
+            measured += Measuring(twin, config.evaluate).measure(name, untrained)
+        for cell, metrics in zip(cells, measured, strict=True):
             result = Result(
                 site=unit.site,
                 family=cell.family,
-                d_sae=cell.sae.d_sae,
+                d_sae=teacher.sae.d_sae,
                 level=cell.level,
                 seed=unit.seed,
                 upgrade=cell.upgrade,
@@ -197,23 +209,24 @@ def run_unit(config: SuiteConfig, out: Path, unit: Unit) -> None:
                 sae=cell.path,
                 metrics=metrics,
                 how=cell.how,
+                name=cell.name,
             )
             write_result(out, result)
             written.append(result.cell)
     write_json(_mark(out, unit), {"key": _key(config, unit), "cells": written})
 
 
-def _teachers(config: SuiteConfig, place: SiteRun, unit: Unit) -> Iterator[tuple[str, Cell]]:
-    """The unit's teachers, each with its name among those of the site."""
+def _teachers(config: SuiteConfig, place: SiteRun, unit: Unit) -> Iterator[tuple[str, Cell, Plan | None]]:
+    """The unit's teachers, each with its name among those of the site and, where it was trained here, its plan."""
     if unit.public:
-        yield f"{slug(unit.source)}-s{unit.seed}", place.public_teacher(unit.source)
+        yield f"{slug(unit.source)}-s{unit.seed}", place.public_teacher(unit.source), None
         return
     plans = [
         Plan(unit.source, d_sae, level, replace(config.train, seed=unit.seed))
         for d_sae in config.grid.widths_of(unit.source)
         for level in config.grid.levels(unit.source)
     ]
-    yield from zip([plan.name for plan in plans], place.teachers(plans), strict=True)
+    yield from zip([plan.name for plan in plans], place.teachers(plans), plans, strict=True)
 
 
 # --- what is finished ------------------------------------------------------------------------------------------
@@ -258,8 +271,20 @@ def lacking(config: SuiteConfig, unit: Unit, there: list[Result]) -> int | None:
                 roles = (Role.START, Role.TUNED) if upgrade.fine_tune else (Role.START,)
                 wanted |= {variant(role, name, None) for role in roles}
             wanted |= {r.control for r in cells if r.control and r.upgrade in config.upgrades}
+            wanted |= {*config.baselines, *_second_controls(config)}
             count += len(wanted - variants)
     return count
+
+
+def _second_controls(config: SuiteConfig) -> set[str]:
+    """The variants of second controls and the ceiling."""
+    pursuits = [n for n, u in config.upgrades.items() if u.variant == "pursuit" and u.fine_tune]
+    if not pursuits:
+        return set()
+    found = {name if name == "omp" else f"control-{name}" for name in config.second_controls}
+    return found - {"control-pursued"} | {
+        f"control-{name}" for name in pursuits if "pursued" in config.second_controls
+    }
 
 
 def _mark(out: Path, unit: Unit) -> Path:
@@ -270,8 +295,15 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
     """Of all settings that a unit's cells depend on: not of other sites, families and seeds."""
     grid = config.grid
     levels = None if unit.public else [grid.widths_of(unit.source), list(map(str, grid.levels(unit.source)))]
-    where = [unit.site.host, unit.site.hook, unit.source, unit.seed, unit.public]
+    site = unit.site
+    where: list[Any] = [site.host, site.hook, unit.source, unit.seed, unit.public]
+    if site.target:
+        where += [site.target, site.skip]
     return digest([where, levels, settings_of(config)])
+
+
+#: Sections that change no unit where they are empty
+_OPTIONAL = ("baselines", "second_controls")
 
 
 def settings_of(config: SuiteConfig) -> dict[str, Any]:
@@ -279,4 +311,5 @@ def settings_of(config: SuiteConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic", "ground_truth"})
     if not config.evaluate.intervention:
         del settings["evaluate"]["intervention"]
-    return settings
+    del settings["evaluate"]["stability"]  # of whole runs, not of units
+    return {name: value for name, value in settings.items() if value or name not in _OPTIONAL}

@@ -91,24 +91,53 @@ def from_file(name: str) -> list[Example]:
     path, positive = _file_and_class(name)
     if not path.is_file() and (found := _HUB_FILE.fullmatch(str(path))):
         path = _from_hub(*found.groups())
-    try:
-        if path.suffix == ".csv":
-            rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
-        else:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        found = [(str(r["text"]), str(r["label"]), str(r.get("source") or r["text"])) for r in rows]
-    except KeyError as error:
-        raise InputError(f"{path}: the field {error} is missing; a task needs `text` and `label`") from None
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: not readable as {path.suffix} ({error})") from None
-    labels = sorted({label for _, label, _ in found})
+    found = _rows(path, ("text", "label"))
+    labels = sorted({row["label"] for row in found})
     if positive is None and len(labels) == 2:
         positive = labels[1]
     if positive not in labels or len(labels) < 2:
         raise InputError(
             f"{path} has the labels {', '.join(labels[:20])}: name one of two or more as {path}#LABEL"
         )
-    return [Example(text, int(label == positive), source) for text, label, source in found]
+    return [Example(row["text"], int(row["label"] == positive), row["source"]) for row in found]
+
+
+def read_rows(name: str, known: Iterable[str], *more: str) -> list[dict[str, str]]:
+    """The rows of a user's file of labelled texts: `text`, `label`, `source` and what else is asked for, as texts.
+
+    Args:
+        name: The file, or OWNER/NAME:FILE on the hub.
+        known: Embedded names, for the message.
+        more: Further fields.
+
+    Raises:
+        InputError: where there is no such file, or a field is missing.
+    """
+    path = Path(name)
+    if path.suffix not in (".csv", ".jsonl") or not (path.is_file() or _HUB_FILE.fullmatch(name)):
+        raise InputError(
+            f"labelled texts {name!r}: neither embedded nor a .csv or .jsonl file{did_you_mean(name, known)}"
+        )
+    if not path.is_file() and (found := _HUB_FILE.fullmatch(name)):
+        path = _from_hub(*found.groups())
+    return _rows(path, ("text", "label", *more))
+
+
+def _rows(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        if path.suffix == ".csv":
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+        else:
+            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        return [
+            {name: str(r[name]) for name in fields} | {"source": str(r.get("source") or r["text"])}
+            for r in rows
+        ]
+    except KeyError as error:
+        needed = ", ".join(f"`{name}`" for name in fields)
+        raise InputError(f"{path}: the field {error} is missing; it needs {needed}") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not readable as {path.suffix} ({error})") from None
 
 
 def _file_and_class(name: str) -> tuple[Path, str | None]:
@@ -157,8 +186,7 @@ def split_task(name: str, examples: Iterable[Example], train: int, test: int, se
         if key in seen or not key:
             continue
         seen.add(key)
-        split = "train" if _uniform(f"{seed}/{example.source}") < _TRAIN_SHARE else "test"
-        pools[split, example.label].append(example.text)
+        pools[split_of(example.source, seed), example.label].append(example.text)
     halves = {"train": train // 2, "test": test // 2}
     share = min(1.0, *(len(pools[s, y]) / halves[s] for s, y in pools))
     splits = {}
@@ -169,6 +197,16 @@ def split_task(name: str, examples: Iterable[Example], train: int, test: int, se
         texts = pools[split, 0][:count] + pools[split, 1][:count]
         splits[split] = (texts, np.repeat([0, 1], count))
     return Task(name, splits["train"], splits["test"])
+
+
+def split_of(source: str, seed: int) -> str:
+    """`train` or `test`, by a hash.
+
+    Args:
+        source: Texts of one source are in one split.
+        seed: Of the split.
+    """
+    return "train" if _uniform(f"{seed}/{source}") < _TRAIN_SHARE else "test"
 
 
 def _uniform(key: str) -> float:
@@ -188,14 +226,19 @@ def _binary(table: str) -> list[Example]:
 
 def _one_class_against(positive: str, *negative: str) -> list[Example]:
     """Positives of one set against positives of others: the sets' own negatives are of another kind altogether."""
-
-    def positives(table: str) -> list[str]:
-        frame = _table(table)
-        return [str(t) for t in frame["prompt"][frame["target"] == 1]]
-
     rest = [t for table in negative for t in positives(table)]
     wanted = positives(positive)
     return [Example(t, 1, t) for t in wanted] + [Example(t, 0, t) for t in rest]
+
+
+def positives(table: str) -> list[str]:
+    """The positives of a set of sae-probes.
+
+    Args:
+        table: Its name.
+    """
+    frame = _table(table)
+    return [str(t) for t in frame["prompt"][frame["target"] == 1]]
 
 
 def _wiki_topic(topic: str) -> list[Example]:
@@ -218,7 +261,7 @@ def _language(negative: str, positive: str) -> Callable[[], list[Example]]:
     return examples
 
 
-_TOPICS = {
+TOPICS = {
     "people": "People",
     "physical": "Physical sciences",
     "biology": "Biology and health sciences",
@@ -231,8 +274,8 @@ _TOPICS = {
     "philosophy": "Philosophy and religion",
     "mathematics": "Mathematics",
 }
-_AGNEWS = {"world": "161_agnews_0", "sports": "162_agnews_1", "business": "163_agnews_2"}
-_CODE = {"c": "158_code_C", "python": "159_code_Python", "html": "160_code_HTML"}
+AGNEWS = {"world": "161_agnews_0", "sports": "162_agnews_1", "business": "163_agnews_2"}
+CODE = {"c": "158_code_C", "python": "159_code_Python", "html": "160_code_HTML"}
 
 
 def _rebuilt(tables: dict[str, str], name: str) -> Callable[[], list[Example]]:
@@ -243,10 +286,10 @@ TASKS: dict[str, Callable[[], list[Example]]] = {
     "spam": lambda: _binary("96_spam_is"),
     "sst2": lambda: _binary("92_glue_sst2"),
     "amazon_5star": lambda: _binary("157_amazon_5star"),
-    **{f"wiki_{name}": partial(_wiki_topic, topic) for name, topic in _TOPICS.items()},
+    **{f"wiki_{name}": partial(_wiki_topic, topic) for name, topic in TOPICS.items()},
     "french": _language("en-us", "fr-fr"),
     "spanish": _language("en-us", "es-es"),
     "spanish_not_french": _language("fr-fr", "es-es"),
-    **{f"agnews_{name}": _rebuilt(_AGNEWS, name) for name in _AGNEWS},
-    **{f"code_{name}": _rebuilt(_CODE, name) for name in _CODE},
+    **{f"agnews_{name}": _rebuilt(AGNEWS, name) for name in AGNEWS},
+    **{f"code_{name}": _rebuilt(CODE, name) for name in CODE},
 }

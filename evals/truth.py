@@ -14,7 +14,7 @@ from evals.config import SuiteConfig
 from evals.metrics.ground_truth import GroundTruth, ground_truth
 from evals.results import Level, Role, Site, dump, parse, slug, variant
 from evals.site import Cell, Plan, SiteRun, fingerprint
-from evals.world import World
+from evals.world import NOISE, World
 from rsae import Activations, HarvestConfig
 from rsae.support.files import read_json, write_json
 
@@ -41,6 +41,8 @@ class TruthCell:
     """Where the SAE lies, relative to the run."""
     truth: GroundTruth
     """Its scores."""
+    noise: float = NOISE
+    """Standard deviation of the world's noise in each dimension."""
 
     @property
     def variant(self) -> str:
@@ -50,7 +52,8 @@ class TruthCell:
     @property
     def cell(self) -> str:
         """The cell as a file's name, without `.json`."""
-        return f"{slug(f'{self.family}-{self.d_sae}-{self.level}')}-s{self.seed}-{self.variant}"
+        noise = "" if self.noise == NOISE else f"-n{self.noise:g}"
+        return f"{slug(f'{self.family}-{self.d_sae}-{self.level}{noise}')}-s{self.seed}-{self.variant}"
 
 
 class WorldRun(SiteRun):
@@ -59,12 +62,14 @@ class WorldRun(SiteRun):
     Args:
         config: The suite.
         run: The run's directory.
+        noise: The world's noise.
     """
 
-    def __init__(self, config: SuiteConfig, run: str | os.PathLike):
+    def __init__(self, config: SuiteConfig, run: str | os.PathLike, noise: float = NOISE):
         g = config.ground_truth
-        self.world, self.heldout_samples = World(g.features, g.d_in, g.seed), g.samples
-        site = Site(f"world-{g.features}x{g.d_in}-s{g.seed}", "features")
+        self.world, self.heldout_samples = World(g.features, g.d_in, g.seed, noise), g.samples
+        told = "" if noise == NOISE else f"-n{noise:g}"
+        site = Site(f"world-{g.features}x{g.d_in}-s{g.seed}{told}", "features")
         super().__init__(site, HarvestConfig(), run)
 
     @cached_property
@@ -87,7 +92,7 @@ class WorldRun(SiteRun):
 
 
 def run_truth(config: SuiteConfig, out: str | os.PathLike) -> list[TruthCell]:
-    """Train and score a suite's grid in its world; what is finished is kept.
+    """Train and score a suite's grid in its worlds; what is finished is kept.
 
     Args:
         config: The suite; its `[ground_truth]` says which world.
@@ -96,7 +101,11 @@ def run_truth(config: SuiteConfig, out: str | os.PathLike) -> list[TruthCell]:
     Returns:
         The cells.
     """
-    place, found = WorldRun(config, out), []
+    return [cell for noise in config.ground_truth.noise for cell in _in_world(config, out, noise)]
+
+
+def _in_world(config: SuiteConfig, out: str | os.PathLike, noise: float) -> list[TruthCell]:
+    place, found = WorldRun(config, out, noise), []
     for family in config.grid.families:
         for seed in config.grid.seeds:
             plans = [
@@ -109,7 +118,7 @@ def run_truth(config: SuiteConfig, out: str | os.PathLike) -> list[TruthCell]:
                 cells = place.upgrades(plan.name, teacher, config.upgrades, tune, config.soft_sparsity)
                 for cell, truth in zip(cells, place.score(plan.name, cells), strict=True):
                     about = (cell.family, cell.sae.d_sae, cell.level, seed)
-                    rest = (cell.upgrade, cell.role, cell.control, cell.path, truth)
+                    rest = (cell.upgrade, cell.role, cell.control, cell.path, truth, noise)
                     found.append(TruthCell(*about, *rest))
                     write_json(Path(out) / "ground_truth" / f"{found[-1].cell}.json", dump(found[-1]))
     return found
@@ -123,7 +132,8 @@ def read_truth(run: str | os.PathLike) -> list[TruthCell]:
     """
     files = sorted((Path(run) / "ground_truth").glob("*.json"))
     cells = [parse(TruthCell, read_json(file)) for file in files]
-    return sorted(cells, key=lambda c: (c.family, c.d_sae, c.level.number, c.seed, _ORDER.index(c.role)))
+    order = lambda c: (c.family, c.d_sae, c.noise, c.level.number, c.seed, _ORDER.index(c.role))  # noqa: E731
+    return sorted(cells, key=order)
 
 
 _ORDER = (Role.TEACHER, Role.START, Role.TUNED, Role.CONTROL)

@@ -150,6 +150,7 @@ class WorldActivations:
     """
 
     name = "the world"
+    target = None  # a world's samples are all there is
 
     def __init__(self, world: World, tokens: int, heldout: int):
         self.world, self._tokens = world, {"train": tokens, "heldout": heldout}

@@ -26,6 +26,7 @@ from .sae import RationalSAE as RationalSAE
 from .sae import ReLU as ReLU
 from .sae import SignAwareGated as SignAwareGated
 from .sae import SoftRational as SoftRational
+from .sae import Target as Target
 from .sae import TopK as TopK
 from .sae import plain as plain
 from .sae import pursuit as pursuit

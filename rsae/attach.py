@@ -5,7 +5,7 @@
 ...     logits = host.model(input_ids=ids).logits   # the host's own call, or generate
 ...     inside.features                             # z_BPF of the last forward pass
 
-Shapes: B batch, P position, D d_in, F d_sae.
+Shapes: B batch, P position, D d_in, O d_out, F d_sae.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Attached:
         self.features: torch.Tensor | None = None
         #: the activation x_BPD at the hook point
         self.input: torch.Tensor | None = None
-        #: what the SAE does not reconstruct, x - x_hat, [B, P, D]; no gradient passes through it
+        #: what the SAE does not reconstruct, x - x_hat, [B, P, D], or a transcoder does not predict, y - y_hat; no
+        #: gradient passes through it
         self.residual: torch.Tensor | None = None
         self._edits: list[_Edit] = []
 
@@ -98,8 +99,8 @@ class Attached:
                 z_BPF[..., edit.latent] *= edit.value
         return z_BPF
 
-    def _replace(self, x_BPD: torch.Tensor) -> torch.Tensor:
-        """What takes the activation's place."""
+    def _replace(self, x_BPD: torch.Tensor, y_BPO: torch.Tensor) -> torch.Tensor:
+        """What takes the place of y, which is x but for a transcoder."""
         self.input = x_BPD
         z_BPF = self.sae.encode(x_BPD)
         if z_BPF.requires_grad:
@@ -107,14 +108,14 @@ class Attached:
         elif torch.is_grad_enabled():
             z_BPF.requires_grad_()
         self.features = z_BPF
-        x_hat_BPD = self.sae.decode(self._edited(z_BPF), x_BPD)
+        y_hat_BPO = self.sae.decode(self._edited(z_BPF), x_BPD)
         with torch.no_grad():
-            self.residual = x_BPD - self.sae.decode(z_BPF.detach(), x_BPD)
-        new_BPD = x_hat_BPD + self.residual if self.error else x_hat_BPD
+            self.residual = y_BPO - self.sae.decode(z_BPF.detach(), x_BPD)
+        new_BPO = y_hat_BPO + self.residual if self.error else y_hat_BPO
         kept_BP = x_BPD.detach().norm(dim=-1) > self.norm_limit
         if x_BPD.shape[1] > 1:  # a step of cached generation has one position, which is not the first
             kept_BP[:, 0] = True
-        return torch.where(kept_BP[..., None], x_BPD, new_BPD)
+        return torch.where(kept_BP[..., None], y_BPO, new_BPO)
 
 
 @contextmanager
@@ -127,10 +128,10 @@ def attached(
 ) -> Iterator[Attached]:
     """Put an SAE's reconstruction in the place of the host's activation while the context is open.
 
-    With `error` the host computes what it always does until a latent is steered: the residual x - x_hat is added back.
-    Position 0 of every sequence and activations above the norm limit of the SAE's training keep their value, as they
-    were left out of training. Gradients of a loss pass to `features` (`inside.features.grad`) where gradients are
-    enabled.
+    A transcoder's prediction takes the place of its target. With `error` the host computes what it always does until a
+    latent is steered: the residual x - x_hat is added back. Position 0 of every sequence and activations above the norm
+    limit of the SAE's training keep their value, as they were left out of training. Gradients of a loss pass to
+    `features` (`inside.features.grad`) where gradients are enabled.
 
     Args:
         host: The host; call its `model` as ever, `generate` included.
@@ -153,16 +154,38 @@ def attached(
     inside = Attached(sae, error, float("inf") if limit is None else limit)
 
     def replace(x_BPD: torch.Tensor) -> torch.Tensor:
-        if x_BPD.shape[-1] != sae.d_in:
-            raise InputError(f"the SAE takes {sae.d_in} dimensions, {point} has {x_BPD.shape[-1]}")
-        return inside._replace(x_BPD)
+        check(x_BPD, sae.d_in, point)
+        return inside._replace(x_BPD, x_BPD)
+
+    def check(x_BPD: torch.Tensor, width: int, where: HookPoint) -> None:
+        if x_BPD.shape[-1] != width:
+            raise InputError(f"the SAE takes {width} dimensions, {where} has {x_BPD.shape[-1]}")
+
+    read: list[torch.Tensor] = []
+
+    def keep(x_BPD: torch.Tensor) -> torch.Tensor:
+        check(x_BPD, sae.d_in, point)
+        read[:] = [x_BPD]
+        return x_BPD
+
+    def predict(y_BPO: torch.Tensor) -> torch.Tensor:
+        check(y_BPO, sae.d_out, target)
+        return inside._replace(read[0], y_BPO)
+
+    target = point
+    if sae.transcodes:
+        target = HookPoint.parse(sae.provenance.known("target", "attaching a transcoder"), host)
 
     trained = [p for p in sae.parameters() if p.requires_grad]
     for parameter in trained:  # gradients are the features', not the weights'
         parameter.requires_grad_(False)
     try:
-        with hooked(host, point, replace):
-            yield inside
+        if sae.transcodes:
+            with hooked(host, point, keep), hooked(host, target, predict):
+                yield inside
+        else:
+            with hooked(host, point, replace):
+                yield inside
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

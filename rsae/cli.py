@@ -63,6 +63,13 @@ def _harvest(
             "attn.hook_q, _k, _v, _z, mlp.hook_post, or a module's own name. May be repeated: one pass for all."
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="A second hook point, which a transcoder is to predict of the first: blocks.12.hook_mlp_out beside "
+            "--hook blocks.12.hook_mlp_in."
+        ),
+    ] = None,
     text: Annotated[
         str,
         typer.Option(
@@ -102,6 +109,7 @@ def _harvest(
         HarvestConfig,
         host=host,
         hook=hooks[0],
+        target=target,
         text=text,
         context=context,
         tokens=tokens,
@@ -145,6 +153,13 @@ def _train(
         list[str] | None,
         typer.Option(help="Another of the family's settings, as NAME=VALUE: bandwidth=0.5. May be repeated."),
     ] = None,
+    skip: Annotated[
+        bool,
+        typer.Option(
+            "--skip",
+            help="Give a transcoder (activations harvested with --target) a linear way past its code.",
+        ),
+    ] = False,
     begin: Annotated[
         str | None,
         typer.Option(
@@ -202,7 +217,7 @@ def _train(
         penalty=penalty,
     )
     grid.checked(family)
-    settings = {"d_sae": d_sae} | _settings(setting or [])
+    settings = {"d_sae": d_sae} | _settings(setting or []) | ({"skip": True} if skip else {})
     distributed.join()
     made = train_grid(
         family,
@@ -292,6 +307,12 @@ def _upgrade(
     ] = None,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 3e-4,
     bias_lr: Annotated[float, typer.Option(help="Factor on --lr for biases.")] = 1.0,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="Of the fine-tuning: mse, kl (of the host's predictions), both in equal parts (mse+kl)."
+        ),
+    ] = "mse",
     per_latent: Annotated[
         bool, typer.Option("--per-latent", help="One set of rational coefficients a latent, not one for all.")
     ] = False,
@@ -319,6 +340,7 @@ def _upgrade(
         sparsity=sparsity,
         l0=l0,
         sparsity_warmup=0.0,
+        objective=objective,
     )
     config = _checked(
         UpgradeConfig, variant=variant, type=degrees, per_latent=per_latent, tune=tune, fine_tune=steps > 0

@@ -13,13 +13,16 @@ from rsae.support.errors import InputError, did_you_mean
 _SAMPLE = 8192
 
 
-def new(family: str, activations: Activations, seed: int = 0, **settings: Any) -> SAE:
+def new(family: str, activations: Activations, seed: int = 0, skip: bool = False, **settings: Any) -> SAE:
     """An untrained SAE in the activations' units: random unit decoder rows, the encoder their transpose.
+
+    Where the activations have a target it is a transcoder, which predicts the target.
 
     Args:
         family: Name of the family; `rsae.sae.FAMILIES` lists them.
         activations: What it is to be trained on: they give the width, the units and the start of b_dec.
         seed: Of the decoder's directions and of the sample.
+        skip: Give a transcoder a linear way past the code (skip transcoder).
         **settings: The family's settings without `d_in`, such as `d_sae` and `k`. Thresholds and bandwidths are in
             units of activations of mean norm sqrt(D).
 
@@ -40,8 +43,17 @@ def new(family: str, activations: Activations, seed: int = 0, **settings: Any) -
         needed = parameters[name].default is inspect.Parameter.empty
         if needed and name not in settings and not cls.rational:
             raise InputError(f"family {family!r} needs the setting {name!r}")
-    sae = cls(activations.d_in, **settings)
-    sae.rescale_(1 / activations.scale)
-    sae.initialise(activations.sample(_SAMPLE, seed), seed)
+    target = activations.target
+    if skip and target is None:
+        raise InputError(f"skip: {activations.name} has no target, and only a transcoder skips its code")
+    predicts = {} if target is None else {"target": {"d_out": target.d_in, "skip": skip}}
+    sae = cls.from_settings({"d_in": activations.d_in} | settings | predicts)
+    x_BD = activations.sample(_SAMPLE, seed)
+    if target is None:
+        sae.rescale_(1 / activations.scale)
+        sae.initialise(x_BD, seed)
+    else:
+        sae.initialise(x_BD * activations.scale, seed, target.sample(_SAMPLE, seed) * target.scale)
+        sae.rescale_(1 / activations.scale, 1 / target.scale)
     sae.provenance = activations.provenance
     return sae

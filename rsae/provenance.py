@@ -14,6 +14,7 @@ _NAMES = {
     "model": "model_name",
     "hook": "hook_name",
     "head": "hook_head_index",
+    "target": "hook_name_out",
     "context": "context_size",
     "bos": "prepend_bos",
     "text": "dataset_path",
@@ -37,6 +38,8 @@ class Provenance:
     """The hook point, such as `blocks.12.hook_resid_pre`."""
     head: int | None = None
     """The attention head, where the hook point is one head's part of it."""
+    target: str | None = None
+    """The hook point that a transcoder predicts."""
     context: int | None = None
     """Tokens a sequence, BOS included."""
     bos: bool | None = None
@@ -107,7 +110,13 @@ class Provenance:
         return value
 
 
-_WORDS = {"model": "host model", "hook": "hook point", "text": "text", "context": "context length"}
+_WORDS = {
+    "model": "host model",
+    "hook": "hook point",
+    "target": "target",
+    "text": "text",
+    "context": "context length",
+}
 
 
 def canonical_model(name: str) -> str:
@@ -141,6 +150,7 @@ def check_match(
         ("model", mine.model, theirs.model, canonical_model),
         ("hook point", mine.hook, theirs.hook, canonical_hook),
         ("head", mine.head, theirs.head, str),
+        ("target", mine.target, theirs.target, canonical_hook),
     ]
     for name, ours, others, same in pairs:
         if ours is not None and others is not None and same(ours) != same(others):

@@ -1,11 +1,12 @@
 """What to measure of an SAE: its codes, and where in the host it belongs (by default what it says itself).
 
-Shapes: B batch, D dimensions, F latents.
+Shapes: B batch, P position, D dimensions, F latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -16,9 +17,34 @@ from rsae.provenance import check_match
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
+class Place(NamedTuple):
+    """Where an SAE belongs, and what is left alone there."""
+
+    #: the hook point
+    point: HookPoint
+    #: activations with a larger norm are left alone
+    norm_limit: float
+    #: ids of the tokens whose activations are left alone
+    exclude_tokens: tuple[int, ...]
+
+    def kept(self, tokens_BP: torch.Tensor, mask_BP: torch.Tensor) -> torch.Tensor:
+        """True for the tokens that are neither padding nor excluded, [batch, position].
+
+        Args:
+            tokens_BP: Token ids.
+            mask_BP: 1 for tokens, 0 for padding.
+        """
+        return mask_BP.bool() & ~torch.isin(tokens_BP, torch.tensor(self.exclude_tokens).to(tokens_BP))
+
+
 def place_of(
-    sae: SAE, host: Host, hook: str | None, norm_limit: float | None, allow_mismatch: bool = False
-) -> tuple[HookPoint, float]:
+    sae: SAE,
+    host: Host,
+    hook: str | None,
+    norm_limit: float | None,
+    allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
+) -> Place:
     """Where in a host an SAE belongs.
 
     Args:
@@ -27,12 +53,14 @@ def place_of(
         hook: Hook point; None for the one that the SAE was trained at.
         norm_limit: Activations with a larger norm are left alone; None for the SAE's own limit (inf where it has none).
         allow_mismatch: Accept an SAE of another model or hook point.
+        exclude_tokens: Tokens whose activations are left alone, by id or by text; None for the SAE's own.
 
     Returns:
-        The hook point and the limit.
+        The hook point, the limit and the ids of the excluded tokens.
 
     Raises:
-        InputError: where the hook point is not known, or the SAE belongs to another model or hook point.
+        InputError: where the hook point is not known, the SAE belongs to another model or hook point, or a token is
+            none of the host's.
     """
     known = sae.provenance
     name = hook or known.hook
@@ -44,7 +72,21 @@ def place_of(
     check_match(known, here, "the SAE", f"host {host.name} at {name}", allow_mismatch)
     limit = known.norm_limit if norm_limit is None else norm_limit
     head = known.head if hook is None else None
-    return HookPoint.parse(name, host, head), float("inf") if limit is None else limit
+    excluded = known.exclude_tokens or () if exclude_tokens is None else host.token_ids(exclude_tokens)
+    return Place(HookPoint.parse(name, host, head), float("inf") if limit is None else limit, tuple(excluded))
+
+
+def row_unit(sae: SAE, x_BD: torch.Tensor) -> torch.Tensor | float:
+    """What decoder rows are multiplied with when a token's own normalisation is undone, [B, 1]; 1 without one.
+
+    Args:
+        sae: The SAE.
+        x_BD: Activations.
+    """
+    if sae.input_norm is None:
+        return 1.0
+    one_BD, zero_BD = torch.ones_like(x_BD), torch.zeros_like(x_BD)
+    return (sae.input_norm.undo(one_BD, x_BD) - sae.input_norm.undo(zero_BD, x_BD))[:, :1].to(sae.W_enc)
 
 
 def readings(sae: SAE) -> dict[str, Encode]:

@@ -6,26 +6,41 @@ S sequences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import overload
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, overload
 
 import torch
 
-from evals.metrics.codes import Encode, place_of, readings
-from evals.results import BySequence, Downstream, Interval, Spliced
+from evals.metrics.codes import Encode, Place, place_of, readings
+from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
 from evals.stats import ratio_interval
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, Prefix, logits_from, pad, prefix_at
+from rsae.activations.hooks import HookPoint, Prefix, activations_at_all, logits_from, pad, prefixes_at
+from rsae.activations.splicing import counted, replaceable
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
 Reconstruct = Callable[[torch.Tensor], torch.Tensor]
+Precision = Literal["float32", "bfloat16"]
 
-#: Recorded with every result: where the activation is replaced, and which predictions count.
-POSITIONS = (
-    "position 0 and tokens above the norm limit keep their activation; the predictions made at position 0 and at "
-    "padding are not counted"
-)
+#: Groups of positions, each twice as long as the one before: first and last
+POSITIONS = tuple((2**i, 2 ** (i + 1) - 1) for i in range(20))
+
+
+def positions(exclude_tokens: Sequence[int] = ()) -> str:
+    """Recorded with every result: where the activation is replaced, and which predictions count.
+
+    Args:
+        exclude_tokens: Ids of the tokens that are left alone.
+    """
+    told = (
+        "position 0 and tokens above the norm limit keep their activation; the predictions made at position 0 and at "
+        "padding are not counted"
+    )
+    if not exclude_tokens:
+        return told
+    return f"{told}; neither are those made at the tokens {', '.join(map(str, exclude_tokens))}, which keep theirs"
 
 
 @overload
@@ -37,8 +52,11 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
 ) -> Downstream:
-    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch` and `allow_mismatch` as below."""
+    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` and
+    `precision` as below."""
     ...
 
 
@@ -51,8 +69,11 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
 ) -> dict[str, Downstream]:
-    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch` and `allow_mismatch` as below."""
+    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` and
+    `precision` as below."""
     ...
 
 
@@ -64,11 +85,14 @@ def downstream(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
 ) -> Downstream | dict[str, Downstream]:
     """CE, KL and top-1 agreement of a host with the reconstruction spliced in.
 
-    The host's prefix runs once a batch, the suffix once for the clean activation, once for zeros and once for each
-    code of each SAE.
+    A transcoder's prediction takes the place of its target; zeros and the mean are then the target's.
+    The host's prefix runs twice a batch (first for the mean activation), the suffix once for the clean activation, for
+    zeros, for the mean and for each code of each SAE.
 
     Args:
         sae: An SAE, or several by name, which share the host's runs.
@@ -79,6 +103,9 @@ def downstream(
             (first) SAE's.
         batch: Sequences at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
+        exclude_tokens: Tokens, by id or by text, whose activations are left alone and whose predictions do not count;
+            by default the (first) SAE's: those that were left out of its training.
+        precision: In which the host runs from the hook point on; its float32 predictions are made once beside it.
 
     Returns:
         Means over predictions, in nats, with bootstrap intervals over sequences; for several SAEs by name.
@@ -88,53 +115,115 @@ def downstream(
             limit that leaves nothing to splice.
     """
     if isinstance(sae, SAE):
-        return downstream({"sae": sae}, host, tokens, hook, norm_limit, batch, allow_mismatch)["sae"]
+        rest = (hook, norm_limit, batch, allow_mismatch, exclude_tokens, precision)
+        return downstream({"sae": sae}, host, tokens, *rest)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
     first = next(iter(sae.values()))
-    point, limit = place_of(first, host, hook, norm_limit, allow_mismatch)
+    place = place_of(first, host, hook, norm_limit, allow_mismatch, exclude_tokens)
+    point = place.point
     for one in sae.values():
-        place_of(one, host, str(point), limit, allow_mismatch)
-    zero = _Sums(None)
+        place_of(one, host, str(point), place.norm_limit, allow_mismatch)
+        if one.transcodes != first.transcodes or one.provenance.target != first.provenance.target:
+            raise InputError("downstream: SAEs that are measured together predict the same hook point")
+    target = point
+    if first.transcodes:
+        target = HookPoint.parse(first.provenance.known("target", "measuring a transcoder"), host)
+    order = sorted(tokens, key=len)  # little padding in a batch
+    chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
+    mean_O = _mean(host, place, target, chunks)
+    zero, mean, clean, rounded = _Sums(None), _Sums(lambda _: mean_O), _Sums(None), _Sums(None)
     by_reading = {
         name: {reading: _Sums(_through(one, encode)) for reading, encode in readings(one).items()}
         for name, one in sae.items()
     }
-    every = [zero, *(sums for one in by_reading.values() for sums in one.values())]
-    order = sorted(tokens, key=len)  # little padding in a batch
-    clean = _Sums(None)
+    every = [zero, mean, *(sums for one in by_reading.values() for sums in one.values())]
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
+        for chosen in chunks:
             tokens_BP, mask_BP = pad(chosen, host.device)
-            prefix = prefix_at(host, point, tokens_BP, mask_BP)
-            counted_BP = counted(mask_BP)
-            target_N1 = tokens_BP[:, 1:][counted_BP][:, None]
-            clean_NV = predictions(host, point, tokens_BP, mask_BP, prefix, counted_BP)
-            row_N = counted_BP.nonzero()[:, 0]
-            clean.add(clean_NV, clean_NV, target_N1, row_N, len(chosen))
+            read, *others = prefixes_at(host, _both(point, target), tokens_BP, mask_BP)
+            prefix = others[0] if others else read
+            kept_BP = place.kept(tokens_BP, mask_BP)
+            run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
+            exact_NV = run.predictions(prefix.x_BPD)
+            clean_NV = exact_NV
+            if precision != "float32":
+                clean_NV = run.predictions(prefix.x_BPD, precision)
+                rounded.add(exact_NV, clean_NV, run)
+            clean.add(clean_NV, clean_NV, run)
             for sums in every:
-                spliced_BPD = splice(sums.reconstruct, prefix.x_BPD, mask_BP, limit)
-                spliced = prefix._replace(x_BPD=spliced_BPD)
-                now_NV = predictions(host, point, tokens_BP, mask_BP, spliced, counted_BP)
-                sums.add(clean_NV, now_NV, target_N1, row_N, len(chosen))
+                spliced_BPD = splice(sums.reconstruct, read.x_BPD, kept_BP, place.norm_limit, prefix.x_BPD)
+                sums.add(clean_NV, run.predictions(spliced_BPD, precision), run)
             bar.update(sum(map(len, chosen)))
     if zero.ce == clean.ce:
         raise InputError(
-            f"downstream: zeros at {point} change nothing, so no token is spliced; raise norm_limit"
+            f"downstream: zeros at {target} change nothing, so no token is spliced; raise norm_limit, or exclude fewer "
+            "tokens"
         )
     return {
         name: Downstream(
-            **vars(sums[""].figures(clean, zero)),
+            **vars(sums[""].figures(clean, zero, mean)),
             ce_clean=clean.ce / clean.count,
             ce_zero=zero.ce / zero.count,
             kl_zero=zero.kl / zero.count,
             predictions=clean.count,
-            positions=POSITIONS,
-            others={reading: one.figures(clean, zero) for reading, one in sums.items() if reading},
+            positions=positions(place.exclude_tokens),
+            others={reading: one.figures(clean, zero, mean) for reading, one in sums.items() if reading},
+            ce_mean=mean.ce / mean.count,
+            kl_mean=mean.kl / mean.count,
+            precision=precision,
+            precision_kl=None if precision == "float32" else rounded.kl / rounded.count,
         )
         for name, sums in by_reading.items()
     }
+
+
+def _both(point: HookPoint, target: HookPoint) -> list[HookPoint]:
+    """Where the SAE reads, and where it predicts if that is elsewhere."""
+    return [point] if target == point else [point, target]
+
+
+@torch.no_grad()
+def _mean(host: Host, place: Place, target: HookPoint, chunks: list[list[list[int]]]) -> torch.Tensor:
+    """The mean of the activations that are replaced, [O]."""
+    total_O, count = torch.zeros(()), 0
+    for chosen in chunks:
+        tokens_BP, mask_BP = pad(chosen, host.device)
+        x_BPD, *others = activations_at_all(host, _both(place.point, target), tokens_BP, mask_BP)
+        y_BPO = others[0] if others else x_BPD
+        y_NO = y_BPO[replaceable(x_BPD, place.kept(tokens_BP, mask_BP), place.norm_limit)]
+        total_O, count = total_O + y_NO.double().sum(0).cpu(), count + len(y_NO)
+    return (total_O / max(1, count)).float().to(host.device)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself: it only pays there.
+
+    Args:
+        device: Where the host runs.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+class _Suffix(NamedTuple):
+    """The host from the hook point on, for a batch."""
+
+    host: Host
+    point: HookPoint
+    tokens_BP: torch.Tensor
+    mask_BP: torch.Tensor
+    prefix: Prefix
+    counted_BP: torch.Tensor
+
+    def predictions(self, x_BPD: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
+        """log p_NV of the counted predictions with another activation."""
+        spliced = self.prefix._replace(x_BPD=x_BPD)
+        with torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
 
 
 class _Sums:
@@ -145,17 +234,16 @@ class _Sums:
         self.ce_S: list[float] = []
         self.kl_S: list[float] = []
         self.count_S: list[int] = []
+        # by group of positions
+        self.kl_GS: list[list[float]] = [[] for _ in POSITIONS]
+        self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
         self.agreed = 0
 
-    def add(
-        self,
-        clean_NV: torch.Tensor,
-        now_NV: torch.Tensor,
-        target_N1: torch.Tensor,
-        row_N: torch.Tensor,
-        rows: int,
-    ) -> None:
-        """Predictions of a batch of `rows` sequences, as log p of the clean and the spliced host."""
+    def add(self, clean_NV: torch.Tensor, now_NV: torch.Tensor, run: _Suffix) -> None:
+        """Predictions of a batch, as log p of the clean and the spliced host."""
+        row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
+        rows = len(run.counted_BP)
+        target_N1 = run.tokens_BP[:, 1:][run.counted_BP][:, None]
         ce_N = -now_NV.gather(1, target_N1)[:, 0].double()
         kl_N = (clean_NV.exp() * (clean_NV - now_NV)).sum(-1).double()
         zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
@@ -163,6 +251,10 @@ class _Sums:
         self.kl_S += zero_B.index_add(0, row_N, kl_N).tolist()
         self.count_S += torch.bincount(row_N, minlength=rows).tolist()
         self.agreed += int((now_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
+        for group, (first, last) in enumerate(POSITIONS):
+            in_N = (position_N >= first) & (position_N <= last)
+            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], kl_N[in_N]).tolist()
+            self.count_GS[group] += torch.bincount(row_N[in_N], minlength=rows).tolist()
 
     @property
     def ce(self) -> float:
@@ -176,10 +268,10 @@ class _Sums:
     def count(self) -> int:
         return sum(self.count_S)
 
-    def figures(self, clean: _Sums, zero: _Sums) -> Spliced:
+    def figures(self, clean: _Sums, zero: _Sums, mean: _Sums) -> Spliced:
         """Means over predictions, and their intervals."""
         dce_S = [now - then for now, then in zip(self.ce_S, clean.ce_S, strict=True)]
-        ce, ce_clean, ce_zero = (one.ce / clean.count for one in (self, clean, zero))
+        ce, ce_clean, ce_zero, ce_mean = (one.ce / clean.count for one in (self, clean, zero, mean))
         return Spliced(
             kl=self.kl / clean.count,
             kl_interval=Interval(*ratio_interval(self.kl_S, self.count_S)),
@@ -189,18 +281,20 @@ class _Sums:
             loss_recovered=(ce_zero - ce) / (ce_zero - ce_clean),
             top1=self.agreed / clean.count,
             sequences=BySequence(tuple(self.count_S), tuple(dce_S), tuple(self.kl_S)),
+            loss_recovered_mean=(ce_mean - ce) / (ce_mean - ce_clean) if ce_mean != ce_clean else None,
+            by_position=tuple(self._at(group) for group, counts in enumerate(self.count_GS) if sum(counts)),
         )
+
+    def _at(self, group: int) -> AtPositions:
+        kl_S, count_S = self.kl_GS[group], self.count_GS[group]
+        there = [i for i, count in enumerate(count_S) if count]  # only sequences that are so long
+        kl, counts = [kl_S[i] for i in there], [count_S[i] for i in there]
+        interval = Interval(*ratio_interval(kl, counts))
+        return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), interval)
 
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:
     return lambda x_BD: sae.decode(encode(x_BD), x_BD)
-
-
-def counted(mask_BP: torch.Tensor) -> torch.Tensor:
-    """Which predictions (of token p + 1, made at p) are measured: [batch, position - 1], none made at position 0."""
-    counted_BP = mask_BP[:, 1:].bool().clone()
-    counted_BP[:, 0] = False
-    return counted_BP
 
 
 def predictions(
@@ -229,36 +323,25 @@ def predictions(
 
 @torch.no_grad()
 def splice(
-    sae: Reconstruct | None, x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float
+    sae: Reconstruct | None,
+    x_BPD: torch.Tensor,
+    kept_BP: torch.Tensor,
+    norm_limit: float,
+    y_BPO: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The activation with the reconstruction in its place, but at the first position, padding and outlying norms.
 
     Args:
         sae: Activations x_BD to reconstructions; None for zeros.
         x_BPD: Activations at the hook point.
-        mask_BP: 1 for tokens, 0 for padding.
+        kept_BP: 1 for tokens that may be replaced, 0 for padding and excluded tokens.
         norm_limit: Activations with a larger norm stay.
+        y_BPO: What is replaced, if that is not x_BPD: a transcoder's target.
 
     Returns:
-        A new x_BPD.
+        The activation to go on with.
     """
-    replaced_BP = replaceable(x_BPD, mask_BP, norm_limit)
-    out_BPD = x_BPD.clone()
-    out_BPD[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
-    return out_BPD
-
-
-def replaceable(x_BPD: torch.Tensor, mask_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
-    """Where an activation may be changed: not at the first position, padding and outlying norms.
-
-    Args:
-        x_BPD: Activations at the hook point.
-        mask_BP: 1 for tokens, 0 for padding.
-        norm_limit: Activations with a larger norm stay.
-
-    Returns:
-        True where it may be changed, [batch, position].
-    """
-    replaced_BP = mask_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
-    replaced_BP[:, 0] = False
-    return replaced_BP
+    replaced_BP = replaceable(x_BPD, kept_BP, norm_limit)
+    out_BPO = (x_BPD if y_BPO is None else y_BPO).clone()
+    out_BPO[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
+    return out_BPO

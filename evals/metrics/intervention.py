@@ -8,16 +8,18 @@ Shapes: B batch, P position, D dimensions, F latents, N counted predictions, L d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from evals.metrics.codes import place_of
-from evals.metrics.downstream import counted, predictions, replaceable
+from evals.metrics.codes import Place, place_of
+from evals.metrics.downstream import predictions
 from evals.results import Intervention
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, Prefix, pad, prefix_at
+from rsae.activations.hooks import Prefix, pad, prefix_at
+from rsae.activations.splicing import counted, replaceable
 from rsae.support.progress import progress
 
 #: Minimum number of tokens on which a polarity must be active
@@ -55,13 +57,14 @@ def intervention(
     norm_limit: float | None = None,
     batch: int = 8,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
 ) -> Intervention:
     """What the host predicts with `magnitude * decoder row` added at the hook point, one polarity at a time.
 
     Dials are latents that use both signs (those with the most tokens of the rarer sign), or, for a family without
     signs, disjoint pairs of latents (those with the most opposite decoder rows). A polarity has to be on for 5 of the
     tokens; its magnitude is its mean over those. The push is added to the host's own activation at every position but
-    the first, padding and those above the norm limit.
+    the first, padding, excluded tokens and those above the norm limit.
 
     Args:
         sae: The SAE.
@@ -72,14 +75,16 @@ def intervention(
         norm_limit: Activations with a larger norm are left alone; by default the SAE's.
         batch: Sequences at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
+        exclude_tokens: Tokens, by id or by text, whose activations are left alone; by default the SAE's.
 
     Returns:
         Means over dials; KL in nats a token. Each dial's mean changes of the log-probabilities are centred over the
         vocabulary. The figures are None where there is no dial.
     """
-    point, limit = place_of(sae, host, hook, norm_limit, allow_mismatch)
+    place = place_of(sae, host, hook, norm_limit, allow_mismatch, exclude_tokens)
+    point = place.point
     order = sorted(tokens, key=len)
-    batches = [_batch(host, point, order[i : i + batch], limit) for i in range(0, len(order), batch)]
+    batches = [_batch(host, place, order[i : i + batch]) for i in range(0, len(order), batch)]
     code_NF = torch.cat([_codes(sae, one) for one in batches])
     dials = _signed(code_NF, latents) if sae.signed else _pairs(code_NF, sae.W_dec, latents)
     count = dials.latent_2L.shape[1]
@@ -120,11 +125,12 @@ def intervention(
     )
 
 
-def _batch(host: Host, point: HookPoint, sequences: list[list[int]], norm_limit: float) -> _Batch:
+def _batch(host: Host, place: Place, sequences: list[list[int]]) -> _Batch:
     tokens_BP, mask_BP = pad(sequences, host.device)
-    prefix = prefix_at(host, point, tokens_BP, mask_BP)
-    pushed_BP = replaceable(prefix.x_BPD, mask_BP, norm_limit)
-    return _Batch(tokens_BP, mask_BP, prefix, pushed_BP, counted(mask_BP))
+    prefix = prefix_at(host, place.point, tokens_BP, mask_BP)
+    kept_BP = place.kept(tokens_BP, mask_BP)
+    pushed_BP = replaceable(prefix.x_BPD, kept_BP, place.norm_limit)
+    return _Batch(tokens_BP, mask_BP, prefix, pushed_BP, counted(mask_BP, kept_BP))
 
 
 def _codes(sae: SAE, batch: _Batch) -> torch.Tensor:

@@ -63,7 +63,12 @@ class ProbeData:
 
 
 def probe_data(
-    host: Host, hook: str, task: Task, context: int = 128, norm_limit: float = float("inf")
+    host: Host,
+    hook: str,
+    task: Task,
+    context: int = 128,
+    norm_limit: float = float("inf"),
+    exclude_tokens: Sequence[int] = (),
 ) -> ProbeData:
     """Run the host over a task's texts.
 
@@ -73,34 +78,62 @@ def probe_data(
         task: The labelled texts.
         context: Tokens a text, truncated on the right.
         norm_limit: Tokens whose activation has a larger norm are left out, as in SAE training.
+        exclude_tokens: Ids of tokens that are left out.
 
     Returns:
-        The activations, without position 0 and padding.
+        The activations, without position 0, padding and what is left out; a text without any is left out whole.
+    """
+    texts = task.train[0] + task.test[0]
+    left_out = (norm_limit, exclude_tokens)
+    x_ND, text_N, kept = text_activations(host, hook, texts, context, *left_out, task.name)
+    labels = np.concatenate([task.train[1], task.test[1]])
+    is_train = np.arange(len(texts)) < len(task.train[0])
+    return ProbeData(x_ND, text_N, labels[kept], is_train[kept])
+
+
+def text_activations(
+    host: Host,
+    hook: str,
+    texts: Sequence[str],
+    context: int,
+    norm_limit: float,
+    exclude_tokens: Sequence[int],
+    what: str,
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Run the host over texts.
+
+    Args:
+        host: The model.
+        hook: Hook point.
+        texts: The texts.
+        context: Tokens a text, truncated on the right.
+        norm_limit: Tokens whose activation has a larger norm are left out.
+        exclude_tokens: Ids of tokens that are left out.
+        what: Says in the progress bar whose texts they are.
+
+    Returns:
+        x_ND without position 0, padding and what is left out; the number of each row's text among those that have a
+        row; and which texts these are.
     """
     point = HookPoint.parse(hook, host)
-    texts = task.train[0] + task.test[0]
+    excluded = torch.tensor(exclude_tokens, dtype=torch.long)
     ids = [host.sequences([Document("", t)], context, shortest=2)[:1] for t in texts]
     kept = [i for i, s in enumerate(ids) if s]
     order = sorted(kept, key=lambda i: len(ids[i][0]))
     x: dict[int, torch.Tensor] = {}
-    with progress(len(order), f"probe texts {task.name}", "text") as bar:
+    with progress(len(order), f"probe texts {what}", "text") as bar:
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
             tokens_BP, mask_BP = pad([ids[i][0] for i in chosen], host.device)
             x_BPD = activations_at(host, point, tokens_BP, mask_BP).cpu()
             for row, i in enumerate(chosen):
                 x_PD = x_BPD[row, 1 : len(ids[i][0])]
-                x[i] = x_PD[x_PD.norm(dim=1) <= norm_limit]
+                kept_P = ~torch.isin(tokens_BP[row, 1 : len(ids[i][0])].cpu(), excluded)
+                x[i] = x_PD[kept_P & (x_PD.norm(dim=1) <= norm_limit)]
             bar.update(len(chosen))
     kept = [i for i in kept if len(x[i])]
-    labels = np.concatenate([task.train[1], task.test[1]])
-    is_train = np.arange(len(texts)) < len(task.train[0])
-    return ProbeData(
-        torch.cat([x[i] for i in kept]),
-        torch.cat([torch.full((len(x[i]),), n, dtype=torch.int32) for n, i in enumerate(kept)]),
-        labels[kept],
-        is_train[kept],
-    )
+    numbers = [torch.full((len(x[i]),), n, dtype=torch.int32) for n, i in enumerate(kept)]
+    return torch.cat([x[i] for i in kept]), torch.cat(numbers), kept
 
 
 @torch.no_grad()
@@ -207,6 +240,7 @@ def sparse_probing(
     hook: str | None = None,
     context: int = 128,
     allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
 ) -> Probing:
     """Run the host over a task's texts and probe an SAE's codes there.
 
@@ -218,9 +252,10 @@ def sparse_probing(
         hook: Hook point; by default the one that the SAE was trained at.
         context: Tokens a text, truncated on the right.
         allow_mismatch: Accept an SAE of another model or hook point.
+        exclude_tokens: Tokens, by id or by text, that are left out of a text's mean; by default the SAE's.
 
     Returns:
         Test accuracies by k, as `probe` gives them.
     """
-    point, limit = place_of(sae, host, hook, None, allow_mismatch)
-    return probe(sae, probe_data(host, str(point), task, context, limit), k)
+    point, limit, excluded = place_of(sae, host, hook, None, allow_mismatch, exclude_tokens)
+    return probe(sae, probe_data(host, str(point), task, context, limit, excluded), k)

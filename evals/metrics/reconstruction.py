@@ -5,6 +5,8 @@ Shapes: B batch, D dimensions, F latents.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -66,7 +68,8 @@ def reconstruction(
 
     Args:
         sae: An SAE that takes activations as the host gives them.
-        activations: A store or the like; or a tensor or array [N, D], all of which counts.
+        activations: A store or the like, with a target for a transcoder, whose prediction is then measured; or a tensor
+            or array [N, D], all of which counts.
         split: `heldout` or `train`.
         rows: Tokens at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
@@ -84,17 +87,17 @@ def reconstruction(
         activations = Store.of([activations, activations], heldout=len(activations))
     check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
-    total_D = torch.zeros(sae.d_in, dtype=torch.float64)
+    total_O = torch.zeros(sae.d_out, dtype=torch.float64)
     sums = {name: (encode, _Sums(sae)) for name, encode in readings(sae).items()}
-    for x_BD in activations.blocks(split, rows):
-        x64_BD = x_BD.double()
+    for x_BD, y_BO in read_and_predicted(sae, activations, split, rows):
+        y64_BO = y_BO.double()
         tokens += len(x_BD)
-        total_D += x64_BD.sum(0)
-        square += x64_BD.square().sum().item()
+        total_O += y64_BO.sum(0)
+        square += y64_BO.square().sum().item()
         for encode, summed in sums.values():
             z_BF = encode(x_BD.to(sae.W_enc.device))
-            summed.add(x64_BD, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
-    variance = square / tokens - (total_D / tokens).square().sum().item()
+            summed.add(y64_BO, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
+    variance = square / tokens - (total_O / tokens).square().sum().item()
     honest = sums[""][1]
     count_F, minus_F = honest.count_F, honest.minus_F
     rarer_F = torch.minimum(minus_F, count_F - minus_F)
@@ -109,6 +112,24 @@ def reconstruction(
         two_way=(10 * rarer_F > count_F).double().mean().item() if sae.signed else None,
         others={name: summed.fit(tokens, variance) for name, (_, summed) in sums.items() if name},
     )
+
+
+def read_and_predicted(
+    sae: SAE, activations: Activations, split: str, rows: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What an SAE reads and what it is to give, block by block: x_BD twice; of a transcoder x_BD and its target y_BO.
+
+    Args:
+        sae: The SAE.
+        activations: The activations.
+        split: `heldout` or `train`.
+        rows: Largest number at a time.
+    """
+    read = activations.blocks(split, rows)
+    if not sae.transcodes or activations.target is None:
+        yield from ((x_BD, x_BD) for x_BD in read)
+    else:
+        yield from zip(read, activations.target.blocks(split, rows), strict=True)
 
 
 @torch.no_grad()

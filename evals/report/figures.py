@@ -45,9 +45,30 @@ _CONTROLS = (
     Style("#6f9a3c", "diamond-tall", "d"),
     Style("#5a7d9a", "triangle-down", "v"),
 )
+_BESIDE = (
+    Style("#7d6b91", "cross", "P"),
+    Style("#a0724a", "x", "X"),
+    Style("#4d7c6f", "star-triangle-up", "*"),
+    Style("#8c5a6b", "bowtie", "8"),
+)
+_BASELINES = tuple(
+    Style(_GREY, symbol, marker, True)
+    for symbol, marker in (
+        ("circle-open", "o"),
+        ("square-open", "s"),
+        ("diamond-open", "D"),
+        ("triangle-up-open", "^"),
+        ("triangle-down-open", "v"),
+        ("pentagon-open", "p"),
+    )
+)
 _LEVELS = ("#4361ee", "#e4572e", "#2a9d8f", "#9b3fb5", "#b8860b", "#0b8fa4")
 _FITS = {"remez": "#e9a23b", "least_squares": "#4361ee", "minimax": "#e4572e"}
 _GRID = "rgba(128,128,128,0.22)"
+
+
+#: Roles whose cells have a look of their own, by their variant
+_BY_NAME = (Role.CONTROL, Role.SECOND_CONTROL, Role.CEILING, Role.BASELINE)
 
 
 class Looks:
@@ -62,25 +83,29 @@ class Looks:
     def __init__(self, results: Sequence[Result]):
         self.alone = not any(r.control for r in results)
         if self.alone:
-            ours, controls = sorted({self.name(r) for r in results}), []
+            ours, controls = sorted({self.name(r) for r in results if r.role is Role.TEACHER}), []
         else:
             ours = sorted({str(r.upgrade) for r in results if r.upgrade})
             controls = sorted({r.control for r in results if r.control})
+        beside = sorted({r.variant for r in results if r.role in (Role.SECOND_CONTROL, Role.CEILING)})
+        baselines = sorted({r.variant for r in results if r.role is Role.BASELINE})
         self._styles = {name: _UPGRADES[i % len(_UPGRADES)] for i, name in enumerate(ours)}
         self._styles |= {name: _CONTROLS[i % len(_CONTROLS)] for i, name in enumerate(controls)}
+        self._styles |= {name: _BESIDE[i % len(_BESIDE)] for i, name in enumerate(beside)}
+        self._styles |= {name: _BASELINES[i % len(_BASELINES)] for i, name in enumerate(baselines)}
 
     def name(self, result: Result) -> str:
         """The cell's series."""
+        if result.role is Role.BASELINE:
+            return result.variant
         return f"{result.family} {result.d_sae}" if self.alone else result.variant
 
     def style(self, result: Result) -> Style:
         """How the cell is drawn."""
-        if self.alone:
+        if self.alone or result.role in _BY_NAME:
             return self._styles[self.name(result)]
         if result.role is Role.TEACHER:
             return _TEACHER
-        if result.role is Role.CONTROL:
-            return self._styles[result.variant]
         full = self._styles[str(result.upgrade)]
         hollow = result.role is Role.START
         return Style(full.colour, f"{full.symbol}-open" if hollow else full.symbol, full.marker, hollow)
@@ -241,7 +266,10 @@ def pareto(members: Sequence[Result], axes: Axes, looks: Looks) -> dict[str, Any
         A plotly figure as JSON.
     """
     figure = go.Figure()
-    x, y = sweet_zone(members, axes) if not looks.alone else ([], [])
+    shown = [
+        r for r in members if not looks.style(r).hollow
+    ] or members  # what is hidden at first sets no range
+    x, y = sweet_zone(shown, axes) if not looks.alone else ([], [])
     if x:
         figure.add_scatter(
             x=x,
@@ -257,7 +285,7 @@ def pareto(members: Sequence[Result], axes: Axes, looks: Looks) -> dict[str, Any
         look = looks.style(cells[0])
         shared: dict[str, Any] = {"name": name, "legendgroup": name}
         if look.hollow:
-            shared["visible"] = "legendonly"  # a start is no result; a click on its name shows it
+            shared["visible"] = "legendonly"  # a start or baseline is no result; a click on its name shows it
         elif len(along := on_front(cells, axes)) > 1:
             figure.add_scatter(
                 x=[axes.x.of(r) for r in along],
@@ -283,10 +311,10 @@ def pareto(members: Sequence[Result], axes: Axes, looks: Looks) -> dict[str, Any
             },
             **shared,
         )
-    xaxis: dict[str, Any] = {"range": _range(members, axes.x, axes.log_x)}
+    xaxis: dict[str, Any] = {"range": _range(shown, axes.x, axes.log_x)}
     if axes.log_x:
         xaxis |= {"type": "log", "nticks": 6}
-    yaxis: dict[str, Any] = {"range": _range(members, axes.y, axes.log_y)}
+    yaxis: dict[str, Any] = {"range": _range(shown, axes.y, axes.log_y)}
     if axes.log_y:
         yaxis |= {"type": "log", "nticks": 6}
     return _layout(figure, axes.x_heading, axes.y.heading, xaxis, yaxis)

@@ -12,17 +12,28 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from evals.cards import Card, read_cards
+from evals.cards import read_cards
+from evals.claims import Share, claims, shares
 from evals.comparison import compare, controls_of
 from evals.config import SuiteConfig
 from evals.gates import Gate, read_gate
+from evals.latents import Card
+from evals.matching import read_stability
 from evals.measures import DCE, FVU, L0, Measure, columns, probed
 from evals.report import figures
+from evals.report.environment import environment, source
 from evals.report.names import Names
-from evals.report.text import Line, Table, comparison_tables, pairs_table, truth_table
+from evals.report.text import (
+    Line,
+    Table,
+    claims_table,
+    comparison_tables,
+    pairs_table,
+    stability_table,
+    truth_table,
+)
 from evals.report.text import figures as texts_of
 from evals.results import Result, Role, read_results
 from evals.suite import finished, lacking, units
@@ -55,18 +66,21 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
     gates = {key: gate for key in _soft(results) if (gate := read_gate(run, *key)) is not None}
     keys = _keys(results)
     compared = compare([run], reference)
-    environment = _environment()
-    page = environment.get_template("report.html.j2").render(
+    made = environment()
+    page = made.get_template("report.html.j2").render(
         plotly=get_plotlyjs(),
-        css=_source(environment, "report.css"),
-        script=_source(environment, "report.js"),
+        css=source(made, "report.css"),
+        script=source(made, "report.js"),
         columns=columns(results),
         keys=list(keys),
         table=_table(results, keys),
         comparison=comparison_tables(compared),
         pairs=_pairs(results),
         paired=pairs_table(compared),
+        claims=claims_table(claims(results)),
+        with_baselines=any(r.role is Role.BASELINE for r in results),
         truth=truth_table(read_truth(run)),
+        stable=stability_table(read_stability(run, results), results),
         groups=[title for title, _ in panels],
         with_controls=not looks.alone,
         planes=planes,
@@ -76,7 +90,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         cards=_cards(run, results),
         missing=missing(run, results),
         seeds=sorted({r.seed for r in results}),
-        sites=sorted({f"{r.site.host}, {r.site.hook}" for r in results}),
+        sites=sorted({f"{r.site.host}, {r.site.hooks}" for r in results}),
         notes=sorted({r.how.host_note for r in results if r.how.host_note}),
         first=results[0],
         machines=sorted({r.how.machine for r in results}),
@@ -88,21 +102,6 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
     with writing(run / "report.html") as temporary:
         temporary.write_text(page)
     return run / "report.html"
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("evals.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
 
 
 # --- cells -------------------------------------------------------------------------------------------------------
@@ -118,6 +117,8 @@ class Value:
     """For sorting; None where it does not apply."""
     control: str
     """The control's text below it."""
+    share: Share | None = None
+    """Where it lies between the best baseline and the ceiling."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _keys(results: Sequence[Result]) -> dict[str, Any]:
     """What cells differ in beside variant and family: how to read it off a cell, by its name."""
     known = {
         "host": lambda r: r.site.host,
-        "hook": lambda r: r.site.hook,
+        "hook": lambda r: r.site.hooks,
         "d_sae": lambda r: str(r.d_sae),
         "level": lambda r: str(r.level),
         "seed": lambda r: str(r.seed),
@@ -150,15 +151,22 @@ def _keys(results: Sequence[Result]) -> dict[str, Any]:
 
 def _table(results: Sequence[Result], keys: dict[str, Any]) -> list[CellLine]:
     controls, shown = controls_of(results), columns(results)
-    return [_line(r, controls.get(r.cell), keys, shown) for r in results]
+    known = shares(results, shown)
+    return [_line(r, controls.get(r.cell), keys, shown, known) for r in results]
 
 
-def _line(r: Result, control: Result | None, keys: dict[str, Any], shown: Sequence[Measure]) -> CellLine:
+def _line(
+    r: Result,
+    control: Result | None,
+    keys: dict[str, Any],
+    shown: Sequence[Measure],
+    known: dict[tuple[str, str], Share],
+) -> CellLine:
     beside = texts_of(control, shown) if control else [""] * len(shown)
     numbers = [measure.read(r) for measure in shown]
     values = [
-        Value(text, number, other if number is not None else "")
-        for text, number, other in zip(texts_of(r, shown), numbers, beside, strict=True)
+        Value(text, number, other if number is not None else "", known.get((r.cell, m.key)))
+        for m, text, number, other in zip(shown, texts_of(r, shown), numbers, beside, strict=True)
     ]
     named = r.control if r.upgrade else ""
     if r.upgrade and control is None:

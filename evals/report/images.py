@@ -105,7 +105,7 @@ def _shown(results: Sequence[Result]) -> list[Axes]:
 
 def _panel(ax: Any, members: Sequence[Result], axes: Axes, looks: Looks) -> None:
     """A group's cells in a plane: seeds as points, fronts as lines, the teachers' sweet zone shaded."""
-    members = [r for r in members if r.role is not Role.START]
+    members = [r for r in members if r.role not in (Role.START, Role.BASELINE)]
     zone = sweet_zone(members, axes)
     ax.fill(*zone, color="#3caa5a", alpha=0.13, linewidth=0, label="dominates the teacher")
     for name, cells in looks.series(members).items():

@@ -10,7 +10,7 @@ from evals.results import Result, Site
 
 def hook_in_short(site: Site) -> str:
     """A hook point without what all have in common."""
-    return site.hook.replace("blocks.", "").replace("hook_", "")
+    return site.hooks.replace("blocks.", "").replace("hook_", "")
 
 
 def place(site: Site, family: str, d_sae: int) -> str:

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from evals import stats
+from evals.baselines import BASELINES
+from evals.claims import Against, Claim
 from evals.comparison import Comparison, Counts, Difference, Group
+from evals.interpretation import Interpretation
+from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
+from evals.metrics.absorption import Absorption
+from evals.metrics.perturbation import Perturbation, Removal
+from evals.metrics.sae_probes import SetScores
+from evals.metrics.stability import Stability
+from evals.paired import SideBySide
 from evals.report.names import Names, place
-from evals.results import Reconstruction, Result, Role, read_results
+from evals.results import Interval, Reconstruction, Result, Role, read_results
 from evals.stats import Estimate
 from evals.truth import TruthCell
 
 #: Columns of words; all others are numbers
-_WORDS = ("run", "variant", "place", "difference", "control", "against")
+_WORDS = (
+    "run",
+    "set",
+    "letter",
+    "latent",
+    "explanation",
+    "variant",
+    "family",
+    "place",
+    "costs no more",
+    "costs more",
+    "difference",
+    "control",
+    "against",
+)
 #: How a difference is printed; those of probing by the default
 _DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", KL.key: "{:+.1%}", DCE.key: "{:+.4f}"}
 
@@ -37,6 +62,14 @@ _TRUTH = (
     ("split", "split", "{:.3f}"),
     ("absorption", "absorption", "{:.3f}"),
     ("explained_variance", "EV", "{:.4f}"),
+)
+#: Figures of a table of stability: field, heading
+_STABLE = (
+    ("cosine", "cosine"),
+    ("by_chance", "by chance"),
+    ("kept", "kept"),
+    ("overlap", "overlap"),
+    ("in_place", "in place"),
 )
 #: Figures of a table of baselines: field, heading, how it is printed
 _FIT = (
@@ -111,7 +144,7 @@ def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -
         own: The SAE's figures.
         baselines: By name.
     """
-    best = min((one.fvu for one in baselines.values()), default=1.0)
+    best = min((one.fvu for name, one in baselines.items() if name in BASELINES), default=1.0)
     lines = [
         Line(
             [name, *(form.format(one[key]) for key, _, form in _FIT), _share(one.fvu, best)],
@@ -128,19 +161,127 @@ def _share(fvu: float, best: float) -> str:
     return f"{1 - fvu / best:+.1%}"
 
 
-def truth_table(cells: Sequence[TruthCell]) -> Table:
-    """What SAEs find of a world of known features."""
+def perturbation_table(name: str, found: Perturbation) -> Table:
+    """Targeted probe perturbation on one set, by number of ablated latents."""
+    clean = ", ".join(f"{c} {a:.3f}" for c, a in zip(found.classes, found.clean, strict=True))
+    lines = [
+        Line([str(one.latents), *(f"{one[key]:+.3f}" for key in ("score", "intended", "unintended"))])
+        for one in found.by_number
+    ]
+    title = f"TPP, {name}: fall of the probes' accuracy (of {clean})"
+    return Table(title, ["latents", "score", "intended", "unintended"], lines)
+
+
+def interpretation_table(found: Sequence[Interpretation]) -> Table:
+    """Scores of explanations latent by latent, and their means."""
+    keys = ("accuracy", "auc", "hard")
+    rows = [[score[key] for score in (one.detection, one.fuzzing) for key in keys] for one in found]
+    lines = [
+        Line([str(one.latent), textwrap.shorten(one.explanation, 50, placeholder="…"), *map(_three, row)])
+        for one, row in zip(found, rows, strict=True)
+    ]
+    columns_ = [[v for v in column if v is not None] for column in zip(*rows, strict=True)]
+    means = [_three(float(np.mean(column)) if column else None) for column in columns_]
+    lines.append(Line(["mean", f"{len(found)} latents", *means], True))
+    headings = [f"{kind} {key}" for kind in ("detection", "fuzzing") for key in ("accuracy", "AUC", "hard")]
+    return Table("explanations judged", ["latent", "explanation", *headings], lines)
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def absorption_table(found: Absorption) -> Table:
+    """Absorption letter by letter, and the means."""
     lines = [
         Line(
             [
-                f"{c.family} {c.d_sae} {c.level} s{c.seed} {c.variant}",
-                *(form.format(c.truth[key]) for key, _, form in _TRUTH),
-            ],
-            c.role is Role.CONTROL,
+                one.letter,
+                str(len(one.latents)),
+                f"{one.f1:.3f}",
+                f"{one.probe_f1:.3f}",
+                str(one.words),
+                f"{one.fraction:.3f}",
+                f"{one.full:.3f}",
+            ]
         )
-        for c in cells
+        for one in found.letters
     ]
-    return Table("in a world of known features", ["variant", *(h for _, h, _ in _TRUTH)], lines)
+    lines.append(
+        Line(["mean", f"{found.split:.2f}", "", "", "", f"{found.fraction:.3f}", f"{found.full:.3f}"], True)
+    )
+    headings = ["letter", "latents", "F1", "probe's F1", "words", "fraction", "full"]
+    return Table(f"absorption of first letters, {found.words} words", headings, lines)
+
+
+def sae_probes_table(found: Sequence[SetScores]) -> Table:
+    """AUC on the sets of sae-probes, theirs and without leakage."""
+    numbers = list(found[0].theirs.by_number)
+    lines = []
+    for one in found:
+        cells = []
+        for split in (one.theirs, one.clean):
+            cells += [f"{split.by_number[k].auc:.3f}" for k in numbers] + [f"{split.dense.auc:.3f}"]
+        last = one.clean.by_number[numbers[-1]]
+        lines.append(Line([one.name, f"{one.theirs.leaked:.1%}", *cells, _range(last.auc_interval)]))
+    named = [*(f"k={k}" for k in numbers), "dense"]
+    headings = ["set", "leaked", *(f"theirs {n}" for n in named), *(f"clean {n}" for n in named), "interval"]
+    title = f"sae-probes, AUC; the interval is 95 %, of clean k={numbers[-1]}"
+    return Table(title, headings, lines)
+
+
+def removal_table(name: str, found: Removal) -> Table:
+    """Spurious correlation removal on one set, by number of ablated latents."""
+    told = (
+        f"{c} {b:.3f} to {a:.3f}" for c, b, a in zip(found.concepts, found.biased, found.clean, strict=True)
+    )
+    lines = [
+        Line([str(one.latents), *(f"{one[key]:+.3f}" for key in ("score", "first", "second"))])
+        for one in found.by_number
+    ]
+    title = f"SCR, {name}: share recovered of what the bias costs ({', '.join(told)})"
+    return Table(title, ["latents", "score", *found.concepts], lines)
+
+
+def truth_table(cells: Sequence[TruthCell]) -> Table:
+    """What SAEs find of a world of known features: mean and standard error over seeds."""
+    noisy = len({c.noise for c in cells}) > 1
+    rows: dict[tuple[str, str], list[TruthCell]] = {}
+    for c in cells:
+        rows.setdefault((f"{c.family} {c.d_sae} {c.level} {c.variant}", f"{c.noise:g}"), []).append(c)
+    lines = [
+        Line(
+            [
+                name,
+                *([noise] if noisy else []),
+                str(len(members)),
+                *(_plus_minus(Estimate.of([c.truth[key] for c in members]), form) for key, _, form in _TRUTH),
+            ],
+            members[0].role is Role.CONTROL,
+        )
+        for (name, noise), members in rows.items()
+    ]
+    headings = ["variant", *(["noise"] if noisy else []), "seeds", *(h for _, h, _ in _TRUTH)]
+    return Table("in a world of known features, mean ± standard error over seeds", headings, lines)
+
+
+def stability_table(found: Sequence[StableCell], results: Sequence[Result]) -> Table:
+    """Whose latents are the same: cells against the first seed, and against their teachers; means over cells."""
+    by_cell = {r.cell: r for r in results}
+    rows: dict[tuple[str, str, str], list[Stability]] = {}
+    for one in found:
+        r = by_cell[one.cell]
+        at = f"{place(r.site, r.family, r.d_sae)} {r.level}"
+        against = "another seed" if one.kind == "seeds" else "its teacher"
+        rows.setdefault((at, r.variant, against), []).append(one.result)
+    lines = []
+    for at, members in rows.items():
+        figures_ = [_plus_minus(Estimate.of([m[key] for m in members]), "{:.3f}") for key, _ in _STABLE[:-1]]
+        in_place = [m.in_place for m in members if m.in_place is not None]
+        last = _plus_minus(Estimate.of(in_place), "{:.3f}") if in_place else "–"
+        lines.append(Line([*at, str(len(members)), *figures_, last]))
+    headings = ["place", "variant", "against", "pairs", *(heading for _, heading in _STABLE)]
+    return Table("are the latents the same as before?", headings, lines)
 
 
 def comparison_tables(found: Comparison) -> list[Table]:
@@ -149,6 +290,33 @@ def comparison_tables(found: Comparison) -> list[Table]:
     if found.matched:
         tables += [_matched(found), _volumes(found), _zones(found), _tally(found)]
     return tables
+
+
+def claims_table(found: Sequence[Claim]) -> Table:
+    """Each pursuit minus the best of the controls that cost no more."""
+    keys = list(dict.fromkeys(key for claim in found for key in claim.best))
+    lines = [
+        Line(
+            [
+                f"{place(claim.site, claim.family, claim.d_sae)} {claim.level}",
+                claim.upgrade,
+                f"{claim.l0:.1f}",
+                *(_claimed(claim.best.get(key), _DIFFERENCES.get(key, "{:+.3f}")) for key in keys),
+                ", ".join(claim.rivals),
+                ", ".join(claim.dearer) or "–",
+            ]
+        )
+        for claim in found
+    ]
+    headings = ["place", "variant", "l0", *map(_heading, keys), "costs no more", "costs more"]
+    title = "against the best control that costs no more, mean ± standard error over seeds"
+    return Table(title, headings, lines)
+
+
+def _claimed(against: Against | None, form: str) -> str:
+    if against is None:
+        return "–"
+    return f"{_plus_minus(against.difference, form)} ({against.verdict}, {against.rival})"
 
 
 def pairs_table(found: Comparison) -> Table:
@@ -172,6 +340,58 @@ def pairs_table(found: Comparison) -> Table:
 
 def _with_interval(figure: Difference) -> str:
     return f"{figure.mean:+.4f} [{figure.interval.low:+.4f}, {figure.interval.high:+.4f}]"
+
+
+def side_by_side_tables(found: SideBySide) -> list[Table]:
+    """SAEs on the same tokens: their figures, then what differs."""
+    host = found.saes[0].host is not None
+    figures_ = [
+        Line(
+            [
+                one.name,
+                one.family,
+                str(one.d_sae),
+                f"{one.l0:.2f}",
+                f"{one.fvu:.4f} {_range(one.fvu_interval)}",
+                f"{one.alive:.3f}",
+                *(
+                    [f"{one.host.kl:.4f} {_range(one.host.kl_interval)}", f"{one.host.loss_recovered:.4f}"]
+                    if one.host
+                    else []
+                ),
+            ]
+        )
+        for one in found.saes
+    ]
+    changes = [
+        Line(
+            [
+                f"{one.name} - {one.minus}",
+                *(
+                    _with_interval(figure)
+                    for figure in (one.l0, one.fvu, *([one.kl, one.dce] if host else []))
+                    if figure is not None
+                ),
+            ]
+        )
+        for one in found.changes
+    ]
+    costs = ["KL", "LR"] if host else []
+    return [
+        Table(
+            f"on {found.tokens} held-out tokens; 95 % intervals by resampling {found.groups}"
+            + (" and, in the host, sequences" if host else ""),
+            ["variant", "family", "d_sae", "l0", "FVU", "alive", *costs],
+            figures_,
+        ),
+        Table(
+            "the same tokens, paired", ["difference", "l0", "FVU", *(["KL", "dCE"] if host else [])], changes
+        ),
+    ]
+
+
+def _range(interval: Interval) -> str:
+    return f"[{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def show(table: Table, markdown: bool = False) -> None:

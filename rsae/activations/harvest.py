@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from rsae.activations.hooks import HookPoint, activations_at_all, pad
 from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
-from rsae.activations.store import MANIFEST, VERSION, Manifest, Shard, Store
+from rsae.activations.store import MANIFEST, TARGET, VERSION, Manifest, Shard, Store
 from rsae.activations.text import Document, load_documents, split_documents
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError
@@ -41,6 +41,8 @@ class HarvestConfig:
     """`smollm2-135m` (embedded), a directory, a .gguf file or a hub name."""
     hook: str = "blocks.12.hook_resid_pre"
     """The hook point; see `rsae.activations.hooks`."""
+    target: str | None = None
+    """The hook point that a transcoder is to predict of it, for the same tokens; None for none."""
     text: str = "wikipedia"
     """`wikipedia` (embedded), a .txt, .jsonl(.gz, .zst) or .parquet file, a directory of such files."""
     context: PositiveInt = 128
@@ -104,17 +106,18 @@ def harvest_all(
         The finished stores by hook point.
     """
     stores = {hook: _Unfinished(replace(config, hook=hook), Path(path)) for hook, path in out.items()}
-    missing = {hook: store for hook, store in stores.items() if not store.finished()}
+    missing = {hook: store for hook, store in stores.items() if not all(s.finished() for s in store.both)}
     if missing:
-        for store in missing.values():
+        lacking = [store for pair in missing.values() for store in pair.both]
+        for store in lacking:
             store.check_directory()
         host = host or load_host(config.host)
         host.check_context(config.context)
-        for store in missing.values():
+        for store in lacking:
             store.point = HookPoint.parse(store.config.hook, host)
         plans = plan_splits(host, config)
         excluded = host.token_ids(config.exclude_tokens)
-        for store in missing.values():
+        for store in lacking:
             store.begin()
         _run(host, list(missing.values()), plans, excluded, config)
     return {hook: Store.open(store.out, verify=False) for hook, store in stores.items()}
@@ -128,11 +131,20 @@ class _Unfinished:
     def __init__(self, config: HarvestConfig, out: Path):
         self.config, self.out = config, out
         self.shards: list[Shard] = []
+        self._measured: float | None = None
+        own = replace(config, hook=config.target, target=None) if config.target else None
+        #: the store of what a transcoder predicts of the same tokens
+        self.target = None if own is None else _Unfinished(own, out / TARGET)
+
+    @property
+    def both(self) -> list[_Unfinished]:
+        """It, and its target's where it has one: they hold the same tokens."""
+        return [self] if self.target is None else [self, self.target]
 
     @property
     def settings(self) -> dict:
-        made = asdict(self.config)
-        return made | {"exclude_tokens": list(self.config.exclude_tokens)}
+        made = asdict(self.config) | {"exclude_tokens": list(self.config.exclude_tokens)}
+        return made if self.config.target else {k: v for k, v in made.items() if k != "target"}
 
     def finished(self) -> bool:
         """Whether it is there, whole, and of these settings."""
@@ -166,7 +178,7 @@ class _Unfinished:
     @property
     def limit(self) -> float | None:
         """Largest norm that is kept: the first shard sets it."""
-        return self.shards[0].norm_limit if self.shards else None
+        return self.shards[0].norm_limit if self.shards else self._measured
 
     def line(self, file: Path) -> Shard | None:
         """A shard that an earlier run finished."""
@@ -177,25 +189,29 @@ class _Unfinished:
                 return line
         return None
 
+    def file(self, split: str, number: int) -> Path:
+        """Where a shard lies."""
+        return self.out / f"{split}-{number:05d}.safetensors"
+
+    def within(self, x_ND: torch.Tensor) -> torch.Tensor:
+        """Which rows are within the limit: that of the first shard, or of this one, which is then the first."""
+        norm_N = x_ND.norm(dim=1)
+        limit = self.limit
+        if limit is None:
+            limit = self._measured = self.config.norm_limit * norm_N.median().item()
+        return norm_N <= limit
+
     def write(
         self,
         file: Path,
         split: Literal["train", "heldout"],
         x_ND: torch.Tensor,
         chosen: list[Sequence],
-        kept_N,
+        keep_N: torch.Tensor,
+        beyond: int,
     ) -> Shard:
-        """Write a shard.
-
-        Without a limit yet, it is `config.norm_limit` times the median of this shard.
-        """
-        norm_N = x_ND.norm(dim=1)
-        limit = self.limit
-        if limit is None:
-            limit = self.config.norm_limit * norm_N.median().item()
-        short_N = norm_N <= limit
+        """Write a shard; `beyond` rows are above the limit."""
         stored_ND = x_ND.to(DTYPES[self.config.dtype])
-        keep_N = short_N & kept_N
         if not stored_ND[keep_N].isfinite().all():
             raise InputError(
                 f"{file}: activations at {self.config.hook} of host {self.config.host!r} are not finite in "
@@ -210,7 +226,7 @@ class _Unfinished:
             ),
         }
         write_tensors(file, {name: value[keep_N] for name, value in tensors.items()})
-        line = Shard(file.name, split, int(keep_N.sum()), sha256(file), limit, int((~short_N).sum()))
+        line = Shard(file.name, split, int(keep_N.sum()), sha256(file), self.limit, beyond)
         write_json(file.with_suffix(".json"), asdict(line))
         return line
 
@@ -248,24 +264,30 @@ def _run(
         with progress(sum(len(s.ids) - 1 for s in sequences), f"harvest {split}", "tok") as bar:
             for start in range(0, len(sequences), size):
                 chosen = sequences[start : start + size]
-                files = [s.out / f"{split}-{start // size:05d}.safetensors" for s in stores]
-                lines = [store.line(file) for store, file in zip(stores, files, strict=True)]
-                lacking = [i for i, line in enumerate(lines) if line is None]
+                files = {s: s.file(split, start // size) for pair in stores for s in pair.both}
+                lines = {s: s.line(file) for s, file in files.items()}
+                # what a store and its target keep is decided together
+                lacking = [pair for pair in stores if None in [lines[s] for s in pair.both]]
                 if lacking:
-                    points = [stores[i].point for i in lacking]
-                    found = run_sequences(host, points, [s.ids for s in chosen], bar)
+                    made = [s for pair in lacking for s in pair.both]
+                    rows = run_sequences(host, [s.point for s in made], [s.ids for s in chosen], bar)
+                    found = {s: torch.cat(x) for s, x in zip(made, rows, strict=True)}
                     token_N = torch.cat([torch.tensor(s.ids[1:]) for s in chosen])
-                    kept_N = ~torch.isin(token_N, torch.tensor(excluded, dtype=token_N.dtype))
-                    for i, rows in zip(lacking, found, strict=True):
-                        lines[i] = stores[i].write(files[i], split, torch.cat(rows), chosen, kept_N)
+                    wanted_N = ~torch.isin(token_N, torch.tensor(excluded, dtype=token_N.dtype))
+                    for pair in lacking:
+                        within_N = torch.stack([s.within(found[s]) for s in pair.both]).all(0)
+                        beyond = int((~within_N).sum())
+                        for s in pair.both:
+                            lines[s] = s.write(files[s], split, found[s], chosen, within_N & wanted_N, beyond)
                 else:
                     bar.update(sum(len(s.ids) - 1 for s in chosen))
                     bar.set_postfix_str("reused", refresh=False)
-                for store, line in zip(stores, lines, strict=True):
+                for s, line in lines.items():
                     assert line is not None
-                    store.shards.append(line)
-    for store in stores:
-        store.finish(host, excluded)
+                    s.shards.append(line)
+    for pair in stores:
+        for store in reversed(pair.both):  # the manifest of the whole comes last
+            store.finish(host, excluded)
 
 
 def excluded_positions(excluded: list[int]) -> str:
@@ -292,6 +314,7 @@ def provenance_of(config: HarvestConfig, host: Host, limit: float | None, exclud
         model=config.host,
         hook=point.name,
         head=point.head,
+        target=None if config.target is None else str(HookPoint.parse(config.target, host)),
         context=config.context,
         bos=bool(host.bos(config.bos)),
         text=config.text,

@@ -361,7 +361,21 @@ def prefix_at(host: Host, point: HookPoint, tokens_BP: torch.Tensor, mask_BP: to
         tokens_BP: Token ids.
         mask_BP: 1 for tokens, 0 for padding.
     """
-    return _run_to(host, [point], tokens_BP, mask_BP, entering=True)[0]
+    return prefixes_at(host, [point], tokens_BP, mask_BP)[0]
+
+
+def prefixes_at(
+    host: Host, points: Sequence[HookPoint], tokens_BP: torch.Tensor, mask_BP: torch.Tensor
+) -> list[Prefix]:
+    """The same for several hook points in one run to the last of them.
+
+    Args:
+        host: The host.
+        points: The hook points.
+        tokens_BP: Token ids.
+        mask_BP: 1 for tokens, 0 for padding.
+    """
+    return _run_to(host, points, tokens_BP, mask_BP, entering=True)
 
 
 @torch.no_grad()

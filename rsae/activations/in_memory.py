@@ -34,12 +34,19 @@ class InMemory:
         parts: Tensors [N, D] of the splits `train` and `heldout`.
         provenance: Where they come from.
         window: Rows to shuffle at a time; 0 shuffles all.
+        target: What a transcoder is to predict of them.
     """
 
     name = "the given activations"
 
-    def __init__(self, parts: dict[str, list[torch.Tensor]], provenance: Provenance, window: int = 0):
-        self.provenance = provenance
+    def __init__(
+        self,
+        parts: dict[str, list[torch.Tensor]],
+        provenance: Provenance,
+        window: int = 0,
+        target: InMemory | None = None,
+    ):
+        self.provenance, self.target = provenance, target
         self._rows = Rows(parts, self.name, window)
         norm = sum(x.double().norm(dim=1).sum().item() for x in self.blocks("train", _ROWS)) / self.tokens()
         if norm == 0:
@@ -54,6 +61,7 @@ class InMemory:
         heldout: int | float = 0.1,
         provenance: Provenance | None = None,
         window: int = 0,
+        target: Source | None = None,
     ) -> InMemory:
         """See `rsae.Store.of`.
 
@@ -62,6 +70,7 @@ class InMemory:
             heldout: Rows to hold out, or a share of them below 1.
             provenance: Where they come from.
             window: Rows to shuffle at a time; 0 shuffles all.
+            target: What a transcoder is to predict, row by row.
         """
         tensors = list(_tensors(x))
         if not tensors:
@@ -74,7 +83,11 @@ class InMemory:
             _check_finite(t, name)
         total = sum(len(t) for _, t in tensors)
         held = _heldout_rows(heldout, total)
-        return cls(_parted([t for _, t in tensors], total - held), provenance or Provenance(), window)
+        predicted = None if target is None else cls.of(target, held, provenance, window)
+        if predicted is not None and (rows := predicted.tokens() + predicted.tokens("heldout")) != total:
+            raise InputError(f"the target has {rows} rows, the activations have {total}; give a row for each")
+        parts = _parted([t for _, t in tensors], total - held)
+        return cls(parts, provenance or Provenance(), window, predicted)
 
     @property
     def d_in(self) -> int:
@@ -89,9 +102,10 @@ class InMemory:
             for split, parts in self._rows.parts.items()
         }
         made = {split: [list(t.shape) for t in parts] for split, parts in self._rows.parts.items()}
-        return {"rows": made, "sums": digest(sums), "provenance": self.provenance.metadata()} | (
-            {"window": self._rows.window} if self._rows.window else {}
-        )
+        made_of = {"rows": made, "sums": digest(sums), "provenance": self.provenance.metadata()}
+        if self.target is not None:
+            made_of["target"] = self.target.identity
+        return made_of | ({"window": self._rows.window} if self._rows.window else {})
 
     def tokens(self, split: str = "train") -> int:
         """How many rows the split holds.

@@ -26,6 +26,11 @@ class Activations(Protocol):
         ...
 
     @property
+    def target(self) -> Activations | None:
+        """What a transcoder is to predict of them, row by row in the same order; None where they are all there is."""
+        ...
+
+    @property
     def scale(self) -> float:
         """Factor that brings the training activations' mean norm to sqrt(D)."""
         ...
@@ -92,9 +97,20 @@ def check_fits(sae: SAE, activations: Activations, allow_mismatch: bool = False)
         allow_mismatch: Accept another model or hook point; never another width.
 
     Raises:
-        InputError: The widths differ, or host or hook point are known and differ.
+        InputError: The widths differ, host or hook point are known and differ, or a transcoder finds no target.
     """
     check_width(sae, activations.d_in, activations.name)
+    target = activations.target
+    if sae.transcodes and target is None:
+        raise InputError(
+            f"the SAE is a transcoder, and {activations.name} holds no target; harvest one with --target, or give "
+            "Store.of(x, target=y)"
+        )
+    if sae.transcodes and target is not None and sae.d_out != target.d_in:
+        raise InputError(
+            f"the transcoder predicts {sae.d_out} dimensions, {target.name} has {target.d_in}; "
+            "is it one of another hook point?"
+        )
     check_match(sae.provenance, activations.provenance, "the SAE", activations.name, allow_mismatch)
 
 

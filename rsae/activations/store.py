@@ -3,6 +3,7 @@
     store/manifest.json            host, hook point, normalisation, excluded positions, a line a shard
     store/train-00000.safetensors  x_ND (activations), token_N, position_N, document_N
     store/heldout-00000.safetensors
+    store/target/                  what a transcoder predicts of the same tokens: a store, row by row in the same order
 
 Training and held-out tokens come from different documents. Shards hold activations as the host gives them; the
 manifest's `scale` brings their mean norm to sqrt(D), and training multiplies by it. They are memory-mapped: a store
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 MANIFEST = "manifest.json"
+TARGET = "target"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
@@ -117,13 +119,18 @@ class Store:
         path: Its directory.
         manifest: What it holds.
         window: Rows to shuffle at a time; see `Rows`. 0 shuffles all.
+        target: What a transcoder predicts of the same tokens.
     """
 
-    def __init__(self, path: str | os.PathLike, manifest: Manifest, window: int = 0):
-        self.path, self.manifest, self.window = Path(path), manifest, window
+    def __init__(
+        self, path: str | os.PathLike, manifest: Manifest, window: int = 0, target: Store | None = None
+    ):
+        self.path, self.manifest, self.window, self.target = Path(path), manifest, window, target
         self.provenance = Provenance.from_metadata(manifest.provenance)
         # with a window the order is another one
         self.identity: Any = asdict(manifest) | ({"window": window} if window else {})
+        if target is not None:
+            self.identity |= {"target": target.identity}
 
     @classmethod
     def open(cls, path: str | os.PathLike, verify: bool = True, window: int = 0) -> Store:
@@ -150,7 +157,13 @@ class Store:
                     f"{file}: the shard is corrupt (its checksum is not the manifest's); delete it and run the same "
                     "`rsae harvest` again, it makes only this one"
                 )
-        return cls(path, manifest, window)
+        target = None
+        if manifest.settings.get("target") is not None:
+            target = cls.open(path / TARGET, verify, window)
+            rows = [[s.tokens for s in m.shards] for m in (manifest, target.manifest)]
+            if rows[0] != rows[1]:
+                raise InputError(f"{path / TARGET}: holds other tokens than {path}; harvest the store anew")
+        return cls(path, manifest, window, target)
 
     @staticmethod
     def of(
@@ -158,6 +171,7 @@ class Store:
         heldout: int | float = 0.1,
         provenance: Provenance | None = None,
         window: int = 0,
+        target: Source | None = None,
     ) -> InMemory:
         """One's own activations: nothing is written, nothing need come from a language model.
 
@@ -168,13 +182,14 @@ class Store:
                 taken.
             provenance: Where they come from, if that is to be recorded and compared.
             window: Rows to shuffle at a time, for more than fits into memory; 0 shuffles all.
+            target: What a transcoder is to predict, a row for each: in any of the forms of `x`.
 
         Raises:
             InputError: A file cannot be read, shapes differ, a value is not finite, or nothing is left to train on.
         """
         from rsae.activations.in_memory import InMemory
 
-        return InMemory.of(x, heldout, provenance, window)
+        return InMemory.of(x, heldout, provenance, window, target)
 
     @property
     def name(self) -> str:

@@ -49,7 +49,8 @@ class Stream:
         self.config, self.window = config, window
         self.host = host or load_host(config.host)
         self.host.check_context(config.context)
-        self.point = HookPoint.parse(config.hook, self.host)
+        hooks = [config.hook] if config.target is None else [config.hook, config.target]
+        self.points = [HookPoint.parse(hook, self.host) for hook in hooks]
         self.excluded = torch.tensor(self.host.token_ids(config.exclude_tokens), dtype=torch.long)
         self.sequences = {
             split: [s.ids for s in sequences] for split, sequences in plan_splits(self.host, config).items()
@@ -58,20 +59,25 @@ class Stream:
             len(self.sequences["train"]), generator=torch.Generator().manual_seed(config.seed)
         )
         measured = [self.sequences["train"][i] for i in first[:SEQUENCES_A_SHARD].tolist()]
-        x_ND, allowed_N = self._run(measured)
-        norm_N = x_ND.norm(dim=1)
-        self.limit = config.norm_limit * norm_N.median().item()
-        kept_N = allowed_N & (norm_N <= self.limit)
-        self.d_in: int = x_ND.shape[1]
-        self.scale: float = self.d_in**0.5 / norm_N[kept_N].double().mean().item()
+        parts, allowed_N = self._run(measured)
+        norms = [x_ND.norm(dim=1) for x_ND in parts]
+        self.limits = [config.norm_limit * norm_N.median().item() for norm_N in norms]
+        kept_N = allowed_N & self._within(parts)
+        self.widths = [x_ND.shape[1] for x_ND in parts]
+        self.scales = [
+            w**0.5 / norm_N[kept_N].double().mean().item()
+            for w, norm_N in zip(self.widths, norms, strict=True)
+        ]
+        self.limit, self.d_in, self.scale = self.limits[0], self.widths[0], self.scales[0]
         self.provenance = provenance_of(config, self.host, self.limit, self.excluded.tolist())
         self.name = f"the stream of {config.text}"
+        self.target = None if config.target is None else StreamTarget(self)
 
     @cached_property
     def identity(self) -> Any:
         """What tells it from other activations."""
         settings = {k: v for k, v in asdict(self.config).items() if k != "dtype"}
-        return settings | {"window": self.window, "limit": self.limit, "scale": self.scale}
+        return settings | {"window": self.window, "limit": self.limits, "scale": self.scales}
 
     def tokens(self, split: str = "train") -> int:
         """How many tokens the split holds.
@@ -88,9 +94,8 @@ class Stream:
             split: `train` or `heldout`.
             rows: Largest number at a time.
         """
-        sequences = self._split(split)
-        for start in range(0, len(sequences), SEQUENCES_A_SHARD):
-            yield from self._kept(sequences[start : start + SEQUENCES_A_SHARD]).split(rows)
+        for x_BD in self._blocks(split, rows):
+            yield x_BD[:, : self.d_in]
 
     def sample(self, rows: int, seed: int = 0, split: str = "train") -> torch.Tensor:
         """Activations x_BD of random sequences of the split (all of them where it holds fewer).
@@ -100,6 +105,26 @@ class Stream:
             seed: Of the choice.
             split: `train` or `heldout`.
         """
+        return self._sample(rows, seed, split)[:, : self.d_in]
+
+    def batch(self, step: int, size: int, seed: int) -> torch.Tensor:
+        """Training batch x_BD: a pure function of its arguments.
+
+        Args:
+            step: Number of the batch.
+            size: Rows of a batch.
+            seed: Of the order.
+        """
+        return self._batch(step, size, seed)[:, : self.d_in]
+
+    # --- rows of the input and, beside it, of the target -----------------------------------------------------
+
+    def _blocks(self, split: str, rows: int) -> Iterator[torch.Tensor]:
+        sequences = self._split(split)
+        for start in range(0, len(sequences), SEQUENCES_A_SHARD):
+            yield from self._kept(sequences[start : start + SEQUENCES_A_SHARD]).split(rows)
+
+    def _sample(self, rows: int, seed: int, split: str) -> torch.Tensor:
         sequences = self._split(split)
         generator = torch.Generator().manual_seed(seed)
         found: list[torch.Tensor] = []
@@ -111,14 +136,7 @@ class Stream:
         x_ND = torch.cat(found)
         return x_ND[torch.randperm(len(x_ND), generator=generator)[:rows]]
 
-    def batch(self, step: int, size: int, seed: int) -> torch.Tensor:
-        """Training batch x_BD: a pure function of its arguments.
-
-        Args:
-            step: Number of the batch.
-            size: Rows of a batch.
-            seed: Of the order.
-        """
+    def _batch(self, step: int, size: int, seed: int) -> torch.Tensor:
         start, order = epoch_of(step, size, self.tokens(), seed, self.name)
         return self._windows.rows(start, size, order)
 
@@ -132,20 +150,81 @@ class Stream:
         return Windows([len(ids) - 1 for ids in self.sequences["train"]], self.window, self._load)
 
     def _load(self, units: list[int]) -> torch.Tensor:
-        x_ND, allowed_N = self._run([self.sequences["train"][u] for u in units])
-        out_N = ~allowed_N | (x_ND.norm(dim=1) > self.limit)
+        parts, allowed_N = self._run([self.sequences["train"][u] for u in units])
+        out_N = ~(allowed_N & self._within(parts))
+        x_ND = torch.cat(parts, dim=1)
         if out_N.any():
             kept_ND = x_ND[~out_N]
             generator = torch.Generator().manual_seed(units[0])
             x_ND[out_N] = kept_ND[torch.randint(len(kept_ND), (int(out_N.sum()),), generator=generator)]
         return x_ND
 
-    def _run(self, sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Activations, and which of them are of tokens that are not excluded."""
-        (found,) = run_sequences(self.host, [self.point], sequences)
+    def _within(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """Rows whose norms are within the limits, at each hook point."""
+        return torch.stack(
+            [x_ND.norm(dim=1) <= limit for x_ND, limit in zip(parts, self.limits, strict=True)]
+        ).all(0)
+
+    def _run(self, sequences: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Activations at each hook point, and which of them are of tokens that are not excluded."""
+        found = run_sequences(self.host, self.points, sequences)
         token_N = torch.cat([torch.tensor(ids[1:], dtype=torch.long) for ids in sequences])
-        return torch.cat(found), ~torch.isin(token_N, self.excluded)
+        return [torch.cat(rows) for rows in found], ~torch.isin(token_N, self.excluded)
 
     def _kept(self, sequences: list[list[int]]) -> torch.Tensor:
-        x_ND, allowed_N = self._run(sequences)
-        return x_ND[allowed_N & (x_ND.norm(dim=1) <= self.limit)]
+        parts, allowed_N = self._run(sequences)
+        return torch.cat(parts, dim=1)[allowed_N & self._within(parts)]
+
+
+class StreamTarget:
+    """What a transcoder predicts of a stream's tokens: its activations at the second hook point.
+
+    Args:
+        stream: The stream, which runs the host once for both.
+    """
+
+    target = None
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+        self.d_in, self.scale = stream.widths[1], stream.scales[1]
+        self.provenance, self.identity = stream.provenance, [stream.identity, "target"]
+        self.name = f"the target of {stream.name}"
+
+    def tokens(self, split: str = "train") -> int:
+        """How many tokens the split holds.
+
+        Args:
+            split: `train` or `heldout`.
+        """
+        return self._stream.tokens(split)
+
+    def blocks(self, split: str, rows: int = 4096) -> Iterator[torch.Tensor]:
+        """The split's activations y_BO in order, as float32.
+
+        Args:
+            split: `train` or `heldout`.
+            rows: Largest number at a time.
+        """
+        for x_BD in self._stream._blocks(split, rows):
+            yield x_BD[:, -self.d_in :]
+
+    def sample(self, rows: int, seed: int = 0, split: str = "train") -> torch.Tensor:
+        """Those that belong to the stream's own sample.
+
+        Args:
+            rows: How many.
+            seed: Of the choice.
+            split: `train` or `heldout`.
+        """
+        return self._stream._sample(rows, seed, split)[:, -self.d_in :]
+
+    def batch(self, step: int, size: int, seed: int) -> torch.Tensor:
+        """Those that belong to the stream's own batch.
+
+        Args:
+            step: Number of the batch.
+            size: Rows of a batch.
+            seed: Of the order.
+        """
+        return self._stream._batch(step, size, seed)[:, -self.d_in :]

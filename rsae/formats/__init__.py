@@ -34,7 +34,7 @@ _OTHERS = {
     "config.yaml": "circuit-tracer's directory of transcoders, one file a layer",
     "W_enc_0.safetensors": "a cross-layer transcoder",
 }
-Kind = Literal["sae"]
+Kind = Literal["sae", "transcoder"]
 
 
 def load(
@@ -53,7 +53,7 @@ def load(
         input_scale: sqrt(d_in) / mean ||x||, where the SAE was trained on activations scaled so and no file holds the
             number; it is folded in.
         hook: The hook point that it belongs to, where the files say none, or another.
-        kind: `sae` for a file that looks like one of another kind.
+        kind: `sae` or `transcoder`, where the names of Gemma Scope's directories would say another.
         revision: Of a hub repository: a branch, tag or commit.
         subfolder: The SAE's folder in the source.
 
@@ -118,6 +118,10 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
     if families is not None and sae.family not in families:
         able = ", ".join(name for name, (_, held) in WRITERS.items() if held is None or sae.family in held)
         raise InputError(f"format {format!r} cannot hold a {sae.family!r} SAE; these can: {able}")
+    if sae.transcodes and format not in ("saelens", "sparsify", "gemma_scope"):
+        raise InputError(
+            f"format {format!r} holds no transcoders; 'saelens', 'sparsify' and 'gemma_scope' do"
+        )
     if format != "saelens" and sae.input_norm is not None:
         raise InputError(f"format {format!r} cannot say that each token is normalised first; 'saelens' can")
     write(sae, path)

@@ -175,6 +175,8 @@ def hook_name(module: str) -> str | None:
 _MODULES = {
     (None, "output"): "hook_resid_post",
     (None, "input"): "hook_resid_pre",
+    ("mlp", "input"): "hook_mlp_in",
+    ("pre_feedforward_layernorm", "output"): "hook_mlp_in",
     ("mlp", "output"): "hook_mlp_out",
     ("post_feedforward_layernorm", "output"): "hook_mlp_out",
     ("self_attn", "output"): "hook_attn_out",

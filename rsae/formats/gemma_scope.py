@@ -34,6 +34,8 @@ from rsae.support.files import writing
 NPZ, SAFETENSORS, CONFIG = "params.npz", "params.safetensors", "config.json"
 FAMILIES = ("jump_relu", "relu", "batch_top_k", "matryoshka_batch_top_k")
 _NAMES = {k: k for k in ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")}
+#: the skip connection of Gemma Scope 2's transcoders
+_AFFINE = "affine_skip_connection"
 _LOWER = _NAMES | {"W_enc": "w_enc", "W_dec": "w_dec"}
 
 #: The parts of the host that a release's name ends in (Gemma 2), or that a directory is named by (Gemma Scope 2)
@@ -64,6 +66,7 @@ class _Named:
     hook: str | None = None
     kind: str = "sae"
     embedding: bool = False
+    target: str | None = None
 
 
 def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = None) -> SAE:
@@ -72,10 +75,11 @@ def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = No
     Args:
         path: The directory or file.
         hook: The hook point, where names would say another or none.
-        kind: `sae`, where names would say a transcoder.
+        kind: `sae` or `transcoder`, where names would say another.
 
     Raises:
-        InputError: It is a transcoder, config.json and the directory's name disagree, or the file does not fit.
+        InputError: It is a cross-layer transcoder or crosscoder, config.json and the directory's name disagree, or the
+            file does not fit.
     """
     path = Path(path)
     if path.is_dir():
@@ -87,8 +91,12 @@ def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = No
         config = read_config(config_file, _Config)
         if config.architecture not in ("jump_relu", "jumprelu"):
             raise InputError(f"{config_file}: architecture {config.architecture!r} is not supported")
-        if config.affine_connection or config.hf_hook_point_out not in (None, config.hf_hook_point_in):
-            raise InputError(f"{config_file}: a transcoder is no autoencoder")
+        out = config.hf_hook_point_out
+        transcodes = config.affine_connection or out not in (None, config.hf_hook_point_in)
+        if transcodes:
+            metadata["hook_name_out"] = (hook_name(out) if out else None) or named.target
+        if kind is None and transcodes:
+            kind = "transcoder"
         said = hook_name(config.hf_hook_point_in) if config.hf_hook_point_in else None
         if said and named.hook and said != named.hook and hook is None:
             raise InputError(
@@ -102,24 +110,31 @@ def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = No
             f"{path}: host {named.model}, hook point {named.hook}: read off the directory's name",
             file=sys.stderr,
         )
-    if named.kind != "sae" and kind is None:
+    kind = kind or named.kind
+    if kind not in ("sae", "transcoder"):
         raise InputError(
-            f"{path}: by its directory's name a {named.kind}, which predicts another activation than it reads; "
-            "if it is an SAE, say so by kind='sae'"
+            f"{path}: by its directory's name a {named.kind}, which reads or predicts several layers; if it is of one "
+            "layer, say so by kind='sae' or kind='transcoder'"
         )
-    if path.suffix == ".npz":
-        tensors = renamed(_read_npz(path), path, _NAMES)
-    else:
-        tensors = renamed(read_weights(path), path, _LOWER)
-    if tensors["W_enc"].ndim != 2:
-        raise InputError(f"{path}: W_enc is no matrix")
+    raw = _read_npz(path) if path.suffix == ".npz" else read_weights(path)
+    names = _NAMES if path.suffix == ".npz" else _LOWER
+    skip = kind == "transcoder" and _AFFINE in raw
+    tensors = renamed(raw, path, names | ({"W_skip": _AFFINE} if skip else {}))
+    if tensors["W_enc"].ndim != 2 or tensors["W_dec"].ndim != 2:
+        raise InputError(f"{path}: W_enc or W_dec is no matrix")
     d_in, d_sae = tensors["W_enc"].shape
+    settings: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "subtract_b_dec": False}
+    if kind == "transcoder":
+        settings["target"] = {"d_out": tensors["W_dec"].shape[1], "skip": skip}
+        metadata.setdefault("hook_name_out", named.target)
+        if skip:  # theirs is [D, O]
+            tensors["W_skip"] = tensors["W_skip"].T
     # relu(h) 1[h > theta] = h 1[h > max(theta, 0)]
     tensors["threshold"] = tensors["threshold"].clamp_min(0)
     if named.embedding:  # trained on embeddings before Gemma multiplies them by sqrt(d_in)
         tensors["W_enc"] = tensors["W_enc"].float() / d_in**0.5
         tensors["W_dec"] = tensors["W_dec"].float() * d_in**0.5
-    sae = assemble("jump_relu", {"d_in": d_in, "d_sae": d_sae, "subtract_b_dec": False}, tensors, path, path)
+    sae = assemble("jump_relu", settings, tensors, path, path)
     if hook is not None:
         metadata["hook_name"] = hook
     sae.provenance = read_provenance(metadata, config_file)
@@ -133,11 +148,14 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
         sae: The SAE.
         path: The directory.
     """
-    ours: dict[str, Any] = sae.state_dict() | {"b_enc": encoder_bias(sae, subtract_b_dec=False)}
+    bias_F = sae.encoder_bias.detach() if sae.transcodes else encoder_bias(sae, subtract_b_dec=False)
+    ours: dict[str, Any] = sae.state_dict() | {"b_enc": bias_F}
     if sae.one_threshold:
         ours["threshold"] = ours["threshold"].clamp_min(0).expand(sae.d_sae)
     ours.setdefault("threshold", torch.zeros(sae.d_sae))
     arrays = {k: ours[k].contiguous().cpu().numpy() for k in _NAMES}
+    if sae.W_skip is not None:
+        arrays[_AFFINE] = sae.W_skip.detach().T.contiguous().cpu().numpy()
     with writing(Path(path) / NPZ) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
@@ -179,5 +197,9 @@ def _from_names(parts: tuple[str, ...]) -> _Named:
         site = _SITES.get(part)
     if kind == "sae" and "embedding" in inside:
         return _Named(model, "blocks.0.hook_resid_pre", embedding=True)
+    if kind.removesuffix("s") == "transcoder" and layer is not None:
+        return _Named(
+            model, f"blocks.{layer}.hook_mlp_in", "transcoder", target=f"blocks.{layer}.hook_mlp_out"
+        )
     hook = f"blocks.{layer}.{site}" if layer is not None and site is not None else None
     return _Named(model, hook, kind.removesuffix("s"))

@@ -21,7 +21,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, 
 
 from rsae.formats.checks import Tensors, assemble, parse_config, read_provenance, read_weights
 from rsae.formats.normalisation import folded
-from rsae.sae import FAMILIES, SAE, Trained, family
+from rsae.sae import FAMILIES, SAE, Target, Trained, family
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import read_json, write_json, write_tensors
 
@@ -32,14 +32,24 @@ _LAYOUT = "6.0.0"
 _FOREIGN = "foreign_cfg"
 
 
-def architecture(cls: type[SAE]) -> str:
+#: SAELens's transcoders, by its name of the SAE with the same gate
+_TRANSCODERS = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder"}
+_SKIP = {"transcoder": "skip_transcoder", "jumprelu_transcoder": "jumprelu_skip_transcoder"}
+
+
+def architecture(cls: type[SAE], target: Target | None = None) -> str:
     """SAELens's name of a family's architecture; `rsae_` and its name where SAELens has none.
 
     Args:
         cls: The family.
+        target: What a transcoder predicts.
     """
     # not an inherited one: a family that derives from another is another function
-    return cls.__dict__.get("saelens") or f"rsae_{cls.family}"
+    own = cls.__dict__.get("saelens")
+    if target is not None:
+        own = _TRANSCODERS.get(own or "")
+        own = _SKIP[own] if own and target.skip else own
+    return own or f"rsae_{cls.family}"
 
 
 def _families() -> dict[str, str]:
@@ -51,6 +61,8 @@ def _families() -> dict[str, str]:
             found[own["saelens"]] = name
         if own.get("saelens_training"):
             found[own["saelens_training"]] = name
+    for gate, plain in _TRANSCODERS.items():
+        found[plain] = found[_SKIP[plain]] = found[gate]
     return found
 
 
@@ -67,6 +79,7 @@ _OWN = (
     "k",
     "matryoshka_widths",
     "finetuning_scaling_factor",
+    "d_out",
     "metadata",
     "rsae",
     "activation_fn",
@@ -82,6 +95,7 @@ class _Cfg(BaseModel):
 
     d_in: PositiveInt
     d_sae: PositiveInt
+    d_out: PositiveInt | None = None
     architecture: str = "standard"
     apply_b_dec_to_input: bool = True
     normalize_activations: str | bool | None = "none"
@@ -123,7 +137,7 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     if sae.trained is not None:
         metadata |= asdict(sae.trained)
     cfg: dict[str, Any] = {
-        "architecture": architecture(type(sae)),
+        "architecture": architecture(type(sae), sae.target),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
@@ -134,6 +148,8 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
         "metadata": {"sae_lens_version": _LAYOUT} | metadata,
         "rsae": {"family": sae.family} | settings,
     }
+    if sae.transcodes:
+        cfg["d_out"] = sae.d_out
     if cfg["architecture"] == "topk":
         cfg |= {"k": settings["k"], "rescale_acts_by_decoder_norm": False}
     write_json(path / CFG, extra | cfg)
@@ -209,8 +225,6 @@ def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str
     if cfg.metadata is None and cfg.activation_fn == "topk":
         architecture_ = "topk"
     families = _families()
-    if cfg.rsae is None and "transcoder" in architecture_.split("_"):
-        raise InputError(f"{file}: architecture {architecture_!r} is a transcoder, no autoencoder")
     if cfg.rsae is None and architecture_ not in families:
         raise InputError(
             f"{file}: architecture {architecture_!r} is not supported{did_you_mean(architecture_, families)}"
@@ -220,7 +234,7 @@ def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str
         settings = dict(cfg.rsae)
         name = settings.pop("family", name)
         for field, ours, theirs in (
-            ("architecture", architecture(family(name)), architecture_),
+            ("architecture", architecture(family(name), _target(settings, file)), architecture_),
             ("d_in", settings.get("d_in"), cfg.d_in),
             ("d_sae", settings.get("d_sae"), cfg.d_sae),
             ("apply_b_dec_to_input", settings.get("subtract_b_dec", True), cfg.apply_b_dec_to_input),
@@ -233,6 +247,16 @@ def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str
             f"{file}: activation_fn {cfg.activation_fn!r} is not supported, only relu and topk are"
         )
     settings = {"d_in": cfg.d_in, "d_sae": cfg.d_sae, "subtract_b_dec": cfg.apply_b_dec_to_input}
+    if architecture_ in (*_SKIP, *_SKIP.values()):
+        if cfg.d_out is None:
+            raise InputError(f"{file}: d_out is missing, which a {architecture_} needs")
+        if cfg.normalisation != "none":
+            raise InputError(
+                f"{file}: normalize_activations {cfg.normalisation!r} of a transcoder is not supported: "
+                "fold it into W_enc and W_dec"
+            )
+        settings["target"] = {"d_out": cfg.d_out, "skip": architecture_ in _SKIP.values()}
+        settings["subtract_b_dec"] = False
     if family(name).sparsity_by == "k":
         k = cfg.k or (cfg.activation_fn_kwargs or {}).get("k")
         if not isinstance(k, int | float) or k != int(k):
@@ -241,6 +265,14 @@ def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str
     if "group_sizes" in inspect.signature(family(name)).parameters:
         settings["group_sizes"] = _group_sizes(cfg, file)
     return name, settings
+
+
+def _target(settings: dict[str, Any], file: Path) -> Target | None:
+    target = settings.get("target")
+    try:
+        return None if target is None else Target(**target)
+    except TypeError as error:
+        raise InputError(f"{file}: rsae.target: {error}") from None
 
 
 def _group_sizes(cfg: _Cfg, file: Path) -> list[int]:

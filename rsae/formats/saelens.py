@@ -13,6 +13,7 @@ from typing import Any
 
 import sae_lens
 import torch
+import torch.nn.functional as F
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
 from rsae.formats.native import architecture
@@ -67,8 +68,15 @@ class _SAE(sae_lens.SAE[_Config]):
         return self.hook_sae_acts_post(self.rsae.activate(self.hook_sae_acts_pre(h)))
 
     def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
-        x_hat = self.run_time_activation_norm_fn_out(self.hook_sae_recons(self.rsae.decode(feature_acts)))
-        return self.reshape_fn_out(x_hat, self.d_head)
+        recons = self.hook_sae_recons(F.linear(feature_acts, self.W_dec.T, self.b_dec))
+        if self.rsae.transcodes:
+            return recons
+        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(recons), self.d_head)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.rsae.W_skip is None:
+            return super().forward(x)
+        return self.decode(self.encode(x)) + F.linear(x, self.rsae.W_skip)
 
     def fold_W_dec_norm(self) -> None:
         raise ValueError("decoder norms cannot be folded into an SAE whose activation is not homogeneous")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, NonNegativeInt, PositiveInt
 
@@ -45,8 +46,8 @@ class _Cfg(BaseModel):
 def load(path: str | os.PathLike) -> SAE:
     """Read a hook point's directory.
 
-    Raises `InputError` for transcoders and skip connections (they predict another activation than they read), for the
-    activation `groupmax`, and for files that do not fit.
+    Raises `InputError` for a skip connection of an autoencoder, for the activation `groupmax`, and for files that do
+    not fit.
     """
     path = Path(path)
     cfg_file, weights_file = path / CFG, path / WEIGHTS
@@ -55,17 +56,30 @@ def load(path: str | os.PathLike) -> SAE:
     if cfg.activation != "topk" or cfg.signed:
         what = "signed" if cfg.signed else f"activation {cfg.activation!r}"
         raise InputError(f"{cfg_file}: {what} is not supported, only the activation 'topk' is")
-    if cfg.transcode or cfg.skip_connection:
-        raise InputError(f"{cfg_file}: a transcoder, or one with a skip connection, is no autoencoder")
-    tensors = renamed(read_weights(weights_file), weights_file, _NAMES)
+    if cfg.skip_connection and not cfg.transcode:
+        raise InputError(
+            f"{cfg_file}: skip_connection without transcode: an autoencoder would only copy its input"
+        )
+    names = _NAMES | ({"W_skip": "W_skip"} if cfg.skip_connection else {})
+    tensors = renamed(read_weights(weights_file), weights_file, names)
     tensors["W_enc"] = transposed(tensors["W_enc"])
-    settings = {"d_in": cfg.d_in, "d_sae": cfg.num_latents or cfg.d_in * cfg.expansion_factor, "k": cfg.k}
+    settings: dict[str, Any] = {
+        "d_in": cfg.d_in,
+        "d_sae": cfg.num_latents or cfg.d_in * cfg.expansion_factor,
+        "k": cfg.k,
+    }
+    if cfg.transcode:
+        d_out = tensors["W_dec"].shape[-1] if tensors["W_dec"].ndim == 2 else cfg.d_in
+        settings["target"] = {"d_out": d_out, "skip": cfg.skip_connection}
     sae = assemble("top_k", settings, tensors, cfg_file, weights_file)
     run = path.parent / "config.json"  # of the run that trained all hook points
     of_run = read_json(run) if run.exists() else {}
     model = of_run.get("model") if isinstance(of_run, dict) else None
     # sparsify names a hook point's directory by the module: its own layout, not a guess
-    metadata = {"model_name": model, "hook_name": hook_name(path.absolute().name), _FOREIGN: raw}
+    module = path.absolute().name
+    metadata = {"model_name": model, "hook_name": hook_name(module), _FOREIGN: raw}
+    if cfg.transcode:  # of a module's input and output
+        metadata |= {"hook_name": hook_name(f"{module}.input"), "hook_name_out": hook_name(module)}
     sae.provenance = read_provenance(metadata, run)
     return sae
 
@@ -73,9 +87,12 @@ def load(path: str | os.PathLike) -> SAE:
 def save(sae: SAE, path: str | os.PathLike) -> None:
     """Write `cfg.json` and `sae.safetensors`."""
     path = Path(path)
-    ours = sae.state_dict() | {"b_enc": encoder_bias(sae, subtract_b_dec=True)}
+    bias_F = sae.encoder_bias.detach() if sae.transcodes else encoder_bias(sae, subtract_b_dec=True)
+    ours = sae.state_dict() | {"b_enc": bias_F}
     ours["W_enc"] = ours["W_enc"].T
-    write_tensors(path / WEIGHTS, {theirs: ours[k] for k, theirs in _NAMES.items()})
+    skip = sae.target is not None and sae.target.skip
+    names = _NAMES | ({"W_skip": "W_skip"} if skip else {})
+    write_tensors(path / WEIGHTS, {theirs: ours[k] for k, theirs in names.items()})
     foreign = sae.provenance.extra.get(_FOREIGN)
     write_json(
         path / CFG,
@@ -87,8 +104,8 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
             "num_latents": sae.d_sae,
             "k": sae.settings()["k"],
             "multi_topk": False,
-            "skip_connection": False,
-            "transcode": False,
+            "skip_connection": skip,
+            "transcode": sae.transcodes,
             "d_in": sae.d_in,
         },
     )

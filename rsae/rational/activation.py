@@ -11,7 +11,7 @@ from torch import nn
 from approx import Fit, Rational
 from rsae.rational import kernels
 from rsae.rational.kernels import reference
-from rsae.rational.parametrisation import PARAMETRISATIONS, Identity, Parametrisation
+from rsae.rational.parametrisation import PARAMETRISATIONS, Identity, Parametrisation, Polynomial
 from rsae.support.errors import InputError, did_you_mean
 
 Scale = float | torch.Tensor
@@ -21,7 +21,7 @@ class RationalActivation(nn.Module):
     """phi(h) = C_out r(h / C_in), elementwise on h_BF; scales shared by all latents or one a latent.
 
     `C_in` and `C_out` map the pre-activations into r's design interval and back (RSAE, eq. 2); they are trained
-    through their logarithms, so that they stay positive. For the form `identity`, C_out is C_in.
+    through their logarithms, so that they stay positive. For the forms that start as the identity, C_out is C_in.
     """
 
     def __init__(
@@ -53,10 +53,9 @@ class RationalActivation(nn.Module):
         `groups` is 1 (coefficients shared by all latents) or the number of latents. Raises `InputError` where
         the form cannot hold the rational.
         """
-        if form not in PARAMETRISATIONS or PARAMETRISATIONS[form] is Identity:
-            raise InputError(
-                f"form {form!r} is no form of a fit{did_you_mean(form, set(PARAMETRISATIONS) - {'identity'})}"
-            )
+        known = {name for name, cls_ in PARAMETRISATIONS.items() if not cls_.identity}
+        if form not in known:
+            raise InputError(f"form {form!r} is no form of a fit{did_you_mean(form, known)}")
         rational = fit if isinstance(fit, Rational) else fit.rational
         start: dict[str, Any] = {"type": list(rational.type)}
         if not isinstance(fit, Rational):
@@ -73,6 +72,12 @@ class RationalActivation(nn.Module):
         """h + C p(h/C)/q(h/C) with deg p < deg q = 2 `pairs` and p = 0: starts as exactly the identity."""
         start = {"type": [2 * pairs + 1, 2 * pairs], "method": "identity", "error": 0.0}
         return cls(Identity.at_identity(pairs, groups), c_in, start=start)
+
+    @classmethod
+    def polynomial(cls, degree: int, c_in: Scale, groups: int = 1) -> RationalActivation:
+        """C a(h/C) with a polynomial a: starts as exactly the identity. A second control of rational magnitudes."""
+        start = {"type": [degree, 0], "method": "identity", "error": 0.0}
+        return cls(Polynomial.at_identity(degree, groups), c_in, start=start)
 
     @property
     def c_in(self) -> torch.Tensor:

@@ -199,6 +199,29 @@ class Identity(_Poles):
         return cls._from_start({"alpha": zero, "beta": zero, "u": u, "log_v": log_v}, groups)  # type: ignore[return-value]
 
 
+class Polynomial(Parametrisation):
+    """a_0 + a_1 t + ... + a_m t^m, which starts as the identity: the second control of a rational magnitude.
+
+    What an affine or quadratic magnitude gains, too, is no gain of a rational one.
+    """
+
+    name = "polynomial"
+    identity = True
+    a: nn.Parameter
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(p=self.a.shape[1] - 1)
+
+    def pack(self) -> torch.Tensor:
+        return self.a.T
+
+    @classmethod
+    def at_identity(cls, degree: int, groups: int = 1) -> Polynomial:
+        """a = (0, 1, 0, ...), of a degree of 1 at least."""
+        return cls._from_start({"a": np.eye(degree + 1)[1]}, groups)  # type: ignore[return-value]
+
+
 def partial_fractions(rational: Rational) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Polynomial part (ascending) and the terms {alpha, beta, u, log_v}.
 
@@ -215,5 +238,5 @@ def partial_fractions(rational: Rational) -> tuple[np.ndarray, dict[str, np.ndar
 
 
 PARAMETRISATIONS: dict[str, type[Parametrisation]] = {
-    form.name: form for form in (Standard, SafeA, SafeB, Partial, Identity)
+    form.name: form for form in (Standard, SafeA, SafeB, Partial, Identity, Polynomial)
 }

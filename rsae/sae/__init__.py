@@ -1,14 +1,15 @@
 """Sparse autoencoders, one file a family."""
 
 from rsae.sae.abs_top_k import AbsTopK
-from rsae.sae.base import FAMILIES, RATIONAL_FORMS, SAE, family, register
+from rsae.sae.base import SAE
 from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.gated import Gated
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.matryoshka_batch_top_k import MatryoshkaBatchTopK
 from rsae.sae.pursuit import PursuitConfig, PursuitSAE, plain, pursuit
 from rsae.sae.rational import RationalSAE
-from rsae.sae.records import Entries, Loss, Trained
+from rsae.sae.records import Entries, Loss, Target, Trained
+from rsae.sae.registry import FAMILIES, RATIONAL_FORMS, family, register
 from rsae.sae.relu import ReLU
 from rsae.sae.sign_aware_gated import SignAwareGated
 from rsae.sae.soft_rational import SoftRational
@@ -31,6 +32,7 @@ __all__ = [
     "ReLU",
     "SignAwareGated",
     "SoftRational",
+    "Target",
     "TopK",
     "Trained",
     "family",

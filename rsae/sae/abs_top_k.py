@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 import approx
-from rsae.sae.base import register
 from rsae.sae.rational import RationalSAE
+from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 from rsae.sae.top_k import TopK
 

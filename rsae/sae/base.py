@@ -1,8 +1,9 @@
-"""What all families share: encoder and decoder, the loss's frame, units, norms, and the registry.
+"""What all families share: encoder and decoder, the loss's frame, units, norms, and transcoding.
 
 A family is a file: where its gate is open, what it lets through, what sets its l0 (`k` or a penalty), the `approx`
 target that its gate is, its settings, its rational form, its name in SAELens. Nothing else of the project tests for it.
-Shapes: B batch, D d_in, F d_sae, N entries of a sparse code.
+An SAE with a `target` is a transcoder: it predicts another activation than it reads. Everything else is the same.
+Shapes: B batch, D d_in, O d_out (D but for a transcoder), F d_sae, N entries of a sparse code.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,10 @@ from torch import nn
 
 from rsae.provenance import Provenance
 from rsae.sae.input_norm import InputNorm
-from rsae.sae.records import Decoder, Entries, Loss, Trained
+from rsae.sae.records import Decoder, Entries, Loss, Target, Trained
 from rsae.sae.sparse import Pattern, decode_at, encode_at
-from rsae.support.errors import InputError, did_you_mean
+from rsae.sae.transcoding import transcoder_start
+from rsae.support.errors import InputError
 
 if TYPE_CHECKING:
     import approx
@@ -73,6 +76,11 @@ class SAE(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
+        #: the linear way past the code of a skip transcoder, [O, D]; None for others
+        self.W_skip: nn.Parameter | None
+        self.register_parameter("W_skip", None)
+        #: what a transcoder predicts; None for an autoencoder
+        self.target: Target | None = None
         #: how each token is normalised first; None for not at all
         self.input_norm: InputNorm | None = None
         #: where the activations come from; saved with the weights
@@ -81,18 +89,62 @@ class SAE(nn.Module):
         self.trained: Trained | None = None
 
     @torch.no_grad()
-    def initialise(self, x_BD: torch.Tensor, seed: int = 0) -> None:
-        """Random unit decoder rows, the encoder its transpose, b_dec the mean of a sample.
+    def initialise(self, x_BD: torch.Tensor, seed: int = 0, y_BO: torch.Tensor | None = None) -> None:
+        """Random unit decoder rows, the encoder its transpose, b_dec the mean of a sample; see `transcoder_start`.
 
         Args:
             x_BD: A sample of the activations.
-            seed: Of the decoder's directions.
+            seed: Of the random directions.
+            y_BO: What a transcoder is to predict of them.
         """
         generator = torch.Generator().manual_seed(seed)
+        x_BD = self.standardise(x_BD)
+        if self.target is not None:
+            y_BO = self._predicted(x_BD, y_BO)
+            start = transcoder_start(x_BD, y_BO, self.d_sae, self.target.skip, generator)
+            self.W_enc.copy_(start.W_enc_FD.T)
+            self.encoder_bias.copy_(start.b_enc_F)
+            self.W_dec.copy_(start.W_dec_FO)
+            self.b_dec.copy_(start.b_dec_O)
+            if self.W_skip is not None and start.W_skip_OD is not None:
+                self.W_skip.copy_(start.W_skip_OD)
+            return
         self.W_dec.copy_(torch.randn(self.W_dec.shape, generator=generator))
         self.constrain_()
         self.W_enc.copy_(self.W_dec.T)
-        self.b_dec.copy_(self.standardise(x_BD).mean(0))
+        self.b_dec.copy_(x_BD.mean(0))
+
+    # --- transcoding ---------------------------------------------------------------------------------------
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether it predicts another activation than it reads."""
+        return self.target is not None
+
+    @property
+    def d_out(self) -> int:
+        """Width of what it predicts."""
+        return self.W_dec.shape[1]
+
+    def predict_(self, target: Target) -> None:
+        """Make a transcoder of an SAE that has no weights yet.
+
+        Args:
+            target: What it is to predict.
+        """
+        self.target, self.subtract_b_dec = target, False  # b_dec is of the target's space
+        self.W_dec = nn.Parameter(self.W_dec.new_zeros(self.d_sae, target.d_out))
+        self.b_dec = nn.Parameter(self.b_dec.new_zeros(target.d_out))
+        if target.skip:
+            self.W_skip = nn.Parameter(self.W_dec.new_zeros(target.d_out, self.d_in))
+
+    def _predicted(self, x_BD: torch.Tensor, y_BO: torch.Tensor | None) -> torch.Tensor:
+        """What is to be predicted of a batch (standardised): x itself, or a transcoder's target."""
+        if self.target is None:
+            return x_BD
+        if y_BO is None:
+            raise InputError("a transcoder predicts another activation than it reads: give that, too (y_BO)")
+        return y_BO
 
     # --- the code ------------------------------------------------------------------------------------------
 
@@ -181,49 +233,82 @@ class SAE(nn.Module):
         """
         return self.activate(self.pre_activations(x_BD))
 
+    def trained_code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The code whose gradients a loss of the whole reconstruction trains.
+
+        Args:
+            x_BD: Activations in the SAE's units.
+        """
+        return self.encode(x_BD)
+
     def decode(self, z_BF: torch.Tensor, x_BD: torch.Tensor | None = None) -> torch.Tensor:
         """The reconstruction of a code.
 
         Args:
             z_BF: The code.
-            x_BD: The input that was encoded. Only an SAE with an `input_norm` needs it: each token's statistics are
-                undone.
+            x_BD: The input that was encoded. An SAE with an `input_norm` needs it, to undo each token's statistics, and
+                a skip transcoder.
 
         Raises:
             InputError: The input is needed and not given.
         """
-        x_hat_BD = F.linear(z_BF, self.W_dec.T, self.b_dec)
-        if self.input_norm is None:
-            return x_hat_BD
+        x_hat_BO = F.linear(z_BF, self.W_dec.T, self.b_dec)
+        undoes = self.input_norm is not None and self.target is None
+        if not undoes and self.W_skip is None:
+            return x_hat_BO
         if x_BD is None:
-            raise InputError(
-                f"this SAE normalises each token ({self.input_norm.kind}): its decoder needs the input; "
-                "write sae.decode(z, x), or sae(x) for both"
+            why = (
+                f"normalises each token ({self.input_norm.kind})"
+                if self.input_norm
+                else "has a skip connection"
             )
-        return self.input_norm.undo(x_hat_BD, x_BD)
+            raise InputError(
+                f"this SAE {why}: its decoder needs the input; write sae.decode(z, x), or sae(x) for both"
+            )
+        if self.W_skip is not None:
+            return x_hat_BO + F.linear(self.standardise(x_BD).to(self.W_skip.dtype), self.W_skip)
+        assert self.input_norm is not None
+        return self.input_norm.undo(x_hat_BO, x_BD)
 
     def forward(self, x_BD: torch.Tensor) -> torch.Tensor:
         return self.decode(self.encode(x_BD), x_BD)
 
     # --- training ------------------------------------------------------------------------------------------
 
-    def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
+    def loss(
+        self,
+        x_BD: torch.Tensor,
+        sparsity: float = 0.0,
+        penalty: str | None = "own",
+        y_BO: torch.Tensor | None = None,
+    ) -> Loss:
         """||x - x_hat||^2 + sparsity * penalty, means over the batch. Not differentiable in x; changes nothing.
 
         Args:
             x_BD: A batch. With an `input_norm` the error is that of the normalised tokens.
             sparsity: Weight of the penalty.
             penalty: One of the family's `penalties`, or "own" for its first.
+            y_BO: What a transcoder is to predict of it; then the error is ||y - y_hat||^2.
         """
         x_BD = self.standardise(x_BD)
-        h_N, pattern = self.entries(x_BD)
-        z_N = self.values(h_N, pattern.latent_N)
-        term = self.sparsity_penalty(self.penalty_named(penalty), h_N, z_N, pattern)
-        return self.loss_of(x_BD, z_N, Entries(h_N, pattern), term, sparsity)
+        entries = self.entries(x_BD)
+        z_N = self.values(entries.h_N, entries.pattern.latent_N)
+        term = self.sparsity_penalty(self.penalty_named(penalty), entries.h_N, z_N, entries.pattern)
+        return self.loss_of(self.left_to_code(x_BD, y_BO), z_N, entries, term, sparsity)
+
+    def left_to_code(self, x_BD: torch.Tensor, y_BO: torch.Tensor | None) -> torch.Tensor:
+        """What code and b_dec have to give of a batch: all of it, or what a skip connection leaves.
+
+        Args:
+            x_BD: The batch, standardised.
+            y_BO: A transcoder's target.
+        """
+        y_BO = self._predicted(x_BD, y_BO)
+        return y_BO if self.W_skip is None else y_BO - F.linear(x_BD, self.W_skip)
 
     def loss_of(
         self,
-        x_BD: torch.Tensor,
+        y_BO: torch.Tensor,
         z_N: torch.Tensor,
         entries: Entries,
         penalty: torch.Tensor | None,
@@ -232,22 +317,23 @@ class SAE(nn.Module):
         """The loss of a code, and its parts.
 
         Args:
-            x_BD: The batch, standardised.
+            y_BO: What the code has to give; see `left_to_code`.
             z_N: The code's entries.
             entries: The pre-activations and places of these entries.
             penalty: The penalty's value; None for none.
             sparsity: Its weight.
         """
         decoder = Decoder(self.W_dec, self.b_dec)
-        error, sse = self.reconstruction_error(x_BD, z_N, entries.pattern, decoder)
+        error, sse = self.reconstruction_error(y_BO, z_N, entries, decoder)
         fired_N = entries.pattern.latent_N[z_N.detach() != 0]
         fired_F = torch.zeros(self.d_sae, dtype=torch.bool, device=z_N.device)
         fired_F[fired_N] = True
         return Loss(
             error if penalty is None else error + sparsity * penalty,
             sse.detach(),
-            torch.tensor(len(fired_N) / len(x_BD)),
+            torch.tensor(len(fired_N) / len(y_BO)),
             fired_F,
+            error,
             Entries(entries.h_N.detach(), entries.pattern),
         )
 
@@ -261,17 +347,17 @@ class SAE(nn.Module):
         return Entries(*encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, self.support))
 
     def reconstruction_error(
-        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder
+        self, y_BO: torch.Tensor, z_N: torch.Tensor, entries: Entries, decoder: Decoder
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss's reconstruction part and ||x - x_hat||^2, which are the same for most families.
 
         Args:
-            x_BD: The batch, standardised.
+            y_BO: What the code has to give.
             z_N: The code's entries.
-            pattern: Their places.
+            entries: Their pre-activations and places.
             decoder: What they are decoded with.
         """
-        sse = mean_square(decode_at(z_N, decoder.W_dec, decoder.b_dec, pattern) - x_BD)
+        sse = mean_square(decode_at(z_N, decoder.W_dec, decoder.b_dec, entries.pattern) - y_BO)
         return sse, sse
 
     def sparsity_penalty(
@@ -332,31 +418,6 @@ class SAE(nn.Module):
                 f"choose from {', '.join(map(str, self.penalties))}"
             )
         return named
-
-    def revival_loss(self, x_BD: torch.Tensor, dead_F: torch.Tensor) -> torch.Tensor:
-        """AuxK: the top D/2 dead latents predict the detached residual x - x_hat.
-
-        Scaled by min(dead / (D/2), 1), as a mean over the batch of squared errors.
-
-        Args:
-            x_BD: A batch.
-            dead_F: Which latents are dead.
-
-        Source: Gao et al. 2024, appendix A.2.
-        """
-        x_BD = self.standardise(x_BD)
-        with torch.no_grad():
-            residual_BD = x_BD - F.linear(self.activate(self._linear(x_BD)), self.W_dec.T, self.b_dec)
-        dead = dead_F.nonzero().squeeze(1)
-        k = min(len(dead), max(1, self.d_in // 2))
-        centred_BD = x_BD - self.b_dec.detach() if self.subtract_b_dec else x_BD
-        h_BA = F.linear(centred_BD, self.W_enc[:, dead].T, self.encoder_bias[dead])
-        if not self.signed:
-            h_BA = h_BA.relu()
-        top_BK = h_BA.abs().topk(k, dim=1).indices
-        z_BA = torch.zeros_like(h_BA).scatter(1, top_BK, h_BA.gather(1, top_BK))
-        scale = min(1.0, len(dead) / max(1, self.d_in // 2))
-        return scale * mean_square(z_BA @ self.W_dec[dead] - residual_BD)
 
     def observe_(self, entries: Entries) -> None:
         """Once a training step: a family may learn from the batch what its inference needs, such as a threshold.
@@ -441,10 +502,9 @@ class SAE(nn.Module):
     def check_soft_form(self) -> None:
         """Raise `InputError` where no rational function can stand for this SAE's gate."""
         if self.gate_target() is None:
-            able = [name for name, cls in FAMILIES.items() if cls.gate_target() is not None]
             raise InputError(
-                f"a teacher of family {self.family!r} has no gate that one rational function can stand for; "
-                f"choose from {', '.join(able)}, or variant 'gated'"
+                f"a teacher of family {self.family!r} has no gate that one rational function can stand for; choose "
+                "another teacher, or variant 'gated'"
             )
 
     def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:
@@ -486,35 +546,44 @@ class SAE(nn.Module):
     # --- units and settings --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def rescale_(self, factor: float) -> None:
-        """Change units in place: afterwards f_new(factor x) = factor f_old(x). Decoder norms stay as they are.
+    def rescale_(self, factor: float, out: float | None = None) -> None:
+        """Change units in place: afterwards f_new(factor x) = out f_old(x). An SAE's decoder stays as it is.
 
         An SAE that normalises each token has no unit: nothing changes.
 
         Args:
             factor: New units an old one.
+            out: The same for what a transcoder predicts; an autoencoder's is `factor`.
         """
         if self.input_norm is None:
             self._rescale_(factor)
+        if self.target is not None and out is not None:
+            inner = 1.0 if self.input_norm else factor
+            self.b_dec *= out / inner
+            self.W_dec *= out / inner
+            if self.W_skip is not None:
+                self.W_skip.mul_(out / inner)
 
     def _rescale_(self, factor: float) -> None:
         """What a family with more numbers in the activations' unit extends."""
         self.encoder_bias.mul_(factor)
         self.b_dec *= factor
 
-    def in_units(self, factor: float) -> Self:
+    def in_units(self, factor: float, out: float | None = None) -> Self:
         """A copy in other units; see `rescale_`.
 
         Args:
             factor: New units an old one.
+            out: The same for what a transcoder predicts.
         """
         sae = copy.deepcopy(self)
-        sae.rescale_(factor)
+        sae.rescale_(factor, out)
         return sae
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs beside the weights; JSON-able."""
-        return {"d_in": self.d_in, "d_sae": self.d_sae, "subtract_b_dec": self.subtract_b_dec}
+        target = {} if self.target is None else {"target": asdict(self.target)}
+        return {"d_in": self.d_in, "d_sae": self.d_sae, "subtract_b_dec": self.subtract_b_dec} | target
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SAE:
@@ -523,51 +592,14 @@ class SAE(nn.Module):
         Args:
             settings: As `settings` gives them.
         """
-        return cls(**settings)
+        settings = dict(settings)
+        target = settings.pop("target", None)
+        sae = cls(**settings)
+        if target is not None:
+            sae.predict_(Target(**target))
+        return sae
 
 
 def mean_square(error_BD: torch.Tensor) -> torch.Tensor:
     """Mean over the batch of the squared norm."""
     return error_BD.square().sum(1).mean()
-
-
-FAMILIES: dict[str, type[SAE]] = {}
-#: The rational form of a family: its gate, a rational magnitude
-RATIONAL_FORMS: dict[type[SAE], type[SAE]] = {}
-
-#: Forms that every family has: each gives the class of a name, or None for a name that is not one of its
-DERIVED: list[Callable[[str], type[SAE] | None]] = []
-
-Family = TypeVar("Family", bound=SAE)
-
-
-def register(cls: type[Family]) -> type[Family]:
-    """Class decorator: make a family known by its name, and a rational family as the form of its gate's.
-
-    Args:
-        cls: The family. A rational one derives from `RationalSAE` and the plain family.
-    """
-    FAMILIES[cls.family] = cls
-    if cls.rational:
-        for base in cls.__mro__[1:]:
-            if FAMILIES.get(base.__dict__.get("family", "")) is base and not base.rational:
-                RATIONAL_FORMS[base] = cls
-                break
-    return cls
-
-
-def family(name: str) -> type[SAE]:
-    """The class of a family.
-
-    Args:
-        name: Its name in checkpoints and configs.
-
-    Raises:
-        InputError: The name is unknown.
-    """
-    if name in FAMILIES:
-        return FAMILIES[name]
-    for derive in DERIVED:
-        if (cls := derive(name)) is not None:
-            return cls
-    raise InputError(f"family {name!r} is unknown{did_you_mean(name, FAMILIES)}")

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from rsae.sae.base import SAE, register
+from rsae.sae.base import SAE
 from rsae.sae.rational import RationalSAE
 from rsae.sae.records import Entries
+from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 from rsae.support import distributed
 from rsae.support.errors import InputError

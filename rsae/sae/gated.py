@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rsae.sae.base import SAE, mean_square, register
+from rsae.sae.base import SAE, mean_square
 from rsae.sae.rational import RationalSAE
-from rsae.sae.records import Entries, Loss
+from rsae.sae.records import Loss
+from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern, decode_at
 
 
@@ -50,16 +51,24 @@ class Gated(SAE):
         """The gate's activation at supported places, relu(pi): what the penalty and the auxiliary part see."""
         return h_N
 
-    def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
+    def loss(
+        self,
+        x_BD: torch.Tensor,
+        sparsity: float = 0.0,
+        penalty: str | None = "own",
+        y_BO: torch.Tensor | None = None,
+    ) -> Loss:
         x_BD = self.standardise(x_BD)
-        h_N, pattern = self.entries(x_BD)
+        y_BO = self.left_to_code(x_BD, y_BO)
+        entries = self.entries(x_BD)
+        h_N, pattern = entries.h_N, entries.pattern
         z_N, gate_N = self.values(h_N, pattern.latent_N), self.gate(h_N, pattern.latent_N)
         term = self.sparsity_penalty(self.penalty_named(penalty), h_N, gate_N, pattern)
-        loss = self.loss_of(x_BD, z_N, Entries(h_N, pattern), term, sparsity)
+        loss = self.loss_of(y_BO, z_N, entries, term, sparsity)
         if not self.auxiliary:
             return loss
-        x_gate_BD = decode_at(gate_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
-        return loss._replace(total=loss.total + mean_square(x_gate_BD - x_BD))
+        y_gate_BO = decode_at(gate_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
+        return loss._replace(total=loss.total + mean_square(y_gate_BO - y_BO.detach()))
 
     @torch.no_grad()
     def scale_latents_(self, factor_F: torch.Tensor) -> None:

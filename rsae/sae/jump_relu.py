@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 import approx
-from rsae.sae.base import SAE, register
+from rsae.sae.base import SAE
 from rsae.sae.dead_zone import dead_zone, heaviside
 from rsae.sae.rational import RationalSAE
+from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 
 #: Where the threshold lies on the design interval [-1, 1], and the half-width of the gap around it

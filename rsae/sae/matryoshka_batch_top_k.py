@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from rsae.sae.base import mean_square, register
+from rsae.sae.base import mean_square
 from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.rational import RationalSAE
-from rsae.sae.records import Decoder
-from rsae.sae.sparse import Pattern, decode_at
+from rsae.sae.records import Decoder, Entries
+from rsae.sae.registry import register
+from rsae.sae.sparse import decode_at
 from rsae.support.errors import InputError
 
 
@@ -43,14 +44,14 @@ class MatryoshkaBatchTopK(BatchTopK):
         self.group_sizes = list(group_sizes)
 
     def reconstruction_error(
-        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder
+        self, y_BO: torch.Tensor, z_N: torch.Tensor, entries: Entries, decoder: Decoder
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        residual_BD = decoder.b_dec - x_BD
+        pattern, residual_BO = entries.pattern, decoder.b_dec - y_BO
         errors, first = [], 0
         for size in self.group_sizes:
             inside_N = (pattern.latent_N >= first) & (pattern.latent_N < first + size)
-            residual_BD = residual_BD + decode_at(z_N[inside_N], decoder.W_dec, None, pattern.where(inside_N))
-            errors.append(mean_square(residual_BD))
+            residual_BO = residual_BO + decode_at(z_N[inside_N], decoder.W_dec, None, pattern.where(inside_N))
+            errors.append(mean_square(residual_BO))
             first += size
         return torch.stack(errors).mean(), errors[-1]
 

@@ -20,9 +20,12 @@ import torch
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
-from rsae.sae.base import DERIVED, FAMILIES, SAE, mean_square
-from rsae.sae.records import Decoder
+from rsae.sae import pursuit_cpu
+from rsae.sae.base import SAE, mean_square
+from rsae.sae.records import Decoder, Entries
+from rsae.sae.registry import DERIVED, FAMILIES
 from rsae.sae.sparse import Pattern, decode_at, products_at
+from rsae.support.errors import InputError
 
 _TINY = 1e-12
 #: Decoder rows whose norms all differ from 1 by less are taken as unit rows
@@ -82,19 +85,25 @@ class PursuitSAE(SAE):
         """
         return self.activate(self.pre_activations(x_BD))
 
+    def trained_code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        # held fixed, as in `reconstruction_error`: the decoder alone learns from it
+        with torch.no_grad():
+            return self.encode(x_BD)
+
     def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
         return super().readings() | {"plain_": self.plain_encode}
 
     def reconstruction_error(
-        self, x_BD: torch.Tensor, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder
+        self, y_BO: torch.Tensor, z_N: torch.Tensor, entries: Entries, decoder: Decoder
     ) -> tuple[torch.Tensor, torch.Tensor]:
         frozen = Decoder(decoder.W_dec.detach(), decoder.b_dec.detach())
-        plain, _ = super().reconstruction_error(x_BD, z_N, pattern, frozen)
+        plain, _ = super().reconstruction_error(y_BO, z_N, entries, frozen)
+        assert entries.h_BF is not None
         with torch.no_grad():
             on_N = z_N != 0
-            code = (z_N[on_N], pattern.where(on_N))
-            pursued_N, support = self._pursued(x_BD, self._linear(x_BD), *code)
-        sse = mean_square(decode_at(pursued_N, decoder.W_dec, decoder.b_dec, support) - x_BD)
+            code = (z_N[on_N], entries.pattern.where(on_N))
+            pursued_N, support = self._pursued(y_BO, entries.h_BF, *code)
+        sse = mean_square(decode_at(pursued_N, decoder.W_dec, decoder.b_dec, support) - y_BO)
         return plain + sse, sse
 
     def settings(self) -> dict[str, Any]:
@@ -121,6 +130,15 @@ class PursuitSAE(SAE):
         if not unit:
             unit_FD = self.W_dec / norm_F[:, None]
             z_N = z_N * norm_F.index_select(0, pattern.latent_N)
+        pool_is_small = 0 < max(config.candidates, int(pattern.counts_B.max())) < self.d_sae
+        wants_grad = torch.is_grad_enabled() and (z_N.requires_grad or x_BD.requires_grad)
+        if pool_is_small and config.candidates and not wants_grad and pursuit_cpu.available(x_BD):
+            factor_F = None if unit else norm_F
+            centred_BD = x_BD - self.b_dec
+            c_N, found = pursuit_cpu.pursue(
+                centred_BD, unit_FD, h_BF, factor_F, z_N, pattern, **asdict(config), signed=self.signed
+            )
+            return c_N if unit else c_N / norm_F.index_select(0, found.latent_N), found
         plain = Code(z_N, pattern, x_BD - self.b_dec - decode_at(z_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
         if config.rounds and len(z_N):
@@ -165,7 +183,7 @@ class PursuitSAE(SAE):
         if not (unit and self.chooses_largest):  # the open ones need not rank first
             rank_BF = rank_BF.clone()
             rank_BF.view(-1)[plain.pattern.flat_N] = torch.inf
-        latent_BC = rank_BF.topk(max(wanted, most), dim=1, sorted=False).indices
+        latent_BC = rank_BF.topk(max(wanted, most), dim=1).indices
         return Pattern.of_columns(latent_BC, self.d_sae)
 
     @staticmethod
@@ -191,6 +209,12 @@ class PursuitSAE(SAE):
             score_BC = (at_N + eta * products_at(code.residual_BD, unit_FD, pool)).reshape(len(x_BD), -1)
         most = int(count_B.max())
         size_BC = score_BC.abs() if self.signed else score_BC
+        if (
+            pool is not None and most > self.pursuit.candidates
+        ):  # a token's pool is its own, whatever the others need
+            own_B1 = count_B.clamp_min(self.pursuit.candidates)[:, None]
+            beyond_BC = torch.arange(size_BC.shape[1], device=x_BD.device) >= own_B1
+            size_BC = size_BC.masked_fill(beyond_BC, -torch.inf)
         top_BK = size_BC.topk(most, dim=1).indices
         keep_BK = torch.arange(most, device=x_BD.device) < count_B[:, None]
         value_BK = score_BC.gather(1, top_BK)
@@ -256,9 +280,14 @@ def pursuit(
     Returns:
         An SAE whose `encode` is the pursuit. `plain(sae)` is the way back.
 
+    Raises:
+        InputError: The SAE is a transcoder, which does not see what it predicts.
+
     Source: Foucart 2011 (hard thresholding pursuit); Blumensath and Davies 2009 (iterative hard thresholding).
     """
     sae = plain(sae)
+    if sae.transcodes:
+        raise InputError("a transcoder does not see what it predicts: there is nothing to pursue")
     config = PursuitConfig(rounds=rounds, steps=steps, candidates=candidates or 0, eta=eta)
     made = pursuit_form(type(sae)).from_settings(sae.settings() | {"pursuit": asdict(config)})
     made = made.to(sae.W_enc)

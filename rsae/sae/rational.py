@@ -69,4 +69,4 @@ class RationalSAE(SAE):
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SAE:
         activation = RationalActivation.from_settings(settings["activation"])
-        return cls(**settings | {"activation": activation})
+        return super().from_settings(settings | {"activation": activation})

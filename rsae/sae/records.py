@@ -1,4 +1,4 @@
-"""What an SAE's methods hand to each other. Shapes: B batch, D d_in, F d_sae, N entries of a sparse code."""
+"""What an SAE's methods hand to each other. Shapes: B batch, F d_sae, N entries of a sparse code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ class Entries(NamedTuple):
 
     h_N: torch.Tensor
     pattern: Pattern
+    h_BF: torch.Tensor | None = None  # all of them, without gradient; None where nobody needs them any more
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a transcoder predicts."""
+
+    d_out: int
+    """Its width."""
+    skip: bool = False
+    """Whether a linear map of the input is added to what the code gives."""
 
 
 class Decoder(NamedTuple):
@@ -31,6 +42,7 @@ class Loss(NamedTuple):
     sse: torch.Tensor  # ||x - x_hat||^2
     l0: torch.Tensor  # non-zero entries of the code that is decoded in training
     fired_F: torch.Tensor  # True for latents that are non-zero somewhere in the batch
+    error: torch.Tensor  # the reconstruction's part of the total
     entries: Entries | None = None  # what `observe_` learns from
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 import approx
-from rsae.sae.base import SAE, register
+from rsae.sae.base import SAE
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.rational import RationalSAE
+from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 
 
@@ -28,7 +29,8 @@ class ReLU(SAE):
         return approx.relu()
 
     def behind_dead_zone(self, bandwidth: float) -> SAE | None:
-        sae = JumpReLU(self.d_in, self.d_sae, 0.0, bandwidth, self.subtract_b_dec).to(self.W_enc.device)
+        sae = JumpReLU.from_settings(self.settings() | {"threshold": 0.0, "bandwidth": bandwidth})
+        sae.to(self.W_enc.device)
         sae.take_over_(self)
         return sae
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 import approx
-from rsae.sae.base import register
 from rsae.sae.dead_zone import bi_jump_relu
 from rsae.sae.gated import Gated
 from rsae.sae.jump_relu import DESIGN_MARGIN, DESIGN_THRESHOLD
 from rsae.sae.rational import RationalSAE
+from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 from rsae.support.errors import InputError
 

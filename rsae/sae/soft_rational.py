@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from rsae.rational import RationalActivation
-from rsae.sae.base import FAMILIES, mean_square, register
+from rsae.sae.base import mean_square
 from rsae.sae.rational import RationalSAE
 from rsae.sae.records import Loss
+from rsae.sae.registry import FAMILIES, register
 from rsae.sae.sparse import Pattern
 from rsae.support.errors import InputError, did_you_mean
 
@@ -100,18 +101,27 @@ class SoftRational(RationalSAE):
         """
         return self.soft_code(self.pre_activations(x_BD))
 
+    def trained_code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        return self.dense_code(x_BD)
+
     def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
         return super().readings() | {"soft_": self.dense_code}
 
-    def loss(self, x_BD: torch.Tensor, sparsity: float = 0.0, penalty: str | None = "own") -> Loss:
+    def loss(
+        self,
+        x_BD: torch.Tensor,
+        sparsity: float = 0.0,
+        penalty: str | None = "own",
+        y_BO: torch.Tensor | None = None,
+    ) -> Loss:
         x_BD = self.standardise(x_BD)
         z_BF = self.soft_code(self._linear(x_BD))
-        sse = mean_square(F.linear(z_BF, self.W_dec.T, self.b_dec) - x_BD)
+        sse = mean_square(F.linear(z_BF, self.W_dec.T, self.b_dec) - self.left_to_code(x_BD, y_BO))
         total = sse
         if self.penalty_named(penalty) is not None:
             total = sse + sparsity * (z_BF.abs() @ self.W_dec.norm(dim=1)).mean()
         fires_BF = z_BF.detach() != 0
-        return Loss(total, sse.detach(), fires_BF.sum() / len(x_BD), fires_BF.any(0))
+        return Loss(total, sse.detach(), fires_BF.sum() / len(x_BD), fires_BF.any(0), sse)
 
     @torch.no_grad()
     def scale_latents_(self, factor_F: torch.Tensor) -> None:

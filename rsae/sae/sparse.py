@@ -96,17 +96,18 @@ def encode_at(
     b_enc: torch.Tensor,
     b_dec: torch.Tensor | None,
     find: Callable[[torch.Tensor], Pattern],
-) -> tuple[torch.Tensor, Pattern]:
-    """Pre-activations h_N = ((x - b_dec) W_enc + b_enc) at the places that `find(h_BF)` picks.
+) -> tuple[torch.Tensor, Pattern, torch.Tensor]:
+    """Pre-activations h_N = ((x - b_dec) W_enc + b_enc) at the places that `find(h_BF)` picks, the places, and h_BF.
 
-    Differentiable in the weights, not in x_BD. `b_dec` is None where it is not subtracted.
+    h_N is differentiable in the weights, not in x_BD. `b_dec` is None where it is not subtracted.
     """
     with torch.no_grad():
         centred_BD = x_BD if b_dec is None else x_BD - b_dec
         h_BF = F.linear(centred_BD, W_enc.T, b_enc)
         pattern = find(h_BF)
         h_N = pattern.gather(h_BF).float()
-    return _Encode.apply(h_N, centred_BD, W_enc, b_enc, b_dec, pattern), pattern  # type: ignore[return-value]
+    h_N = _Encode.apply(h_N, centred_BD, W_enc, b_enc, b_dec, pattern)
+    return h_N, pattern, h_BF  # type: ignore[return-value]
 
 
 def decode_at(

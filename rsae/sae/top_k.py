@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import approx
-from rsae.sae.base import SAE, SPREADS, register
+from rsae.sae.base import SAE, SPREADS
 from rsae.sae.rational import RationalSAE
+from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 from rsae.support.errors import InputError
 

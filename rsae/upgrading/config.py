@@ -6,7 +6,7 @@ from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from typing import Literal
 
-from pydantic import ConfigDict, PositiveInt
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from rsae.sae import SAE, PursuitConfig
@@ -22,8 +22,9 @@ class UpgradeConfig:
     variant: Variant = "gated"
     """`gated`: a rational magnitude behind the teacher's own gate; `soft`: the paper's, the rational is the gate;
     `pursuit`: the active latents solved together, at the same l0."""
-    type: tuple[PositiveInt, PositiveInt] = (9, 8)
-    """Type (m, n) of the rational function."""
+    type: tuple[PositiveInt, NonNegativeInt] = (9, 8)
+    """Type (m, n) of the rational function. For `gated` n = 0 is a second control: (1, 0) an affine magnitude, (2, 0) a
+    quadratic one."""
     form: Literal["standard", "safe", "safe-b", "partial"] = "partial"
     """Parametrisation of `soft`'s rational function."""
     per_latent: bool = False

@@ -103,10 +103,13 @@ def fit_of(sae: SAE, activations: Activations, tokens: int) -> dict[str, float]:
     training = sae.training
     sae.eval()
     x_BD = activations.sample(tokens, seed=1).to(sae.W_enc.device)
+    y_BO = x_BD
+    if sae.transcodes and activations.target is not None:
+        y_BO = activations.target.sample(tokens, seed=1).to(x_BD)
     error = count = 0.0
-    for rows_BD in x_BD.split(1024):
+    for rows_BD, wanted_BO in zip(x_BD.split(1024), y_BO.split(1024), strict=True):
         z_BF = sae.encode(rows_BD)
-        error += (sae.decode(z_BF, rows_BD) - rows_BD).square().sum().item()
+        error += (sae.decode(z_BF, rows_BD) - wanted_BO).square().sum().item()
         count += z_BF.count_nonzero().item()
     sae.train(training)
-    return {"fvu": error / (x_BD - x_BD.mean(0)).square().sum().item(), "l0": count / len(x_BD)}
+    return {"fvu": error / (y_BO - y_BO.mean(0)).square().sum().item(), "l0": count / len(x_BD)}

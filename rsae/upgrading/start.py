@@ -50,11 +50,19 @@ def start(
 
 def _gated(teacher: SAE, activations: Activations, config: UpgradeConfig, h_BF: torch.Tensor) -> SAE:
     m, n = config.type
-    if m != n + 1 or n % 2:
-        raise InputError(f"type {config.type}: `gated` takes types (2j + 1, 2j), such as (3, 2) or (9, 8)")
+    if (n and m != n + 1) or n % 2:
+        raise InputError(
+            f"type {config.type}: `gated` takes types (2j + 1, 2j), such as (3, 2) or (9, 8); and (1, 0) or (2, 0), "
+            "the second controls with an affine and a quadratic magnitude"
+        )
     gate = control_start(teacher, activations, config)
     groups = teacher.d_sae if config.per_latent else 1
-    activation = RationalActivation.identity(n // 2, quantile(h_BF.abs(), 0.999), groups)
+    spread_F = quantile(h_BF.abs(), 0.999)
+    activation = (
+        RationalActivation.identity(n // 2, spread_F, groups)
+        if n
+        else RationalActivation.polynomial(m, spread_F, groups)
+    )
     settings = gate.settings() | {"activation": activation.settings()}
     sae = RATIONAL_FORMS[type(gate)].from_settings(settings).to(h_BF.device)
     sae.load_state_dict({f"activation.{k}": v for k, v in activation.state_dict().items()}, strict=False)
@@ -92,14 +100,18 @@ def _soft(
         fit = approx.minimax(target, config.type)
     c_in_F, c_out_F = _calibrate(teacher, fit, config.form, h_BF)
     groups = teacher.d_sae if config.per_latent else 1
+    activation = RationalActivation.from_fit(fit, c_in_F, c_out_F, config.form, groups)
     soft = SoftRational(
         teacher.d_in,
         teacher.d_sae,
         teacher.family,
-        RationalActivation.from_fit(fit, c_in_F, c_out_F, config.form, groups),
+        activation,
         teacher.settings().get("k"),
         teacher.subtract_b_dec,
-    ).to(h_BF.device)
+    )
+    if teacher.target is not None:
+        soft.predict_(teacher.target)
+    soft.to(h_BF.device)
     soft.take_over_(teacher)
     soft.b_enc.copy_(teacher.encoder_bias)  # a gated teacher calls it b_gate
     match_l0(soft, teacher, activations, config.calibration_tokens)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 import approx
+import rsae
 from rsae import SAE, JumpReLU, RationalActivation
 from rsae.sae import family
 
@@ -140,8 +141,46 @@ def test_training_step(ratio, name, x_BD):
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
+        if loss.entries is not None:
+            sae.observe_(
+                loss.entries
+            )  # BatchTopK learns its threshold here, which its next selection starts from
 
     ratio(step, product(x_BD), BARS[name])
+
+
+# --- pursuit -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("d_sae", "bar"), [(1536, 2.0), (12288, 1.5)])
+def test_pursuit_beside_the_plain_code(ratio, x_BD, d_sae, bar):
+    """`encode` of the pursuit with its defaults beside that of the same SAE, k = 32, inference."""
+    plain = family("top_k")(D_IN, d_sae, K)
+    plain.initialise(x_BD)
+    pursued = rsae.pursuit(plain.eval())
+
+    def run(sae: SAE) -> None:
+        with torch.no_grad():
+            sae.encode(x_BD)
+
+    ratio(lambda: run(pursued), lambda: run(plain), bar)
+
+
+@pytest.mark.parametrize("name", ["top_k", "jump_relu"])
+def test_pursuit_training_step_beside_the_plain_one(ratio, x_BD, name):
+    plain = sae_with_about_k_active(name, x_BD)
+    steps = []
+    for sae in (rsae.pursuit(plain), plain):
+        optimiser = torch.optim.Adam(sae.parameters(), lr=0.0, fused=True)
+
+        def step(sae: SAE = sae, optimiser: torch.optim.Optimizer = optimiser) -> None:
+            loss = sae.loss(x_BD, 0.1)
+            optimiser.zero_grad()
+            loss.total.backward()
+            optimiser.step()
+
+        steps.append(step)
+    ratio(*steps, 2.0)
 
 
 @pytest.mark.parametrize("name", ["topk", "jumprelu", "standard"])

@@ -8,7 +8,7 @@ import torch
 
 import evals as library
 import rsae
-from evals.baselines import baselines
+from evals.baselines import baselines, fine_tuned, untrained_twin
 from evals.metrics.reconstruction import reconstruction
 from rsae import InputError
 from tests.command import assert_one_clear_line
@@ -83,6 +83,39 @@ def test_a_trained_sae_beats_them(store, sae, found):
     own = reconstruction(sae, store).fvu
     assert own < found["random_encoder"].fvu
     assert own < found["shuffled"].fvu
+
+
+def test_the_control_is_that_of_an_upgrade(sae, store):
+    """What `rsae.upgrade` fine-tunes beside a pursuit, weight for weight."""
+    config = rsae.UpgradeConfig(
+        "pursuit", tune=rsae.TrainConfig(steps=20, batch=64, lr=3e-4, sparsity_warmup=0.0, seed=2)
+    )
+    theirs = rsae.upgrade(sae, store, config=config).control
+    assert theirs is not None
+    tuned, history = fine_tuned(sae, store, 20, 2, config.tune)
+    torch.testing.assert_close(tuned.W_dec, theirs.W_dec)
+    torch.testing.assert_close(tuned.encoder_bias, theirs.encoder_bias)
+    assert history
+    found = baselines(sae, store, ["control", "omp"], steps=60)
+    assert list(found) == ["control", "omp"]
+    assert found["omp"].fvu < reconstruction(sae, store).fvu
+
+
+def test_the_untrained_twin(sae, store, host):
+    twin, again = untrained_twin(host, 1), untrained_twin(host, 1)
+    for one, other, trained in zip(
+        twin.model.parameters(), again.model.parameters(), host.model.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+        assert one.shape == trained.shape
+        assert one.ndim == 1 or not torch.equal(one, trained)
+    ids = torch.tensor([[1, 2, 3]])
+    assert not torch.allclose(twin.model(input_ids=ids).logits, host.model(input_ids=ids).logits)
+    found = baselines(sae, store, ["untrained"], steps=10)["untrained"]
+    assert found.tokens > 100
+    assert found.l0 == pytest.approx(round(reconstruction(sae, store).l0), abs=0.6)
+    with pytest.raises(InputError, match="harvested from a host"):
+        baselines(sae, rsae.Store.of(store.sample(500)), ["untrained"])
 
 
 def test_the_command(sae, store, tmp_path):

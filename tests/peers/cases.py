@@ -84,7 +84,10 @@ def saelens(path: Path, name: str, options: dict[str, Any] | None = None, **cfg:
 def by_saelens(sae: Any, options: dict[str, Any] | None = None) -> Made:
     x = inputs()
     code = sae.encode(x)
-    return Made(x, code, sae.decode(code), f"sae-lens {version('sae-lens')}", options or {})
+    skips = getattr(sae, "W_skip", None) is not None  # what is past the code is not in their decode
+    return Made(
+        x, code, sae(x) if skips else sae.decode(code), f"sae-lens {version('sae-lens')}", options or {}
+    )
 
 
 @case
@@ -157,6 +160,26 @@ def saelens_negative_threshold(path: Path) -> Made:
     weights["threshold"][::2] *= -1
     save_file(weights, path / "sae_weights.safetensors")
     return by_saelens(sae_lens.SAE.load_from_disk(path))
+
+
+@case
+def saelens_transcoder(path: Path) -> Made:
+    return saelens(path, "transcoder", d_out=D + 2, apply_b_dec_to_input=False)
+
+
+@case
+def saelens_skip_transcoder(path: Path) -> Made:
+    return saelens(path, "skip_transcoder", d_out=D - 1, apply_b_dec_to_input=False)
+
+
+@case
+def saelens_jumprelu_transcoder(path: Path) -> Made:
+    return saelens(path, "jumprelu_transcoder", d_out=D, apply_b_dec_to_input=False)
+
+
+@case
+def saelens_jumprelu_skip_transcoder(path: Path) -> Made:
+    return saelens(path, "jumprelu_skip_transcoder", d_out=D + 2, apply_b_dec_to_input=False)
 
 
 def flat(path: Path, **extra: Any) -> Made:
@@ -264,11 +287,25 @@ def saelens_batchtopk(path: Path) -> Made:
 
 
 @case
-@torch.no_grad()
 def sparsify_topk(path: Path) -> Made:
+    return sparsify(path)
+
+
+@case
+def sparsify_transcoder(path: Path) -> Made:
+    return sparsify(path, transcode=True)
+
+
+@case
+def sparsify_skip_transcoder(path: Path) -> Made:
+    return sparsify(path, transcode=True, skip_connection=True)
+
+
+@torch.no_grad()
+def sparsify(path: Path, **cfg: Any) -> Made:
     from sparsify import SparseCoder, SparseCoderConfig
 
-    coder = SparseCoder(D, SparseCoderConfig(num_latents=F, k=K))
+    coder = SparseCoder(D, SparseCoderConfig(num_latents=F, k=K, **cfg))
     randomise(coder)
     coder.save_to_disk(path)
     return by_sparsify(SparseCoder.load_from_disk(path))

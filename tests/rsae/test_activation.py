@@ -132,3 +132,20 @@ def test_the_fits_error_travels_with_the_activation(fits):
 def test_scales_must_be_positive(fits, scale):
     with pytest.raises(InputError, match="positive"):
         RationalActivation.from_fit(fits["relu"], scale)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 6])
+def test_a_polynomial_magnitude_starts_as_the_identity_and_is_what_it_says(degree, groups):
+    act = RationalActivation.polynomial(degree, torch.full((6,), 2.0), groups)
+    h = torch.randn(50, 6)
+    torch.testing.assert_close(act(h), h)
+    with torch.no_grad():
+        a = act.form.a.normal_()
+    want = sum(2.0 * a[:, j] * (h / 2) ** j for j in range(degree + 1))
+    torch.testing.assert_close(act(h), want)
+    latent = torch.arange(6).expand(50, 6)
+    torch.testing.assert_close(act.at(h.flatten(), latent.flatten()).reshape(h.shape), want)
+    again = RationalActivation.from_settings(act.settings())
+    again.load_state_dict(act.state_dict())
+    assert torch.equal(again(h), act(h))

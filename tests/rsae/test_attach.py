@@ -61,7 +61,7 @@ def test_steering_adds_the_decoder_row(host, sae, value):
         x = inside.input
         assert x is not None
         inside.add(7, value)
-        after = inside._replace(x)
+        after = inside._replace(x, x)
         torch.testing.assert_close(
             after[:, 1:], x[:, 1:] + value * sae.W_dec[7], rtol=1e-3, atol=1e-3 * x.abs().max().item()
         )

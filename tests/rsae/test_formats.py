@@ -454,8 +454,11 @@ def edit_cfg(path, **changes):
         ("sparsify_topk", {"k": 0}, "cfg.json: k: input should be greater than 0"),
         ("sparsify_topk", {"activation": "groupmax"}, "activation 'groupmax' is not supported"),
         ("sparsify_topk", {"signed": True}, "signed is not supported"),
-        ("sparsify_topk", {"transcode": True}, "is no autoencoder"),
-        ("sparsify_topk", {"skip_connection": True}, "is no autoencoder"),
+        ("sparsify_topk", {"skip_connection": True}, "skip_connection without transcode"),
+        ("sparsify_skip_transcoder", {"skip_connection": False}, "unknown tensor 'W_skip'"),
+        ("saelens_skip_transcoder", {"d_out": 7}, r"W_dec has shape \[16, 5\], cfg.json says \[16, 7\]"),
+        ("saelens_transcoder", {"d_out": None}, "d_out is missing"),
+        ("saelens_transcoder", {"normalize_activations": "layer_norm"}, "of a transcoder is not supported"),
     ],
 )
 def test_cfg_that_does_not_fit(tmp_path, name, change, message):
@@ -515,11 +518,17 @@ def test_openai_states_that_are_not_supported(tmp_path, name, change, message):
         rsae.load(path)
 
 
-def test_gemma_scope_transcoders_are_refused(tmp_path):
+def test_a_config_says_that_it_is_a_transcoder(tmp_path):
     path = shutil.copytree(GOLDEN / "gemma_scope_2", tmp_path / "sae")
-    edit_cfg(path / "config.json", hf_hook_point_out="model.layers.5.mlp")
-    with pytest.raises(InputError, match="config.json: a transcoder is no autoencoder"):
-        rsae.load(path)
+    edit_cfg(
+        path / "config.json",
+        hf_hook_point_in="model.layers.5.pre_feedforward_layernorm.output",
+        hf_hook_point_out="model.layers.5.post_feedforward_layernorm.output",
+    )
+    sae = rsae.load(path)
+    assert sae.transcodes
+    assert sae.provenance.hook == "blocks.5.hook_mlp_in"
+    assert sae.provenance.target == "blocks.5.hook_mlp_out"
     edit_cfg(path / "config.json", architecture="topk")
     with pytest.raises(InputError, match="architecture 'topk' is not supported"):
         rsae.load(path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import rsae
 from rsae import InputError, PursuitSAE, TrainConfig
-from rsae.sae import FAMILIES, family
+from rsae.sae import FAMILIES, family, pursuit_cpu
 from tests.rsae.helpers import random_sae
 
 D, F = 12, 40
@@ -53,12 +53,15 @@ def test_each_token_keeps_its_l0_and_never_loses(name, seed, rounds, steps, cand
         assert (z >= plain.clamp_max(0) * (1 + 1e-5) - 1e-6).all()
 
 
-def by_numpy(sae: rsae.SAE, x: np.ndarray, rounds: int, steps: int, eta: float) -> np.ndarray:
+def by_numpy(
+    sae: rsae.SAE, x: np.ndarray, rounds: int, steps: int, eta: float, candidates: int
+) -> np.ndarray:
     """Hard thresholding pursuit of each token by itself, in float64: written from the description alone."""
     W = sae.W_dec.detach().double().numpy()
     norm = np.linalg.norm(W, axis=1)
     W = W / norm[:, None]
     z = sae.encode(torch.tensor(x, dtype=torch.float32)).detach().double().numpy()
+    h = sae.pre_activations(torch.tensor(x, dtype=torch.float32)).detach().double().numpy() * norm
     out = np.zeros_like(z)
     for b, row in enumerate(x - sae.b_dec.detach().double().numpy()):
         count = np.count_nonzero(z[b])
@@ -80,9 +83,12 @@ def by_numpy(sae: rsae.SAE, x: np.ndarray, rounds: int, steps: int, eta: float) 
             better = np.sum((row - solved @ W) ** 2) <= np.sum((row - c @ W) ** 2)
             return solved if better else c
 
+        rank = np.where(z[b] != 0, np.inf, np.abs(h[b]) if sae.signed else h[b])
+        others = np.argsort(-rank)[max(candidates, count) :]
         c = solve(z[b] * norm)
         for _ in range(rounds):
             score = c + eta * W @ (row - c @ W)
+            score[others] = 0 if sae.signed else -np.inf
             size = np.abs(score) if sae.signed else score
             keep = np.argsort(-size)[:count]
             decided = np.zeros_like(c)
@@ -96,12 +102,50 @@ def by_numpy(sae: rsae.SAE, x: np.ndarray, rounds: int, steps: int, eta: float) 
 
 @pytest.mark.parametrize("name", ["top_k", "jump_relu", "abs_top_k", "sign_aware_gated", "relu"])
 @pytest.mark.parametrize("rounds", [0, 1, 2])
-def test_equals_an_independent_pursuit(name, rounds):
+@pytest.mark.parametrize("candidates", [None, 10, 30])
+@torch.no_grad()
+def test_equals_an_independent_pursuit(name, rounds, candidates):
     sae = given_sae(name, 0.5)
     x = np.random.default_rng(0).normal(size=(20, D)) * 2
-    z = rsae.pursuit(sae, rounds, 2, candidates=None).encode(torch.tensor(x, dtype=torch.float32))
-    want = by_numpy(sae, x.astype(np.float32).astype(float), rounds, 2, 0.7)
+    z = rsae.pursuit(sae, rounds, 2, candidates).encode(torch.tensor(x, dtype=torch.float32))
+    want = by_numpy(sae, x.astype(np.float32).astype(float), rounds, 2, 0.7, candidates or F)
     np.testing.assert_allclose(z.detach().numpy(), want, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@given(
+    seed=st.integers(0, 10**6),
+    rounds=st.integers(0, 3),
+    steps=st.integers(1, 4),
+    candidates=st.sampled_from([1, 6, 20, 39]),
+    spread=st.sampled_from([0.0, 1.0]),
+)
+@settings(max_examples=6)
+@torch.no_grad()
+def test_the_compiled_pursuit_is_the_same(name, seed, rounds, steps, candidates, spread):
+    x = torch.randn(25, D, generator=torch.Generator().manual_seed(seed)) * 2
+    sae = rsae.pursuit(given_sae(name, spread, seed % 7), rounds, steps, candidates)
+    assert pursuit_cpu.available(x)
+    compiled = sae.encode(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pursuit_cpu, "available", lambda _: False)
+        unfused = sae.encode(x)
+    torch.testing.assert_close(error(sae, x, compiled), error(sae, x, unfused), rtol=1e-3, atol=1e-4)
+    # where two codes leave the same over, rounding chooses
+    same = torch.isclose(compiled, unfused, rtol=1e-3, atol=1e-3).all(1)
+    assert same.float().mean() >= 0.8
+
+
+def test_without_a_compiler_it_runs_in_torch(monkeypatch):
+    sae, x = rsae.pursuit(given_sae("top_k"), candidates=8), torch.randn(9, D)
+    with torch.no_grad():
+        compiled = sae.encode(x)
+        pursuit_cpu._library.cache_clear()
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        with pytest.warns(UserWarning, match="pursuits run unfused"):
+            torch.testing.assert_close(sae.encode(x), compiled, rtol=1e-4, atol=1e-5)
+    pursuit_cpu._library.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["top_k", "jump_relu", "abs_top_k"])

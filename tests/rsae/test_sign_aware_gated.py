@@ -19,6 +19,7 @@ from rsae import (
 )
 from rsae.sae import family
 from rsae.sae.dead_zone import bi_jump_relu
+from rsae.sae.revival import revival_loss
 from rsae.upgrading.start import start
 from tests.rsae.helpers import K, random_sae
 
@@ -185,7 +186,7 @@ def test_revival_gives_dead_signed_latents_either_sign():
     dead[3] = True
     with torch.no_grad():
         sae.b_enc[3] = -50.0  # all of its pre-activations are negative
-    sae.revival_loss(torch.randn(50, D), dead).backward()
+    revival_loss(sae, torch.randn(50, D), dead).backward()
     assert sae.W_enc.grad is not None
     assert torch.equal(sae.W_enc.grad.abs().sum(0) > 0, dead)
 

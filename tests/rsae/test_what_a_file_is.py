@@ -68,13 +68,19 @@ def test_other_directories_say_nothing(tmp_path, noise):
         ("gemma-scope-2-270m-pt", "transcoder", "layer_5_width_16k"),
     ],
 )
-def test_a_transcoder_by_name_is_asked_about(tmp_path, parts):
+def test_a_transcoder_by_name(tmp_path, parts):
     path = gemma(tmp_path, *parts)
-    with pytest.raises(InputError, match=r"a transcoder, which predicts another.*kind='sae'"):
+    sae = rsae.load(path)
+    assert sae.transcodes
+    assert sae.provenance.hook == "blocks.5.hook_mlp_in"
+    assert sae.provenance.target == "blocks.5.hook_mlp_out"
+    assert not rsae.load(path, kind="sae").transcodes
+
+
+def test_several_layers_in_one_are_asked_about(tmp_path):
+    path = gemma(tmp_path, "gemma-scope-2-270m-pt", "clt", "layer_5_width_16k")
+    with pytest.raises(InputError, match=r"a clt, which reads or predicts several layers.*kind='transcoder'"):
         rsae.load(path)
-    assert (
-        rsae.load(path, kind="sae", hook="blocks.5.hook_mlp_out").provenance.hook == "blocks.5.hook_mlp_out"
-    )
 
 
 def test_an_embedding_sae_has_its_scale(tmp_path):

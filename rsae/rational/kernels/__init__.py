@@ -18,9 +18,10 @@ def evaluate(h_BF: torch.Tensor, parameters_PF: torch.Tensor, shape: Shape) -> t
     """
     rows_BF = h_BF.reshape(-1, h_BF.shape[-1])
     parameters_PF = parameters_PF.expand(-1, h_BF.shape[-1])
-    if cpu.available(rows_BF, shape):
+    fused = not shape.polynomial
+    if fused and cpu.available(rows_BF, shape):
         out_BF = cpu.evaluate(rows_BF, parameters_PF, shape)
-    elif cuda.available(rows_BF):
+    elif fused and cuda.available(rows_BF):
         out_BF = cuda.evaluate(rows_BF, parameters_PF, shape)
     else:
         out_BF = blocked.blocked(lambda h, p: reference.evaluate(h, p, shape), rows_BF, parameters_PF)

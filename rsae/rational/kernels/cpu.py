@@ -1,24 +1,19 @@
 """The fused CPU kernel: cpu.cpp, compiled once for each rational function's shape and kept in the cache directory.
 
-Needs a C++ compiler with GCC's vector extensions (g++ or clang++, or what $CXX names). Where there is none, `available`
-is false and the blocked evaluation serves. Rows are shared among `torch.get_num_threads()` threads.
+It uses GCC's vector extensions. Where there is no compiler, `available` is false and the blocked evaluation serves.
+Rows are shared among `torch.get_num_threads()` threads.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-import warnings
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from rsae.rational.kernels.reference import Shape
-from rsae.support.errors import InputError
-from rsae.support.files import cache_directory, digest, writing
+from rsae.support.compiled import compiled, pointer
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -47,7 +42,7 @@ class _Fused(torch.autograd.Function):
         ctx.shape = shape
         out_BF = torch.empty_like(h_BF)
         function = getattr(_library(shape), f"forward_{_DTYPES[h_BF.dtype]}")
-        function(*map(_pointer, (h_BF, out_BF)), *h_BF.shape, _pointer(parameters_PF), _threads(h_BF))
+        function(*map(pointer, (h_BF, out_BF)), *h_BF.shape, pointer(parameters_PF), _threads(h_BF))
         return out_BF
 
     @staticmethod
@@ -58,13 +53,9 @@ class _Fused(torch.autograd.Function):
         threads = _threads(h_BF)
         sums_TPF = torch.zeros(threads, *parameters_PF.shape, dtype=torch.float64)
         function = getattr(_library(ctx.shape), f"backward_{_DTYPES[h_BF.dtype]}")
-        inputs = map(_pointer, (h_BF, grad_BF, grad_h_BF))
-        function(*inputs, *h_BF.shape, _pointer(parameters_PF), _pointer(sums_TPF), threads)
+        inputs = map(pointer, (h_BF, grad_BF, grad_h_BF))
+        function(*inputs, *h_BF.shape, pointer(parameters_PF), pointer(sums_TPF), threads)
         return grad_h_BF, sums_TPF.sum(0).float(), None
-
-
-def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def _threads(h_BF: torch.Tensor) -> int:
@@ -74,44 +65,13 @@ def _threads(h_BF: torch.Tensor) -> int:
 @cache
 def _library(shape: Shape) -> ctypes.CDLL | None:
     """The compiled kernel, or None (with a warning) where it cannot be compiled."""
-    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        warnings.warn("no C++ compiler (g++) is installed: rational activations run unfused", stacklevel=4)
+    library = compiled(_SOURCE, shape.macros(), "rational activations")
+    if library is None:
         return None
-    machine = subprocess.run(
-        [compiler, "-march=native", "-E", "-dM", "-x", "c++", os.devnull], capture_output=True
-    )
-    command = [
-        compiler,
-        "-O3",
-        "-march=native",
-        "-ffp-contract=fast",
-        "-fno-math-errno",
-        "-fopenmp",
-        "-shared",
-        "-fPIC",
-    ]
-    command += [f"-D{name}={value}" for name, value in shape.macros().items()]
-    key = digest([_SOURCE.read_text(), command, machine.stdout.decode()])
-    file = cache_directory() / "kernels" / f"rational-{key}.so"
-    if not file.exists():
-        try:
-            with writing(file) as temporary:
-                subprocess.run(
-                    [*command, _SOURCE, "-o", temporary], capture_output=True, text=True, check=True
-                )
-        except (subprocess.CalledProcessError, InputError) as error:
-            reason = getattr(error, "stderr", None) or str(error)
-            warnings.warn(
-                f"{_SOURCE.name} cannot be compiled, so rational activations run unfused: {reason.strip()}",
-                stacklevel=4,
-            )
-            return None
-    library = ctypes.CDLL(str(file))
     for name in ("forward_float32", "forward_bfloat16", "backward_float32", "backward_bfloat16"):
         function = getattr(library, name)
         inputs, tail = (2, 1) if name.startswith("forward") else (3, 2)
-        pointer, long = ctypes.c_void_p, ctypes.c_long
-        function.argtypes = [pointer] * inputs + [long] * 2 + [pointer] * tail + [ctypes.c_int]
+        address, long = ctypes.c_void_p, ctypes.c_long
+        function.argtypes = [address] * inputs + [long] * 2 + [address] * tail + [ctypes.c_int]
         function.restype = None
     return library

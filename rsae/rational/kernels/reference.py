@@ -23,6 +23,11 @@ class Shape(NamedTuple):
     q: int = 0
     absolute: int = 0
 
+    @property
+    def polynomial(self) -> bool:
+        """Whether it has no denominator; the fused kernels do not know these."""
+        return not (self.pairs or self.q)
+
     def macros(self) -> dict[str, int]:
         """What the C++ kernel is compiled with."""
         if self.pairs:
@@ -52,6 +57,8 @@ def rational(t_BF: torch.Tensor, p_PF: torch.Tensor, shape: Shape) -> torch.Tens
     if shape.pairs:
         return _partial_fractions(t_BF, p_PF, shape.pairs)
     a_PF, b_PF = p_PF[: shape.p + 1], p_PF[shape.p + 1 : shape.p + 1 + shape.q]
+    if shape.polynomial:
+        return _horner(t_BF, a_PF)
     x_BF = t_BF.abs() if shape.absolute == 1 else t_BF
     sum_BF = x_BF * _horner(x_BF, b_PF)
     return _horner(t_BF, a_PF) / (1 + (sum_BF.abs() if shape.absolute == 2 else sum_BF))

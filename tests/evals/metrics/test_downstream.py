@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 import evals
 import rsae
-from evals.metrics.downstream import downstream, splice
+from evals.metrics.downstream import Reconstruct, downstream, has_bfloat16, splice
 from evals.tasks import Task
 from rsae import InputError, SoftRational
 from rsae.activations.hooks import HookPoint, activations_at, pad
@@ -62,6 +65,123 @@ def test_downstream_is_its_definition(host, sequences, hook, module):
     assert got.ce == pytest.approx(np.mean(ce), rel=1e-5)
     assert got.kl == pytest.approx(np.mean(kl), rel=1e-3, abs=1e-7)
     assert got.top1 == pytest.approx(np.mean(agree))
+
+
+def test_excluded_tokens_are_masked_from_every_figure(host, store, sequences):
+    """Against whole forward passes: they keep their activation, and predictions made at them do not count."""
+    sae = exact_sae(host.d_model, error=0.3)
+    excluded = {ids[3] for ids in sequences} | {ids[-2] for ids in sequences}
+    clean_ce, ce, zero_ce, kl = [], [], [], []
+    for ids in sequences:
+        tokens = torch.tensor([ids])
+        kept = [p for p in range(1, len(ids)) if ids[p] not in excluded]
+
+        def edit(_module, _args, output, change: Reconstruct, kept=kept):
+            first = output[0] if isinstance(output, tuple) else output
+            out = first.clone()
+            out[:, kept] = change(first[:, kept])
+            return (out, *output[1:]) if isinstance(output, tuple) else out
+
+        with torch.no_grad():
+            clean = host.model(input_ids=tokens).logits[0].double().log_softmax(-1)
+            found = []
+            for change in (sae, torch.zeros_like):
+                handle = host.blocks[1].register_forward_hook(partial(edit, change=change))
+                found.append(host.model(input_ids=tokens).logits[0].double().log_softmax(-1))
+                handle.remove()
+        for p in (p for p in kept if p < len(ids) - 1):
+            clean_ce.append(-clean[p, ids[p + 1]].item())
+            ce.append(-found[0][p, ids[p + 1]].item())
+            zero_ce.append(-found[1][p, ids[p + 1]].item())
+            kl.append((clean[p].exp() * (clean[p] - found[0][p])).sum().item())
+    got = downstream(sae, host, sequences, HOOK, exclude_tokens=sorted(excluded))
+    assert got.predictions == len(ce) < sum(len(s) - 2 for s in sequences)
+    for name, values in (("ce_clean", clean_ce), ("ce", ce), ("ce_zero", zero_ce)):
+        assert got[name] == pytest.approx(np.mean(values), rel=1e-5), name
+    assert got.kl == pytest.approx(np.mean(kl), rel=1e-3)
+    assert all(str(token) in got.positions for token in excluded)
+    # by default those that the SAE was trained without
+    sae.provenance = replace(store.provenance, exclude_tokens=tuple(sorted(excluded)), norm_limit=None)
+    assert downstream(sae, host, sequences) == got
+    assert downstream(sae, host, sequences, exclude_tokens=()).predictions > got.predictions
+
+
+def whole_passes(host, sequences, change):
+    """log p of whole forward passes with block 1's output changed but at position 0, by sequence."""
+    found = []
+    for ids in sequences:
+
+        def edit(_module, _args, output):
+            first = output[0] if isinstance(output, tuple) else output
+            out = first.clone()
+            out[:, 1:] = change(first[:, 1:])
+            return (out, *output[1:]) if isinstance(output, tuple) else out
+
+        handle = host.blocks[1].register_forward_hook(edit)
+        with torch.no_grad():
+            found.append(host.model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1))
+        handle.remove()
+    return found
+
+
+def test_mean_ablation_and_positions_are_their_definitions(host, sequences):
+    sae = exact_sae(host.d_model, error=0.3)
+    x = [activations_at(host, HookPoint.parse(HOOK, host), *pad([ids]))[0, 1:] for ids in sequences]
+    mean = torch.cat(x).mean(0)
+    runs = {
+        name: whole_passes(host, sequences, change)
+        for name, change in (("clean", lambda y: y), ("mean", lambda y: mean.expand_as(y)), ("sae", sae))
+    }
+    ce = {
+        name: np.mean(
+            [
+                -log_p[p, ids[p + 1]]
+                for ids, log_p in zip(sequences, found, strict=True)
+                for p in range(1, len(ids) - 1)
+            ]
+        )
+        for name, found in runs.items()
+    }
+    got = downstream(sae, host, sequences, HOOK)
+    assert got.ce_mean == pytest.approx(ce["mean"], rel=1e-5)
+    assert got.loss_recovered_mean == pytest.approx(
+        (ce["mean"] - ce["sae"]) / (ce["mean"] - ce["clean"]), rel=1e-2
+    )
+    kl = {}
+    for clean, now in zip(runs["clean"], runs["sae"], strict=True):
+        for p in range(1, len(clean) - 1):
+            kl.setdefault(p, []).append((clean[p].exp() * (clean[p] - now[p])).sum().item())
+    assert [(at.first, at.last) for at in got.by_position] == [(1, 1), (2, 3), (4, 7), (8, 15), (16, 31)]
+    for at in got.by_position:
+        values = [v for p in range(at.first, at.last + 1) for v in kl.get(p, [])]
+        assert at.predictions == len(values)
+        assert at.kl == pytest.approx(np.mean(values), rel=1e-3)
+        assert at.kl_interval.low <= at.kl <= at.kl_interval.high
+    total = sum(at.kl * at.predictions for at in got.by_position) / got.predictions
+    assert total == pytest.approx(got.kl, rel=1e-9)
+
+
+def test_an_sae_that_gives_the_mean_recovers_nothing_of_mean_ablation(host, sequences):
+    x = [activations_at(host, HookPoint.parse(HOOK, host), *pad([ids]))[0, 1:] for ids in sequences]
+    sae = exact_sae(host.d_model, error=1.0)
+    sae.b_dec.data = torch.cat(x).mean(0)
+    sae.subtract_b_dec = False
+    got = downstream(sae, host, sequences, HOOK)
+    assert got.loss_recovered_mean == pytest.approx(0, abs=1e-4)
+    assert got.kl == pytest.approx(got.kl_mean, rel=1e-4)
+
+
+def test_bfloat16_says_what_it_costs(host, sequences):
+    """Clean and spliced run alike: an exact SAE costs nothing, and the rounding stands beside it."""
+    rough = downstream(exact_sae(host.d_model), host, sequences, HOOK, precision="bfloat16")
+    assert rough.kl == pytest.approx(0, abs=1e-6)
+    assert rough.precision_kl is not None
+    assert 0 < rough.precision_kl < 1e-2
+    exact = downstream(exact_sae(host.d_model, 0.3), host, sequences, HOOK)
+    near = downstream(exact_sae(host.d_model, 0.3), host, sequences, HOOK, precision="bfloat16")
+    assert (exact.precision, exact.precision_kl) == ("float32", None)
+    assert abs(near.kl - exact.kl) < max(10 * rough.precision_kl, 0.05 * exact.kl)
+    assert isinstance(has_bfloat16(host.device), bool)
 
 
 def test_sequences_add_up_and_can_be_paired(host, sequences):
@@ -122,7 +242,7 @@ def test_the_prefix_runs_once_however_many_saes(host, sequences):
     downstream({str(i): exact_sae(host.d_model) for i in range(4)}, host, sequences, HOOK, batch=5)
     for handle in handles:
         handle.remove()
-    assert runs == {"prefix": 1, "suffix": 6}  # clean, zero and four SAEs
+    assert runs == {"prefix": 2, "suffix": 7}  # clean, zero, mean and four SAEs
 
 
 def test_tokens_above_the_norm_limit_are_left_alone(host, sequences):

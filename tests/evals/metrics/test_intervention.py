@@ -111,3 +111,16 @@ def test_no_dial_no_figures(host, sequences):
     off = exact_sae(host.d_model)
     off.b_enc.data.fill_(-1e3)
     assert intervention(off, host, sequences, 4, HOOK) == Intervention(0, 0)
+
+
+def test_excluded_tokens_are_not_pushed_and_do_not_count(host, sequences):
+    """To exclude the tokens that one sequence is made of is to leave that sequence out."""
+    sae = axes(host.d_model, 0.5)
+    others = [[min(token, 254) for token in ids] for ids in sequences]
+    every = [[255] * 12, *others]
+    some = intervention(sae, host, every, 2, HOOK, exclude_tokens=[255])
+    rest = intervention(sae, host, others, 2, HOOK)
+    assert some.dials == rest.dials == 2
+    assert some.kl_plus == pytest.approx(rest.kl_plus, rel=1e-5)
+    assert some.agreement == pytest.approx(rest.agreement, rel=1e-3)
+    assert intervention(sae, host, every, 2, HOOK).kl_plus != pytest.approx(rest.kl_plus, rel=1e-3)

@@ -91,6 +91,23 @@ def test_probe_data_leaves_out_position_0_and_padding(host):
     assert data.is_train_T.tolist() == [True, True, False]
 
 
+def test_excluded_tokens_are_no_part_of_a_text(host):
+    """A text's mean is over the others; a text of such tokens alone is left out."""
+    texts = ["one two three", "a longer text here", "xeeee"]
+    task = Task("t", (texts, np.array([0, 1, 1])), (["three"], np.array([1])))
+    (e,) = host.token_ids(["e"])
+    every, some = probe_data(host, HOOK, task, 32), probe_data(host, HOOK, task, 32, exclude_tokens=(e,))
+    sae = exact_sae(host.d_model)
+    z, z_some = pooled(sae.encode, every), pooled(sae.encode, some)
+    assert (len(z), len(z_some)) == (4, 3)
+    assert some.label_T.tolist() == [0, 1, 1]
+    for row, text in enumerate((0, 1, 3)):
+        words = (*texts, "three")[text]
+        kept = torch.tensor([letter != "e" for letter in words[1:]])
+        codes = sae.encode(every.x_ND[every.text_N == text][kept]).mean(0)
+        np.testing.assert_allclose(z_some[row], codes.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_probe_data_round_trip(tmp_path):
     data = planted(2)
     data.save(tmp_path / "p.safetensors")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evals.cards import by_density, read_cards
+from evals.cards import read_cards
+from evals.latents import by_density
 from evals.results import read_results
 from evals.site import load_sae, open_store
 from tests.command import assert_one_clear_line

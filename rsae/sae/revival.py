@@ -1,0 +1,39 @@
+"""The loss that brings dead latents back. Shapes: B batch, D d_in, O d_out, F d_sae, A dead latents, K of them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from rsae.sae.base import SAE, mean_square
+
+
+def revival_loss(
+    sae: SAE, x_BD: torch.Tensor, dead_F: torch.Tensor, y_BO: torch.Tensor | None = None
+) -> torch.Tensor:
+    """AuxK: the top D/2 dead latents predict the detached residual x - x_hat.
+
+    Scaled by min(dead / (D/2), 1), as a mean over the batch of squared errors.
+
+    Args:
+        sae: The SAE.
+        x_BD: A batch.
+        dead_F: Which latents are dead.
+        y_BO: What a transcoder is to predict of it.
+
+    Source: Gao et al. 2024, appendix A.2.
+    """
+    with torch.no_grad():
+        z_BF = sae.activate(sae.pre_activations(x_BD))
+        x_BD = sae.standardise(x_BD)
+        residual_BO = sae.left_to_code(x_BD, y_BO) - F.linear(z_BF, sae.W_dec.T, sae.b_dec)
+    dead = dead_F.nonzero().squeeze(1)
+    k = min(len(dead), max(1, sae.d_in // 2))
+    centred_BD = x_BD - sae.b_dec.detach() if sae.subtract_b_dec else x_BD
+    h_BA = F.linear(centred_BD, sae.W_enc[:, dead].T, sae.encoder_bias[dead])
+    if not sae.signed:
+        h_BA = h_BA.relu()
+    top_BK = h_BA.abs().topk(k, dim=1).indices
+    z_BA = torch.zeros_like(h_BA).scatter(1, top_BK, h_BA.gather(1, top_BK))
+    scale = min(1.0, len(dead) / max(1, sae.d_in // 2))
+    return scale * mean_square(z_BA @ sae.W_dec[dead] - residual_BO)

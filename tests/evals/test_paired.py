@@ -1,0 +1,109 @@
+"""SAEs side by side against the measures of each, and intervals against resampling documents one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import evals as library
+import rsae
+from evals.firings import Texts
+from evals.metrics.downstream import downstream
+from evals.metrics.reconstruction import reconstruction
+from evals.paired import compare_saes
+from rsae import InputError
+from rsae.activations.harvest import sequences_like
+from tests.command import assert_one_clear_line
+from tests.evals.conftest import evals
+from tests.rsae.helpers import random_sae
+
+
+@pytest.fixture(scope="module")
+def saes(store):
+    made = {str(seed): random_sae("top_k", store, seed=seed) for seed in (0, 1)}
+    made["gated"] = random_sae("gated", store)
+    for sae in made.values():
+        sae.provenance = store.provenance
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(saes, store, host):
+    return library.compare_saes(saes, store, host, tokens=150)
+
+
+def test_each_has_its_own_figures(saes, store, host, found):
+    sequences = sequences_like(store.provenance, host, "heldout", 150)
+    for one in found.saes:
+        own = reconstruction(saes[one.name], store)
+        assert one.fvu == pytest.approx(own.fvu, rel=1e-6)
+        assert (one.l0, one.alive) == pytest.approx((own.l0, own.alive))
+        assert one.fvu_interval.low < one.fvu < one.fvu_interval.high
+        assert one.host is not None
+        assert one.host.kl == pytest.approx(downstream(saes[one.name], host, sequences).kl, rel=1e-5)
+
+
+def test_differences_are_paired(saes, store, found):
+    """Against numpy, token by token, with documents drawn one by one."""
+    x = torch.cat(list(store.blocks("heldout"))).double()
+    document = Texts(store, "heldout").document_N
+    variance = (x - x.mean(0)).square().sum(1).numpy()
+    with torch.no_grad():
+        error = {name: (sae(x.float()).double() - x).square().sum(1).numpy() for name, sae in saes.items()}
+    rng = np.random.default_rng(0)
+    names = np.unique(document)
+    for change in found.changes:
+        gap = error[change.name] - error["0"]
+        assert change.fvu.mean == pytest.approx(gap.sum() / variance.sum(), rel=1e-4)
+        rows = {d: np.flatnonzero(document == d) for d in names}
+        means = []
+        for _ in range(1500):
+            drawn = np.concatenate([rows[d] for d in rng.choice(names, len(names))])
+            means.append(gap[drawn].sum() / variance[drawn].sum())
+        low, high = np.quantile(means, (0.025, 0.975))
+        spread = high - low
+        assert abs(change.fvu.interval.low - low) < 0.15 * spread
+        assert abs(change.fvu.interval.high - high) < 0.15 * spread
+        one, first = (next(s for s in found.saes if s.name == n) for n in (change.name, "0"))
+        assert change.l0.mean == pytest.approx(one.l0 - first.l0, abs=1e-6)
+        assert one.host is not None
+        assert first.host is not None
+        assert change.kl is not None
+        assert change.kl.mean == pytest.approx(one.host.kl - first.host.kl, abs=1e-6)
+
+
+def test_an_sae_is_as_good_as_itself(saes, store):
+    found = compare_saes({"a": saes["0"], "b": saes["0"]}, store)
+    (change,) = found.changes
+    assert change.fvu.mean == change.fvu.interval.low == change.fvu.interval.high == 0
+    assert change.kl is None
+
+
+def test_activations_without_text(saes, store):
+    rows = rsae.Store.of(torch.cat(list(store.blocks("heldout"))), heldout=150)
+    found = compare_saes(saes, rows)
+    assert found.groups == "150 blocks of 1 rows"
+    assert found.tokens == 150
+
+
+def test_the_command(saes, store, tmp_path):
+    for name in ("0", "gated"):
+        rsae.save(saes[name], tmp_path / name)
+    names = (tmp_path / "0", tmp_path / "gated")
+    done = evals("compare", *names, "--activations", store.path, "--tokens", "100", "--markdown")
+    assert done.returncode == 0, done.stderr
+    assert f"{reconstruction(saes['gated'], store).fvu:.4f} [" in done.stdout
+    assert f"{names[1]} - {names[0]}" in done.stdout
+    assert "| KL |" in done.stdout
+    done = evals("compare", *names, "--activations", store.path, "--host", "none", "--json", tmp_path / "j")
+    assert done.returncode == 0, done.stderr
+    assert "KL" not in done.stdout
+    assert (tmp_path / "j").exists()
+    assert_one_clear_line(evals("compare", names[0], "--activations", store.path), "two SAEs at least")
+    assert_one_clear_line(evals("compare", names[0], names[0], "--activations", store.path), "named twice")
+
+
+def test_an_sae_of_another_width_is_refused(saes, store):
+    with pytest.raises(InputError, match="dimensions"):
+        compare_saes({"a": saes["0"], "b": random_sae("top_k")}, store)

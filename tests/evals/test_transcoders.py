@@ -1,0 +1,152 @@
+"""Transcoders in evals: their target is what is measured, spliced and compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import evals
+import rsae
+from evals.config import SuiteConfig
+from evals.suite import run
+from rsae import InputError, TrainConfig
+
+IN, OUT = "blocks.1.hook_mlp_in", "blocks.1.hook_mlp_out"
+
+
+@pytest.fixture(scope="module")
+def pairs(harvest_config, host, tmp_path_factory):
+    config = replace(harvest_config, hook=IN, target=OUT)
+    return rsae.harvest(config, tmp_path_factory.mktemp("pairs"), host)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "skip"])
+def transcoder(request, pairs):
+    sae = rsae.new("top_k", pairs, d_sae=48, k=4, skip=request.param)
+    rsae.train(sae, pairs, TrainConfig(steps=20, batch=64))
+    return sae
+
+
+@torch.no_grad()
+def test_reconstruction_is_of_the_target(transcoder, pairs):
+    x = torch.cat([*pairs.blocks("heldout")])
+    y = torch.cat([*pairs.target.blocks("heldout")])
+    got = evals.reconstruction(transcoder, pairs, rows=50)
+    want = (transcoder(x) - y).double().square().sum() / (y - y.mean(0)).double().square().sum()
+    assert got.fvu == pytest.approx(want.item(), rel=1e-4)
+    assert got.l0 == 4
+
+
+def test_the_prediction_takes_the_place_of_the_target(transcoder, host):
+    """Against the host's own forward pass with the MLP's output replaced by hand."""
+    tokens = [[1, 5, 9, 30, 2, 7], [4, 4, 8, 60, 3, 11]]
+    got = evals.downstream(transcoder, host, tokens, norm_limit=float("inf"))
+    ids = torch.tensor(tokens)
+
+    def by_hand(module, args, output):
+        return torch.cat([output[:, :1], transcoder(args[0])[:, 1:]], 1)
+
+    with torch.no_grad():
+        clean = host.model(input_ids=ids).logits.log_softmax(-1)[:, 1:-1]
+        handle = host.blocks[1].mlp.register_forward_hook(by_hand)
+        try:
+            now = host.model(input_ids=ids).logits.log_softmax(-1)[:, 1:-1]
+        finally:
+            handle.remove()
+    kl = (clean.exp() * (clean - now)).sum(-1).mean().item()
+    assert got.kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
+    assert got.predictions == 8
+
+
+def test_others_are_refused(transcoder, pairs, host):
+    sae = rsae.new("top_k", rsae.Store.of(pairs.sample(500)), d_sae=48, k=4)
+    sae.provenance = replace(transcoder.provenance, target=None)
+    with pytest.raises(InputError, match="predict the same hook point"):
+        evals.downstream({"a": transcoder, "b": sae}, host, [[1, 2, 3, 4]])
+
+
+SUITE = """
+[[sites]]
+host = "{host}"
+hooks = ["{IN}"]
+targets = ["{OUT}"]
+
+[[sites]]
+host = "{host}"
+hooks = ["{IN}"]
+targets = ["{OUT}"]
+skip = true
+
+[harvest]
+text = "{text}"
+context = 24
+tokens = {tokens}
+heldout_tokens = {heldout}
+
+[grid]
+families = ["top_k"]
+d_sae = [48]
+l0 = [4]
+seeds = [0]
+
+[train]
+steps = 12
+batch = 32
+
+[upgrades.rational]
+type = [3, 2]
+
+[upgrades.affine]
+type = [1, 0]
+
+[upgrades.quadratic]
+type = [2, 0]
+
+[tune]
+steps = 6
+batch = 32
+
+[evaluate]
+downstream_tokens = 60
+tasks = []
+"""
+
+
+def test_a_suite_of_transcoders_with_and_without_a_skip_connection(tmp_path, host_directory, harvest_config):
+    file = tmp_path / "suite.toml"
+    file.write_text(
+        SUITE.format(
+            host=host_directory,
+            text=harvest_config.text,
+            tokens=harvest_config.tokens,
+            heldout=harvest_config.heldout_tokens,
+            IN=IN,
+            OUT=OUT,
+        )
+    )
+    run(SuiteConfig.read(file), tmp_path / "run")
+    results = evals.read_results(tmp_path / "run")
+    assert {(r.site.target, r.site.skip) for r in results} == {(OUT, False), (OUT, True)}
+    # a teacher, its control, and start and end of three upgrades, at two sites
+    assert len(results) == 2 * 8
+    stores = sorted(
+        p.parent.parent.name for p in (tmp_path / "run" / "sites").glob("*/activations/manifest.json")
+    )
+    assert len(stores) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('targets = ["blocks.1.hook_mlp_out", "blocks.2.hook_mlp_out"]', "2 targets for 1 hooks"),
+        ("skip = true", "skip is for transcoders"),
+        ('targets = ["blocks.1.hook_mlp_outs"]', "write blocks.L.POINT"),
+    ],
+)
+def test_sites_that_do_not_fit(tmp_path, change, message):
+    file = tmp_path / "suite.toml"
+    file.write_text(f'[[sites]]\nhooks = ["blocks.1.hook_mlp_in"]\n{change}\n')
+    with pytest.raises(InputError, match=message):
+        SuiteConfig.read(file)
