@@ -3,8 +3,8 @@
 With the denominator's constant term held at 1, the weighted error w (f - p/q) is nearly linear in the coefficients: it
 is w (f q - p)/q* with q* the real denominator. Coefficients k_i 2^(e_i) with whole k_i make a lattice. The vector
 nearest to the real solution is found by Babai's method on a basis that LLL has reduced (Brisebarre and Chevillard,
-fpminimax, 2007), under weights that follow the largest errors. Then the reduced vectors, and sums of two, are steps of a
-descent.
+fpminimax, 2007), under weights that follow the largest errors. Then the reduced vectors, and sums of two, are the steps
+of a descent.
 """
 
 from __future__ import annotations
