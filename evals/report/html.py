@@ -288,6 +288,8 @@ def _trained(results: Sequence[Result], gates: dict[GateKey, Gate], plots: dict[
             mine = [r for r in group if r.upgrade == upgrade]
             config = mine[0].how.upgrade
             assert config is not None  # an upgrade says how
+            if config.variant == "pursuit":  # it has no rational magnitude
+                continue
             gate = gates.get((mine[0].family, config.type)) if config.variant == "soft" else None
             trained = [(str(r.level), r.how.gate) for r in mine if r.compared and r.how.gate]
             starts = [r.how.gate for r in mine if r.role is Role.START and r.how.gate]
