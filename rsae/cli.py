@@ -307,6 +307,12 @@ def _upgrade(
     ] = None,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 3e-4,
     bias_lr: Annotated[float, typer.Option(help="Factor on --lr for biases.")] = 1.0,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="Of the fine-tuning: mse, kl (of the host's predictions), both in equal parts (mse+kl)."
+        ),
+    ] = "mse",
     per_latent: Annotated[
         bool, typer.Option("--per-latent", help="One set of rational coefficients a latent, not one for all.")
     ] = False,
@@ -334,6 +340,7 @@ def _upgrade(
         sparsity=sparsity,
         l0=l0,
         sparsity_warmup=0.0,
+        objective=objective,
     )
     config = _checked(
         UpgradeConfig, variant=variant, type=degrees, per_latent=per_latent, tune=tune, fine_tune=steps > 0

@@ -18,7 +18,9 @@ import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from rsae.activations.host import Host
 from rsae.activations.protocol import Activations, check_fits
+from rsae.host_loss import HostLoss
 from rsae.l0_controller import L0Controller
 from rsae.sae.base import SAE
 from rsae.sae.records import Trained
@@ -76,6 +78,12 @@ class TrainConfig:
     """Of the encoder's product."""
     seed: int = 0
     """Of the order of the data."""
+    objective: Literal["mse", "kl", "mse+kl"] = "mse"
+    """What the reconstruction is trained for: its squared error, the host's predictions with it in place (KL to the
+    clean host's), or both in equal parts. A KL part is scaled at each step to the size of the squared error, so that
+    the penalty keeps its weight."""
+    kl_tokens: PositiveInt = 512
+    """Tokens a step whose predictions are compared, over all processes."""
 
     def lr_factor(self, step: int) -> float:
         """Linear rise over `lr_warmup` steps, 1, then linear fall to 0 over the last `lr_decay` of the steps.
@@ -104,8 +112,9 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
+    host: Host | None = None,
 ) -> History:
-    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch` and `host` as below."""
     ...
 
 
@@ -117,8 +126,9 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
+    host: Host | None = None,
 ) -> list[History]:
-    """Several: `sae`, `activations`, `config`, `checkpoint`, `description` and `allow_mismatch` as below."""
+    """Several: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch` and `host` as below."""
     ...
 
 
@@ -129,6 +139,7 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
+    host: Host | None = None,
 ) -> History | list[History]:
     """Train `sae` in place on the training tokens and return the history (means over `LOG_EVERY` steps).
 
@@ -144,16 +155,17 @@ def train(
             settings continues from there, to the same weights bit for bit (on CPU, same thread count).
         description: The progress bar's text.
         allow_mismatch: Train an SAE that says that it belongs to another host or hook point.
+        host: For an objective with KL: the host, where it is loaded already.
 
     Returns:
-        The history of each SAE: `step`, `total`, `sse`, `l0`, `dead`, `sparsity`.
+        The history of each SAE: `step`, `total`, `sse`, `l0`, `dead`, `sparsity`, and `kl` where that is trained for.
 
     Raises:
         InputError: The SAE does not fit the activations, the settings contradict each other, or training diverged.
     """
     if isinstance(sae, SAE):
         assert isinstance(config, TrainConfig)
-        return train([sae], activations, [config], checkpoint, description, allow_mismatch)[0]
+        return train([sae], activations, [config], checkpoint, description, allow_mismatch, host)[0]
     assert not isinstance(config, TrainConfig)
     shared = {(c.batch, c.steps, c.seed) for c in config}
     if len(shared) != 1 or len(config) != len(sae):
@@ -164,7 +176,15 @@ def train(
     for s in sae:
         check_fits(s, activations, allow_mismatch)
     target = activations.target if any(s.transcodes for s in sae) else None
-    runs = [_Run(s, activations, c) for s, c in zip(sae, config, strict=True)]
+    losses: dict[bool, HostLoss] = {}  # by whether it is a transcoder's
+    for s, c in zip(sae, config, strict=True):
+        if c.objective != "mse" and s.transcodes not in losses:
+            losses[s.transcodes] = HostLoss(activations, s.transcodes, host)
+            host = losses[s.transcodes].host
+    runs = [
+        _Run(s, activations, c, losses.get(s.transcodes) if c.objective != "mse" else None)
+        for s, c in zip(sae, config, strict=True)
+    ]
     key = digest([[run.identity() for run in runs], activations.identity])
     path = Path(checkpoint) if checkpoint else None
     start = _restore(path, key, runs) if path is not None and path.exists() else 0
@@ -195,8 +215,10 @@ def train(
 class _Run:
     """One SAE in training: a copy in internal units, its optimiser, dead latents, controller of l0 and history."""
 
-    def __init__(self, sae: SAE, activations: Activations, config: TrainConfig):
-        self.result, self.activations, self.config = sae, activations, config
+    def __init__(
+        self, sae: SAE, activations: Activations, config: TrainConfig, host_loss: HostLoss | None = None
+    ):
+        self.result, self.activations, self.config, self.host_loss = sae, activations, config, host_loss
         self.penalty = sae.penalty_named(config.penalty)
         self.target_scale = activations.target.scale if activations.target else activations.scale
         self.sae = sae.in_units(activations.scale, self.target_scale)
@@ -215,7 +237,8 @@ class _Run:
             else L0Controller(self.sae, self.penalty, config.steps, config.l0, config.sparsity)
         )
         self.history: History = []
-        self.sums = dict.fromkeys(_PARTS, 0.0)
+        self.parts = _PARTS if host_loss is None else (*_PARTS, "kl")
+        self.sums = dict.fromkeys(self.parts, 0.0)
 
     def identity(self) -> list[Any]:
         """What a checkpoint must have been made with."""
@@ -233,7 +256,13 @@ class _Run:
         half = config.precision == "bfloat16"
         with torch.autocast(x_BD.device.type, torch.bfloat16) if half else nullcontext():
             loss = sae.loss(x_BD, sparsity, self.penalty, y_BO)
-        total = loss.total
+        total, kl = loss.total, 0.0
+        if self.host_loss is not None:
+            found = self.host_loss(sae, step, config.kl_tokens, config.seed)
+            kl = distributed.average(found.detach()[None]).item()
+            # as large as the squared error, whose place it takes or shares
+            part = found * (loss.error.detach() / max(kl, 1e-12))
+            total = total + part if config.objective == "mse+kl" else total - loss.error + part
         dead_F = self.silent_F >= config.dead_after
         dead = int(dead_F.sum())
         if dead and config.revival:
@@ -256,8 +285,9 @@ class _Run:
         self.silent_F = torch.where(fired_F, 0, self.silent_F + 1)
         if self.controller is not None:
             self.controller.update(step, l0, sse)
-        for part, value in zip(_PARTS, (total, sse, l0, dead, sparsity), strict=True):
-            self.sums[part] += value
+        told = dict(zip(_PARTS, (total, sse, l0, dead, sparsity), strict=True)) | {"kl": kl}
+        for part in self.parts:
+            self.sums[part] += told[part]
 
     def log(self, step: int) -> None:
         """Append the means since the last call to the history."""
@@ -266,7 +296,7 @@ class _Run:
         if not all(map(math.isfinite, mean.values())):
             raise InputError(f"training diverged at step {step} (loss {mean['total']}); lower `lr`")
         self.history.append({"step": step, **mean})
-        self.sums = dict.fromkeys(_PARTS, 0.0)
+        self.sums = dict.fromkeys(self.parts, 0.0)
 
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""

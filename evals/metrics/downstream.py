@@ -17,6 +17,7 @@ from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
 from evals.stats import ratio_interval
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, Prefix, activations_at_all, logits_from, pad, prefixes_at
+from rsae.activations.splicing import counted, replaceable
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
@@ -296,18 +297,6 @@ def _through(sae: SAE, encode: Encode) -> Reconstruct:
     return lambda x_BD: sae.decode(encode(x_BD), x_BD)
 
 
-def counted(mask_BP: torch.Tensor, kept_BP: torch.Tensor) -> torch.Tensor:
-    """Which predictions (of token p + 1, made at p) are measured: [batch, position - 1], none made at position 0.
-
-    Args:
-        mask_BP: 1 for tokens, 0 for padding.
-        kept_BP: True for the tokens at which predictions count.
-    """
-    counted_BP = mask_BP[:, 1:].bool() & kept_BP[:, :-1]
-    counted_BP[:, 0] = False
-    return counted_BP
-
-
 def predictions(
     host: Host,
     point: HookPoint,
@@ -356,19 +345,3 @@ def splice(
     out_BPO = (x_BPD if y_BPO is None else y_BPO).clone()
     out_BPO[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
     return out_BPO
-
-
-def replaceable(x_BPD: torch.Tensor, kept_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
-    """Where an activation may be changed: not at the first position, padding, excluded tokens and outlying norms.
-
-    Args:
-        x_BPD: Activations at the hook point.
-        kept_BP: 1 for tokens that may be changed, 0 for padding and excluded tokens.
-        norm_limit: Activations with a larger norm stay.
-
-    Returns:
-        True where it may be changed, [batch, position].
-    """
-    replaced_BP = kept_BP.bool() & (x_BPD.norm(dim=-1) <= norm_limit)
-    replaced_BP[:, 0] = False
-    return replaced_BP

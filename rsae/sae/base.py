@@ -233,6 +233,14 @@ class SAE(nn.Module):
         """
         return self.activate(self.pre_activations(x_BD))
 
+    def trained_code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The code whose gradients a loss of the whole reconstruction trains.
+
+        Args:
+            x_BD: Activations in the SAE's units.
+        """
+        return self.encode(x_BD)
+
     def decode(self, z_BF: torch.Tensor, x_BD: torch.Tensor | None = None) -> torch.Tensor:
         """The reconstruction of a code.
 
@@ -325,6 +333,7 @@ class SAE(nn.Module):
             sse.detach(),
             torch.tensor(len(fired_N) / len(y_BO)),
             fired_F,
+            error,
             Entries(entries.h_N.detach(), entries.pattern),
         )
 

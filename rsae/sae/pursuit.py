@@ -85,6 +85,11 @@ class PursuitSAE(SAE):
         """
         return self.activate(self.pre_activations(x_BD))
 
+    def trained_code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        # held fixed, as in `reconstruction_error`: the decoder alone learns from it
+        with torch.no_grad():
+            return self.encode(x_BD)
+
     def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
         return super().readings() | {"plain_": self.plain_encode}
 

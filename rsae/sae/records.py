@@ -42,6 +42,7 @@ class Loss(NamedTuple):
     sse: torch.Tensor  # ||x - x_hat||^2
     l0: torch.Tensor  # non-zero entries of the code that is decoded in training
     fired_F: torch.Tensor  # True for latents that are non-zero somewhere in the batch
+    error: torch.Tensor  # the reconstruction's part of the total
     entries: Entries | None = None  # what `observe_` learns from
 
 

@@ -101,6 +101,9 @@ class SoftRational(RationalSAE):
         """
         return self.soft_code(self.pre_activations(x_BD))
 
+    def trained_code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        return self.dense_code(x_BD)
+
     def readings(self) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
         return super().readings() | {"soft_": self.dense_code}
 
@@ -118,7 +121,7 @@ class SoftRational(RationalSAE):
         if self.penalty_named(penalty) is not None:
             total = sse + sparsity * (z_BF.abs() @ self.W_dec.norm(dim=1)).mean()
         fires_BF = z_BF.detach() != 0
-        return Loss(total, sse.detach(), fires_BF.sum() / len(x_BD), fires_BF.any(0))
+        return Loss(total, sse.detach(), fires_BF.sum() / len(x_BD), fires_BF.any(0), sse)
 
     @torch.no_grad()
     def scale_latents_(self, factor_F: torch.Tensor) -> None:

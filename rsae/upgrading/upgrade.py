@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import approx
+from rsae.activations.host import Host
 from rsae.activations.protocol import Activations, check_fits
 from rsae.formats import load, save
 from rsae.sae import SAE, JumpReLU, SoftRational
@@ -32,6 +33,7 @@ def upgrade(
     control: SAE | bool = True,
     out: str | os.PathLike | None = None,
     allow_mismatch: bool = False,
+    host: Host | None = None,
 ) -> Upgraded:
     """Upgrade a trained SAE to a rational one, and fine-tune the control under the same budget.
 
@@ -46,6 +48,7 @@ def upgrade(
         out: A directory. The SAEs are saved there as `initial`, `control` and `tuned`, and a killed call continues
             where it stopped.
         allow_mismatch: Accept a teacher that says that it belongs to another host or hook point.
+        host: For an objective with KL: the host, where it is loaded already.
 
     Returns:
         The three SAEs, the budget and the histories.
@@ -71,7 +74,8 @@ def upgrade(
         return sae, [here | {f"teacher_{name}": value for name, value in there.items()}]
 
     def tune(sae: SAE, name: str) -> tuple[SAE, History]:
-        return _tuned(sae, activations, decided, steps.checkpoint(name), f"fine-tune {teacher.family} {name}")
+        what = f"fine-tune {teacher.family} {name}"
+        return _tuned(sae, activations, decided, steps.checkpoint(name), what, host)
 
     def fine_tune() -> tuple[SAE, History]:
         sae, history = tune(initial, config.variant)
@@ -96,11 +100,16 @@ def upgrade(
 
 
 def _tuned(
-    sae: SAE, activations: Activations, decided: Decided, checkpoint: Path | None, description: str
+    sae: SAE,
+    activations: Activations,
+    decided: Decided,
+    checkpoint: Path | None,
+    description: str,
+    host: Host | None,
 ) -> tuple[SAE, History]:
     """A copy of `sae`, fine-tuned by the budget and loss: one function for the rational SAE and the control."""
     sae = copy.deepcopy(sae)
-    return sae, train(sae, activations, decided.tune, checkpoint, description, allow_mismatch=True)
+    return sae, train(sae, activations, decided.tune, checkpoint, description, True, host)
 
 
 class _Kept:

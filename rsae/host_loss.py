@@ -1,0 +1,85 @@
+"""What the host notices, as a training loss: KL(clean || spliced) of its predictions with the reconstruction in place.
+
+The gradient passes through the suffix of the host, whose weights stay. As an objective beside the squared error, each
+part brought to the same size: Karvonen 2025 (arXiv 2503.17272).
+Shapes: B batch, P position, D d_in, O d_out, N counted predictions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rsae.activations.harvest import sequences_like
+from rsae.activations.hooks import HookPoint, logits_from, pad, prefixes_at
+from rsae.activations.host import Host, load_host
+from rsae.activations.protocol import Activations
+from rsae.activations.splicing import counted, replaceable
+from rsae.sae.base import SAE
+from rsae.support import distributed
+from rsae.support.errors import InputError
+
+
+class HostLoss:
+    """The host of some activations, on the text that they come from.
+
+    Args:
+        activations: What the SAE is trained on: they say the host, the hook points, the text and what was left out.
+        transcodes: Whether the SAE predicts their target.
+        host: The host, where it is loaded already.
+
+    Raises:
+        InputError: The activations do not come from a host.
+    """
+
+    def __init__(self, activations: Activations, transcodes: bool, host: Host | None = None):
+        provenance = activations.provenance
+        model = provenance.known("model", "an objective of the host's predictions")
+        self.host = host or load_host(model)
+        point = HookPoint.parse(provenance.known("hook", "this"), self.host, provenance.head)
+        self.points = [point]
+        if transcodes:
+            self.points.append(HookPoint.parse(provenance.known("target", "this"), self.host))
+        self.norm_limit = float("inf") if provenance.norm_limit is None else provenance.norm_limit
+        self.excluded = torch.tensor(provenance.exclude_tokens or (), dtype=torch.long)
+        self.sequences = sequences_like(provenance, self.host, "train", activations.tokens())
+        target = activations.target if transcodes else None
+        self.scale, self.out_scale = activations.scale, (target or activations).scale
+
+    def __call__(self, sae: SAE, step: int, tokens: int, seed: int) -> torch.Tensor:
+        """The mean KL of a step's predictions, in nats; a pure function of its arguments.
+
+        Args:
+            sae: The SAE, in the units of training.
+            step: Number of the step.
+            tokens: Tokens of the step, about, over all processes.
+            seed: Of the order of the sequences.
+        """
+        tokens_BP, mask_BP = pad(self._chosen(step, tokens, seed), self.host.device)
+        prefixes = prefixes_at(self.host, self.points, tokens_BP, mask_BP)
+        x_BPD, (y_BPO, entering_BPD) = prefixes[0].x_BPD, prefixes[-1]
+        kept_BP = mask_BP.bool() & ~torch.isin(tokens_BP, self.excluded.to(tokens_BP))
+        replaced_BP = replaceable(x_BPD, kept_BP, self.norm_limit)
+        counted_BP = counted(mask_BP, kept_BP)
+        x_BD = (x_BPD[replaced_BP] * self.scale).to(sae.W_enc.device)
+        y_hat_BO = sae.decode(sae.trained_code(x_BD), x_BD) / self.out_scale
+        spliced_BPO = y_BPO.index_put(replaced_BP.nonzero(as_tuple=True), y_hat_BO.to(y_BPO))
+
+        def predictions(new_BPO: torch.Tensor) -> torch.Tensor:
+            logits_BPV = logits_from(self.host, self.points[-1], tokens_BP, mask_BP, new_BPO, entering_BPD)
+            return logits_BPV[:, :-1][counted_BP].log_softmax(-1)
+
+        with torch.no_grad():
+            clean_NV = predictions(y_BPO)
+        kl_N = (clean_NV.exp() * (clean_NV - predictions(spliced_BPO))).sum(-1)
+        return kl_N.mean()
+
+    def _chosen(self, step: int, tokens: int, seed: int) -> list[list[int]]:
+        """This process's sequences of the step: each epoch is a fresh order."""
+        longest = max(map(len, self.sequences))
+        count = max(1, tokens // longest) * distributed.count()
+        if count > len(self.sequences):
+            raise InputError(f"kl_tokens = {tokens} are more than the text's sequences hold; lower it")
+        epoch, index = divmod(step, len(self.sequences) // count)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.sequences), generator=generator)[index * count : (index + 1) * count]
+        return [self.sequences[i] for i in distributed.share(order).tolist()]
