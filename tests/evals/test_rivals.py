@@ -80,6 +80,8 @@ def test_they_are_what_they_are_called(run, cells):
     longer, tune = cells["control-longer", 0], plain.how.train
     assert tune is not None
     assert longer.how.history[-1]["step"] == pytest.approx(2 * tune.steps, abs=1)
+    assert longer.how.train is not None
+    assert longer.how.train.steps == 2 * tune.steps
     for seed in range(3):
         fvu = {v: FVU.of(cells[v, seed]) for v in ("control", "control-htp", "omp")}
         assert fvu["omp"] < fvu["control-htp"] < fvu["control"]
