@@ -30,6 +30,8 @@ from .sae import Target as Target
 from .sae import TopK as TopK
 from .sae import plain as plain
 from .sae import pursuit as pursuit
+from .solve_steps import SolveSteps as SolveSteps
+from .solve_steps import pursuit_steps as pursuit_steps
 from .support.errors import InputError as InputError
 from .training import TrainConfig as TrainConfig
 from .training import train as train

@@ -307,6 +307,12 @@ def _upgrade(
     ] = None,
     lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 3e-4,
     bias_lr: Annotated[float, typer.Option(help="Factor on --lr for biases.")] = 1.0,
+    solve_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Of a pursuit: as many steps a solve as leave this share of its error, by a proven bound (else 2)."
+        ),
+    ] = None,
     objective: Annotated[
         str,
         typer.Option(
@@ -325,7 +331,9 @@ def _upgrade(
     device: Device = "cpu",
 ) -> None:
     """Upgrade a teacher to a rational SAE, and fine-tune the control by the same budget."""
-    from rsae import TrainConfig, UpgradeConfig, load
+    from dataclasses import replace
+
+    from rsae import InputError, TrainConfig, UpgradeConfig, load, pursuit_steps
     from rsae import upgrade as run_upgrade
     from rsae.activations.open import open_activations
     from rsae.support import distributed
@@ -346,9 +354,17 @@ def _upgrade(
         UpgradeConfig, variant=variant, type=degrees, per_latent=per_latent, tune=tune, fine_tune=steps > 0
     )
     distributed.join()
+    sae = load(teacher, input_scale=input_scale).to(device)
+    given = open_activations(activations, window, heldout)
+    if solve_error is not None:
+        if variant != "pursuit":
+            raise InputError("--solve-error is of --variant pursuit, which solves")
+        needed = pursuit_steps(sae, given, solve_error)
+        typer.echo(str(needed))
+        config = replace(config, pursuit=replace(config.pursuit, steps=needed.steps))
     new = run_upgrade(
-        load(teacher, input_scale=input_scale).to(device),
-        open_activations(activations, window, heldout),
+        sae,
+        given,
         config=config,
         out=out,
         allow_mismatch=allow_mismatch,

@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rsae.formats import dictionary_learning, gemma_scope, linear, llama_scope, native, openai, sparsify
+from rsae.formats import (
+    circuit_tracer,
+    dictionary_learning,
+    gemma_scope,
+    linear,
+    llama_scope,
+    native,
+    openai,
+    sparsify,
+)
 from rsae.formats.checks import read_state
 from rsae.sae import SAE
 from rsae.support.errors import InputError, did_you_mean
@@ -17,7 +26,9 @@ WRITERS = {
     "dictionary_learning": (dictionary_learning.save, dictionary_learning.FAMILIES),
     "sparsify": (sparsify.save, sparsify.FAMILIES),
     "gemma_scope": (gemma_scope.save, gemma_scope.FAMILIES),
+    "circuit_tracer": (circuit_tracer.save, circuit_tracer.FAMILIES),
 }
+_TRANSCODERS = ("saelens", "sparsify", "gemma_scope", "circuit_tracer")
 #: The file that gives a format away
 _MARKS = {
     native.WEIGHTS: "saelens",
@@ -28,10 +39,10 @@ _MARKS = {
     gemma_scope.NPZ: "gemma_scope",
     gemma_scope.SAFETENSORS: "gemma_scope",
     llama_scope.CFG: "llama_scope",
+    circuit_tracer.CONFIG: "circuit_tracer",
 }
 #: Public formats of models that are no autoencoders, by a file that gives them away
 _OTHERS = {
-    "config.yaml": "circuit-tracer's directory of transcoders, one file a layer",
     "W_enc_0.safetensors": "a cross-layer transcoder",
 }
 Kind = Literal["sae", "transcoder"]
@@ -93,6 +104,8 @@ def _load(local: Path, format: str, input_scale: float | None, hook: str | None,
         return linear.load(_only_pt(local))
     if format == "gemma_scope":
         return gemma_scope.load(local, hook, kind)
+    if format == "circuit_tracer":
+        return circuit_tracer.load(local)
     readers = {
         "dictionary_learning": dictionary_learning.load,
         "sparsify": sparsify.load,
@@ -107,24 +120,30 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
     Args:
         sae: The SAE.
         path: The directory.
-        format: `saelens` (the native one), `dictionary_learning`, `sparsify` or `gemma_scope`.
+        format: `saelens` (the native one), `dictionary_learning`, `sparsify`, `gemma_scope` or
+            `circuit_tracer` (a layer of a directory).
 
     Raises:
         InputError: The format cannot hold the SAE; the message says which can.
     """
     if format not in WRITERS:
         raise InputError(f"format {format!r} cannot be written{did_you_mean(format, WRITERS)}")
-    write, families = WRITERS[format]
-    if families is not None and sae.family not in families:
-        able = ", ".join(name for name, (_, held) in WRITERS.items() if held is None or sae.family in held)
-        raise InputError(f"format {format!r} cannot hold a {sae.family!r} SAE; these can: {able}")
-    if sae.transcodes and format not in ("saelens", "sparsify", "gemma_scope"):
+    write, _ = WRITERS[format]
+    able = [name for name in WRITERS if _holds(name, sae)]
+    if format not in able:
+        what = "transcoder" if sae.transcodes else "SAE"
         raise InputError(
-            f"format {format!r} holds no transcoders; 'saelens', 'sparsify' and 'gemma_scope' do"
+            f"format {format!r} cannot hold a {sae.family!r} {what}; these can: {', '.join(able)}"
         )
     if format != "saelens" and sae.input_norm is not None:
         raise InputError(f"format {format!r} cannot say that each token is normalised first; 'saelens' can")
     write(sae, path)
+
+
+def _holds(format: str, sae: SAE) -> bool:
+    _, families = WRITERS[format]
+    kinds = _TRANSCODERS if sae.transcodes else WRITERS.keys() - {"circuit_tracer"}
+    return format in kinds and (families is None or sae.family in families)
 
 
 def detect(path: str | os.PathLike) -> str:
@@ -138,6 +157,8 @@ def detect(path: str | os.PathLike) -> str:
     """
     path = Path(path)
     if path.is_file():
+        if circuit_tracer.is_layer(path):
+            return "circuit_tracer"
         if path.name in _MARKS:
             return _MARKS[path.name]
         if path.suffix in (".pt", ".pth"):

@@ -234,11 +234,7 @@ class SAE(nn.Module):
         return self.activate(self.pre_activations(x_BD))
 
     def trained_code(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """The code whose gradients a loss of the whole reconstruction trains.
-
-        Args:
-            x_BD: Activations in the SAE's units.
-        """
+        """The code of activations whose gradients a loss of the whole reconstruction trains."""
         return self.encode(x_BD)
 
     def decode(self, z_BF: torch.Tensor, x_BD: torch.Tensor | None = None) -> torch.Tensor:
@@ -297,12 +293,8 @@ class SAE(nn.Module):
         return self.loss_of(self.left_to_code(x_BD, y_BO), z_N, entries, term, sparsity)
 
     def left_to_code(self, x_BD: torch.Tensor, y_BO: torch.Tensor | None) -> torch.Tensor:
-        """What code and b_dec have to give of a batch: all of it, or what a skip connection leaves.
-
-        Args:
-            x_BD: The batch, standardised.
-            y_BO: A transcoder's target.
-        """
+        """What code and b_dec have to give of a standardised batch (y_BO: a transcoder's target): all, or what a skip
+        connection leaves."""
         y_BO = self._predicted(x_BD, y_BO)
         return y_BO if self.W_skip is None else y_BO - F.linear(x_BD, self.W_skip)
 

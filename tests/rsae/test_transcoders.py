@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import rsae
 from rsae import InputError, Store, TrainConfig, UpgradeConfig
@@ -104,8 +105,59 @@ def test_other_formats(format, name, skip, tmp_path):
     again = rsae.load(tmp_path / "sae", kind="transcoder")
     assert again.target == sae.target
     torch.testing.assert_close(again(x), sae(x), rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match="holds no transcoders"):
+    with pytest.raises(InputError, match="cannot hold a .* transcoder; these can: saelens"):
         rsae.save(sae, tmp_path / "other", "dictionary_learning")
+
+
+@torch.no_grad()
+def test_circuit_tracers_directory(tmp_path):
+    """Layer by layer; computed as its published code computes it, from the file alone."""
+    sae = random_sae("relu")
+    with pytest.raises(InputError, match="cannot hold a 'relu' SAE; these can: saelens"):
+        rsae.save(sae, tmp_path, "circuit_tracer")
+    for layer, (name, skip) in enumerate([("jump_relu", True), ("jump_relu", False), ("relu", True)]):
+        sae, x = random_transcoder(name, skip, layer), torch.randn(20, D)
+        mlp = f"blocks.{layer}.hook_mlp"
+        sae.provenance = rsae.Provenance(model="gpt2", hook=f"{mlp}_in", target=f"{mlp}_out")
+        rsae.save(sae, tmp_path, "circuit_tracer")
+        file = load_file(tmp_path / f"layer_{layer}.safetensors")
+        h = torch.nn.functional.linear(x, file["W_enc"], file["b_enc"])
+        threshold = file.get("activation_function.threshold", torch.zeros(F))
+        y = h * (h > threshold) @ file["W_dec"] + file["b_dec"]
+        y = y + x @ file["W_skip"].T if skip else y
+        torch.testing.assert_close(sae(x), y, rtol=1e-4, atol=1e-4)
+        again = rsae.load(tmp_path / f"layer_{layer}.safetensors")
+        assert (again.family, again.target) == (sae.family, sae.target)
+        torch.testing.assert_close(again(x), sae(x))
+        assert again.provenance.hook == f"{mlp}_in"
+        assert again.provenance.target == f"{mlp}_out"
+    with pytest.raises(InputError, match="name one's file, such as .*layer_0"):
+        rsae.load(tmp_path)
+    sae.provenance = rsae.Provenance(
+        model="gpt2", hook="blocks.3.hook_resid_mid", target="blocks.3.hook_mlp_out"
+    )
+    with pytest.raises(
+        InputError, match="feature_input_hook is 'mlp.hook_in', the transcoder's 'hook_resid_mid'"
+    ):
+        rsae.save(sae, tmp_path, "circuit_tracer")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("model_kind: cross_layer_transcoder", "model_kind 'cross_layer_transcoder' is not supported"),
+        ("activation: topk", "activation 'topk' is not supported, which passes negative values"),
+        ("- a list", "is no mapping"),
+        ("a: b: c", "not readable as YAML"),
+    ],
+)
+def test_circuit_tracers_configs_that_are_not_read(tmp_path, config, message):
+    sae = random_transcoder("relu", False)
+    sae.provenance = rsae.Provenance(hook="blocks.0.hook_mlp_in", target="blocks.0.hook_mlp_out")
+    rsae.save(sae, tmp_path, "circuit_tracer")
+    (tmp_path / "config.yaml").write_text(config)
+    with pytest.raises(InputError, match=message):
+        rsae.load(tmp_path / "layer_0.safetensors")
 
 
 @pytest.mark.parametrize("skip", [False, True])

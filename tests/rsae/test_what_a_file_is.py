@@ -180,7 +180,7 @@ def test_an_unknown_torch_file_is_not_guessed_at(tmp_path, keys):
 
 def test_circuit_tracers_directory_is_named(tmp_path):
     (tmp_path / "config.yaml").write_text("model_name: x")
-    with pytest.raises(InputError, match="circuit-tracer"):
+    with pytest.raises(InputError, match="a transcoder for each layer: name one's file, which is not there"):
         rsae.load(tmp_path)
 
 
