@@ -138,4 +138,9 @@ def untrained_twin(host: Host, seed: int = 0) -> Host:
         torch.manual_seed(seed)
         model = type(host.model)(copy.deepcopy(host.model.config))
     model = model.to(device=host.device, dtype=host.model.dtype).requires_grad_(False).eval()  # type: ignore
-    return Host(f"{host.name} untrained s{seed}", model, host.tokenizer, f"random weights; {host.note}")
+    return Host(
+        f"{host.name} untrained s{seed}",
+        model,
+        host.tokenizer,
+        f"random weights; {host.note}" if host.note else "random weights",
+    )

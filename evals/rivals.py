@@ -157,7 +157,8 @@ class Rivals:
         """An SAE fine-tuned as the control was, for `steps`."""
         key = [*self._key(sae), steps]
         store, tune = self.place.store, self.tune
-        return self._second(control, name, key, lambda: fine_tuned(sae, store, steps, tune.seed, tune))
+        made = self._second(control, name, key, lambda: fine_tuned(sae, store, steps, tune.seed, tune))
+        return replace(made, how=replace(made.how, train=replace(tune, steps=steps)))
 
     def _second(
         self, control: Cell, name: str, key: list[Any], make: Callable[[], tuple[SAE, History]]

@@ -12,9 +12,11 @@ import plotly.graph_objects as go
 
 from evals import stats
 from evals.gates import Gate
+from evals.matching import StableCell
 from evals.measures import ALIVE, DCE, FVU, KL, L0, MSE, Measure, probings
 from evals.report.names import Names
 from evals.results import Curve, Result, Role
+from evals.truth import TruthCell
 
 
 @dataclass(frozen=True)
@@ -423,3 +425,111 @@ def _with_gaps(gate: Gate, y: Sequence[float]) -> dict[str, list]:
         x += [*(float(f"{gate.t[i]:.6g}") for i in inside), None]
         broken += [*(float(f"{y[i]:.6g}") for i in inside), None]
     return {"x": x, "y": broken}
+
+
+def by_position(members: Sequence[Result], looks: Looks) -> dict[str, Any]:
+    """KL by position of a panel's series at the middle level, mean over seeds.
+
+    Args:
+        members: The panel's cells.
+        looks: How series are drawn.
+
+    Returns:
+        A plotly figure as JSON.
+    """
+    figure = go.Figure()
+    for name, cells in looks.series(members).items():
+        levels = sorted({r.level for r in cells}, key=lambda level: level.number)
+        middle = [
+            r for r in cells if r.level == levels[len(levels) // 2] and r.metrics.downstream.by_position
+        ]
+        if not middle:
+            continue
+        values: dict[int, list[float]] = {}
+        for at in (at for r in middle for at in r.metrics.downstream.by_position):
+            values.setdefault(at.first, []).append(at.kl)
+        look = looks.style(cells[0])
+        figure.add_scatter(
+            x=list(values),
+            y=[sum(v) / len(v) for v in values.values()],
+            name=name,
+            mode="lines+markers",
+            visible="legendonly" if look.hollow else True,
+            line={"color": look.colour, "width": 1.5},
+            marker={"color": look.colour, "symbol": look.symbol, "size": 7},
+            hovertemplate="from position %{x}: %{y:.4f}<extra>" + name + "</extra>",
+        )
+    firsts = sorted({at.first for r in members for at in r.metrics.downstream.by_position})
+    ticks = {"type": "log", "tickvals": firsts, "ticktext": list(map(str, firsts))}
+    return _layout(figure, "position in the text", "KL", ticks, {"type": "log", "nticks": 6})
+
+
+def truths(cells: Sequence[TruthCell]) -> list[tuple[str, dict[str, Any]]]:
+    """F1 of known features against l0, mean and standard error over seeds: a figure for each family, width and noise.
+
+    Args:
+        cells: What a run has scored against its worlds.
+
+    Returns:
+        Titles and plotly figures as JSON.
+    """
+    found = []
+    key = lambda c: (c.family, c.d_sae, c.noise)  # noqa: E731
+    for (family, d_sae, noise), members in groupby(sorted(cells, key=key), key=key):
+        figure, group = go.Figure(), list(members)
+        for number, variant in enumerate(dict.fromkeys(c.variant for c in group)):
+            mine = [c for c in group if c.variant == variant]
+            levels = sorted({c.level for c in mine}, key=lambda level: level.number)
+            at = [[c for c in mine if c.level == level] for level in levels]
+            f1 = [stats.Estimate.of([c.truth.f1 for c in some]) for some in at]
+            look = _TEACHER if mine[0].role is Role.TEACHER else (*_UPGRADES, *_CONTROLS)[number % 8]
+            figure.add_scatter(
+                x=[sum(c.truth.l0 for c in some) / len(some) for some in at],
+                y=[one.mean for one in f1],
+                error_y={"array": [one.se or 0.0 for one in f1], "width": 3, "thickness": 1},
+                name=variant,
+                mode="lines+markers",
+                line={"color": look.colour, "width": 1.5},
+                marker={"color": look.colour, "symbol": look.symbol, "size": 8},
+            )
+        true_l0 = group[0].truth.true_l0
+        figure.add_vline(x=true_l0, line={"color": _GREY, "dash": "dot", "width": 1})
+        title = f"{family} {d_sae}, noise {noise:g}; dotted: the true l0 {true_l0:.1f}"
+        found.append((title, _layout(figure, "l0", "F1 of the features")))
+    return found
+
+
+def stabilities(cells: Sequence[StableCell], results: Sequence[Result]) -> list[tuple[str, dict[str, Any]]]:
+    """Which share of the latents has a match of some cosine: against another seed, and against the teacher.
+
+    Args:
+        cells: The matches of a run.
+        results: Its cells.
+
+    Returns:
+        Titles and plotly figures as JSON.
+    """
+    by_cell, found = {r.cell: r for r in results}, []
+    for kind, title in (("seeds", "against another seed"), ("teacher", "against its teacher")):
+        figure, mine = go.Figure(), [one for one in cells if one.kind == kind]
+        for number, variant in enumerate(dict.fromkeys(by_cell[one.cell].variant for one in mine)):
+            some = [one.result for one in mine if by_cell[one.cell].variant == variant]
+            cosines = sorted((c for one in some for c in one.cosine_F), reverse=True)
+            look = (*_UPGRADES, *_CONTROLS)[number % 8]
+            kept = cosines[:: max(1, len(cosines) // 200)]
+            figure.add_scatter(
+                x=[round(c, 4) for c in kept],
+                y=[(i * max(1, len(cosines) // 200) + 1) / len(cosines) for i in range(len(kept))],
+                name=variant,
+                mode="lines",
+                line={"color": look.colour, "width": 2},
+            )
+        if mine:
+            chance = sum(one.result.by_chance for one in mine) / len(mine)
+            figure.add_vline(x=chance, line={"color": _GREY, "dash": "dot", "width": 1})
+            told = f"{title}; dotted: the mean by chance, {chance:.2f}"
+            layout = _layout(
+                figure, "cosine with the match", "share of latents with at least this", {"range": [1.02, 0]}
+            )
+            found.append((told, layout))
+    return found

@@ -65,7 +65,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
             plots[f"front-{number}-{axes.name}"] = figures.pareto(members, axes, looks)
     gates = {key: gate for key in _soft(results) if (gate := read_gate(run, *key)) is not None}
     keys = _keys(results)
-    compared = compare([run], reference)
+    compared, truth, stable = compare([run], reference), read_truth(run), read_stability(run, results)
     made = environment()
     page = made.get_template("report.html.j2").render(
         plotly=get_plotlyjs(),
@@ -79,8 +79,21 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         paired=pairs_table(compared),
         claims=claims_table(claims(results)),
         with_baselines=any(r.role is Role.BASELINE for r in results),
-        truth=truth_table(read_truth(run)),
-        stable=stability_table(read_stability(run, results), results),
+        by_position=[
+            (title, _kept(plots, f"position-{number}", figures.by_position(members, looks)))
+            for number, (title, members) in enumerate(panels)
+            if any(r.metrics.downstream.by_position for r in members)
+        ],
+        truth=truth_table(truth),
+        truth_plots=[
+            (title, _kept(plots, f"truth-{number}", figure))
+            for number, (title, figure) in enumerate(figures.truths(truth))
+        ],
+        stable=stability_table(stable, results),
+        stable_plots=[
+            (title, _kept(plots, f"stable-{number}", figure))
+            for number, (title, figure) in enumerate(figures.stabilities(stable, results))
+        ],
         groups=[title for title, _ in panels],
         with_controls=not looks.alone,
         planes=planes,
@@ -102,6 +115,12 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
     with writing(run / "report.html") as temporary:
         temporary.write_text(page)
     return run / "report.html"
+
+
+def _kept(plots: dict[str, Any], name: str, figure: dict[str, Any]) -> str:
+    """Put a figure among the page's, and give its name."""
+    plots[name] = figure
+    return name
 
 
 # --- cells -------------------------------------------------------------------------------------------------------
@@ -269,6 +288,8 @@ def _trained(results: Sequence[Result], gates: dict[GateKey, Gate], plots: dict[
             mine = [r for r in group if r.upgrade == upgrade]
             config = mine[0].how.upgrade
             assert config is not None  # an upgrade says how
+            if config.variant == "pursuit":  # it has no rational magnitude
+                continue
             gate = gates.get((mine[0].family, config.type)) if config.variant == "soft" else None
             trained = [(str(r.level), r.how.gate) for r in mine if r.compared and r.how.gate]
             starts = [r.how.gate for r in mine if r.role is Role.START and r.how.gate]

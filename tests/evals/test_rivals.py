@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from evals.site import load_sae, open_store
 from rsae import InputError
 from tests.evals.conftest import SUITE, evals
 from tests.evals.helpers import control, result
+from tests.evals.report.conftest import Page
 
 BASELINES = ["random_decoder", "random_encoder", "shuffled", "pca", "neurons", "untrained"]
 
@@ -77,6 +80,8 @@ def test_they_are_what_they_are_called(run, cells):
     longer, tune = cells["control-longer", 0], plain.how.train
     assert tune is not None
     assert longer.how.history[-1]["step"] == pytest.approx(2 * tune.steps, abs=1)
+    assert longer.how.train is not None
+    assert longer.how.train.steps == 2 * tune.steps
     for seed in range(3):
         fvu = {v: FVU.of(cells[v, seed]) for v in ("control", "control-htp", "omp")}
         assert fvu["omp"] < fvu["control-htp"] < fvu["control"]
@@ -160,6 +165,24 @@ def test_latents_are_matched_with_the_first_seed_and_the_teacher(run, cells):
 
 def cells_of(results, cell):
     return next(r for r in results if r.cell == cell)
+
+
+def test_a_figure_for_each_question(run, cells):
+    text = write_report(run).read_text()
+    figures = json.loads(Page(text).texts["figures"])
+    lines = {trace["name"]: trace for trace in figures["position-0"]["data"]}
+    for variant in ("htp", "control", "control-wider", "omp", "pca"):
+        mine = [cells[variant, seed].metrics.downstream.by_position for seed in range(3)]
+        assert lines[variant]["x"] == [at.first for at in mine[0]]
+        means = [np.mean([at.kl for at in same]) for same in zip(*mine, strict=True)]
+        assert lines[variant]["y"] == pytest.approx(means)
+    assert lines["pca"]["visible"] == "legendonly"
+    assert {trace["name"] for trace in figures["stable-0"]["data"]} == {"teacher", "htp", "control"}
+    for trace in figures["stable-1"]["data"]:
+        assert trace["x"] == sorted(trace["x"], reverse=True)
+        assert trace["y"] == sorted(trace["y"])
+        assert 0 < trace["y"][0] <= trace["y"][-1] <= 1
+    assert "The trained gates" not in text or "htp" not in text.split("The trained gates")[1].split("<h2>")[0]
 
 
 def test_without_rivals_there_is_no_claim():

@@ -13,30 +13,54 @@ document.querySelectorAll(".plot").forEach(p => fit.observe(p));
 addEventListener("beforeprint", resize);
 
 const body = document.querySelector("#cells tbody"), rows = [...body.rows];
+const heads = [...document.querySelectorAll("#cells th")];
+const names = heads.map(h => h.textContent.trim().toLowerCase());
 const selects = [...document.querySelectorAll("#filters select")], find = document.getElementById("find");
+const where = document.getElementById("where");
 const value = (row, key) => row.querySelector(`[data-key="${key}"]`).textContent;
 for (const s of selects) for (const v of new Set(rows.map(r => value(r, s.dataset.key)))) s.add(new Option(v, v));
+
+// "FVU < 0.2, l0 <= 40": each condition is a column, a sign and a number
+const signs = {"<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b, "=": (a, b) => a === b};
+function conditions(text) {
+  return text.split(/,|\band\b/i).map(t => t.trim()).filter(Boolean).map(t => {
+    const [, name, sign, number] = t.match(/^(.+?)\s*(<=|>=|<|>|=)\s*(-?[\d.]+(?:e-?\d+)?)$/i) || [];
+    const column = names.indexOf((name || "").toLowerCase());
+    return column < 0 ? null : r => r.cells[column].dataset.value !== undefined && signs[sign](+r.cells[column].dataset.value, +number);
+  });
+}
 function filter() {
-  const words = find.value.toLowerCase().split(/\s+/);
+  const words = find.value.toLowerCase().split(/\s+/), asked = conditions(where.value);
+  const wrong = asked.includes(null);
+  where.setAttribute("aria-invalid", wrong);
   for (const r of rows) {
     const text = (r.dataset.cell + " " + r.textContent).toLowerCase();
-    r.hidden = !selects.every(s => !s.value || value(r, s.dataset.key) === s.value) || !words.every(w => text.includes(w));
+    r.hidden = !selects.every(s => !s.value || value(r, s.dataset.key) === s.value) || !words.every(w => text.includes(w))
+      || !asked.every(test => !test || test(r));
   }
-  document.getElementById("count").textContent = `${rows.filter(r => !r.hidden).length} of ${rows.length} cells`;
+  const shown = `${rows.filter(r => !r.hidden).length} of ${rows.length} cells`;
+  document.getElementById("count").textContent = wrong ? `${shown}; write a column's name, <, <=, =, >= or >, and a number` : shown;
 }
-[find, ...selects].forEach(e => e.addEventListener("input", filter));
+[find, where, ...selects].forEach(e => e.addEventListener("input", filter));
 filter();
-const heads = [...document.querySelectorAll("#cells th")];
-heads.forEach((head, i) => head.querySelector("button").onclick = () => {
-  const down = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-  heads.forEach(h => h.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", down > 0 ? "ascending" : "descending");
-  const words = (a, b) => down * a.cells[i].textContent.localeCompare(b.cells[i].textContent, "en", {numeric: true});
-  const numeric = rows.some(r => r.cells[i].dataset.value !== undefined);
-  const numbers = (a, b) => {  // what does not apply stays last
-    const [x, y] = [a, b].map(r => r.cells[i].dataset.value);
-    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-    return down * (x - y);
-  };
-  body.append(...rows.sort(numeric ? numbers : words));
+
+// A click sorts by a column; with the shift key it is added to those that are sorted by already.
+let order = [];
+const numeric = heads.map((_, i) => rows.some(r => r.cells[i].dataset.value !== undefined));
+function compare(a, b, {column, down}) {
+  if (!numeric[column]) return down * a.cells[column].textContent.localeCompare(b.cells[column].textContent, "en", {numeric: true});
+  const [x, y] = [a, b].map(r => r.cells[column].dataset.value);
+  if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);  // what does not apply stays last
+  return down * (x - y);
+}
+heads.forEach((head, i) => head.querySelector("button").onclick = event => {
+  const last = order.find(o => o.column === i), next = {column: i, down: last ? -last.down : 1};
+  order = event.shiftKey ? (last ? order.map(o => o === last ? next : o) : [...order, next]) : [next];
+  heads.forEach((h, j) => {
+    const place = order.findIndex(o => o.column === j);
+    h.removeAttribute("aria-sort");
+    if (place >= 0) h.setAttribute("aria-sort", order[place].down > 0 ? "ascending" : "descending");
+    h.querySelector("button").dataset.place = place > 0 || (place === 0 && order.length > 1) ? place + 1 : "";
+  });
+  body.append(...rows.sort((a, b) => order.map(o => compare(a, b, o)).find(d => d) || 0));
 });

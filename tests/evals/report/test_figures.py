@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
+import pytest
 from matplotlib.path import Path as Outline
 
 from evals.measures import ALIVE, L0
+from evals.metrics.ground_truth import GroundTruth
+from evals.report import figures
 from evals.report.figures import Looks, limits, planes, sweet_zone
-from evals.results import Role
+from evals.results import Level, Role
+from evals.truth import TruthCell
 from tests.evals.helpers import control, result, tuned
 
 
@@ -41,3 +47,36 @@ def test_series_are_told_apart():
     assert alone.name(result(d_sae=32)) == "jump_relu 32"
     assert alone.style(result(d_sae=16)) != alone.style(result(d_sae=32))
     assert [title for title, _ in looks.panels(cells)] == ["jump_relu"]
+
+
+def test_known_features_against_l0():
+    """A figure a world: the mean over seeds at each level, and where the true l0 lies."""
+    cells = [
+        TruthCell(
+            "top_k",
+            8,
+            Level("k", k),
+            seed,
+            None,
+            Role.TEACHER,
+            None,
+            "",
+            truth(k, 0.1 * k + 0.01 * seed),
+            noise,
+        )
+        for k in (2, 4)
+        for seed in (0, 1)
+        for noise in (0.0, 0.5)
+    ]
+    (first, figure), (second, _) = figures.truths(cells)
+    assert ("noise 0;" in first, "noise 0.5;" in second) == (True, True)
+    (line,) = figure["data"]
+    assert line["x"] == [2, 4]
+    assert line["y"] == pytest.approx([0.205, 0.405])
+    assert line["error_y"]["array"] == pytest.approx([0.005, 0.005])
+    assert figure["layout"]["shapes"][0]["x0"] == 3.0
+
+
+def truth(l0: float, f1: float) -> GroundTruth:
+    figures_ = {f.name: 0.0 for f in fields(GroundTruth)} | {"l0": l0, "f1": f1, "true_l0": 3.0}
+    return GroundTruth(**figures_)  # type: ignore[arg-type]
