@@ -220,10 +220,11 @@ def _descended(
     if type[1] == 0 and goal.bits == 53:
         direct = polynomial(target, type[0])
         rest = direct.top - direct.level
-        if target.enclosed and type[0] > _SMALL and goal.slack * direct.top < rest < 0.5 * direct.top:
+        limited = rest < 0.5 * direct.top or direct.top < 1e-10 * float(np.max(np.abs(direct.coefficients)))
+        if target.enclosed and type[0] > _SMALL and rest > goal.slack * direct.top and limited:
             # what float64 leaves over is a function that it sees well again
             fit = _direct(target, type[0], polynomial(target, type[0], direct), goal, direct)
-        if fit is None or not fit.converged:
+        if fit is None or not (fit.converged or fit.error < direct.top):
             plainly = _direct(target, type[0], direct, goal)
             fit = plainly if fit is None or plainly.error < fit.error else fit
         if fit.converged or type[0] > _LARGEST_EXPANSION:
@@ -312,8 +313,9 @@ def _direct(target: Target, m: int, found: Polynomial, goal: _Goal, base: Polyno
         # 1e-13: what float64 makes of the small rest; above it every peak was seen by the exchange
         error = honest_error(rational, target, max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-13))
     alternates = bool(np.all(signed[1:] * signed[:-1] < 0))
-    slack = 1e-14 if base is None else 1e-12
-    floor = float(np.min(np.abs(signed))) * (1 - slack) if alternates else 0.0
+    floor = float(np.min(np.abs(signed))) * (1 - (1e-14 if base is None else 1e-12)) if alternates else 0.0
+    if base is not None:  # less what Clenshaw's recurrence may round in double-doubles
+        floor = max(floor - 1e-31 * m * m * float(np.sum(np.abs(base.coefficients))), 0.0)
     levelled = error <= floor * (1 + goal.slack)
     verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
     details = ["it is the zero function"] if zero else []
