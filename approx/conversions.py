@@ -152,7 +152,14 @@ def to_partial_fractions(num: fmpq_poly, den: fmpq_poly, bits: int) -> PartialFr
     if den.gcd(den.derivative()).degree() > 0:
         raise ValueError("the function has a multiple pole: partial fractions here hold simple poles only")
     poly, rest = divmod(num, den)
-    slope = den.derivative()
+    parts: dict[int, list[list[acb]]] = {}
+
+    def at(work: int) -> list[list[acb]]:
+        """den, its derivative and the rest in balls: exact coefficients of thousands of bits are read once."""
+        if work not in parts:
+            parts[work] = [_balls(p) for p in (den, den.derivative(), rest)]
+        return parts[work]
+
     pairs, real = [], []
     # cancellation in rest(p)/den'(p) costs at most the bits that the ball's radius tells: raise until it is
     # small
@@ -160,8 +167,9 @@ def to_partial_fractions(num: fmpq_poly, den: fmpq_poly, bits: int) -> PartialFr
         work = bits + 64
         while True:
             with precision(work):
-                p = acb(*_polished(den, root))
-                residue = acb_horner(rest, p) / acb_horner(slope, p)
+                below, slope, above = at(work)
+                p = acb(*_polished(below, slope, root))
+                residue = horner(above, p) / horner(slope, p)
                 good = residue.rel_accuracy_bits() > bits + 8
                 if good or work > 64 * bits + 4096:
                     break
@@ -213,25 +221,19 @@ def to_barycentric(num: fmpq_poly, den: fmpq_poly, bits: int, low: float, high: 
     return Barycentric(tuple(at), values, _rounded((w / unit for w in weights), bits))
 
 
-def _polished(poly: fmpq_poly, root: Sequence[arb]) -> tuple[arb, ...]:
+def _polished(poly: list[acb], slope: list[acb], root: Sequence[arb]) -> tuple[arb, ...]:
     """A root refined by Newton's method to the working precision (midpoints: the result is not a proof)."""
-    p, slope = acb(*root), poly.derivative()
+    p = acb(*root)
     for _ in range(8):
-        step = acb_horner(poly, p) / acb_horner(slope, p)
+        step = horner(poly, p) / horner(slope, p)
         p = acb((p - step).real.mid(), (p - step).imag.mid())
         if abs(step) < abs(p) * arb(2) ** (-3 * ctx.prec // 4):  # quadratic: the next is below rounding
             break
     return p.real, p.imag
 
 
-def acb_horner(poly: fmpq_poly, z: acb) -> acb:
-    """poly(z) in ball arithmetic at the working precision.
-
-    Args:
-        poly: a polynomial over Q.
-        z: a complex ball.
-    """
-    return horner([acb(c) for c in poly.coeffs()] or [acb(0)], z)
+def _balls(poly: fmpq_poly) -> list[acb]:
+    return [acb(c) for c in poly.coeffs()] or [acb(0)]
 
 
 def _rounded(values: Iterable[Any], bits: int) -> tuple[fmpq, ...]:

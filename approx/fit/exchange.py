@@ -13,6 +13,7 @@ equations hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
 from itertools import pairwise
@@ -500,6 +501,14 @@ def _candidates(A: arb_mat, B: arb_mat, guess: list[arb] | None) -> Iterator[arb
     size = A.nrows()
     if guess is not None:
         yield arb_mat(size, 1, guess)
+    if ctx.prec > 256:
+        # the eigenvalues are decades apart, beyond float64: inverse iteration finds the smallest in a step or two
+        with suppress(ZeroDivisionError):
+            v = arb_mat(size, 1, [1] * size)
+            for _ in range(2):
+                v = _unit(A.solve(B * v, algorithm="approx"))
+            if all(x.is_finite() for x in v.entries()):
+                yield v
     try:
         values, vectors = eigh(_as_floats(A), _as_floats(B))
         order = np.argsort(np.abs(values))
