@@ -130,7 +130,18 @@ def minimax(
         return fit
     if pinned is not None:
         raise ValueError("coefficients= and pinned= exclude each other")
-    return in_format(fit, coefficients)
+    best = in_format(fit, coefficients)
+    for k in range(1, max(m, n) + 1):
+        # many coefficients can be harder to round than few
+        with suppress(RuntimeError):
+            smaller = _minimax(problem, (max(m - k, 0), max(n - k, 0)), goal, poles)
+            if smaller.error >= best.error:
+                break
+            other = in_format(smaller, coefficients)
+            if other.error < best.error:
+                detail = f"it has type {other.type}; {other.detail}"
+                best = replace(other, type=(m, n), levelled=min(fit.levelled, other.error), detail=detail)
+    return best
 
 
 def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> Fit:

@@ -29,7 +29,7 @@ def one_by_one(fit: approx.Fit, dtype: str) -> float:
     st.sampled_from(["float32", "bfloat16", "float16"]),
     st.tuples(st.integers(1, 5), st.integers(0, 2)),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_never_worse_than_rounding_and_held_in_the_format(text, dtype, type):
     target = approx.formula(text, (-1, 1))
     real = approx.minimax(target, type)
@@ -63,6 +63,12 @@ def test_it_gains_where_rounding_is_bad():
     proof = approx.certify(fit)
     assert isinstance(proof, approx.Certificate)
     assert proof.upper == pytest.approx(fit.error, rel=1e-7)
+
+
+def test_more_coefficients_are_no_worse():
+    target = approx.formula("tanh(x)", (-4, 4))
+    errors = [approx.minimax(target, type, coefficients="bfloat16").error for type in ((5, 4), (7, 6))]
+    assert errors[1] <= errors[0]
 
 
 def test_wrong_formats_are_named():
