@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 import approx
 import rsae
-from rsae import SAE, JumpReLU, RationalActivation
+from rsae import SAE, JumpReLU, RationalActivation, TopK
 from rsae.sae import family
 
 B, D_IN, D_SAE, K = 2048, 576, 4608, 32
@@ -155,7 +155,7 @@ def test_training_step(ratio, name, x_BD):
 @pytest.mark.parametrize(("d_sae", "bar"), [(1536, 2.0), (12288, 1.5)])
 def test_pursuit_beside_the_plain_code(ratio, x_BD, d_sae, bar):
     """`encode` of the pursuit with its defaults beside that of the same SAE, k = 32, inference."""
-    plain = family("top_k")(D_IN, d_sae, K)
+    plain = TopK(D_IN, d_sae, K)
     plain.initialise(x_BD)
     pursued = rsae.pursuit(plain.eval())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -124,8 +125,8 @@ def test_a_folded_input_scale_is_a_teacher_like_others(store, tmp_path):
 @pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
 @pytest.mark.parametrize("name", ["top_k", "jump_relu", "relu"])
 def test_an_sae_that_normalises_each_token_is_upgraded_as_what_it_is(store, name, kind, tmp_path):
-    teacher = random_sae(name)
-    teacher = rsae.new(name, store, d_sae=40, **({"k": 5} if name == "top_k" else {}))
+    settings_: dict[str, Any] = {"k": 5} if name == "top_k" else {}
+    teacher = rsae.new(name, store, d_sae=40, **settings_)
     teacher.input_norm = InputNorm(kind)
     teacher.initialise(store.sample(500))
     before = fvu(teacher, store.sample(500))
