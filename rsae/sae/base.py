@@ -432,10 +432,11 @@ class SAE(nn.Module):
         Args:
             norm_F: The norms; 1 for SAEs that begin here.
         """
-        length_F1 = self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
+        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
         if isinstance(norm_F, torch.Tensor):
-            length_F1 = length_F1 / norm_F[:, None].clamp_min(1e-8)
-        self.W_dec /= length_F1
+            self.W_dec *= norm_F[
+                :, None
+            ]  # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
 
     @torch.no_grad()
     def balance_(self) -> torch.Tensor:
@@ -443,15 +444,18 @@ class SAE(nn.Module):
 
         Norms move into the encoder latent by latent. Where the gate compares latents, or a magnitude is shared by all,
         that would change the function: there only their geometric mean moves, and the rest is what `constrain_` keeps.
+        Rows of zeros (pruned latents) stay what they are.
         """
         norm_F = self.W_dec.norm(dim=1)
         living_F = norm_F > 0
-        if not living_F.any() or ((norm_F - 1).abs() < _UNIT)[living_F].all():
+        if not living_F.any():  # untrained
             return torch.ones_like(norm_F)
+        if ((norm_F - 1).abs() < _UNIT)[living_F].all():
+            return living_F.to(norm_F)
         if self.homogeneous:
             factor_F = torch.where(living_F, norm_F, 1.0)
             self.scale_latents_(factor_F)
-            return torch.ones_like(norm_F)
+            return living_F.to(norm_F)
         mean = norm_F[living_F].double().log().mean().exp().to(norm_F)
         self.scale_latents_(mean.expand_as(norm_F))
         return norm_F / mean

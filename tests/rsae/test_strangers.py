@@ -27,6 +27,28 @@ def fvu(sae: rsae.SAE, x: torch.Tensor) -> float:
         return ((sae(x) - x).square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
+@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_pruned_latents_stay_pruned(store, name, scale):
+    """Decoder rows of zeros, beside rows of any common norm: a step must not make unit rows of them."""
+    teacher = random_sae(name, store).eval()
+    with torch.no_grad():
+        teacher.W_dec *= scale
+        teacher.W_dec[::7] = 0
+    x = store.sample(500, seed=3)
+    variants: tuple[Variant, ...] = ("gated", "pursuit")
+    for variant in variants:
+        new = upgrade(
+            teacher,
+            store,
+            config=UpgradeConfig(variant=variant, type=(3, 2), tune=ONE_STEP, calibration_tokens=512),
+        )
+        assert new.control is not None
+        assert fvu(new.control, x) == pytest.approx(fvu(teacher, x), rel=0.01)
+        assert fvu(new.tuned, x) == pytest.approx(fvu(new.initial, x), rel=0.01)
+        assert not new.tuned.W_dec[::7].any()
+
+
 def rescaled_rows(sae: rsae.SAE, norm_F: torch.Tensor) -> rsae.SAE:
     """Decoder rows of other norms. Where the gate compares latents that is another function: a teacher all the same."""
     with torch.no_grad():
