@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 
 from rsae.activations.harvest import sequences_like
-from rsae.activations.hooks import HookPoint, logits_from, pad, prefixes_at
+from rsae.activations.hooks import HookPoint, pad, prefixes_at
 from rsae.activations.host import Host, load_host
 from rsae.activations.protocol import Activations
-from rsae.activations.splicing import counted, replaceable
+from rsae.activations.splicing import counted, predictions, replaceable
 from rsae.sae.base import SAE
 from rsae.support import distributed
 from rsae.support.errors import InputError
@@ -42,6 +42,7 @@ class HostLoss:
         self.norm_limit = float("inf") if provenance.norm_limit is None else provenance.norm_limit
         self.excluded = torch.tensor(provenance.exclude_tokens or (), dtype=torch.long)
         self.sequences = sequences_like(provenance, self.host, "train", activations.tokens())
+        self.longest = max(map(len, self.sequences))
         target = activations.target if transcodes else None
         self.scale, self.out_scale = activations.scale, (target or activations).scale
 
@@ -56,27 +57,23 @@ class HostLoss:
         """
         tokens_BP, mask_BP = pad(self._chosen(step, tokens, seed), self.host.device)
         prefixes = prefixes_at(self.host, self.points, tokens_BP, mask_BP)
-        x_BPD, (y_BPO, entering_BPD) = prefixes[0].x_BPD, prefixes[-1]
+        x_BPD, last = prefixes[0].x_BPD, prefixes[-1]
         kept_BP = mask_BP.bool() & ~torch.isin(tokens_BP, self.excluded.to(tokens_BP))
         replaced_BP = replaceable(x_BPD, kept_BP, self.norm_limit)
         counted_BP = counted(mask_BP, kept_BP)
         x_BD = (x_BPD[replaced_BP] * self.scale).to(sae.W_enc.device)
         y_hat_BO = sae.decode(sae.trained_code(x_BD), x_BD) / self.out_scale
-        spliced_BPO = y_BPO.index_put(replaced_BP.nonzero(as_tuple=True), y_hat_BO.to(y_BPO))
-
-        def predictions(new_BPO: torch.Tensor) -> torch.Tensor:
-            logits_BPV = logits_from(self.host, self.points[-1], tokens_BP, mask_BP, new_BPO, entering_BPD)
-            return logits_BPV[:, :-1][counted_BP].log_softmax(-1)
-
+        y_BPO = last.x_BPD
+        spliced = last._replace(x_BPD=y_BPO.index_put(replaced_BP.nonzero(as_tuple=True), y_hat_BO.to(y_BPO)))
+        where = (self.host, self.points[-1], tokens_BP, mask_BP)
         with torch.no_grad():
-            clean_NV = predictions(y_BPO)
-        kl_N = (clean_NV.exp() * (clean_NV - predictions(spliced_BPO))).sum(-1)
+            clean_NV = predictions(*where, last, counted_BP)
+        kl_N = (clean_NV.exp() * (clean_NV - predictions(*where, spliced, counted_BP))).sum(-1)
         return kl_N.mean()
 
     def _chosen(self, step: int, tokens: int, seed: int) -> list[list[int]]:
         """This process's sequences of the step: each epoch is a fresh order."""
-        longest = max(map(len, self.sequences))
-        count = max(1, tokens // longest) * distributed.count()
+        count = max(1, tokens // self.longest) * distributed.count()
         if count > len(self.sequences):
             raise InputError(f"kl_tokens = {tokens} are more than the text's sequences hold; lower it")
         epoch, index = divmod(step, len(self.sequences) // count)

@@ -66,8 +66,9 @@ def pursuit_steps(
     unit_FD = F.normalize(sae.W_dec.double(), dim=1)
     low, high = torch.inf, 0.0
     x_BD = activations.sample(tokens, seed).to(sae.W_enc.device)
+    codes = (sae, pursuit(sae))
     for rows_BD in x_BD.split(_ROWS):
-        for code in (sae, pursuit(sae)):
+        for code in codes:
             eigenvalue_BK = _spectra(code.encode(rows_BD) != 0, unit_FD)
             low, high = min(low, eigenvalue_BK.min().item()), max(high, eigenvalue_BK.max().item())
     low, high = low * (1 - _MARGIN) - _MARGIN, high * (1 + _MARGIN)

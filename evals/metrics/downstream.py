@@ -16,8 +16,8 @@ from evals.metrics.codes import Encode, Place, place_of, readings
 from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
 from evals.stats import ratio_interval
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, Prefix, activations_at_all, logits_from, pad, prefixes_at
-from rsae.activations.splicing import counted, replaceable
+from rsae.activations.hooks import HookPoint, Prefix, activations_at_all, pad, prefixes_at
+from rsae.activations.splicing import counted, predictions, replaceable
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
@@ -295,30 +295,6 @@ class _Sums:
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:
     return lambda x_BD: sae.decode(encode(x_BD), x_BD)
-
-
-def predictions(
-    host: Host,
-    point: HookPoint,
-    tokens_BP: torch.Tensor,
-    mask_BP: torch.Tensor,
-    prefix: Prefix,
-    counted_BP: torch.Tensor,
-) -> torch.Tensor:
-    """What the host predicts from a hook point on.
-
-    Args:
-        host: The model.
-        point: The hook point.
-        tokens_BP: Token ids, padded on the right.
-        mask_BP: 1 for tokens, 0 for padding.
-        prefix: The host run as far as the hook point, with the activation to go on from.
-        counted_BP: Which predictions are wanted, [batch, position - 1].
-
-    Returns:
-        log p_NV of the wanted predictions, float32 whatever the host's dtype.
-    """
-    return logits_from(host, point, tokens_BP, mask_BP, *prefix)[:, :-1][counted_BP].float().log_softmax(-1)
 
 
 @torch.no_grad()

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from evals.metrics.codes import Place, place_of
-from evals.metrics.downstream import predictions
 from evals.results import Intervention
 from rsae import SAE, Host
 from rsae.activations.hooks import Prefix, pad, prefix_at
-from rsae.activations.splicing import counted, replaceable
+from rsae.activations.splicing import counted, predictions, replaceable
 from rsae.support.progress import progress
 
 #: Minimum number of tokens on which a polarity must be active

@@ -1,11 +1,14 @@
 """Where an activation in a host may be replaced, and which predictions then count.
 
-Shapes: B batch, P position, D width.
+Shapes: B batch, P position, D width, N counted predictions, V vocabulary.
 """
 
 from __future__ import annotations
 
 import torch
+
+from rsae.activations.hooks import HookPoint, Prefix, logits_from
+from rsae.activations.host import Host
 
 
 def replaceable(x_BPD: torch.Tensor, kept_BP: torch.Tensor, norm_limit: float) -> torch.Tensor:
@@ -34,3 +37,27 @@ def counted(mask_BP: torch.Tensor, kept_BP: torch.Tensor) -> torch.Tensor:
     counted_BP = mask_BP[:, 1:].bool() & kept_BP[:, :-1]
     counted_BP[:, 0] = False
     return counted_BP
+
+
+def predictions(
+    host: Host,
+    point: HookPoint,
+    tokens_BP: torch.Tensor,
+    mask_BP: torch.Tensor,
+    prefix: Prefix,
+    counted_BP: torch.Tensor,
+) -> torch.Tensor:
+    """What the host predicts from a hook point on.
+
+    Args:
+        host: The model.
+        point: The hook point.
+        tokens_BP: Token ids, padded on the right.
+        mask_BP: 1 for tokens, 0 for padding.
+        prefix: The host run as far as the hook point, with the activation to go on from.
+        counted_BP: Which predictions are wanted, [batch, position - 1].
+
+    Returns:
+        log p_NV of the wanted predictions, float32 whatever the host's dtype.
+    """
+    return logits_from(host, point, tokens_BP, mask_BP, *prefix)[:, :-1][counted_BP].float().log_softmax(-1)

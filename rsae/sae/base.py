@@ -450,11 +450,10 @@ class SAE(nn.Module):
         living_F = norm_F > 0
         if not living_F.any():  # untrained
             return torch.ones_like(norm_F)
-        if ((norm_F - 1).abs() < _UNIT)[living_F].all():
-            return living_F.to(norm_F)
-        if self.homogeneous:
-            factor_F = torch.where(living_F, norm_F, 1.0)
-            self.scale_latents_(factor_F)
+        unit = bool(((norm_F - 1).abs() < _UNIT)[living_F].all())
+        if unit or self.homogeneous:
+            if not unit:
+                self.scale_latents_(torch.where(living_F, norm_F, 1.0))
             return living_F.to(norm_F)
         mean = norm_F[living_F].double().log().mean().exp().to(norm_F)
         self.scale_latents_(mean.expand_as(norm_F))
