@@ -9,15 +9,14 @@ step maps an interval to an interval, whose ends are found exactly (`proofs.real
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flint import arb, arb_mat, fmpq, fmpq_poly
 
+from approx.chain import Chain
 from approx.dyadic import dyadic, precision, to_float
-from approx.files import write_json
 from approx.floating_point import known_dtype, rounded
 from approx.proofs.bounds import least, most
 from approx.proofs.decimals import float_below
@@ -31,9 +30,10 @@ LANGUAGES = ("json", "python", "numpy", "torch")
 
 
 @dataclass(frozen=True)
-class CompositeSign:
+class CompositeSign(Chain):
     """A chain of odd maps, innermost first, and what is proven about it."""
 
+    kind = "composite_sign"
     steps: tuple[Rational, ...]
     """The maps, innermost first; each has exact dyadic parameters."""
     lower: float
@@ -50,8 +50,7 @@ class CompositeSign:
     @property
     def error(self) -> float:
         """Proven: max |sign(x) - chain(x)| <= error for lower <= |x| <= 1."""
-        low, high = self.images[-1]
-        return max(-float_below(dyadic(low) - 1), -float_below(1 - dyadic(high)))
+        return super().error
 
     def __call__(self, x: Any) -> Any:
         """The chain at x: floats, float arrays, or balls."""
@@ -98,18 +97,7 @@ class CompositeSign:
 
     def to_json(self) -> dict[str, Any]:
         """A self-contained record: the steps exactly, and the table of coefficients."""
-        return {
-            "kind": "composite_sign",
-            "version": 1,
-            "lower": self.lower.hex(),
-            "form": self.form,
-            "dtype": self.dtype,
-            "safety": self.safety.hex(),
-            "error": self.error,
-            "images": [[a.hex(), b.hex()] for a, b in self.images],
-            "coefficients": self.coefficients(),
-            "steps": [step.to_json() for step in self.steps],
-        }
+        return self._record({"lower": self.lower.hex(), "form": self.form})
 
     @classmethod
     def from_json(cls, data: Any) -> CompositeSign:
@@ -121,31 +109,7 @@ class CompositeSign:
         Raises:
             ValueError: for a malformed record, or images that do not hold.
         """
-        try:
-            if data["kind"] != "composite_sign" or data["version"] != 1:
-                raise ValueError("not a composite sign of version 1")
-            made = cls(
-                tuple(map(Rational.from_json, data["steps"])),
-                float.fromhex(data["lower"]),
-                data["form"],
-                data["dtype"],
-                float.fromhex(data["safety"]),
-                tuple((float.fromhex(a), float.fromhex(b)) for a, b in data["images"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"malformed record of a composite sign: {type(error).__name__}: {error}"
-            ) from None
-        made.verify()
-        return made
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the record as JSON, whole or not at all.
-
-        Args:
-            path: the file.
-        """
-        write_json(path, self.to_json())
+        return cls._read(data, lambda d: {"lower": float.fromhex(d["lower"]), "form": d["form"]})
 
     def export(self, to: str = "python", name: str = "sign") -> str:
         """Source of the chain: a table of coefficients and the loop that runs it.

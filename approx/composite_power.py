@@ -8,16 +8,15 @@ image that is already at 1.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from flint import arb, fmpq, fmpq_poly, fmpz_poly
 
+from approx.chain import Chain
 from approx.composite import best_odd, image, in_format
 from approx.domain import Domain
 from approx.dyadic import dyadic, power_of_two_above, precision, to_float
-from approx.files import write_json
 from approx.floating_point import known_dtype
 from approx.proofs.decimals import float_below
 from approx.rational import Rational
@@ -26,9 +25,10 @@ _MOST = 200  # steps that a wanted error may take
 
 
 @dataclass(frozen=True)
-class CompositePower:
+class CompositePower(Chain):
     """A chain y <- y g(x y) for 1/x, or y <- y g(x y^2) for 1/sqrt(x), and what is proven about it."""
 
+    kind = "composite_power"
     steps: tuple[Rational, ...]
     """The polynomials g, first step first; each has exact dyadic coefficients."""
     interval: tuple[float, float]
@@ -47,8 +47,7 @@ class CompositePower:
     @property
     def error(self) -> float:
         """Proven: |1 - x y| <= error, or |1 - sqrt(x) y| <= error: the largest relative error on [a, b]."""
-        low, high = self.images[-1]
-        return max(-float_below(dyadic(low) - 1), -float_below(1 - dyadic(high)))
+        return super().error
 
     def __call__(self, x: Any) -> Any:
         """The chain at x: floats, float arrays, or balls."""
@@ -76,19 +75,12 @@ class CompositePower:
 
     def to_json(self) -> dict[str, Any]:
         """A self-contained record: the steps exactly, and the table of coefficients."""
-        return {
-            "kind": "composite_power",
-            "version": 1,
+        own = {
             "interval": [end.hex() for end in self.interval],
             "power": self.power,
             "start": self.start.hex(),
-            "dtype": self.dtype,
-            "safety": self.safety.hex(),
-            "error": self.error,
-            "images": [[a.hex(), b.hex()] for a, b in self.images],
-            "coefficients": self.coefficients(),
-            "steps": [step.to_json() for step in self.steps],
         }
+        return self._record(own)
 
     @classmethod
     def from_json(cls, data: Any) -> CompositePower:
@@ -100,33 +92,13 @@ class CompositePower:
         Raises:
             ValueError: for a malformed record, or images that do not hold.
         """
-        try:
-            if data["kind"] != "composite_power" or data["version"] != 1:
-                raise ValueError("not a composite power of version 1")
+
+        def own(data: Any) -> dict[str, Any]:
             a, b = map(float.fromhex, data["interval"])
-            made = cls(
-                tuple(map(Rational.from_json, data["steps"])),
-                (a, b),
-                {-1: -1.0, -0.5: -0.5}[data["power"]],
-                float.fromhex(data["start"]),
-                data["dtype"],
-                float.fromhex(data["safety"]),
-                tuple((float.fromhex(low), float.fromhex(high)) for low, high in data["images"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"malformed record of a composite power: {type(error).__name__}: {error}"
-            ) from None
-        made.verify()
-        return made
+            power = {-1: -1.0, -0.5: -0.5}[data["power"]]
+            return {"interval": (a, b), "power": power, "start": float.fromhex(data["start"])}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the record as JSON, whole or not at all.
-
-        Args:
-            path: the file.
-        """
-        write_json(path, self.to_json())
+        return cls._read(data, own)
 
 
 def composite_inverse(
