@@ -125,6 +125,8 @@ class PursuitSAE(SAE):
     ) -> tuple[torch.Tensor, Pattern]:
         """The entries and places of the pursued code, from those of the plain one."""
         config = self.pursuit
+        if not len(z_N):  # no gate is open, or there is no token
+            return z_N, pattern
         norm_F, unit_FD = self.W_dec.norm(dim=1).clamp_min(_TINY), self.W_dec
         unit = bool(((norm_F - 1).abs() < _UNIT).all())
         if not unit:
@@ -141,7 +143,7 @@ class PursuitSAE(SAE):
             return c_N if unit else c_N / norm_F.index_select(0, found.latent_N), found
         plain = Code(z_N, pattern, x_BD - self.b_dec - decode_at(z_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
-        if config.rounds and len(z_N):
+        if config.rounds:
             pool = self._candidates(h_BF if unit else h_BF * norm_F, plain, unit)
             for _ in range(config.rounds):
                 decided = self._decided(code, plain, pool, unit_FD, x_BD)

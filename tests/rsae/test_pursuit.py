@@ -263,3 +263,25 @@ def test_settings_are_checked(bad: dict[str, Any]):
 def test_unknown_names_stay_unknown():
     with pytest.raises(InputError, match="pursuit_topk"):
         family("pursuit_topk")
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("candidates", [8, None])
+@torch.no_grad()
+def test_tokens_are_each_for_themselves(name, candidates):
+    """Leading dimensions, an empty batch, a token that is not finite, pruned latents: no token touches another."""
+    sae = given_sae(name)
+    sae.W_dec[::3] = 0
+    pursued = rsae.pursuit(sae, candidates=candidates)
+    x = torch.randn(4, 5, D) * 2
+    z = pursued.encode(x)
+    assert z.shape == (4, 5, F)
+    alone = torch.cat([pursued.encode(row[None]) for row in x.reshape(-1, D)])
+    torch.testing.assert_close(z.reshape(-1, F), alone, rtol=1e-3, atol=1e-3)
+    assert (error(sae, x, z) <= error(sae, x, sae.encode(x)) * (1 + 1e-4) + 1e-4).all()
+    for one in (sae, pursued):
+        assert one.encode(torch.zeros(0, D)).shape == (0, F)
+        assert one(torch.zeros(2, 0, D)).shape == (2, 0, D)
+    rows = x.reshape(-1, D).clone()
+    rows[0, 0] = torch.nan
+    assert pursued.encode(rows)[1:].isfinite().all()
