@@ -144,7 +144,8 @@ def attached(
         Features, steering and the error term.
 
     Raises:
-        InputError: The SAE names no hook point and none is given, or it belongs elsewhere, or its width does not fit.
+        InputError: The SAE names no hook point and none is given, or it belongs elsewhere, or its width does not fit;
+            in a forward pass, if a transcoder's target comes before what it reads.
     """
     name = hook or sae.provenance.known("hook", "attaching an SAE")
     point = HookPoint.parse(name, host, sae.provenance.head)
@@ -165,12 +166,17 @@ def attached(
 
     def keep(x_BPD: torch.Tensor) -> torch.Tensor:
         check(x_BPD, sae.d_in, point)
-        read[:] = [x_BPD]
+        read.append(x_BPD)
         return x_BPD
 
     def predict(y_BPO: torch.Tensor) -> torch.Tensor:
         check(y_BPO, sae.d_out, target)
-        return inside._replace(read[0], y_BPO)
+        if not read:
+            raise InputError(
+                f"the host computes {target} before {point}: a prediction cannot take its place as it runs; measure it "
+                "with evals.downstream"
+            )
+        return inside._replace(read.pop(), y_BPO)
 
     target = point
     if sae.transcodes:

@@ -68,12 +68,12 @@ def place_of(
         raise InputError(
             "the SAE does not say which hook point it belongs to; give hook='blocks.L.hook_resid_pre'"
         )
-    here = Provenance(model=host.name, hook=name)
-    check_match(known, here, "the SAE", f"host {host.name} at {name}", allow_mismatch)
+    point = HookPoint.parse(name, host, known.head if hook is None else None)
+    here = Provenance(model=host.name, hook=point.name, head=point.head)
+    check_match(known, here, "the SAE", f"host {host.name} at {point}", allow_mismatch)
     limit = known.norm_limit if norm_limit is None else norm_limit
-    head = known.head if hook is None else None
     excluded = known.exclude_tokens or () if exclude_tokens is None else host.token_ids(exclude_tokens)
-    return Place(HookPoint.parse(name, host, head), float("inf") if limit is None else limit, tuple(excluded))
+    return Place(point, float("inf") if limit is None else limit, tuple(excluded))
 
 
 def row_unit(sae: SAE, x_BD: torch.Tensor) -> torch.Tensor | float:

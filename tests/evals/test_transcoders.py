@@ -60,6 +60,23 @@ def test_the_prediction_takes_the_place_of_the_target(transcoder, host):
     assert got.predictions == 8
 
 
+@pytest.mark.parametrize(
+    "hook", ["blocks.1.attn.hook_z[1]", "blocks.0.attn.hook_q[0]", "blocks.1.hook_resid_mid"]
+)
+def test_an_sae_of_any_point_is_measured_where_it_was_trained(hook, harvest_config, host, tmp_path):
+    """A single head has a name of its own; a wrong head is told."""
+    store = rsae.harvest(replace(harvest_config, hook=hook), tmp_path, host)
+    sae = rsae.new("top_k", store, d_sae=24, k=3)
+    tokens = [[1, 5, 9, 30, 2, 7], [4, 4, 8, 60, 3, 11]]
+    got = evals.downstream(sae, host, tokens)
+    assert got.kl > 0
+    assert evals.downstream(sae, host, tokens, hook=hook).kl == got.kl
+    if "[" in hook:
+        other = hook.replace("[1]", "[2]").replace("[0]", "[1]")
+        with pytest.raises(InputError, match="belongs to head"):
+            evals.downstream(sae, host, tokens, hook=other)
+
+
 def test_others_are_refused(transcoder, pairs, host):
     sae = rsae.new("top_k", rsae.Store.of(pairs.sample(500)), d_sae=48, k=4)
     sae.provenance = replace(transcoder.provenance, target=None)

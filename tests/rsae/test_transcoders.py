@@ -332,3 +332,15 @@ def test_attached_it_takes_the_place_of_its_target(pair_config, host, tmp_path):
     finally:
         handle.remove()
     assert (spliced - clean).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_target_before_the_input_cannot_be_attached(pair_config, host, tmp_path):
+    store = rsae.harvest(replace(pair_config, hook=OUT, target=IN, norm_limit=1e6), tmp_path, host)
+    sae = rsae.new("top_k", store, d_sae=32, k=4)
+    for _ in range(2):  # nothing of an earlier pass is used
+        with (
+            rsae.attached(host, sae),
+            pytest.raises(InputError, match="computes blocks.1.hook_mlp_in before blocks.1.hook_mlp_out"),
+        ):
+            host.model(input_ids=torch.arange(1, 9)[None])
