@@ -36,11 +36,13 @@ class Attached:
     Args:
         sae: The SAE.
         error: Add back what the SAE does not reconstruct.
-        norm_limit: Activations of a larger norm, and position 0, keep their value.
     """
 
-    def __init__(self, sae: SAE, error: bool, norm_limit: float):
-        self.sae, self.error, self.norm_limit = sae, error, norm_limit
+    def __init__(self, sae: SAE, error: bool):
+        self.sae, self.error = sae, error
+        limits = (sae.provenance.norm_limit, sae.provenance.target_norm_limit if sae.transcodes else None)
+        #: activations of larger norms, of what is read or of the target, keep their value, and so does position 0
+        self.norm_limit, self.target_limit = (float("inf") if limit is None else limit for limit in limits)
         #: the code z_BPF of the last forward pass, before it was edited
         self.features: torch.Tensor | None = None
         #: the activation x_BPD at the hook point
@@ -113,6 +115,7 @@ class Attached:
             self.residual = y_BPO - self.sae.decode(z_BPF.detach(), x_BPD)
         new_BPO = y_hat_BPO + self.residual if self.error else y_hat_BPO
         kept_BP = x_BPD.detach().norm(dim=-1) > self.norm_limit
+        kept_BP |= y_BPO.detach().norm(dim=-1) > self.target_limit
         if x_BPD.shape[1] > 1:  # a step of cached generation has one position, which is not the first
             kept_BP[:, 0] = True
         return torch.where(kept_BP[..., None], y_BPO, new_BPO)
@@ -151,8 +154,7 @@ def attached(
     point = HookPoint.parse(name, host, sae.provenance.head)
     here = Provenance(model=host.name, hook=point.name)
     check_match(sae.provenance, here, "the SAE", f"host {host.name!r} at {point}", allow_mismatch)
-    limit = sae.provenance.norm_limit
-    inside = Attached(sae, error, float("inf") if limit is None else limit)
+    inside = Attached(sae, error)
 
     def replace(x_BPD: torch.Tensor) -> torch.Tensor:
         check(x_BPD, sae.d_in, point)
@@ -166,7 +168,7 @@ def attached(
 
     def keep(x_BPD: torch.Tensor) -> torch.Tensor:
         check(x_BPD, sae.d_in, point)
-        read.append(x_BPD)
+        read[:] = [x_BPD]
         return x_BPD
 
     def predict(y_BPO: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,8 @@ class HostLoss:
         if transcodes:
             self.points.append(HookPoint.parse(provenance.known("target", "this"), self.host))
         self.norm_limit = float("inf") if provenance.norm_limit is None else provenance.norm_limit
+        limit = provenance.target_norm_limit if transcodes else None
+        self.target_limit = float("inf") if limit is None else limit
         self.excluded = torch.tensor(provenance.exclude_tokens or (), dtype=torch.long)
         self.sequences = sequences_like(provenance, self.host, "train", activations.tokens())
         self.longest = max(map(len, self.sequences))
@@ -59,7 +61,8 @@ class HostLoss:
         prefixes = prefixes_at(self.host, self.points, tokens_BP, mask_BP)
         x_BPD, last = prefixes[0].x_BPD, prefixes[-1]
         kept_BP = mask_BP.bool() & ~torch.isin(tokens_BP, self.excluded.to(tokens_BP))
-        replaced_BP = replaceable(x_BPD, kept_BP, self.norm_limit)
+        movable_BP = kept_BP & (last.x_BPD.norm(dim=-1) <= self.target_limit)
+        replaced_BP = replaceable(x_BPD, movable_BP, self.norm_limit)
         counted_BP = counted(mask_BP, kept_BP)
         x_BD = (x_BPD[replaced_BP] * self.scale).to(sae.W_enc.device)
         y_hat_BO = sae.decode(sae.trained_code(x_BD), x_BD) / self.out_scale

@@ -20,6 +20,7 @@ _NAMES = {
     "text": "dataset_path",
     "exclude_tokens": "exclude_tokens",
     "norm_limit": "norm_limit",
+    "target_norm_limit": "target_norm_limit",
     "note": "host_note",
     "split_seed": "split_seed",
 }
@@ -50,6 +51,8 @@ class Provenance:
     """Ids of the tokens whose activations are left out."""
     norm_limit: float | None = None
     """Activations of a larger norm are left out, in the host's units."""
+    target_norm_limit: float | None = None
+    """Nor are those whose target has a larger norm than this."""
     note: str | None = None
     """What else is to be said of the host, such as how its weights are quantised."""
     split_seed: int | None = None

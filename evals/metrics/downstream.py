@@ -126,12 +126,13 @@ def downstream(
         place_of(one, host, str(point), place.norm_limit, allow_mismatch)
         if one.transcodes != first.transcodes or one.provenance.target != first.provenance.target:
             raise InputError("downstream: SAEs that are measured together predict the same hook point")
-    target = point
+    target, target_limit = point, float("inf")
     if first.transcodes:
+        target_limit = first.provenance.target_norm_limit or target_limit
         target = HookPoint.parse(first.provenance.known("target", "measuring a transcoder"), host)
     order = sorted(tokens, key=len)  # little padding in a batch
     chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
-    mean_O = _mean(host, place, target, chunks)
+    mean_O = _mean(host, place, target, target_limit, chunks)
     zero, mean, clean, rounded = _Sums(None), _Sums(lambda _: mean_O), _Sums(None), _Sums(None)
     by_reading = {
         name: {reading: _Sums(_through(one, encode)) for reading, encode in readings(one).items()}
@@ -144,6 +145,7 @@ def downstream(
             read, *others = prefixes_at(host, _both(point, target), tokens_BP, mask_BP)
             prefix = others[0] if others else read
             kept_BP = place.kept(tokens_BP, mask_BP)
+            movable_BP = kept_BP & (prefix.x_BPD.norm(dim=-1) <= target_limit)
             run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
             exact_NV = run.predictions(prefix.x_BPD)
             clean_NV = exact_NV
@@ -152,7 +154,7 @@ def downstream(
                 rounded.add(exact_NV, clean_NV, run)
             clean.add(clean_NV, clean_NV, run)
             for sums in every:
-                spliced_BPD = splice(sums.reconstruct, read.x_BPD, kept_BP, place.norm_limit, prefix.x_BPD)
+                spliced_BPD = splice(sums.reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
                 sums.add(clean_NV, run.predictions(spliced_BPD, precision), run)
             bar.update(sum(map(len, chosen)))
     if zero.ce == clean.ce:
@@ -184,14 +186,17 @@ def _both(point: HookPoint, target: HookPoint) -> list[HookPoint]:
 
 
 @torch.no_grad()
-def _mean(host: Host, place: Place, target: HookPoint, chunks: list[list[list[int]]]) -> torch.Tensor:
+def _mean(
+    host: Host, place: Place, target: HookPoint, target_limit: float, chunks: list[list[list[int]]]
+) -> torch.Tensor:
     """The mean of the activations that are replaced, [O]."""
     total_O, count = torch.zeros(()), 0
     for chosen in chunks:
         tokens_BP, mask_BP = pad(chosen, host.device)
         x_BPD, *others = activations_at_all(host, _both(place.point, target), tokens_BP, mask_BP)
         y_BPO = others[0] if others else x_BPD
-        y_NO = y_BPO[replaceable(x_BPD, place.kept(tokens_BP, mask_BP), place.norm_limit)]
+        movable_BP = place.kept(tokens_BP, mask_BP) & (y_BPO.norm(dim=-1) <= target_limit)
+        y_NO = y_BPO[replaceable(x_BPD, movable_BP, place.norm_limit)]
         total_O, count = total_O + y_NO.double().sum(0).cpu(), count + len(y_NO)
     return (total_O / max(1, count)).float().to(host.device)
 

@@ -233,6 +233,7 @@ class _Unfinished:
     def finish(self, host: Host, excluded: list[int]) -> None:
         """Write the manifest."""
         c = self.config
+        target_limit = None if self.target is None else self.target.limit
         parts = [Store(self.out, Manifest(VERSION, 1, 1.0, self.shards)).blocks("train")]
         total, d_in = 0.0, 0
         for x_BD in parts[0]:
@@ -243,7 +244,7 @@ class _Unfinished:
             d_in=d_in,
             scale=d_in**0.5 * tokens / total,
             shards=self.shards,
-            provenance=provenance_of(c, host, self.limit, excluded).metadata(),
+            provenance=provenance_of(c, host, self.limit, excluded, target_limit).metadata(),
             settings=self.settings,
             excluded_positions=excluded_positions(excluded),
             normalisation="x * scale has mean norm sqrt(d_in) on the training tokens",
@@ -300,7 +301,13 @@ def excluded_positions(excluded: list[int]) -> str:
     return first + (f"; tokens {', '.join(map(str, excluded))}" if excluded else "")
 
 
-def provenance_of(config: HarvestConfig, host: Host, limit: float | None, excluded: list[int]) -> Provenance:
+def provenance_of(
+    config: HarvestConfig,
+    host: Host,
+    limit: float | None,
+    excluded: list[int],
+    target_limit: float | None = None,
+) -> Provenance:
     """Where activations that are harvested so come from.
 
     Args:
@@ -308,6 +315,7 @@ def provenance_of(config: HarvestConfig, host: Host, limit: float | None, exclud
         host: The host.
         limit: Largest norm that is kept.
         excluded: Ids of the tokens that are left out.
+        target_limit: Largest norm of the target that is kept.
     """
     point = HookPoint.parse(config.hook, host)
     return Provenance(
@@ -320,6 +328,7 @@ def provenance_of(config: HarvestConfig, host: Host, limit: float | None, exclud
         text=config.text,
         exclude_tokens=tuple(excluded),
         norm_limit=limit,
+        target_norm_limit=target_limit,
         note=host.note or None,
         split_seed=config.seed,
     )

@@ -69,7 +69,8 @@ class Stream:
             for w, norm_N in zip(self.widths, norms, strict=True)
         ]
         self.limit, self.d_in, self.scale = self.limits[0], self.widths[0], self.scales[0]
-        self.provenance = provenance_of(config, self.host, self.limit, self.excluded.tolist())
+        target_limit = self.limits[1] if config.target else None
+        self.provenance = provenance_of(config, self.host, self.limit, self.excluded.tolist(), target_limit)
         self.name = f"the stream of {config.text}"
         self.target = None if config.target is None else StreamTarget(self)
 

@@ -77,6 +77,38 @@ def test_an_sae_of_any_point_is_measured_where_it_was_trained(hook, harvest_conf
             evals.downstream(sae, host, tokens, hook=other)
 
 
+def test_tokens_whose_target_was_left_out_keep_theirs(harvest_config, host, tmp_path):
+    """In the host's loss, as an objective, and attached: as in the harvest."""
+    config = replace(harvest_config, hook=IN, target=OUT, norm_limit=1.2)
+    store = rsae.harvest(config, tmp_path, host)
+    sae = rsae.new("top_k", store, d_sae=24, k=3)
+    limit, target_limit = store.provenance.norm_limit, store.provenance.target_norm_limit
+    assert target_limit is not None
+    assert rsae.Stream(config, host, window=300).provenance.target_norm_limit == pytest.approx(target_limit)
+    ids = torch.arange(1, 25)[None]
+    kept = []
+    with torch.no_grad(), rsae.attached(host, sae, error=False) as inside:
+        handle = host.blocks[1].mlp.register_forward_hook(lambda *args: kept.append(args[-1]))
+        host.model(input_ids=ids)
+        handle.remove()
+    x, y = inside.input, host.blocks[1].mlp(inside.input)
+    out = (x.norm(dim=-1) > limit) | (y.norm(dim=-1) > target_limit)
+    assert ((y.norm(dim=-1) > target_limit) & (x.norm(dim=-1) <= limit)).any()
+    out[:, 0] = True
+    assert torch.equal((kept[0] == y).all(-1), out)
+    got = evals.downstream(sae, host, ids.tolist())
+
+    def by_hand(module, args, output):
+        return torch.where(out[..., None], output, sae(args[0]))
+
+    with torch.no_grad():
+        clean = host.model(input_ids=ids).logits.log_softmax(-1)[:, 1:-1]
+        handle = host.blocks[1].mlp.register_forward_hook(by_hand)
+        now = host.model(input_ids=ids).logits.log_softmax(-1)[:, 1:-1]
+        handle.remove()
+    assert got.kl == pytest.approx((clean.exp() * (clean - now)).sum(-1).mean().item(), rel=1e-3, abs=1e-7)
+
+
 def test_others_are_refused(transcoder, pairs, host):
     sae = rsae.new("top_k", rsae.Store.of(pairs.sample(500)), d_sae=48, k=4)
     sae.provenance = replace(transcoder.provenance, target=None)
