@@ -83,7 +83,7 @@ def test_tokens_whose_target_was_left_out_keep_theirs(harvest_config, host, tmp_
     store = rsae.harvest(config, tmp_path, host)
     sae = rsae.new("top_k", store, d_sae=24, k=3)
     limit, target_limit = store.provenance.norm_limit, store.provenance.target_norm_limit
-    assert target_limit is not None
+    assert limit is not None and target_limit is not None
     assert rsae.Stream(config, host, window=300).provenance.target_norm_limit == pytest.approx(target_limit)
     ids = torch.arange(1, 25)[None]
     kept = []
@@ -92,6 +92,7 @@ def test_tokens_whose_target_was_left_out_keep_theirs(harvest_config, host, tmp_
         host.model(input_ids=ids)
         handle.remove()
     x, y = inside.input, host.blocks[1].mlp(inside.input)
+    assert x is not None
     out = (x.norm(dim=-1) > limit) | (y.norm(dim=-1) > target_limit)
     assert ((y.norm(dim=-1) > target_limit) & (x.norm(dim=-1) <= limit)).any()
     out[:, 0] = True
