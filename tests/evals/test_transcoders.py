@@ -83,7 +83,8 @@ def test_tokens_whose_target_was_left_out_keep_theirs(harvest_config, host, tmp_
     store = rsae.harvest(config, tmp_path, host)
     sae = rsae.new("top_k", store, d_sae=24, k=3)
     limit, target_limit = store.provenance.norm_limit, store.provenance.target_norm_limit
-    assert limit is not None and target_limit is not None
+    assert limit is not None
+    assert target_limit is not None
     assert rsae.Stream(config, host, window=300).provenance.target_norm_limit == pytest.approx(target_limit)
     ids = torch.arange(1, 25)[None]
     kept = []
