@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evals.cli_host import jacobians, splice
+from evals.cli_tune import tune
 from rsae.support.command import run
 
 app = typer.Typer(
@@ -302,6 +304,11 @@ def _compare_saes(
         show(table, markdown)
     if json is not None:
         write_json(json, dump(found))
+
+
+app.command("tune")(tune)
+app.command("splice")(splice)
+app.command("jacobians")(jacobians)
 
 
 @app.command("baselines")

@@ -169,6 +169,9 @@ class Evaluate(_Section):
     intervention: NonNegativeInt = 0
     """How many latents, or pairs of latents, to push either way; 0 leaves the measure out."""
 
+    jacobians: NonNegativeInt = 0
+    """Of transcoders of an MLP: on how many tokens to compare the Jacobians; 0 leaves the measure out."""
+
     @field_validator("tasks")
     @classmethod
     def _known(cls, tasks: list[str]) -> list[str]:
@@ -318,6 +321,14 @@ class SuiteConfig(_Section):
             u.variant == "pursuit" for u in self.upgrades.values()
         ):
             raise ValueError("a transcoder does not see what it predicts: leave variant 'pursuit' out")
+        if self.evaluate.jacobians:
+            for place in self.sites:
+                mlps = [hook.replace("hook_mlp_in", "hook_mlp_out") for hook in place.hooks]
+                if not place.targets or mlps != place.targets or mlps == place.hooks:
+                    raise ValueError(
+                        "evaluate.jacobians are of transcoders of an MLP: give sites with hooks blocks.L.hook_mlp_in "
+                        "and targets blocks.L.hook_mlp_out, or leave it out"
+                    )
         if self.baselines and any(place.targets for place in self.sites):
             raise ValueError("baselines stand beside SAEs: leave them out where sites have targets")
         if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):

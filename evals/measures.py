@@ -121,6 +121,10 @@ def _pushed(name: str) -> Callable[[Result], float | None]:
     return lambda r: None if r.metrics.intervention is None else r.metrics.intervention[name]
 
 
+def _turned(name: str) -> Callable[[Result], float | None]:
+    return lambda r: None if r.metrics.jacobians is None else r.metrics.jacobians[name]
+
+
 def _readings(results: Sequence[Result]) -> list[Measure]:
     """Of the other codes that can be read of some cell's weights: FVU, l0, dCE."""
     names = dict.fromkeys(name for r in results for name in r.metrics.reconstruction.others)
@@ -244,6 +248,24 @@ def columns(results: Sequence[Result]) -> list[Measure]:
             "{:.3f}",
             "the same with the contexts of other dials",
             _pushed("agreement_others"),
+        ),
+        Measure(
+            "jacobian_cosine",
+            "J cosine",
+            "{:.3f}",
+            "cosine of the transcoder's Jacobian and the MLP's, mean over tokens",
+            _turned("cosine"),
+            more=True,
+            ceiling=_to(1.0),
+        ),
+        Measure(
+            "varying_cosine",
+            "J varying",
+            "{:.3f}",
+            "the same of both without their means over tokens: what depends on the input",
+            _turned("varying_cosine"),
+            more=True,
+            ceiling=_to(1.0),
         ),
         Measure(
             "cosine",

@@ -15,12 +15,14 @@ import torch
 from evals.config import Evaluate
 from evals.metrics.downstream import Precision, downstream, has_bfloat16
 from evals.metrics.intervention import intervention
+from evals.metrics.jacobians import jacobians
 from evals.metrics.probing import ProbeData, baseline, probe, probe_data
 from evals.metrics.reconstruction import reconstruction
 from evals.results import (
     Baseline,
     Downstream,
     Intervention,
+    Jacobians,
     Metrics,
     Probing,
     Reconstruction,
@@ -95,12 +97,14 @@ class Measuring:
         if e.intervention:
             settings = [e.intervention, e.downstream_tokens]
             pushed = self._each(name, cells, "intervention", Intervention, settings, self._push)
+        turned: list[Any] = [None] * len(cells)
+        if e.jacobians:
+            turned = self._each(name, cells, "jacobians", Jacobians, [e.jacobians], self._turn)
         took: list[Any] = [None] * len(cells)
         if timed:
             took = self._each(name, cells, "encoding", float, [], self._time)
-        return [
-            Metrics(*figures) for figures in zip(reconstructions, spliced, probed, pushed, took, strict=True)
-        ]
+        every = zip(reconstructions, spliced, probed, pushed, turned, took, strict=True)
+        return [Metrics(*figures) for figures in every]
 
     def _each(
         self,
@@ -157,6 +161,10 @@ class Measuring:
         rest = (place.host, tokens, e.intervention, place.site.hook, place.norm_limit)
         excluded = place.exclude_tokens
         return {name: intervention(sae, *rest, exclude_tokens=excluded) for name, sae in saes.items()}
+
+    def _turn(self, saes: dict[str, SAE]) -> dict[str, Jacobians]:
+        place, tokens = self.place, self.evaluate.jacobians
+        return {name: jacobians(sae, place.host, place.store, tokens) for name, sae in saes.items()}
 
     def _probe(self, saes: dict[str, SAE]) -> dict[str, dict[str, Probing]]:
         e = self.evaluate

@@ -317,6 +317,28 @@ class Intervention(Figures):
 
 
 @dataclass(frozen=True)
+class Jacobians(Figures):
+    """The figures of `evals.jacobians`: of a transcoder and the MLP that it stands for."""
+
+    cosine: float
+    """Cosine of the two Jacobians at a token, mean over tokens; 0 where no latent is on."""
+    cosine_interval: Interval
+    """95 % bootstrap interval over tokens."""
+    norm_ratio: float
+    """Frobenius norm of the transcoder's Jacobians over that of the MLP's, over all tokens."""
+    varying_cosine: float
+    """Cosine, over all tokens, of both without their means over the tokens: what depends on the input."""
+    varying_norm_ratio: float
+    """The ratio of norms of these."""
+    varying_share: float
+    """Share of the MLP's squared norm that depends on the input."""
+    tokens: int
+    """Tokens sampled."""
+    vectors: int
+    """Directions of the target that were pulled back through both."""
+
+
+@dataclass(frozen=True)
 class Metrics:
     """All that is measured of a cell."""
 
@@ -328,6 +350,8 @@ class Metrics:
     """By task, in the order of the suite."""
     intervention: Intervention | None = None
     """Where the suite asks for it."""
+    jacobians: Jacobians | None = None
+    """Of a transcoder, where the suite asks for it."""
     encode_us: float | None = None
     """Microseconds a token that its encoding took: of a cell that second controls are compared with, and of those."""
 

@@ -309,7 +309,8 @@ _OPTIONAL = ("baselines", "second_controls")
 def settings_of(config: SuiteConfig) -> dict[str, Any]:
     """The settings that every unit depends on; without a measure that is left out, which changes no unit."""
     settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic", "ground_truth"})
-    if not config.evaluate.intervention:
-        del settings["evaluate"]["intervention"]
+    for measure in ("intervention", "jacobians"):
+        if not settings["evaluate"][measure]:
+            del settings["evaluate"][measure]
     del settings["evaluate"]["stability"]  # of whole runs, not of units
     return {name: value for name, value in settings.items() if value or name not in _OPTIONAL}

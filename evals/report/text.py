@@ -26,9 +26,10 @@ from evals.metrics.sae_probes import SetScores
 from evals.metrics.stability import Stability
 from evals.paired import SideBySide
 from evals.report.names import Names, place
-from evals.results import Interval, Reconstruction, Result, Role, read_results
+from evals.results import Downstream, Interval, Reconstruction, Result, Role, read_results
 from evals.stats import Estimate
 from evals.truth import TruthCell
+from evals.tuning import Tuned
 
 #: Columns of words; all others are numbers
 _WORDS = (
@@ -38,6 +39,7 @@ _WORDS = (
     "latent",
     "explanation",
     "variant",
+    "setting",
     "family",
     "place",
     "costs no more",
@@ -155,6 +157,45 @@ def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -
     headings = ["variant", *(heading for _, heading, _ in _FIT), "share of the way"]
     title = "held-out activations; share of the way from the best baseline's FVU to 0"
     return Table(title, headings, lines)
+
+
+def spliced_table(found: dict[str, Downstream]) -> Table:
+    """What a host loses with SAEs in place.
+
+    Args:
+        found: By what is in place.
+    """
+    lines = []
+    for name, one in found.items():
+        mean = "–" if one.loss_recovered_mean is None else f"{one.loss_recovered_mean:.4f}"
+        figures = [f"{one.kl:.4f}", f"{one.dce:.4f}", f"{one.loss_recovered:.4f}", mean, f"{one.top1:.3f}"]
+        lines.append(Line([name, *figures]))
+    predictions = next(iter(found.values())).predictions
+    return Table(f"{predictions} predictions", ["place", "KL", "dCE", "LR", "LR mean", "top-1"], lines)
+
+
+def tuning_table(tuned: dict[str, Tuned], l0: int) -> Table:
+    """What a sweep over training settings found: all of it, the best of each family in bold.
+
+    Args:
+        tuned: By family.
+        l0: The wanted l0.
+    """
+    lines = []
+    for name, found in tuned.items():
+        for one in [*found.tried, *([found.beside] if found.beside else [])]:
+            best = one is not found.beside and one.changes == found.best.changes
+            measured = "diverged" if one.fvu is None else _estimate(one.fvu)
+            at_goal = "–" if one.at_goal is None else _estimate(one.at_goal)
+            figures = [f"{one.l0:.1f}", measured, at_goal, f"{one.alive:.3f}", f"{one.seconds:.0f}"]
+            mark = "best" if best else "for the slope" if one is found.beside else ""
+            lines.append(Line([name, one.label, mark, *figures], control=best))
+    title = f"held-out activations; FVU at l0 {l0} by each family's own slope of FVU against l0"
+    return Table(title, ["family", "setting", "", "l0", "FVU", f"FVU at {l0}", "alive", "s"], lines)
+
+
+def _estimate(value: Estimate) -> str:
+    return f"{value.mean:.4f}" + ("" if value.se is None else f" +- {value.se:.4f}")
 
 
 def _share(fvu: float, best: float) -> str:
