@@ -317,6 +317,20 @@ class Intervention(Figures):
 
 
 @dataclass(frozen=True)
+class Features(Figures):
+    """Whether the latents are the right ones, by SAEBench's measures; each only where the suite asks for it."""
+
+    absorption: float | None = None
+    """Mean absorption fraction of first letters; less is better."""
+    full_absorption: float | None = None
+    """Mean share of words with full absorption."""
+    tpp: dict[int, float] = field(default_factory=dict)
+    """Targeted probe perturbation by number of ablated latents, mean over sets."""
+    scr: dict[int, float] = field(default_factory=dict)
+    """Spurious correlation removal by number of ablated latents, mean over sets."""
+
+
+@dataclass(frozen=True)
 class Metrics:
     """All that is measured of a cell."""
 
@@ -330,6 +344,8 @@ class Metrics:
     """Where the suite asks for it."""
     encode_us: float | None = None
     """Microseconds a token that its encoding took: of a cell that second controls are compared with, and of those."""
+    features: Features | None = None
+    """Where the suite asks for it."""
 
 
 # --- cells -----------------------------------------------------------------------------------------------------

@@ -304,12 +304,18 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
 
 #: Sections that change no unit where they are empty
 _OPTIONAL = ("baselines", "second_controls")
+#: Measures that change no unit where they are left out
+_OPTIONAL_MEASURES = ("intervention", "absorption", "classes", "crossed")
 
 
 def settings_of(config: SuiteConfig) -> dict[str, Any]:
     """The settings that every unit depends on; without a measure that is left out, which changes no unit."""
     settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic", "ground_truth"})
-    if not config.evaluate.intervention:
-        del settings["evaluate"]["intervention"]
-    del settings["evaluate"]["stability"]  # of whole runs, not of units
+    evaluate = settings["evaluate"]
+    del evaluate["stability"]  # of whole runs, not of units
+    if not (config.evaluate.classes or config.evaluate.crossed):
+        del evaluate["ablate"]
+    for measure in _OPTIONAL_MEASURES:
+        if not evaluate[measure]:
+            del evaluate[measure]
     return {name: value for name, value in settings.items() if value or name not in _OPTIONAL}

@@ -147,15 +147,21 @@ def downstream(
             kept_BP = place.kept(tokens_BP, mask_BP)
             movable_BP = kept_BP & (prefix.x_BPD.norm(dim=-1) <= target_limit)
             run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
-            exact_NV = run.predictions(prefix.x_BPD)
-            clean_NV = exact_NV
+            exact = _Clean.of(run.predictions(prefix.x_BPD))
+            reference = exact
             if precision != "float32":
-                clean_NV = run.predictions(prefix.x_BPD, precision)
-                rounded.add(exact_NV, clean_NV, run)
-            clean.add(clean_NV, clean_NV, run)
+                reference = _Clean.of(run.predictions(prefix.x_BPD, precision))
+                rounded.add(run.against(exact, reference.log_NV))
+            clean.add(run.against(reference, reference.log_NV))
+            measured: list[tuple[torch.Tensor, _Measured]] = []
             for sums in every:
                 spliced_BPD = splice(sums.reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
-                sums.add(clean_NV, run.predictions(spliced_BPD, precision), run)
+                # a start is often its teacher bit for bit, and the host's run is what costs
+                figures = next((had for x_BPD, had in measured if torch.equal(x_BPD, spliced_BPD)), None)
+                if figures is None:
+                    figures = run.against(reference, run.predictions(spliced_BPD, precision))
+                    measured.append((spliced_BPD, figures))
+                sums.add(figures)
             bar.update(sum(map(len, chosen)))
     if zero.ce == clean.ce:
         raise InputError(
@@ -214,6 +220,29 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
+class _Clean(NamedTuple):
+    """What the clean host predicts, with what every comparison with it needs."""
+
+    log_NV: torch.Tensor
+    p_NV: torch.Tensor
+    top_N: torch.Tensor
+
+    @staticmethod
+    def of(log_NV: torch.Tensor) -> _Clean:
+        return _Clean(log_NV, log_NV.exp(), log_NV.argmax(-1))
+
+
+class _Measured(NamedTuple):
+    """One reconstruction's predictions of a batch: of each prediction its sequence, position, CE and KL."""
+
+    sequences: int
+    row_N: torch.Tensor
+    position_N: torch.Tensor
+    ce_N: torch.Tensor
+    kl_N: torch.Tensor
+    agreed: int
+
+
 class _Suffix(NamedTuple):
     """The host from the hook point on, for a batch."""
 
@@ -230,6 +259,14 @@ class _Suffix(NamedTuple):
         with torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
 
+    def against(self, clean: _Clean, now_NV: torch.Tensor) -> _Measured:
+        """log p of the spliced host's predictions, compared with the clean host's."""
+        row_N, position_N = self.counted_BP.nonzero(as_tuple=True)
+        ce_N = -now_NV.gather(1, self.tokens_BP[:, 1:][self.counted_BP][:, None])[:, 0].double()
+        kl_N = (clean.log_NV - now_NV).mul_(clean.p_NV).sum(-1).double()
+        agreed = int((now_NV.argmax(-1) == clean.top_N).sum())
+        return _Measured(len(self.counted_BP), row_N, position_N, ce_N, kl_N, agreed)
+
 
 class _Sums:
     """What is summed over the predictions of each sequence, for one reconstruction (zeros for None)."""
@@ -244,21 +281,17 @@ class _Sums:
         self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
         self.agreed = 0
 
-    def add(self, clean_NV: torch.Tensor, now_NV: torch.Tensor, run: _Suffix) -> None:
-        """Predictions of a batch, as log p of the clean and the spliced host."""
-        row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
-        rows = len(run.counted_BP)
-        target_N1 = run.tokens_BP[:, 1:][run.counted_BP][:, None]
-        ce_N = -now_NV.gather(1, target_N1)[:, 0].double()
-        kl_N = (clean_NV.exp() * (clean_NV - now_NV)).sum(-1).double()
+    def add(self, batch: _Measured) -> None:
+        """Predictions of a batch."""
+        rows, row_N, position_N = batch.sequences, batch.row_N, batch.position_N
         zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
-        self.ce_S += zero_B.index_add(0, row_N, ce_N).tolist()
-        self.kl_S += zero_B.index_add(0, row_N, kl_N).tolist()
+        self.ce_S += zero_B.index_add(0, row_N, batch.ce_N).tolist()
+        self.kl_S += zero_B.index_add(0, row_N, batch.kl_N).tolist()
         self.count_S += torch.bincount(row_N, minlength=rows).tolist()
-        self.agreed += int((now_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
+        self.agreed += batch.agreed
         for group, (first, last) in enumerate(POSITIONS):
             in_N = (position_N >= first) & (position_N <= last)
-            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], kl_N[in_N]).tolist()
+            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], batch.kl_N[in_N]).tolist()
             self.count_GS[group] += torch.bincount(row_N[in_N], minlength=rows).tolist()
 
     @property

@@ -37,6 +37,9 @@ tasks = ["{task}"]
 probe_train = 40
 probe_test = 20
 probe_context = 12
+classes = ["{task}"]
+crossed = ["{task}"]
+ablate = [2, 8]
 """
 
 DEMO = """
@@ -88,8 +91,11 @@ def suite_file(tmp_path_factory, host_directory, text_file) -> Path:
     """With a task of the user's own."""
     path = tmp_path_factory.mktemp("suite") / "tiny.toml"
     task = path.with_name("colours.csv")
-    rows = [f"{'red' if i % 2 else 'blue'} thing number {i},{i % 2}" for i in range(120)]
-    task.write_text("\n".join(["text,label", *rows]))
+    rows = [
+        f"{'red' if i % 2 else 'blue'} {'thing' if i % 4 < 2 else 'being'} {i},{i % 2},{i % 4 // 2}"
+        for i in range(240)
+    ]
+    task.write_text("\n".join(["text,label,label2", *rows]))
     path.write_text(SUITE.format(host=host_directory, text=text_file, task=task))
     return path
 
