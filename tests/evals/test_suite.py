@@ -49,6 +49,7 @@ def test_measures_of_features_stand_in_the_cells_and_the_table(suite_run):
     host = rsae.load_host(one.site.host)
     sae = rsae.load(suite_run / one.sae)
     alone = targeted_perturbation(sae, host, load_classes(task, 20, 10), [2, 8], context=12)
+    assert one.metrics.features is not None
     assert one.metrics.features.tpp == {n.latents: pytest.approx(n.score) for n in alone.by_number}
     assert {"tpp2", "tpp8", "scr2", "scr8"} <= {measure.key for measure in columns(found)}
 
