@@ -278,9 +278,9 @@ def lacking(config: SuiteConfig, unit: Unit, there: list[Result]) -> int | None:
 
 def _second_controls(config: SuiteConfig) -> set[str]:
     """The variants of second controls and the ceiling."""
-    pursuits = [n for n, u in config.upgrades.items() if u.variant == "pursuit" and u.fine_tune]
-    if not pursuits:
-        return set()
+    pursuits = [n for n, u in config.upgrades.items() if u.variant == "pursuit"]
+    if not any(upgrade.fine_tune for upgrade in config.upgrades.values()):
+        return set()  # without fine-tuning there is no control
     found = {name if name == "omp" else f"control-{name}" for name in config.second_controls}
     return found - {"control-pursued"} | {
         f"control-{name}" for name in pursuits if "pursued" in config.second_controls

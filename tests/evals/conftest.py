@@ -37,12 +37,15 @@ tasks = ["{task}"]
 probe_train = 40
 probe_test = 20
 probe_context = 12
+"""
+FEATURES = """
 classes = ["{task}"]
 crossed = ["{task}"]
 ablate = [2, 8]
 """
 
 DEMO = """
+second_controls = ["pursued"]
 soft_sparsity = 0.1
 [[sites]]
 host = "{host}"
@@ -62,6 +65,9 @@ seeds = [3]
 [train]
 steps = 40
 batch = 64
+[upgrades.pursuit]
+variant = "pursuit"
+fine_tune = false
 [upgrades.soft]
 variant = "soft"
 type = [3, 2]
@@ -96,7 +102,7 @@ def suite_file(tmp_path_factory, host_directory, text_file) -> Path:
         for i in range(240)
     ]
     task.write_text("\n".join(["text,label,label2", *rows]))
-    path.write_text(SUITE.format(host=host_directory, text=text_file, task=task))
+    path.write_text((SUITE + FEATURES).format(host=host_directory, text=text_file, task=task))
     return path
 
 
