@@ -259,8 +259,8 @@ class SuiteConfig(_Section):
     """Codes at each teacher's l0 that have learnt less, or nothing, measured like everything else."""
     second_controls: list[SecondControl] = []
     """Beside the control of a `pursuit` upgrade: `pursued` (the control with the same inference), `longer` (twice the
-    fine-tuning), `wider` (twice the latents), `omp` (orthogonal matching pursuit on the control's dictionary). A pursuit
-    without fine-tuning of its own stands beside the control of another upgrade."""
+    fine-tuning), `wider` (twice the latents), `omp` (orthogonal matching pursuit on the control's dictionary). A
+    pursuit that is not fine-tuned stands beside the control of another upgrade."""
     evaluate: Evaluate = Evaluate()
     """What is measured."""
     ground_truth: Truth = Truth()
