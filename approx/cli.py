@@ -89,7 +89,7 @@ def fit(
         ),
     ] = None,
     digits: Annotated[
-        int | None, typer.Option(help="minimax: so many right digits of the parameters.")
+        int | None, typer.Option(help="minimax: number of right digits of the parameters.")
     ] = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "minimax",
     denominator: Annotated[

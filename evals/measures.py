@@ -159,6 +159,42 @@ def _other_dce(name: str) -> Callable[[Result], float | None]:
     return read
 
 
+def _features(results: Sequence[Result]) -> list[Measure]:
+    """SAEBench's measures of features that some cell has."""
+    found = [
+        Measure(
+            "absorption",
+            "absorption",
+            "{:.3f}",
+            "share of a first letter's part that other latents have taken over",
+            lambda r: r.metrics.features and r.metrics.features.absorption,
+            ceiling=_to(0.0),
+        )
+    ]
+    meanings = {
+        "tpp": "targeted probe perturbation: fall of a class's own probe, minus that of the others",
+        "scr": "spurious correlation removal: share recovered of what the bias costs",
+    }
+    for kind, meaning in meanings.items():
+        numbers = {n for r in results if r.metrics.features for n in r.metrics.features[kind]}
+        found += [
+            Measure(
+                f"{kind}{n}",
+                f"{kind.upper()} {n}",
+                "{:+.3f}",
+                f"{meaning}, {n} latents ablated",
+                _ablated(kind, n),
+                more=True,
+            )
+            for n in sorted(numbers)
+        ]
+    return found
+
+
+def _ablated(kind: str, number: int) -> Callable[[Result], float | None]:
+    return lambda r: None if r.metrics.features is None else r.metrics.features[kind].get(number)
+
+
 def probed(result: Result) -> list[int]:
     """The numbers k of latents that a cell was probed with."""
     tasks = iter(result.metrics.probing.values())
@@ -282,6 +318,7 @@ def columns(results: Sequence[Result]) -> list[Measure]:
             lambda r: r.metrics.reconstruction.relative_bias,
         ),
         *probings(results),
+        *_features(results),
         *_readings(results),
         Measure(
             "encode_us",

@@ -85,7 +85,7 @@ def minimax(
         pinned: {x: y} makes r(x) = y; {x: (y, y', y''/2, ...)} also the next Taylor coefficients there, which
             at x = 0 fixes the first coefficients of a polynomial. The error is the least among such r. With k
             conditions in all, k - 1 + n <= m is needed. `fit.levelled` bounds the errors of such r.
-        digits: so many digits of the parameters are right, 150 at most; float64 has some 16.
+        digits: number of right digits of the parameters, 150 at most; float64 has some 16.
         progress: show a progress bar.
 
     Raises:

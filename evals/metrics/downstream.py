@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 
@@ -157,9 +157,9 @@ def downstream(
     order = sorted(tokens, key=len)  # little padding in a batch
     chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
     mean_O = _mean(host, place, target, target_limit, chunks)
-    zero, mean, clean, rounded = Sums(None), Sums(lambda _: mean_O), Sums(None), Sums(None)
+    zero, mean, clean, rounded = _Sums(None), _Sums(lambda _: mean_O), _Sums(None), _Sums(None)
     by_reading = {
-        name: {reading: Sums(through(one, encode)) for reading, encode in readings(one).items()}
+        name: {reading: _Sums(_through(one, encode)) for reading, encode in readings(one).items()}
         for name, one in sae.items()
     }
     every = [zero, mean, *(sums for one in by_reading.values() for sums in one.values())]
@@ -171,17 +171,23 @@ def downstream(
             kept_BP = place.kept(tokens_BP, mask_BP)
             movable_BP = kept_BP & (prefix.x_BPD.norm(dim=-1) <= target_limit)
             run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
-            exact_NV = run.predictions(prefix.x_BPD)
-            clean_NV = exact_NV
+            exact = _Clean.of(run.predictions(prefix.x_BPD))
+            reference = exact
             if precision != "float32":
-                clean_NV = run.predictions(prefix.x_BPD, precision)
-                rounded.add(exact_NV, clean_NV, run)
-            clean.add(clean_NV, clean_NV, run)
+                reference = _Clean.of(run.predictions(prefix.x_BPD, precision))
+                rounded.add(_against(run, exact, reference.log_NV))
+            clean.add(_against(run, reference, reference.log_NV))
+            measured: list[tuple[torch.Tensor, _Measured]] = []
             for sums in every:
                 spliced_BPD = splice(sums.reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
-                sums.add(clean_NV, run.predictions(spliced_BPD, precision), run)
+                # a start is often its teacher bit for bit, and the host's run is what costs
+                figures = next((had for x_BPD, had in measured if torch.equal(x_BPD, spliced_BPD)), None)
+                if figures is None:
+                    figures = _against(run, reference, run.predictions(spliced_BPD, precision))
+                    measured.append((spliced_BPD, figures))
+                sums.add(figures)
             bar.update(sum(map(len, chosen)))
-    bounds = Bounds(clean, zero, mean, None if precision == "float32" else rounded)
+    bounds = _Bounds(clean, zero, mean, None if precision == "float32" else rounded)
     return {name: bounds.record(sums, place.exclude_tokens, precision) for name, sums in by_reading.items()}
 
 
@@ -311,7 +317,7 @@ def _at_once(
     order = sorted(tokens, key=len)
     sums = [torch.zeros(part.sae.d_out, dtype=torch.float64) for part in parts]
     count = [0] * len(parts)
-    zero, mean, clean, rounded, ours = (Sums(None) for _ in range(5))
+    zero, mean, clean, rounded, ours = (_Sums(None) for _ in range(5))
     with progress(2 * sum(map(len, tokens)), f"downstream loss of {len(parts)} SAEs at once", "tok") as bar:
         runs = []
         for start in range(0, len(order), batch):
@@ -323,20 +329,20 @@ def _at_once(
             bar.update(int(run.mask_BP.sum()))
         means = [total_O / max(1, n) for total_O, n in zip(sums, count, strict=True)]
         for run in runs:
-            exact_NV = clean_NV = run.predictions([])
+            exact = reference = _Clean.of(run.predictions([]))
             if precision != "float32":
-                clean_NV = run.predictions([], precision)
-                rounded.add(exact_NV, clean_NV, run)
-            clean.add(clean_NV, clean_NV, run)
+                reference = _Clean.of(run.predictions([], precision))
+                rounded.add(_against(run, exact, reference.log_NV))
+            clean.add(_against(run, reference, reference.log_NV))
             for into, reconstructs in (
                 (zero, [None for _ in parts]),
                 (mean, [_constant(mean_O) for mean_O in means]),
-                (ours, [through(part.sae, part.sae.encode) for part in parts]),
+                (ours, [_through(part.sae, part.sae.encode) for part in parts]),
             ):
-                into.add(clean_NV, run.predictions(reconstructs, precision), run)
+                into.add(_against(run, reference, run.predictions(reconstructs, precision)))
             bar.update(int(run.mask_BP.sum()))
     excluded = sorted({token for part in parts for token in part.place.exclude_tokens})
-    bounds = Bounds(clean, zero, mean, None if precision == "float32" else rounded)
+    bounds = _Bounds(clean, zero, mean, None if precision == "float32" else rounded)
     return bounds.record({"": ours}, excluded, precision)
 
 
@@ -374,18 +380,27 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
-class Batch(Protocol):
-    """Sequences and which of their predictions count."""
+class _Clean(NamedTuple):
+    """What the clean host predicts, with what every comparison with it needs."""
 
-    @property
-    def tokens_BP(self) -> torch.Tensor:
-        """Token ids."""
-        ...
+    log_NV: torch.Tensor
+    p_NV: torch.Tensor
+    top_N: torch.Tensor
 
-    @property
-    def counted_BP(self) -> torch.Tensor:
-        """True where a prediction counts, [batch, position - 1]."""
-        ...
+    @staticmethod
+    def of(log_NV: torch.Tensor) -> _Clean:
+        return _Clean(log_NV, log_NV.exp(), log_NV.argmax(-1))
+
+
+class _Measured(NamedTuple):
+    """One reconstruction's predictions of a batch: of each prediction its sequence, position, CE and KL."""
+
+    sequences: int
+    row_N: torch.Tensor
+    position_N: torch.Tensor
+    ce_N: torch.Tensor
+    kl_N: torch.Tensor
+    agreed: int
 
 
 class _Suffix(NamedTuple):
@@ -405,7 +420,16 @@ class _Suffix(NamedTuple):
             return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
 
 
-class Sums:
+def _against(run: _Suffix | _Whole, clean: _Clean, now_NV: torch.Tensor) -> _Measured:
+    """log p of the spliced host's predictions, compared with the clean host's."""
+    row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
+    ce_N = -now_NV.gather(1, run.tokens_BP[:, 1:][run.counted_BP][:, None])[:, 0].double()
+    kl_N = (clean.log_NV - now_NV).mul_(clean.p_NV).sum(-1).double()
+    agreed = int((now_NV.argmax(-1) == clean.top_N).sum())
+    return _Measured(len(run.counted_BP), row_N, position_N, ce_N, kl_N, agreed)
+
+
+class _Sums:
     """What is summed over the predictions of each sequence, for one reconstruction (zeros for None)."""
 
     def __init__(self, reconstruct: Reconstruct | None):
@@ -418,21 +442,17 @@ class Sums:
         self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
         self.agreed = 0
 
-    def add(self, clean_NV: torch.Tensor, now_NV: torch.Tensor, run: Batch) -> None:
-        """Predictions of a batch, as log p of the clean and the spliced host."""
-        row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
-        rows = len(run.counted_BP)
-        target_N1 = run.tokens_BP[:, 1:][run.counted_BP][:, None]
-        ce_N = -now_NV.gather(1, target_N1)[:, 0].double()
-        kl_N = (clean_NV.exp() * (clean_NV - now_NV)).sum(-1).double()
+    def add(self, batch: _Measured) -> None:
+        """Predictions of a batch."""
+        rows, row_N, position_N = batch.sequences, batch.row_N, batch.position_N
         zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
-        self.ce_S += zero_B.index_add(0, row_N, ce_N).tolist()
-        self.kl_S += zero_B.index_add(0, row_N, kl_N).tolist()
+        self.ce_S += zero_B.index_add(0, row_N, batch.ce_N).tolist()
+        self.kl_S += zero_B.index_add(0, row_N, batch.kl_N).tolist()
         self.count_S += torch.bincount(row_N, minlength=rows).tolist()
-        self.agreed += int((now_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
+        self.agreed += batch.agreed
         for group, (first, last) in enumerate(POSITIONS):
             in_N = (position_N >= first) & (position_N <= last)
-            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], kl_N[in_N]).tolist()
+            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], batch.kl_N[in_N]).tolist()
             self.count_GS[group] += torch.bincount(row_N[in_N], minlength=rows).tolist()
 
     @property
@@ -447,7 +467,7 @@ class Sums:
     def count(self) -> int:
         return sum(self.count_S)
 
-    def figures(self, clean: Sums, zero: Sums, mean: Sums) -> Spliced:
+    def figures(self, clean: _Sums, zero: _Sums, mean: _Sums) -> Spliced:
         """Means over predictions, and their intervals."""
         dce_S = [now - then for now, then in zip(self.ce_S, clean.ce_S, strict=True)]
         ce, ce_clean, ce_zero, ce_mean = (one.ce / clean.count for one in (self, clean, zero, mean))
@@ -472,16 +492,16 @@ class Sums:
         return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), interval)
 
 
-class Bounds(NamedTuple):
+class _Bounds(NamedTuple):
     """What the host gives without an SAE: as it is, with zeros, with means, and rounded (None for float32)."""
 
-    clean: Sums
-    zero: Sums
-    mean: Sums
-    rounded: Sums | None
+    clean: _Sums
+    zero: _Sums
+    mean: _Sums
+    rounded: _Sums | None
 
     def record(
-        self, sums: dict[str, Sums], exclude_tokens: Sequence[int], precision: Precision
+        self, sums: dict[str, _Sums], exclude_tokens: Sequence[int], precision: Precision
     ) -> Downstream:
         """The figures of one SAE, of each of its readings."""
         clean, zero, mean, rounded = self
@@ -504,7 +524,7 @@ class Bounds(NamedTuple):
         )
 
 
-def through(sae: SAE, encode: Encode) -> Reconstruct:
+def _through(sae: SAE, encode: Encode) -> Reconstruct:
     return lambda x_BD: sae.decode(encode(x_BD), x_BD)
 
 

@@ -70,10 +70,8 @@ def jacobians(
         cosine_interval=Interval(*ratio_interval(cosine_B.tolist(), [1] * len(cosine_B))),
         norm_ratio=(ours_BKD.norm() / mlps_BKD.norm()).item(),
         varying_cosine=_cosine(varying[0], varying[1], (0, 1, 2)).item(),
-        varying_norm_ratio=(varying[0].norm() / varying[1].norm()).item(),
         varying_share=(varying[1].norm() / mlps_BKD.norm()).square().item(),
         tokens=len(x_BD),
-        vectors=len(u_KO),
     )
 
 

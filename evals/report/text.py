@@ -84,6 +84,10 @@ _FIT = (
 )
 
 
+#: In a file or a pipe a table is as wide as it needs
+_FILE_WIDTH = 1000
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a table."""
@@ -452,7 +456,7 @@ def show(table: Table, markdown: bool = False) -> None:
         rich.add_column(heading, justify="left" if words else "right")
     for line in table.lines:
         rich.add_row(*line.texts, style="bold" if line.control else None)
-    Console(width=None if sys.stdout.isatty() else 200).print(rich)
+    Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(rich)
 
 
 def _place(group: Group) -> str:
