@@ -92,7 +92,8 @@ def jacobians(
     low, high = found.cosine_interval.low, found.cosine_interval.high
     typer.echo(
         f"cosine {found.cosine:.3f} ({low:.3f} to {high:.3f}), norm {found.norm_ratio:.3f} of the MLP's; "
-        f"varying: cosine {found.varying_cosine:.3f} ({found.varying_share:.0%} of the MLP's square); {found.tokens} tokens"
+        f"varying: cosine {found.varying_cosine:.3f} ({found.varying_share:.0%} of the MLP's square); "
+        f"{found.tokens} tokens"
     )
     if json is not None:
         write_json(json, dump(found))
