@@ -202,6 +202,12 @@ def _cards(
         ),
     ] = None,
     latents: Annotated[str, typer.Option(help="Which latents, as i,j,k; in the place of --features.")] = "",
+    changed: Annotated[
+        bool,
+        typer.Option(
+            "--changed", help="Show the latents whose firing an upgrade changed most, beside the teacher's."
+        ),
+    ] = False,
 ) -> None:
     """Make feature cards, where latents fire and which tokens they promote, and write report.html with them.
 
@@ -211,7 +217,7 @@ def _cards(
     from evals.latents import parse_latents
     from evals.report.html import write_report
 
-    make_cards(run_directory, features, cell or (), parse_latents(latents))
+    make_cards(run_directory, features, cell or (), parse_latents(latents), changed)
     typer.echo(write_report(run_directory))
 
 
