@@ -255,18 +255,21 @@ def _descended(
         with suppress(RuntimeError):
             other = _fit(target, type, plain(target, type), goal)
             fit = other if fit is None or other.converged or other.error < fit.error else fit
+    # a pole beside the domain that the error does not feel: a factor that a smaller type does without
+    spare = fit is not None and fit.verdict is Verdict.POLE
     close = fit is not None and (fit.verdict is Verdict.ROUNDING or fit.error <= fit.levelled * (1 + 1e-6))
-    if fit is None or not (fit.converged or close or patience == 0):
+    if fit is None or spare or not (fit.converged or close or patience == 0):
         m, n = type
         for smaller in ((m, n - 1), (m - 1, n)):
             if min(smaller) >= 0:
                 with suppress(RuntimeError):
                     other = _descended(target, smaller, goal, known, max(patience - 1, 0))
-                    if fit is None or other.error < fit.error:
+                    if fit is None or other.error < fit.error * (1 + (goal.slack if spare else 0)):
                         detail = f"it has type {other.rational.type}"
                         floor = 0.0 if fit is None else min(fit.levelled, other.error)
                         best = other.error <= floor * (1 + goal.slack)
                         verdict = Verdict.DEGENERATE if best else Verdict.SMALLER
+                        spare = False
                         fit = replace(other, type=type, verdict=verdict, levelled=floor, detail=detail)
     if fit is None:
         failure = known[type]

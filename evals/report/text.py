@@ -7,7 +7,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.table import Table as RichTable
 from evals import stats
 from evals.baselines import BASELINES
 from evals.claims import Against, Claim
-from evals.comparison import Comparison, Counts, Difference, Group
+from evals.comparison import Comparison, Counts, Difference, Group, run_names
 from evals.interpretation import Interpretation
 from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
@@ -128,7 +127,8 @@ def figures(result: Result, shown: Sequence[Measure]) -> list[str]:
 
 def cells_table(runs: Sequence[str | os.PathLike]) -> Table:
     """All cells of runs, one a line."""
-    found = [(Path(run).name, result) for run in runs for result in read_results(run)]
+    named = zip(run_names(runs), runs, strict=True)
+    found = [(name, result) for name, run in named for result in read_results(run)]
     results = [result for _, result in found]
     shown, names = columns(results), Names(results)
     several = len(runs) > 1
@@ -383,7 +383,31 @@ def pairs_table(found: Comparison) -> Table:
     )
 
 
-def _with_interval(figure: Difference) -> str:
+def between_table(found: Comparison) -> Table:
+    """Cells of the second and further runs minus the same ones of the first."""
+    lines = [
+        Line(
+            [
+                f"{_place(r.group)} {r.level} s{r.seed} {r.variant}",
+                f"{r.group.run} - {r.minus}",
+                *(f"{l0:.1f}" for l0 in r.l0),
+                f"{r.fvu:+.2%}",
+                *(_with_interval(figure) for figure in (r.kl, r.dce)),
+            ]
+        )
+        for r in found.between
+    ]
+    return Table(
+        "the same cells of two runs, at the l0 that each has; 95 % intervals over sequences, where both made the same "
+        "predictions",
+        ["place", "difference", "l0", "the first's", "FVU", "KL", "dCE"],
+        lines,
+    )
+
+
+def _with_interval(figure: Difference | None) -> str:
+    if figure is None:
+        return "–"
     return f"{figure.mean:+.4f} [{figure.interval.low:+.4f}, {figure.interval.high:+.4f}]"
 
 
