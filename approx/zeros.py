@@ -6,6 +6,7 @@ neighbours is cut out of the domain, and r vanishes in it, far closer to the zer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,9 +107,7 @@ def _places(target: Target) -> list[float]:
             f = np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
         small = np.abs(f) < 1e-9 * np.nanmax(np.abs(f))
         places |= {float(v) for v in x[small]}
-        places |= {
-            _bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)
-        }
+        places |= {bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)}
     return sorted(places)
 
 
@@ -148,17 +147,24 @@ def _between(target: Target, low: float, high: float) -> Zero:
     return Zero(place, 1, (a + b) / 2 - dyadic(place))
 
 
-def _bisected(target: Target, low: float, high: float) -> float:
-    sign = float(target(np.array([low]))[0]) > 0
+def bisected(function: Callable[[np.ndarray], Any], low: float, high: float) -> float:
+    """The float64 number at which a function between two signs is nearest to 0.
+
+    Args:
+        function: of arrays.
+        low: where it has one sign.
+        high: where it has the other.
+    """
+    sign = float(function(np.array([low]))[0]) > 0
     for _ in range(200):
         middle = low + (high - low) / 2
         if not low < middle < high:
             break
-        value = float(np.asarray(target(np.array([middle])))[0])
+        value = float(np.asarray(function(np.array([middle])))[0])
         if value == 0:
             return middle
         low, high = (middle, high) if (value > 0) == sign else (low, middle)
-    values = np.abs(np.asarray(target(np.array([low, high]))))
+    values = np.abs(np.asarray(function(np.array([low, high]))))
     return low if values[0] <= values[1] else high
 
 
