@@ -123,7 +123,7 @@ def _untrained(sae: SAE, activations: Activations, l0: float, steps: int, seed: 
         k = min(max(1, round(l0)), sae.d_sae - 1)
         made = rsae.new("top_k", there, seed, d_sae=sae.d_sae, k=k)
         batch = min(1024, there.tokens())
-        rsae.train(made, there, TrainConfig(steps=steps, batch=batch, lr=1e-3, seed=seed))
+        rsae.train(made, there, TrainConfig(steps=steps, batch=batch, seed=seed))
         return reconstruction(made, there)
 
 

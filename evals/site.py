@@ -23,6 +23,7 @@ from evals.stand_ins import wrap
 from rsae import SAE, HarvestConfig, InputError, TrainConfig, UpgradeConfig
 from rsae.activations.harvest import sequences_like
 from rsae.activations.protocol import check_fits
+from rsae.sae import family
 from rsae.support.cache import Cache
 from rsae.upgrading import decide
 
@@ -55,11 +56,9 @@ class Plan:
     @property
     def training(self) -> TrainConfig:
         """The training with the level."""
-        if self.level.kind == "l0":
-            return replace(self.train, l0=self.level.number)
-        return (
-            replace(self.train, sparsity=self.level.number) if self.level.kind == "sparsity" else self.train
-        )
+        train = self.train.rated(family(self.family).rates)
+        given = {self.level.kind: self.level.number} if self.level.kind in ("l0", "sparsity") else {}
+        return train.changed(given)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from evals.truth import run_truth
 from rsae import InputError
 from rsae.support.cache import say
 from rsae.support.files import digest, read_json, write_json
+from rsae.upgrading.config import FINE_TUNING
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def run_unit(config: SuiteConfig, out: Path, unit: Unit) -> None:
     written = []
     twin = TwinRun(place)
     for name, teacher, plan in _teachers(config, place, unit):
-        tune = replace(config.tune, seed=unit.seed + 1)
+        tune = replace(config.tune.rated(FINE_TUNING), seed=unit.seed + 1)
         cells = place.upgrades(name, teacher, config.upgrades, tune, config.soft_sparsity)
         rivals = Rivals(place, config, name, teacher, plan, tune)
         second = list(rivals.second_controls(cells))

@@ -17,6 +17,7 @@ from evals.site import Cell, Plan, SiteRun, fingerprint
 from evals.world import NOISE, World
 from rsae import Activations, HarvestConfig
 from rsae.support.files import read_json, write_json
+from rsae.upgrading.config import FINE_TUNING
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _in_world(config: SuiteConfig, out: str | os.PathLike, noise: float) -> list
                 for d_sae in config.grid.widths_of(family)
                 for level in config.grid.levels(family)
             ]
-            tune = replace(config.tune, seed=seed + 1)
+            tune = replace(config.tune.rated(FINE_TUNING), seed=seed + 1)
             for plan, teacher in zip(plans, place.teachers(plans), strict=True):
                 cells = place.upgrades(plan.name, teacher, config.upgrades, tune, config.soft_sparsity)
                 for cell, truth in zip(cells, place.score(plan.name, cells), strict=True):

@@ -3,6 +3,7 @@ from .activations.harvest import harvest as harvest
 from .activations.harvest import harvest_all as harvest_all
 from .activations.host import Host as Host
 from .activations.host import load_host as load_host
+from .activations.joined import join as join
 from .activations.protocol import Activations as Activations
 from .activations.store import Store as Store
 from .activations.stream import Stream as Stream
@@ -30,6 +31,8 @@ from .sae import Target as Target
 from .sae import TopK as TopK
 from .sae import plain as plain
 from .sae import pursuit as pursuit
+from .sae.layout import Layout as Layout
+from .sae.layout import Point as Point
 from .solve_steps import SolveSteps as SolveSteps
 from .solve_steps import pursuit_steps as pursuit_steps
 from .support.errors import InputError as InputError

@@ -163,6 +163,24 @@ def _train(
             help="Give a transcoder (activations harvested with --target) a linear way past its code.",
         ),
     ] = False,
+    join: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Another store of the same harvest: a crosscoder of all these hook points. May be repeated."
+        ),
+    ] = None,
+    predict: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A store that is predicted, of the same harvest: a cross-layer transcoder. May be repeated."
+        ),
+    ] = None,
+    causal: Annotated[
+        bool,
+        typer.Option(
+            "--causal", help="Of --predict: a latent reads one layer, and writes it and later ones."
+        ),
+    ] = False,
     begin: Annotated[
         str | None,
         typer.Option(
@@ -173,8 +191,12 @@ def _train(
         int, typer.Option(min=1, help="Steps. More than a finished SAE has: it is trained on to that many.")
     ] = 1000,
     batch: Annotated[int, typer.Option(min=1, help="Tokens a step, over all processes.")] = 1024,
-    lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 1e-3,
-    bias_lr: Annotated[float, typer.Option(help="Factor on --lr for biases.")] = 1.0,
+    lr: Annotated[
+        float | None, typer.Option(help="Adam's peak learning rate; by default the family's own.")
+    ] = None,
+    bias_lr: Annotated[
+        float | None, typer.Option(help="Factor on --lr for biases; by default the family's own.")
+    ] = None,
     lr_warmup: Annotated[int, typer.Option(min=0, help="Steps of linear rise.")] = 50,
     lr_decay: Annotated[float, typer.Option(help="Share of the steps that decay to zero.")] = 0.3,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
@@ -195,8 +217,7 @@ def _train(
 
     Data-parallel on several processes or devices: torchrun --nproc-per-node 2 -m rsae train ...
     """
-    from rsae import TrainConfig
-    from rsae.activations.open import open_activations
+    from rsae import InputError, TrainConfig
     from rsae.grid import Grid, described, train_grid
     from rsae.support import distributed
 
@@ -224,10 +245,13 @@ def _train(
     of_training = {name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__}
     config = config.changed(of_training)
     settings = {"d_sae": d_sae} | given | ({"skip": True} if skip else {})
+    if causal and not predict:
+        raise InputError("--causal is of a cross-layer transcoder: name what it predicts by --predict")
+    settings |= {"causal": True} if causal else {}
     distributed.join()
     made = train_grid(
         family,
-        open_activations(activations, window, heldout),
+        _together([activations, *(join or [])], predict or [], window, heldout),
         out,
         config,
         grid,
@@ -240,6 +264,21 @@ def _train(
     if distributed.is_first():
         for finished in made:
             typer.echo(described(finished))
+
+
+def _together(read: list[Path], predicted: list[Path], window: int, heldout: float) -> Any:
+    """Activations of one path, or of several side by side."""
+    from rsae.activations.joined import join
+    from rsae.activations.open import open_activations
+
+    if len(read) == 1 and not predicted:
+        return open_activations(read[0], window, heldout)
+    opened = [[open_activations(path, 0, heldout) for path in paths] for paths in (read, predicted)]
+    names = [
+        {one.provenance.hook or path.name: one for one, path in zip(some, paths, strict=True)}
+        for some, paths in zip(opened, (read, predicted), strict=True)
+    ]
+    return join(names[0], names[1] or None)
 
 
 def _numbers(option: str, text: str, kind: Any) -> list[Any]:
@@ -311,8 +350,8 @@ def _upgrade(
             help="Instead: find the weight for this l0. A teacher of unknown weight keeps its own l0."
         ),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Adam's peak learning rate.")] = 3e-4,
-    bias_lr: Annotated[float, typer.Option(help="Factor on --lr for biases.")] = 1.0,
+    lr: Annotated[float | None, typer.Option(help="Adam's peak learning rate; 1e-3 by default.")] = None,
+    bias_lr: Annotated[float | None, typer.Option(help="Factor on --lr for biases; 10 by default.")] = None,
     solve_error: Annotated[
         float | None,
         typer.Option(

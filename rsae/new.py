@@ -8,21 +8,32 @@ from typing import Any
 from rsae.activations.protocol import Activations
 from rsae.sae import SAE
 from rsae.sae import family as family_named
+from rsae.sae.layout import Layout
 from rsae.support.errors import InputError, did_you_mean
 
 _SAMPLE = 8192
 
 
-def new(family: str, activations: Activations, seed: int = 0, skip: bool = False, **settings: Any) -> SAE:
+def new(
+    family: str,
+    activations: Activations,
+    seed: int = 0,
+    skip: bool = False,
+    causal: bool = False,
+    **settings: Any,
+) -> SAE:
     """An untrained SAE in the activations' units: random unit decoder rows, the encoder their transpose.
 
-    Where the activations have a target it is a transcoder, which predicts the target.
+    Where the activations have a target it is a transcoder, which predicts the target. Joined activations (`rsae.join`)
+    make it a crosscoder, or with a joined target a cross-layer transcoder.
 
     Args:
         family: Name of the family; `rsae.sae.FAMILIES` lists them.
         activations: What it is to be trained on: they give the width, the units and the start of b_dec.
         seed: Of the decoder's directions and of the sample.
         skip: Give a transcoder a linear way past the code (skip transcoder).
+        causal: Of a cross-layer transcoder: part the latents among the points that are read, each to read its own alone
+            and write that and later ones.
         **settings: The family's settings without `d_in`, such as `d_sae` and `k`. Thresholds and bandwidths are in
             units of activations of mean norm sqrt(D).
 
@@ -48,12 +59,33 @@ def new(family: str, activations: Activations, seed: int = 0, skip: bool = False
         raise InputError(f"skip: {activations.name} has no target, and only a transcoder skips its code")
     predicts = {} if target is None else {"target": {"d_out": target.d_in, "skip": skip}}
     sae = cls.from_settings({"d_in": activations.d_in} | settings | predicts)
+    sae.layout = _layout(activations, causal, sae)
     x_BD = activations.sample(_SAMPLE, seed)
     if target is None:
         sae.rescale_(1 / activations.scale)
         sae.initialise(x_BD, seed)
     else:
         sae.initialise(x_BD * activations.scale, seed, target.sample(_SAMPLE, seed) * target.scale)
+        sae.constrain_()
         sae.rescale_(1 / activations.scale, 1 / target.scale)
     sae.provenance = activations.provenance
     return sae
+
+
+def _layout(activations: Activations, causal: bool, sae: SAE) -> Layout | None:
+    """Of what points the activations are."""
+    reads = getattr(activations, "points", None)
+    writes = reads if activations.target is None else getattr(activations.target, "points", None)
+    if reads is None and writes is None and not causal:
+        return None
+    if reads is None or writes is None:
+        raise InputError(
+            f"{activations.name}: join what is read and what is predicted, of one point, too (rsae.join)"
+        )
+    if causal and (activations.target is None or len(reads) != len(writes)):
+        raise InputError(
+            "causal: a cross-layer transcoder predicts a target for each point that it reads; join as many"
+        )
+    if causal and sae.d_sae % len(reads):
+        raise InputError(f"causal: d_sae {sae.d_sae} cannot be parted among {len(reads)} points")
+    return Layout(reads, writes, causal)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, overload
+from typing import Annotated, Any, Literal, Self, overload
 
 import torch
 from pydantic import (
@@ -31,7 +31,7 @@ from rsae.activations.protocol import Activations, check_fits
 from rsae.host_loss import HostLoss
 from rsae.l0_controller import L0Controller
 from rsae.sae.base import SAE
-from rsae.sae.records import Trained
+from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
 from rsae.support import distributed
 from rsae.support.errors import InputError, did_you_mean
@@ -62,8 +62,8 @@ class TrainConfig:
     """Number of steps."""
     batch: PositiveInt = 1024
     """Tokens a step, over all processes."""
-    lr: PositiveFloat = 1e-3
-    """Adam's peak learning rate."""
+    lr: PositiveFloat | None = None
+    """Adam's peak learning rate; None for the family's own (`SAE.rates`)."""
     sparsity: NonNegativeFloat = 0.0
     """Weight of the penalty, against ||x - x_hat||^2 of activations of mean norm sqrt(D)."""
     l0: PositiveFloat | None = None
@@ -81,8 +81,8 @@ class TrainConfig:
     """Factor on lr for the parameters of a rational activation."""
     threshold_lr: NonNegativeFloat = 5.0
     """Factor on lr for thresholds, which have further to go than a weight."""
-    bias_lr: NonNegativeFloat = 1.0
-    """Factor on lr for the biases of encoder and decoder."""
+    bias_lr: NonNegativeFloat | None = None
+    """Factor on lr for the biases of encoder and decoder; None for the family's own."""
     beta1: Beta = 0.9
     """Adam's decay of the running mean of gradients."""
     beta2: Beta = 0.999
@@ -104,7 +104,7 @@ class TrainConfig:
     kl_tokens: PositiveInt = 512
     """Tokens a step whose predictions are compared, over all processes."""
 
-    def changed(self, changes: dict[str, Any]) -> TrainConfig:
+    def changed(self, changes: dict[str, Any]) -> Self:
         """A copy with other settings.
 
         Args:
@@ -122,6 +122,15 @@ class TrainConfig:
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(f"{first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from None
+
+    def rated(self, rates: Rates) -> Self:
+        """With these rates where none are given.
+
+        Args:
+            rates: Such as a family's own.
+        """
+        own = {name: value for name in ("lr", "bias_lr") if (value := getattr(self, name)) is not None}
+        return replace(self, **{**asdict(rates), **own})
 
     def lr_factor(self, step: int) -> float:
         """Linear rise over `lr_warmup` steps, 1, then linear fall to 0 over the last `lr_decay` of the steps.
@@ -256,6 +265,7 @@ class _Run:
     def __init__(
         self, sae: SAE, activations: Activations, config: TrainConfig, host_loss: HostLoss | None = None
     ):
+        config = config.rated(sae.rates)
         self.result, self.activations, self.config, self.host_loss = sae, activations, config, host_loss
         self.penalty = sae.penalty_named(config.penalty)
         self.target_scale = activations.target.scale if activations.target else activations.scale
@@ -264,9 +274,7 @@ class _Run:
         self.sae.train()
         device = sae.W_enc.device
         groups = _parameter_groups(self.sae, config)
-        self.optimiser = torch.optim.Adam(
-            groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True
-        )
+        self.optimiser = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         # tells one teacher's checkpoint from another's
         self.start_weights = self.sae.W_enc.double().sum().item()
@@ -393,7 +401,10 @@ def _parameter_groups(sae: SAE, config: TrainConfig) -> list[dict[str, Any]]:
         "threshold": [],
         "activation": [],
     }
-    shared_rate = config.bias_lr == 1.0  # one group then, so that the norm to clip is that of both
+    lr, bias_lr = config.lr, config.bias_lr
+    assert lr is not None
+    assert bias_lr is not None
+    shared_rate = bias_lr == 1.0  # one group then, so that the norm to clip is that of both
     for name, parameter in sae.named_parameters():
         part = name.split(".")[0]
         if part in _BIASES and not shared_rate:
@@ -401,11 +412,11 @@ def _parameter_groups(sae: SAE, config: TrainConfig) -> list[dict[str, Any]]:
         groups[part if part in groups else "weights"].append(parameter)
     factors = {
         "weights": 1.0,
-        "bias": config.bias_lr,
+        "bias": bias_lr,
         "threshold": config.threshold_lr,
         "activation": config.coefficient_lr,
     }
-    return [{"params": p, "lr": config.lr * factors[name]} for name, p in groups.items() if p]
+    return [{"params": p, "lr": lr * factors[name]} for name, p in groups.items() if p]
 
 
 def _write(path: Path, key: str, step: int, runs: list[_Run]) -> None:

@@ -207,10 +207,11 @@ class _Unfinished:
         split: Literal["train", "heldout"],
         x_ND: torch.Tensor,
         chosen: list[Sequence],
+        first: int,
         keep_N: torch.Tensor,
         beyond: int,
     ) -> Shard:
-        """Write a shard; `beyond` rows are above the limit."""
+        """Write a shard, whose first sequence is the split's `first`; `beyond` rows are above the limit."""
         stored_ND = x_ND.to(DTYPES[self.config.dtype])
         if not stored_ND[keep_N].isfinite().all():
             raise InputError(
@@ -223,6 +224,13 @@ class _Unfinished:
             "position_N": torch.cat([torch.arange(1, len(ids), dtype=torch.int32) for _, ids in chosen]),
             "document_N": torch.cat(
                 [torch.full((len(ids) - 1,), number, dtype=torch.int32) for number, ids in chosen]
+            ),
+            # with the position: the same token in stores of other hook points, which leave out others
+            "sequence_N": torch.cat(
+                [
+                    torch.full((len(ids) - 1,), first + i, dtype=torch.int32)
+                    for i, (_, ids) in enumerate(chosen)
+                ]
             ),
         }
         write_tensors(file, {name: value[keep_N] for name, value in tensors.items()})
@@ -279,7 +287,9 @@ def _run(
                         within_N = torch.stack([s.within(found[s]) for s in pair.both]).all(0)
                         beyond = int((~within_N).sum())
                         for s in pair.both:
-                            lines[s] = s.write(files[s], split, found[s], chosen, within_N & wanted_N, beyond)
+                            lines[s] = s.write(
+                                files[s], split, found[s], chosen, start, within_N & wanted_N, beyond
+                            )
                 else:
                     bar.update(sum(len(s.ids) - 1 for s in chosen))
                     bar.set_postfix_str("reused", refresh=False)

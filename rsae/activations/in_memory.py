@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from rsae.activations.protocol import epoch_of
 from rsae.activations.rows import Rows
 from rsae.provenance import Provenance
+from rsae.sae.layout import Point
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_tensors, read_torch
 
@@ -47,6 +49,8 @@ class InMemory:
         target: InMemory | None = None,
     ):
         self.provenance, self.target = provenance, target
+        #: the hook points that stand side by side (`rsae.join`); None for one
+        self.points: tuple[Point, ...] | None = None
         self._rows = Rows(parts, self.name, window)
         norm = sum(x.double().norm(dim=1).sum().item() for x in self.blocks("train", _ROWS)) / self.tokens()
         if norm == 0:
@@ -105,6 +109,8 @@ class InMemory:
         made_of = {"rows": made, "sums": digest(sums), "provenance": self.provenance.metadata()}
         if self.target is not None:
             made_of["target"] = self.target.identity
+        if self.points is not None:
+            made_of["points"] = [asdict(point) for point in self.points]
         return made_of | ({"window": self._rows.window} if self._rows.window else {})
 
     def tokens(self, split: str = "train") -> int:

@@ -1,7 +1,7 @@
 """The on-disk store of activations: safetensors shards and a manifest that says what they are.
 
     store/manifest.json            host, hook point, normalisation, excluded positions, a line a shard
-    store/train-00000.safetensors  x_ND (activations), token_N, position_N, document_N
+    store/train-00000.safetensors  x_ND (activations), token_N, position_N, document_N, sequence_N
     store/heldout-00000.safetensors
     store/target/                  what a transcoder predicts of the same tokens: a store, row by row in the same order
 

@@ -135,6 +135,10 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
         raise InputError(
             f"format {format!r} cannot hold a {sae.family!r} {what}; these can: {', '.join(able)}"
         )
+    if format != "saelens" and sae.layout is not None:
+        raise InputError(
+            f"format {format!r} cannot say of what hook points activations are joined; 'saelens' can"
+        )
     if format != "saelens" and sae.input_norm is not None:
         raise InputError(f"format {format!r} cannot say that each token is normalised first; 'saelens' can")
     write(sae, path)

@@ -20,8 +20,9 @@ from torch import nn
 
 from rsae.provenance import Provenance
 from rsae.sae.input_norm import InputNorm
-from rsae.sae.records import Decoder, Entries, Loss, Target, Trained
-from rsae.sae.sparse import Pattern, decode_at, encode_at
+from rsae.sae.layout import Layout
+from rsae.sae.records import Decoder, Entries, Loss, Rates, Target, Trained
+from rsae.sae.sparse import Pattern, decode_at, encode_at, mean_square
 from rsae.sae.transcoding import transcoder_start
 from rsae.support.errors import InputError
 
@@ -57,6 +58,8 @@ class SAE(nn.Module):
     sparsity_by: ClassVar[Literal["k", "penalty"]] = "penalty"
     #: sparsity penalties that the family can be trained with; the first is its own, None means none
     penalties: ClassVar[tuple[str | None, ...]]
+    #: learning rates of a training that gives none
+    rates: ClassVar[Rates] = Rates(1e-2)
     #: the magnitude behind the family's gate is a rational function
     rational: ClassVar[bool] = False
     #: whether the gate compares latents with each other, so that only a common factor leaves its choice alone
@@ -81,6 +84,8 @@ class SAE(nn.Module):
         self.register_parameter("W_skip", None)
         #: what a transcoder predicts; None for an autoencoder
         self.target: Target | None = None
+        #: the hook points of a crosscoder or cross-layer transcoder; None for one
+        self.layout: Layout | None = None
         #: how each token is normalised first; None for not at all
         self.input_norm: InputNorm | None = None
         #: where the activations come from; saved with the weights
@@ -253,11 +258,8 @@ class SAE(nn.Module):
         if not undoes and self.W_skip is None:
             return x_hat_BO
         if x_BD is None:
-            why = (
-                f"normalises each token ({self.input_norm.kind})"
-                if self.input_norm
-                else "has a skip connection"
-            )
+            norm = self.input_norm
+            why = f"normalises each token ({norm.kind})" if norm else "has a skip connection"
             raise InputError(
                 f"this SAE {why}: its decoder needs the input; write sae.decode(z, x), or sae(x) for both"
             )
@@ -367,10 +369,9 @@ class SAE(nn.Module):
             return None
         if penalty == "l0":
             return self.open_gates(h_N, pattern.latent_N).sum() / pattern.shape[0]
-        weighted_N = z_N.abs() * self.W_dec.norm(dim=1).index_select(0, pattern.latent_N)
-        if penalty == "tanh":
-            weighted_N = torch.tanh(weighted_N)
-        return weighted_N.sum() / pattern.shape[0]
+        norm_F = self.W_dec.norm(dim=1) if self.layout is None else self.layout.norms(self.W_dec).sum(1)
+        weighted_N = z_N.abs() * norm_F.index_select(0, pattern.latent_N)
+        return (weighted_N.tanh() if penalty == "tanh" else weighted_N).sum() / pattern.shape[0]
 
     def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
         """1 where the gate is open, with a straight-through gradient: only families with penalty `l0`.
@@ -432,11 +433,12 @@ class SAE(nn.Module):
         Args:
             norm_F: The norms; 1 for SAEs that begin here.
         """
+        if self.layout is not None:
+            self.layout.mask_(self.W_enc, self.W_dec, self.W_skip)
         self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
         if isinstance(norm_F, torch.Tensor):
-            self.W_dec *= norm_F[
-                :, None
-            ]  # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
+            # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
+            self.W_dec *= norm_F[:, None]
 
     @torch.no_grad()
     def balance_(self) -> torch.Tensor:
@@ -577,8 +579,8 @@ class SAE(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs beside the weights; JSON-able."""
-        target = {} if self.target is None else {"target": asdict(self.target)}
-        return {"d_in": self.d_in, "d_sae": self.d_sae, "subtract_b_dec": self.subtract_b_dec} | target
+        records = {name: asdict(r) for name in ("target", "layout") if (r := getattr(self, name)) is not None}
+        return {"d_in": self.d_in, "d_sae": self.d_sae, "subtract_b_dec": self.subtract_b_dec} | records
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SAE:
@@ -588,13 +590,9 @@ class SAE(nn.Module):
             settings: As `settings` gives them.
         """
         settings = dict(settings)
-        target = settings.pop("target", None)
+        target, layout = settings.pop("target", None), settings.pop("layout", None)
         sae = cls(**settings)
         if target is not None:
             sae.predict_(Target(**target))
+        sae.layout = None if layout is None else Layout.of(layout)
         return sae
-
-
-def mean_square(error_BD: torch.Tensor) -> torch.Tensor:
-    """Mean over the batch of the squared norm."""
-    return error_BD.square().sum(1).mean()

@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rsae.sae.base import SAE, mean_square
+from rsae.sae.base import SAE
 from rsae.sae.rational import RationalSAE
 from rsae.sae.records import Loss
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern, decode_at
+from rsae.sae.sparse import Pattern, decode_at, mean_square
 
 
 @register

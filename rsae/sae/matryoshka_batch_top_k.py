@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from rsae.sae.base import mean_square
 from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.rational import RationalSAE
 from rsae.sae.records import Decoder, Entries
 from rsae.sae.registry import register
-from rsae.sae.sparse import decode_at
+from rsae.sae.sparse import decode_at, mean_square
 from rsae.support.errors import InputError
 
 

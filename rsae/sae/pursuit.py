@@ -21,10 +21,10 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
 from rsae.sae import pursuit_cpu
-from rsae.sae.base import SAE, mean_square
+from rsae.sae.base import SAE
 from rsae.sae.records import Decoder, Entries
 from rsae.sae.registry import DERIVED, FAMILIES
-from rsae.sae.sparse import Pattern, decode_at, products_at
+from rsae.sae.sparse import Pattern, decode_at, mean_square, products_at
 from rsae.support.errors import InputError
 
 _TINY = 1e-12

@@ -28,6 +28,16 @@ class Target:
     """Whether a linear map of the input is added to what the code gives."""
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates that suit a family: found by a sweep (docs/training-defaults.md)."""
+
+    lr: float
+    """Adam's peak rate."""
+    bias_lr: float = 10.0
+    """Factor on it for biases."""
+
+
 class Decoder(NamedTuple):
     """The weights that a code is decoded with: the SAE's own, or the same held fixed."""
 

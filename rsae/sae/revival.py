@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from rsae.sae.base import SAE, mean_square
+from rsae.sae.base import SAE
+from rsae.sae.sparse import mean_square
 
 
 def revival_loss(

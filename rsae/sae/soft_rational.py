@@ -16,11 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from rsae.rational import RationalActivation
-from rsae.sae.base import mean_square
 from rsae.sae.rational import RationalSAE
 from rsae.sae.records import Loss
 from rsae.sae.registry import FAMILIES, register
-from rsae.sae.sparse import Pattern
+from rsae.sae.sparse import Pattern, mean_square
 from rsae.support.errors import InputError, did_you_mean
 
 

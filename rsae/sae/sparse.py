@@ -218,3 +218,8 @@ def _bag(
 def _starts(sorted_N: torch.Tensor, count: int) -> torch.Tensor:
     """Where each of `count` values begins in a sorted index, [count + 1]."""
     return F.pad(torch.bincount(sorted_N, minlength=count).cumsum(0), (1, 0))
+
+
+def mean_square(error_BD: torch.Tensor) -> torch.Tensor:
+    """Mean over the batch of the squared norm."""
+    return error_BD.square().sum(1).mean()

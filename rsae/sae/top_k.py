@@ -12,6 +12,7 @@ import torch
 import approx
 from rsae.sae.base import SAE, SPREADS
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Rates
 from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 from rsae.support.errors import InputError
@@ -29,6 +30,7 @@ class TopK(SAE):
     chooses_largest = True
     supplied_threshold = True
     penalties = (None,)
+    rates = Rates(3e-3)
 
     def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):
         super().__init__(d_in, d_sae, subtract_b_dec)

@@ -10,7 +10,11 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from rsae.sae import SAE, PursuitConfig
+from rsae.sae.records import Rates
 from rsae.training import History, TrainConfig
+
+#: Rates of a fine-tuning that gives none: the best of the control's (docs/training-defaults.md)
+FINE_TUNING = Rates(1e-3)
 
 Variant = Literal["gated", "soft", "pursuit"]
 
@@ -37,9 +41,10 @@ class UpgradeConfig:
     """How far `pursuit` goes."""
     fine_tune: bool = True
     """False stops at the start: what `pursuit` gives without training."""
-    tune: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-4, sparsity_warmup=0.0))
-    """The fine-tuning. Where it gives neither a weight of the penalty nor an l0, the weight is the teacher's own; for a
-    teacher that does not tell it, the weight is found so that the teacher's l0 is kept."""
+    tune: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, sparsity_warmup=0.0))
+    """The fine-tuning. Rates that it does not give are `FINE_TUNING`'s. Where it gives neither a weight of the penalty
+    nor an l0, the weight is the teacher's own; for a teacher that does not tell it, the weight is found so that the
+    teacher's l0 is kept."""
 
 
 @plain_dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rsae.sae import RATIONAL_FORMS, SAE, SoftRational, plain
 from rsae.sae.pursuit import pursuit_form
 from rsae.support.errors import InputError
 from rsae.training import TrainConfig
-from rsae.upgrading.config import UpgradeConfig
+from rsae.upgrading.config import FINE_TUNING, UpgradeConfig
 
 #: Width of the straight-through kernel of a dead zone that nobody trained, at mean norm sqrt(D)
 BANDWIDTH = 1.0
@@ -73,7 +73,7 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
     family = upgraded_family(teacher, config)
     own = teacher.penalties[0]
     penalty = None if own is None else family.penalties[0]
-    tune = replace(config.tune, penalty=penalty)
+    tune = replace(config.tune.rated(FINE_TUNING), penalty=penalty)
     fresh = config.variant == "gated" and config.dead_zone and teacher.behind_dead_zone(BANDWIDTH) is not None
     if fresh:
         tune = replace(tune, threshold_lr=max(tune.threshold_lr, _FRESH_THRESHOLD_LR))

@@ -79,10 +79,16 @@ def test_what_is_written_is_read(suite_file, demo_file, tmp_path):
 
 
 def test_levels():
-    grid = SuiteConfig.read("demo").grid
+    grid = SuiteConfig.read("quick").grid
     assert [grid.levels(family) for family in grid.families] == [
-        [Level("sparsity", 3.0)],
-        [Level("sparsity", 1.5)],
+        [Level("sparsity", 2.5)],
+        [Level("sparsity", 2.0)],
+        [Level("k", 16)],
+    ]
+    demo = SuiteConfig.read("demo").grid
+    assert [demo.levels(family) for family in demo.families] == [
+        [Level("l0", 32)],
+        [Level("l0", 32)],
         [Level("k", 32)],
     ]
     assert SuiteConfig().grid.levels("gated") == [Level("l0", 16), Level("l0", 32), Level("l0", 64)]

@@ -71,7 +71,8 @@ def test_the_record_says_where_the_sae_lies(demo_run):
         assert isinstance(sae, rsae.RationalSAE) is (r.upgrade in ("soft", "gated"))
         assert isinstance(sae, rsae.PursuitSAE) is r.variant.endswith(("pursuit", "pursuit-init"))
         fvu = rsae_fvu(sae, open_store(demo_run, r))
-        assert fvu == pytest.approx(r.metrics.reconstruction.fvu, rel=1e-4)
+        # other block sizes round otherwise, and a gate may flip at a token
+        assert fvu == pytest.approx(r.metrics.reconstruction.fvu, rel=1e-3)
     with pytest.raises(InputError, match="is missing; run the same command"):
         load_sae(demo_run, replace(results[0], sae="sites/nowhere"))
 
@@ -107,11 +108,13 @@ def test_a_start_is_the_certified_fit(demo_run):
 
 
 def test_plans():
-    train = TrainConfig(steps=3, seed=5, sparsity=2.0)
+    train = TrainConfig(steps=3, seed=5, sparsity=2.0, lr=2e-3, bias_lr=1.0)
     plan = Plan("top_k", 64, Level("k", 8), train)
     assert (plan.name, plan.settings, plan.training) == ("top_k-64-k8-s5", {"d_sae": 64, "k": 8}, train)
     assert Plan("relu", 64, Level("l0", 8), train).training == replace(train, l0=8.0)
     assert Plan("relu", 64, Level("sparsity", 0.5), train).training == replace(train, sparsity=0.5)
+    own = Plan("relu", 64, Level("l0", 8), TrainConfig(steps=3)).training
+    assert (own.lr, own.bias_lr) == (rsae.ReLU.rates.lr, rsae.ReLU.rates.bias_lr)
 
 
 def test_a_public_teacher_is_found_by_its_address(demo_run, demo_file, tmp_path):

@@ -167,6 +167,20 @@ def assert_equal(sae, other):
         assert torch.equal(other.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize(
+    ("family", "lr"), [("top_k", 3e-3), ("rational_top_k", 3e-3), ("relu", 1e-2), ("rational_gated", 1e-2)]
+)
+def test_a_family_has_rates_of_its_own(family, lr, store):
+    """A rational form has its family's; what a config gives stands."""
+    own, other = random_sae(family, store), random_sae(family, store)
+    short = TrainConfig(steps=3, batch=64)
+    train(own, store, short)
+    train(other, store, replace(short, lr=own.rates.lr, bias_lr=own.rates.bias_lr))
+    assert_equal(own, other)
+    assert own.rates.lr == lr
+    assert replace(short, lr=0.1).rated(own.rates).lr == 0.1
+
+
 def test_clipping_bounds_each_group_by_itself(store, monkeypatch):
     norms = []
     real = torch.optim.Adam.step
@@ -178,7 +192,7 @@ def test_clipping_bounds_each_group_by_itself(store, monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "step", step)
     config = replace(CONFIG, steps=30, clip=0.01)
     train(random_sae("rational_jump_relu", store), store, config)
-    assert len(norms[0]) == 3
+    assert len(norms[0]) == 4  # weights, biases, thresholds, coefficients
     assert torch.tensor(norms).max() <= 0.01 * (1 + 1e-4)
     assert torch.tensor(norms)[:, 0].min() > 0.0099  # the weights' gradients are larger than that
 

@@ -7,6 +7,7 @@ import torch
 import rsae
 from rsae import InputError, SoftRational, Store, TrainConfig, UpgradeConfig, upgrade
 from rsae.upgrading import decide
+from rsae.upgrading.config import FINE_TUNING
 from rsae.upgrading.start import quantile
 from tests.rsae.helpers import random_sae
 
@@ -158,7 +159,16 @@ def test_weight_of_the_penalty_is_the_teachers_own_where_none_is_given(store):
     assert decide(sae, store, quiet).tune.sparsity == 0.37
     assert decide(sae, store, config("soft")).tune.sparsity == TUNE.sparsity
     top_k = random_sae("top_k", store)
-    assert decide(top_k, store, quiet).tune == replace(quiet.tune, penalty=None)
+    assert decide(top_k, store, quiet).tune == replace(quiet.tune.rated(FINE_TUNING), penalty=None)
+
+
+def test_rates_are_the_fine_tunings_where_none_are_given(store):
+    """Whatever the family's own for a training are; the same for both sides, since they are decided once."""
+    given = config("gated", tune=TrainConfig(steps=3, lr=1e-5))
+    found = decide(random_sae("relu", store), store, given).tune
+    assert (found.lr, found.bias_lr) == (1e-5, FINE_TUNING.bias_lr)
+    none = decide(random_sae("relu", store), store, config("gated", tune=TrainConfig(steps=3))).tune
+    assert (none.lr, none.bias_lr) == (FINE_TUNING.lr, FINE_TUNING.bias_lr)
 
 
 def test_l0_is_kept_where_the_teacher_does_not_tell_its_weight(store):
