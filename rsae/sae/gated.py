@@ -12,9 +12,9 @@ from torch import nn
 
 from rsae.sae.base import SAE, mean_square
 from rsae.sae.rational import RationalSAE
-from rsae.sae.records import Loss
+from rsae.sae.records import Decoder, Loss
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern, decode_at
+from rsae.sae.sparse import Pattern
 
 
 @register
@@ -24,6 +24,7 @@ class Gated(SAE):
     family = "gated"
     saelens = "gated"
     penalties = ("l1",)
+    shardable = True
     #: the gate's path reconstructs, too; without it only the penalty moves the gate, and shuts it
     auxiliary = True
 
@@ -67,7 +68,7 @@ class Gated(SAE):
         loss = self.loss_of(y_BO, z_N, entries, term, sparsity)
         if not self.auxiliary:
             return loss
-        y_gate_BO = decode_at(gate_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
+        y_gate_BO = self.decoded(gate_N, pattern, Decoder(self.W_dec.detach(), self.b_dec.detach()))
         return loss._replace(total=loss.total + mean_square(y_gate_BO - y_BO.detach()))
 
     @torch.no_grad()

@@ -31,6 +31,7 @@ class JumpReLU(SAE):
     family = "jump_relu"
     saelens = "jumprelu"
     penalties = ("l0", "l1", "tanh")
+    shardable = True
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class RationalSAE(SAE):
     saelens = None
     saelens_training = None
     one_threshold = False
+    shardable = False
 
     def __init__(self, *args: Any, activation: RationalActivation, **kwargs: Any):
         super().__init__(*args, **kwargs)

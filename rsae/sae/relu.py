@@ -17,6 +17,7 @@ class ReLU(SAE):
     family = "relu"
     saelens = "standard"
     penalties = ("l1", "tanh")
+    shardable = True
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
         return Pattern.of(h_BF > 0)
