@@ -23,7 +23,7 @@ from rsae.sae.input_norm import InputNorm
 from rsae.sae.norms import balance_
 from rsae.sae.records import Decoder, Entries, Loss, Target, Trained
 from rsae.sae.shard import WHOLE, Whole
-from rsae.sae.sparse import Pattern, decode_at, encode_at
+from rsae.sae.sparse import Pattern, at, decode_at, encode_at
 from rsae.sae.transcoding import transcoder_start
 from rsae.support.errors import InputError
 
@@ -69,6 +69,8 @@ class SAE(nn.Module):
     signed: bool = False
     #: whether its latents may lie in several processes (`rsae.sae.shard`)
     shardable: ClassVar[bool] = False
+    #: whether `values` takes all places at once, which is faster for a dense code
+    takes_all: bool = False
 
     def __init__(self, d_in: int, d_sae: int, subtract_b_dec: bool = True):
         super().__init__()
@@ -189,16 +191,16 @@ class SAE(nn.Module):
         """
         raise NotImplementedError
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """The code z_N at supported places, exactly 0 where the gate is shut.
 
         Args:
             h_N: Pre-activations at the places.
-            latent_N: The latent of each place.
+            latent_N: The latent of each place; None where h_N is [B, F] (for families with `takes_all`).
         """
         raise NotImplementedError
 
-    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """What an open gate lets through: h itself, but for the rational families.
 
         Args:
@@ -257,11 +259,8 @@ class SAE(nn.Module):
         if not undoes and self.W_skip is None:
             return x_hat_BO
         if x_BD is None:
-            why = (
-                f"normalises each token ({self.input_norm.kind})"
-                if self.input_norm
-                else "has a skip connection"
-            )
+            norm = self.input_norm
+            why = f"normalises each token ({norm.kind})" if norm else "has a skip connection"
             raise InputError(
                 f"this SAE {why}: its decoder needs the input; write sae.decode(z, x), or sae(x) for both"
             )
@@ -321,13 +320,11 @@ class SAE(nn.Module):
         """
         decoder = Decoder(self.W_dec, self.b_dec)
         error, sse = self.reconstruction_error(y_BO, z_N, entries, decoder)
-        fired_N = entries.pattern.latent_N[z_N.detach() != 0]
-        fired_F = torch.zeros(self.d_sae, dtype=torch.bool, device=z_N.device)
-        fired_F[fired_N] = True
+        on, fired_F = entries.pattern.firings(z_N.detach())
         return Loss(
             error if penalty is None else error + sparsity * self.shard.sum(penalty),
             sse.detach(),
-            self.shard.sum(torch.tensor(len(fired_N) / len(y_BO), device=z_N.device)),
+            self.shard.sum(torch.tensor(on / len(y_BO), device=z_N.device)),
             fired_F,
             error,
             Entries(entries.h_N.detach(), entries.pattern),
@@ -340,7 +337,7 @@ class SAE(nn.Module):
             x_BD: The batch, standardised.
         """
         b_dec = self.shard.spread(self.b_dec) if self.subtract_b_dec else None
-        return Entries(*encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, self.support))
+        return Entries(*encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, self.support, self.takes_all))
 
     def reconstruction_error(
         self, y_BO: torch.Tensor, z_N: torch.Tensor, entries: Entries, decoder: Decoder
@@ -381,12 +378,15 @@ class SAE(nn.Module):
             return None
         if penalty == "l0":
             return self.open_gates(h_N, pattern.latent_N).sum() / pattern.shape[0]
-        weighted_N = z_N.abs() * self.W_dec.norm(dim=1).index_select(0, pattern.latent_N)
+        norm_F = self.W_dec.norm(dim=1)
+        if penalty == "l1" and pattern.latent_N is None:
+            return z_N.abs().sum(0) @ norm_F / pattern.shape[0]
+        weighted_N = z_N.abs() * at(norm_F, pattern.latent_N)
         if penalty == "tanh":
             weighted_N = torch.tanh(weighted_N)
         return weighted_N.sum() / pattern.shape[0]
 
-    def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """1 where the gate is open, with a straight-through gradient: only families with penalty `l0`.
 
         Args:
@@ -447,10 +447,10 @@ class SAE(nn.Module):
             norm_F: The norms; 1 for SAEs that begin here.
         """
         self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
-        if isinstance(norm_F, torch.Tensor):
-            self.W_dec *= norm_F[
-                :, None
-            ]  # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
+        if isinstance(
+            norm_F, torch.Tensor
+        ):  # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
+            self.W_dec *= norm_F[:, None]
 
     def balance_(self) -> torch.Tensor:
         """Before training: bring decoder rows near unit norm without changing the function; the norms to keep, [F]."""

@@ -76,7 +76,7 @@ class BatchTopK(SAE):
                 return candidates.kthvalue(len(candidates) - kept + 1).values
         return h_BF.new_zeros(())
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return self.magnitude(h_N, latent_N)
 
     @torch.no_grad()

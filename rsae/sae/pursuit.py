@@ -264,6 +264,7 @@ def pursuit_form(cls: type[SAE]) -> type[SAE]:
             "saelens_training": None,
             "one_threshold": False,
             "shardable": False,
+            "takes_all": False,
         }
         body["__doc__"] = f"The pursuit of {cls.__name__}."
         _FORMS[cls] = type(f"Pursuit{cls.__name__}", (PursuitSAE, cls), body)

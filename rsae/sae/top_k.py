@@ -40,7 +40,7 @@ class TopK(SAE):
     def support(self, h_BF: torch.Tensor) -> Pattern:
         return self.shard.largest(h_BF, self.k)
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return torch.where(h_N > 0, self.magnitude(h_N, latent_N), 0.0)
 
     @classmethod
