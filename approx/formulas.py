@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from flint import arb, arb_series, fmpq
 
+from approx.domain import Domain
 from approx.dyadic import dyadic
 from approx.functions import BALLS, Functions
 from approx.target import Expression, Target
+from approx.zeros import bisected
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -48,13 +50,13 @@ def formula(
 
     Known are + - * / **, numbers (read as float64), pi, e, abs, max, min (of two) and the functions exp log
     sqrt sin cos tan atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base
-    (any real exponent; x >= 0 then, unless it is an integer) or in its exponent. `abs`, `max` and `min` need
-    their kinks named, the points where their branches meet.
+    (any real exponent; x >= 0 then, unless it is an integer) or in its exponent. Where `abs`, `max` and `min` fold is
+    found by their arguments' signs on a grid; folds that lie closer than a thousandth of the domain need naming.
 
     Args:
         text: the formula.
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
-        kinks: where it folds.
+        kinks: where it folds; by default what is found.
         jumps: where it jumps.
 
     Raises:
@@ -70,8 +72,7 @@ def formula(
     def run(x: Any) -> Any:  # a constant formula takes the shape of x
         return inner(x) + 0 * x
 
-    if (folds := sorted(_names(tree) & {"abs", "max", "min"})) and not kinks:
-        raise ValueError(f"formula {text!r} has {', '.join(folds)}: name the points where it folds in kinks=")
+    kinks = kinks or _folds(tree, text, domain)
     params = {"text": text} | ({"kinks": kinks} if kinks else {}) | ({"jumps": jumps} if jumps else {})
     pieces = len({*kinks, *jumps}) + 1
     target = Target.of_branches(
@@ -84,6 +85,31 @@ def formula(
                 f"formula {text!r} is not finite on all of {list(target.domain)}: change domain="
             )
     return target
+
+
+def _folds(tree: ast.AST, text: str, domain: Any) -> list[float]:
+    """Where an argument of `abs`, or the difference of those of `max` and `min`, changes its sign inside the domain."""
+    found: set[float] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="abs"), args=[argument]):
+                inside = _compile(argument, text)
+            case ast.Call(func=ast.Name(id="max" | "min"), args=[left, right]):
+                inside = _compile(ast.BinOp(left, ast.Sub(), right), text)
+            case _:
+                continue
+
+        def argument_at(x: np.ndarray, inside: Expression = inside) -> np.ndarray:
+            with np.errstate(all="ignore"):
+                return np.broadcast_to(np.asarray(inside(x), dtype=float), x.shape)
+
+        for low, high in Domain(domain):
+            x = np.unique(np.r_[np.linspace(low, high, 1025), 0.0 if low <= 0 <= high else low])
+            sign = np.sign(argument_at(x))
+            found |= {float(v) for v in x[1:-1][(sign[1:-1] == 0) & (sign[:-2] * sign[2:] < 0)]}
+            ends = np.flatnonzero(sign[1:] * sign[:-1] < 0)
+            found |= {bisected(argument_at, float(x[k]), float(x[k + 1])) for k in ends}
+    return sorted(found)
 
 
 def constant(text: str) -> float:

@@ -6,6 +6,7 @@ neighbours is cut out of the domain, and r vanishes in it, far closer to the zer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +39,7 @@ class Zero:
 
 
 def zeros_of(target: Target) -> tuple[Zero, ...]:
-    """The zeros of an enclosed target without breaks in its domain, or in gaps between two neighbouring floats.
+    """The zeros of an enclosed target without breaks in its domain, or between two neighbouring floats at its edges.
 
     Args:
         target: the target.
@@ -57,6 +58,9 @@ def zeros_of(target: Target) -> tuple[Zero, ...]:
             if target(arb(place)).contains(0):
                 found.append(Zero(place, _multiplicity(target, place)))
             elif (around := _neighbours(target, place)) is not None and not _in_gap(target, *around):
+                if not all(target.domain.contains(around)):  # just beyond an end of the domain
+                    found.append(_between(target, *around))
+                    continue
                 raise ValueError(
                     f"target {target.name!r} has a zero near x = {place!r} that is no float64: leave the gap between "
                     "its neighbours out of domain=, as the target of a fit does (fit.target)"
@@ -106,9 +110,7 @@ def _places(target: Target) -> list[float]:
             f = np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
         small = np.abs(f) < 1e-9 * np.nanmax(np.abs(f))
         places |= {float(v) for v in x[small]}
-        places |= {
-            _bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)
-        }
+        places |= {bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)}
     return sorted(places)
 
 
@@ -148,17 +150,24 @@ def _between(target: Target, low: float, high: float) -> Zero:
     return Zero(place, 1, (a + b) / 2 - dyadic(place))
 
 
-def _bisected(target: Target, low: float, high: float) -> float:
-    sign = float(target(np.array([low]))[0]) > 0
+def bisected(function: Callable[[np.ndarray], Any], low: float, high: float) -> float:
+    """The float64 number at which a function between two signs is nearest to 0.
+
+    Args:
+        function: of arrays.
+        low: where it has one sign.
+        high: where it has the other.
+    """
+    sign = float(function(np.array([low]))[0]) > 0
     for _ in range(200):
         middle = low + (high - low) / 2
         if not low < middle < high:
             break
-        value = float(np.asarray(target(np.array([middle])))[0])
+        value = float(np.asarray(function(np.array([middle])))[0])
         if value == 0:
             return middle
         low, high = (middle, high) if (value > 0) == sign else (low, middle)
-    values = np.abs(np.asarray(target(np.array([low, high]))))
+    values = np.abs(np.asarray(function(np.array([low, high]))))
     return low if values[0] <= values[1] else high
 
 

@@ -9,6 +9,7 @@ from .metrics.absorption import absorption as absorption
 from .metrics.downstream import downstream as downstream
 from .metrics.ground_truth import ground_truth as ground_truth
 from .metrics.intervention import intervention as intervention
+from .metrics.jacobians import jacobians as jacobians
 from .metrics.perturbation import spurious_removal as spurious_removal
 from .metrics.perturbation import targeted_perturbation as targeted_perturbation
 from .metrics.probing import sparse_probing as sparse_probing
@@ -21,4 +22,5 @@ from .site import load_sae as load_sae
 from .site import open_store as open_store
 from .suite import run as run
 from .tasks import load_task as load_task
+from .tuning import tune as tune
 from .world import World as World

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from evals.comparison import controls_of
 from evals.latents import Card, Extent, Vocabulary, by_density, cards, check_latents, count
-from evals.results import Result, dump, parse, read_results
-from evals.site import SiteRun, fingerprint, load_sae
+from evals.metrics.stability import stability
+from evals.results import Result, Role, dump, parse, read_results
+from evals.site import SiteRun, fingerprint, load_sae, open_store
 from rsae import SAE, InputError
 from rsae.support.cache import Cache
 from rsae.support.errors import did_you_mean
@@ -34,7 +35,11 @@ class Cards:
 
 
 def make_cards(
-    run: str | os.PathLike, features: int = 3, names: Sequence[str] = (), latents: Sequence[int] = ()
+    run: str | os.PathLike,
+    features: int = 3,
+    names: Sequence[str] = (),
+    latents: Sequence[int] = (),
+    changed: bool = False,
 ) -> None:
     """Make the cards of cells and keep them in the run; what is there already is not made again.
 
@@ -44,6 +49,8 @@ def make_cards(
         names: Cells, as result files without `.json`; by default, for each group, a `gated` cell of the middle level
             and the first seed (or the first other upgrade) and its control, with the same latents.
         latents: Which latents, in the place of `features`.
+        changed: Show the latents whose firing an upgrade changed most (of those that fire at all), `features` of them,
+            beside the teacher's, in the place of evenly spaced ones beside the control's.
 
     Raises:
         InputError: for unknown cells or latents.
@@ -54,8 +61,11 @@ def make_cards(
         if name not in results:
             raise InputError(f"--cell {name!r} has no result file{did_you_mean(name, results)}")
     cache, place = Cache(run / "cards"), None
-    for cells in [(name,) for name in names] or default_cells(list(results.values())):
+    chosen = [(name,) for name in names] or default_cells(list(results.values()), changed)
+    for cells in chosen:
         wanted = list(latents)
+        if changed and len(cells) == 2:
+            wanted = wanted or _changed(run, *(results[cell] for cell in cells), features)
         for result in (results[cell] for cell in cells):
             if place is None or place.site != result.site:
                 place = SiteRun(result.site, result.how.harvest, run)
@@ -82,6 +92,13 @@ def _of_cell(
     return parse(Cards, cache.run(result.cell, settings, lambda: dump(make())))
 
 
+def _changed(run: Path, upgrade: Result, teacher: Result, features: int) -> list[int]:
+    """The upgrade's latents whose firing overlaps least with that of their match in the teacher."""
+    found = stability(load_sae(run, upgrade), load_sae(run, teacher), open_store(run, upgrade))
+    known = {latent: overlap for latent, overlap in enumerate(found.overlap_F) if overlap is not None}
+    return sorted(known, key=lambda latent: known[latent])[:features]
+
+
 def _digest(result: Result) -> str:
     return digest(dump(result.metrics))
 
@@ -104,9 +121,15 @@ def read_cards(run: str | os.PathLike, results: Sequence[Result]) -> dict[str, t
     return found
 
 
-def default_cells(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """For each group: a fine-tuned rational cell and its control."""
+def default_cells(results: Sequence[Result], with_teacher: bool = False) -> list[tuple[str, ...]]:
+    """For each group: a fine-tuned upgrade and its control, or its teacher.
+
+    Args:
+        results: The cells of a run.
+        with_teacher: The teacher in the place of the control.
+    """
     controls = controls_of(results)
+    teachers = {(r.group, r.level, r.seed): r for r in results if r.role is Role.TEACHER}
     tuned = [r for r in results if r.compared and r.cell in controls]
     found = []
     for _, members in groupby(tuned, key=lambda r: r.group):
@@ -117,5 +140,6 @@ def default_cells(results: Sequence[Result]) -> list[tuple[str, ...]]:
             key=lambda r: r.level.number,
         )
         middle = same[len(same) // 2]
-        found.append((middle.cell, controls[middle.cell].cell))
+        beside = teachers[middle.group, middle.level, middle.seed] if with_teacher else controls[middle.cell]
+        found.append((middle.cell, beside.cell))
     return found

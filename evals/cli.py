@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evals.cli_host import jacobians, splice
+from evals.cli_tune import tune
 from rsae.support.command import run
 
 app = typer.Typer(
@@ -202,6 +204,12 @@ def _cards(
         ),
     ] = None,
     latents: Annotated[str, typer.Option(help="Which latents, as i,j,k; in the place of --features.")] = "",
+    changed: Annotated[
+        bool,
+        typer.Option(
+            "--changed", help="Show the latents whose firing an upgrade changed most, beside the teacher's."
+        ),
+    ] = False,
 ) -> None:
     """Make feature cards, where latents fire and which tokens they promote, and write report.html with them.
 
@@ -211,7 +219,7 @@ def _cards(
     from evals.latents import parse_latents
     from evals.report.html import write_report
 
-    make_cards(run_directory, features, cell or (), parse_latents(latents))
+    make_cards(run_directory, features, cell or (), parse_latents(latents), changed)
     typer.echo(write_report(run_directory))
 
 
@@ -250,14 +258,22 @@ def _compare(
         evals compare my-sae OWNER/NAME:SUBFOLDER --activations runs/store
 
     Where the controls have two levels of sparsity or more, also: differences at matched l0, hypervolumes of the Pareto
-    fronts, cells that strictly dominate their teacher, and wins, ties and losses.
+    fronts, cells that strictly dominate their teacher, and wins, ties and losses. Of several runs, the cells that the
+    first one has, too: what changed between the runs.
     """
     if activations is not None:
         _compare_saes(runs, activations, host, tokens, allow_mismatch, markdown, json)
         return
     from evals.claims import claims
     from evals.comparison import compare as compare_runs
-    from evals.report.text import cells_table, claims_table, comparison_tables, pairs_table, show
+    from evals.report.text import (
+        between_table,
+        cells_table,
+        claims_table,
+        comparison_tables,
+        pairs_table,
+        show,
+    )
     from evals.results import dump, read_results
     from rsae.support.files import write_json
 
@@ -265,6 +281,7 @@ def _compare(
         show(cells_table(runs), markdown)
     found = compare_runs(runs, reference)
     tables = [pairs_table(found)] if found.paired and not brief else []
+    tables += [between_table(found)] if found.between else []
     claimed = [claim for run in runs for claim in claims(read_results(run))]
     tables += [claims_table(claimed)] if claimed else []
     for table in [*tables, *comparison_tables(found)]:
@@ -302,6 +319,11 @@ def _compare_saes(
         show(table, markdown)
     if json is not None:
         write_json(json, dump(found))
+
+
+app.command("tune")(tune)
+app.command("splice")(splice)
+app.command("jacobians")(jacobians)
 
 
 @app.command("baselines")

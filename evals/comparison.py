@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -92,6 +92,30 @@ class Paired:
     """Of KL."""
     dce: Difference
     """Of cross-entropy."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """A cell of one run minus the same cell of the first run, at the l0 that each has."""
+
+    group: Group
+    """Where, and of which run."""
+    level: Level
+    """What set the teacher's sparsity."""
+    seed: int
+    """Of the teacher."""
+    variant: str
+    """The cell among those of its teacher."""
+    minus: str
+    """Name of the first run."""
+    l0: tuple[float, float]
+    """The cell's, and that of the first run's."""
+    fvu: float
+    """Relative difference."""
+    kl: Difference | None
+    """Of KL; None where the two were not measured on the same predictions."""
+    dce: Difference | None
+    """Of cross-entropy, likewise."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +236,8 @@ class Comparison:
     """Upgrades against their controls on the same predictions."""
     reference: tuple[Against, ...] = ()
     """Trained SAEs against a reference, where one is asked for."""
+    between: tuple[Between, ...] = ()
+    """Cells of the second and further runs against the same ones of the first."""
 
 
 #: Cells of one group
@@ -234,7 +260,8 @@ def compare(runs: Sequence[str | os.PathLike], reference: str | None = None) -> 
     Raises:
         InputError: where a run has no results, or the reference is not among them.
     """
-    cells = [(Path(run).name, result) for run in runs for result in read_results(run)]
+    names = run_names(runs)
+    cells = [(name, result) for name, run in zip(names, runs, strict=True) for result in read_results(run)]
     groups = {
         group: [result for _, result in members]
         for group, members in groupby(sorted(cells, key=_order), key=lambda cell: _group(*cell))
@@ -247,7 +274,18 @@ def compare(runs: Sequence[str | os.PathLike], reference: str | None = None) -> 
         tally=_tally(list(groups.values()), measures),
         paired=tuple(found for group in groups.items() for found in _paired(*group)),
         reference=_against(groups, reference) if reference else (),
+        between=tuple(_between(cells, names[0])),
     )
+
+
+def run_names(runs: Sequence[str | os.PathLike]) -> list[str]:
+    """What runs are called in tables: their directories' names, or their paths where two have the same name.
+
+    Args:
+        runs: Directories of runs.
+    """
+    names = [Path(run).resolve().name for run in runs]
+    return names if len({*names}) == len(names) else [str(Path(run)) for run in runs]
 
 
 def _group(run: str, result: Result) -> Group:
@@ -440,14 +478,35 @@ def _paired(group: Group, members: Members) -> list[Paired]:
     for r in members:
         if not r.compared or (control := controls.get(r.cell)) is None:
             continue
-        mine, theirs = r.metrics.downstream.sequences, control.metrics.downstream.sequences
-        if mine.predictions != theirs.predictions:  # measured on another text
+        if (differences := _in_the_host(r, control)) is None:
             continue
-        kl = difference(mine.kl, theirs.kl, mine.predictions)
-        dce = difference(mine.dce, theirs.dce, mine.predictions)
         l0 = (L0.of(r), L0.of(control))
-        found.append(Paired(group, r.level, r.seed, str(r.upgrade), control.variant, l0, kl, dce))
+        found.append(Paired(group, r.level, r.seed, str(r.upgrade), control.variant, l0, *differences))
     return found
+
+
+def _in_the_host(r: Result, other: Result) -> tuple[Difference, Difference] | None:
+    """KL and cross-entropy of one cell minus another's, where both were measured on the same predictions."""
+    mine, theirs = r.metrics.downstream.sequences, other.metrics.downstream.sequences
+    if (
+        mine.predictions != theirs.predictions
+        or r.metrics.downstream.ce_clean != other.metrics.downstream.ce_clean
+    ):
+        return None
+    kl = difference(mine.kl, theirs.kl, mine.predictions)
+    return kl, difference(mine.dce, theirs.dce, mine.predictions)
+
+
+def _between(cells: list[tuple[str, Result]], first: str) -> Iterator[Between]:
+    """The same cells of several runs; what one run alone has is left out."""
+    key = lambda r: (r.site, r.family, r.d_sae, r.level, r.seed, r.variant)  # noqa: E731
+    of_first = {key(r): r for run, r in cells if run == first}
+    for run, r in cells:
+        if run == first or (other := of_first.get(key(r))) is None:
+            continue
+        kl, dce = _in_the_host(r, other) or (None, None)
+        l0, fvu = (L0.of(r), L0.of(other)), FVU.of(r) / FVU.of(other) - 1
+        yield Between(_group(run, r), r.level, r.seed, r.variant, first, l0, fvu, kl, dce)
 
 
 def difference(

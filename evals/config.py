@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from evals.labelled import check_sets
 from evals.results import Level
 from evals.tasks import check_task
 from evals.world import NOISE
@@ -157,17 +158,29 @@ class Evaluate(_Section):
     tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
     """Probing tasks, embedded or from files."""
     probe_train: PositiveInt = 300
-    """Training texts a task, half of each class."""
+    """Training texts a task, half of each class; half as many of each class of `classes`, and of each combination of
+    `crossed`."""
     probe_test: PositiveInt = 150
-    """Test texts a task, half of each class."""
+    """Test texts, likewise."""
     probe_context: PositiveInt = 32
     """Tokens a text, truncated on the right."""
     k: list[PositiveInt] = [1, 2, 5, 20]
     """Numbers of latents to probe with."""
+    absorption: NonNegativeInt = 0
+    """How many words to read for the absorption of first letters; 0 leaves the measure out."""
+    classes: list[str] = []
+    """Sets of texts of several classes, embedded or files, for targeted probe perturbation (TPP)."""
+    crossed: list[str] = []
+    """Sets of texts with two labels, embedded or files, for spurious correlation removal (SCR)."""
+    ablate: list[PositiveInt] = [10, 50]
+    """Numbers of latents that TPP and SCR ablate."""
     stability: bool = False
     """Match the latents of SAEs of different seeds, and of upgrades with their teachers."""
     intervention: NonNegativeInt = 0
     """How many latents, or pairs of latents, to push either way; 0 leaves the measure out."""
+
+    jacobians: NonNegativeInt = 0
+    """Of transcoders of an MLP: on how many tokens to compare the Jacobians; 0 leaves the measure out."""
 
     @field_validator("tasks")
     @classmethod
@@ -175,6 +188,16 @@ class Evaluate(_Section):
         for task in tasks:
             check_task(task)
         return tasks
+
+    @model_validator(mode="after")
+    def _sets(self) -> Evaluate:
+        check_sets(self.classes, self.crossed)
+        return self
+
+    @property
+    def features(self) -> bool:
+        """Whether some measure of features is wanted."""
+        return bool(self.absorption or self.classes or self.crossed)
 
 
 Baseline = Literal["random_decoder", "random_encoder", "shuffled", "pca", "neurons", "untrained"]
@@ -239,7 +262,8 @@ class SuiteConfig(_Section):
     """Codes at each teacher's l0 that have learnt less, or nothing, measured like everything else."""
     second_controls: list[SecondControl] = []
     """Beside the control of a `pursuit` upgrade: `pursued` (the control with the same inference), `longer` (twice the
-    fine-tuning), `wider` (twice the latents), `omp` (orthogonal matching pursuit on the control's dictionary)."""
+    fine-tuning), `wider` (twice the latents), `omp` (orthogonal matching pursuit on the control's dictionary). A
+    pursuit that is not fine-tuned stands beside the control of another upgrade."""
     evaluate: Evaluate = Evaluate()
     """What is measured."""
     ground_truth: Truth = Truth()
@@ -318,8 +342,20 @@ class SuiteConfig(_Section):
             u.variant == "pursuit" for u in self.upgrades.values()
         ):
             raise ValueError("a transcoder does not see what it predicts: leave variant 'pursuit' out")
+        if self.evaluate.jacobians:
+            for place in self.sites:
+                mlps = [hook.replace("hook_mlp_in", "hook_mlp_out") for hook in place.hooks]
+                if not place.targets or mlps != place.targets or mlps == place.hooks:
+                    raise ValueError(
+                        "evaluate.jacobians are of transcoders of an MLP: give sites with hooks blocks.L.hook_mlp_in "
+                        "and targets blocks.L.hook_mlp_out, or leave it out"
+                    )
         if self.baselines and any(place.targets for place in self.sites):
             raise ValueError("baselines stand beside SAEs: leave them out where sites have targets")
+        if self.evaluate.features and any(place.targets for place in self.sites):
+            raise ValueError(
+                "evaluate: absorption, classes and crossed measure SAEs; leave them out where sites have targets"
+            )
         if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):
             raise ValueError(
                 "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"

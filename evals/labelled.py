@@ -9,14 +9,15 @@ A source (an article, else the text itself) goes to train or test by a hash, as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from evals.tasks import AGNEWS, CODE, TOPICS, positives, read_rows, split_of
 from rsae.activations.text import split_documents, wikipedia
-from rsae.support.errors import InputError
+from rsae.support.errors import InputError, did_you_mean
 
 #: The fewest texts of a class in a split
 _LEAST = 10
@@ -86,6 +87,21 @@ def load_crossed(name: str, train: int = 200, test: int = 100, seed: int = 42) -
     """
     rows, classes = CROSSED[name]() if name in CROSSED else _crossed_of_file(name)
     return _split(name, rows, classes, train, test, seed)
+
+
+def check_sets(classes: Sequence[str], crossed: Sequence[str]) -> None:
+    """Raise `InputError` where a set is neither embedded nor a file.
+
+    Args:
+        classes: Sets for `load_classes`.
+        crossed: Sets for `load_crossed`.
+    """
+    for names, known in ((classes, CLASSES), (crossed, CROSSED)):
+        for name in names:
+            if name not in known and not (Path(name).suffix in (".csv", ".jsonl") and Path(name).is_file()):
+                raise InputError(
+                    f"set {name!r} is neither embedded nor a .csv or .jsonl file{did_you_mean(name, known)}"
+                )
 
 
 def _split(

@@ -121,6 +121,10 @@ def _pushed(name: str) -> Callable[[Result], float | None]:
     return lambda r: None if r.metrics.intervention is None else r.metrics.intervention[name]
 
 
+def _turned(name: str) -> Callable[[Result], float | None]:
+    return lambda r: None if r.metrics.jacobians is None else r.metrics.jacobians[name]
+
+
 def _readings(results: Sequence[Result]) -> list[Measure]:
     """Of the other codes that can be read of some cell's weights: FVU, l0, dCE."""
     names = dict.fromkeys(name for r in results for name in r.metrics.reconstruction.others)
@@ -153,6 +157,42 @@ def _other_dce(name: str) -> Callable[[Result], float | None]:
         return None if found is None else found.dce
 
     return read
+
+
+def _features(results: Sequence[Result]) -> list[Measure]:
+    """SAEBench's measures of features that some cell has."""
+    found = [
+        Measure(
+            "absorption",
+            "absorption",
+            "{:.3f}",
+            "share of a first letter's part that other latents have taken over",
+            lambda r: r.metrics.features and r.metrics.features.absorption,
+            ceiling=_to(0.0),
+        )
+    ]
+    meanings = {
+        "tpp": "targeted probe perturbation: fall of a class's own probe, minus that of the others",
+        "scr": "spurious correlation removal: share recovered of what the bias costs",
+    }
+    for kind, meaning in meanings.items():
+        numbers = {n for r in results if r.metrics.features for n in r.metrics.features[kind]}
+        found += [
+            Measure(
+                f"{kind}{n}",
+                f"{kind.upper()} {n}",
+                "{:+.3f}",
+                f"{meaning}, {n} latents ablated",
+                _ablated(kind, n),
+                more=True,
+            )
+            for n in sorted(numbers)
+        ]
+    return found
+
+
+def _ablated(kind: str, number: int) -> Callable[[Result], float | None]:
+    return lambda r: None if r.metrics.features is None else r.metrics.features[kind].get(number)
 
 
 def probed(result: Result) -> list[int]:
@@ -246,6 +286,24 @@ def columns(results: Sequence[Result]) -> list[Measure]:
             _pushed("agreement_others"),
         ),
         Measure(
+            "jacobian_cosine",
+            "J cosine",
+            "{:.3f}",
+            "cosine of the transcoder's Jacobian and the MLP's, mean over tokens",
+            _turned("cosine"),
+            more=True,
+            ceiling=_to(1.0),
+        ),
+        Measure(
+            "varying_cosine",
+            "J varying",
+            "{:.3f}",
+            "the same of both without their means over tokens: what depends on the input",
+            _turned("varying_cosine"),
+            more=True,
+            ceiling=_to(1.0),
+        ),
+        Measure(
             "cosine",
             "cosine",
             "{:.4f}",
@@ -260,6 +318,7 @@ def columns(results: Sequence[Result]) -> list[Measure]:
             lambda r: r.metrics.reconstruction.relative_bias,
         ),
         *probings(results),
+        *_features(results),
         *_readings(results),
         Measure(
             "encode_us",

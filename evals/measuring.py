@@ -10,20 +10,28 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from evals.config import Evaluate
+from evals.labelled import Labelled, load_classes, load_crossed
+from evals.metrics.absorption import absorption_of, read_words
 from evals.metrics.downstream import Precision, downstream, has_bfloat16
 from evals.metrics.intervention import intervention
-from evals.metrics.probing import ProbeData, baseline, probe, probe_data
+from evals.metrics.jacobians import jacobians
+from evals.metrics.perturbation import perturb, pool, remove
+from evals.metrics.probing import ProbeData, baseline, labelled_data, probe, probe_data
 from evals.metrics.reconstruction import reconstruction
 from evals.results import (
     Baseline,
     Downstream,
+    Features,
     Intervention,
+    Jacobians,
     Metrics,
     Probing,
     Reconstruction,
+    Role,
     dump,
     parse,
     slug,
@@ -31,6 +39,7 @@ from evals.results import (
 from evals.site import Cell, SiteRun, fingerprint
 from evals.tasks import load_task
 from rsae import SAE
+from rsae.support.files import digest, read_tensors, write_tensors
 from rsae.support.progress import progress
 
 T = TypeVar("T")
@@ -69,10 +78,50 @@ class Measuring:
             return dump(baseline(data))
 
         sizes = [e.probe_train, e.probe_test, e.probe_context]
-        excluded = list(place.exclude_tokens)
-        settings = [task, place.site.host, place.site.hook, place.norm_limit, excluded, *sizes]
+        settings = [task, *self._reads, *sizes]
         found = place.cache.run(f"probing-{slug(task)}", settings, make)
         return ProbeData.load(file), parse(Baseline, found)
+
+    def labelled(self, kind: str, name: str) -> tuple[ProbeData, Labelled]:
+        """Activations of texts with several labels; the host runs over them once, for all SAEs.
+
+        Args:
+            kind: `classes` or `crossed`.
+            name: The set.
+        """
+        place, e = self.place, self.evaluate
+        load = load_classes if kind == "classes" else load_crossed
+        loaded = load(name, e.probe_train // 2, e.probe_test // 2)
+        file = place.directory / "features" / f"{kind}-{slug(name)}.safetensors"
+
+        def make() -> Any:
+            left_out = (place.norm_limit, place.exclude_tokens)
+            labelled_data(place.host, place.site.hook, loaded, e.probe_context, *left_out).save(file)
+            return len(loaded.texts)
+
+        texts = digest([loaded.texts, loaded.label_TC.tolist(), loaded.is_train_T.tolist()])
+        settings = [self._reads, kind, texts, e.probe_context]
+        place.cache.run(f"{kind}-{slug(name)}", settings, make)
+        return ProbeData.load(file), loaded
+
+    def words(self) -> tuple[torch.Tensor, np.ndarray]:
+        """Activations at words and their first letters; the host reads them once, for all SAEs."""
+        place, words = self.place, self.evaluate.absorption
+        file = place.directory / "features" / "words.safetensors"
+
+        def make() -> Any:
+            x_WD, letter_W = read_words(place.host, place.site.hook, words)
+            write_tensors(file, {"x_WD": x_WD})
+            return "".join(letter_W)
+
+        letters = place.cache.run("words", [self._reads, words], make)
+        return read_tensors(file)["x_WD"], np.array(list(letters))
+
+    @property
+    def _reads(self) -> list[Any]:
+        """Which activations are read, and what is left out of them."""
+        place = self.place
+        return [place.site.host, place.site.hook, place.norm_limit, list(place.exclude_tokens)]
 
     def measure(self, name: str, cells: list[Cell], timed: bool = False) -> list[Metrics]:
         """The figures of cells.
@@ -95,12 +144,20 @@ class Measuring:
         if e.intervention:
             settings = [e.intervention, e.downstream_tokens]
             pushed = self._each(name, cells, "intervention", Intervention, settings, self._push)
+        turned: list[Any] = [None] * len(cells)
+        if e.jacobians:
+            turned = self._each(name, cells, "jacobians", Jacobians, [e.jacobians], self._turn)
+        felt: list[Any] = [None] * len(cells)
+        if e.features:
+            settings = [e.absorption, e.classes, e.crossed, e.ablate]
+            own = [cell for cell in cells if cell.role is not Role.CEILING]  # it borrows its latents
+            scores = iter(self._each(name, own, "features", Features, settings, self._features))
+            felt = [None if cell.role is Role.CEILING else next(scores) for cell in cells]
         took: list[Any] = [None] * len(cells)
         if timed:
             took = self._each(name, cells, "encoding", float, [], self._time)
-        return [
-            Metrics(*figures) for figures in zip(reconstructions, spliced, probed, pushed, took, strict=True)
-        ]
+        every = (reconstructions, spliced, probed, pushed, took, felt, turned)
+        return [Metrics(*figures) for figures in zip(*every, strict=True)]
 
     def _each(
         self,
@@ -157,6 +214,37 @@ class Measuring:
         rest = (place.host, tokens, e.intervention, place.site.hook, place.norm_limit)
         excluded = place.exclude_tokens
         return {name: intervention(sae, *rest, exclude_tokens=excluded) for name, sae in saes.items()}
+
+    def _turn(self, saes: dict[str, SAE]) -> dict[str, Jacobians]:
+        place, tokens = self.place, self.evaluate.jacobians
+        return {name: jacobians(sae, place.host, place.store, tokens) for name, sae in saes.items()}
+
+    def _features(self, saes: dict[str, SAE]) -> dict[str, Features]:
+        e = self.evaluate
+        found: dict[str, Features] = dict.fromkeys(saes, Features())
+        sets = [("classes", name) for name in e.classes] + [("crossed", name) for name in e.crossed]
+        scores = {name: {kind: {n: [] for n in e.ablate} for kind in ("classes", "crossed")} for name in saes}
+        with progress(
+            (len(sets) + bool(e.absorption)) * len(saes), f"features of {len(saes)} SAEs", "set"
+        ) as bar:
+            if e.absorption:
+                words = self.words()
+                for name, sae in saes.items():
+                    figures = absorption_of(sae, *words)
+                    found[name] = Features(figures.fraction, figures.full)
+                    bar.update()
+            for kind, set_name in sets:
+                data, loaded = self.labelled(kind, set_name)
+                score = perturb if kind == "classes" else remove
+                for name, sae in saes.items():
+                    for one in score(pool(sae, data), loaded.classes, e.ablate).by_number:
+                        scores[name][kind][one.latents].append(one.score)
+                    bar.update()
+        means = {
+            name: {kind: {n: float(np.mean(v)) for n, v in by.items() if v} for kind, by in kinds.items()}
+            for name, kinds in scores.items()
+        }
+        return {n: replace(f, tpp=means[n]["classes"], scr=means[n]["crossed"]) for n, f in found.items()}
 
     def _probe(self, saes: dict[str, SAE]) -> dict[str, dict[str, Probing]]:
         e = self.evaluate

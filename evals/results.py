@@ -5,8 +5,7 @@
     RUN/sites/SITE/                activations, SAEs and finished steps of a site
     RUN/gates/                     fits of the gates, with their certificates
     RUN/ground_truth/CELL.json     scores in a world of known features (`evals.truth`)
-    RUN/units/, RUN/cards/         which units are finished; feature cards
-    RUN/stability/                 whose latents are the same (`evals.matching`)
+    RUN/units/, cards/, stability/ which units are finished; feature cards; whose latents are the same
 
 A *cell* is one SAE with its figures. A *site* is a host and a hook point.
 """
@@ -78,9 +77,8 @@ class Site:
     @property
     def hooks(self) -> str:
         """The hook points in words."""
-        if not self.target:
-            return self.hook
-        return f"{self.hook} to {self.target}{', skip' if self.skip else ''}"
+        skip = ", skip" if self.skip else ""
+        return f"{self.hook} to {self.target}{skip}" if self.target else self.hook
 
     def __str__(self) -> str:
         return f"{Path(self.host).name} {self.hooks}"
@@ -317,6 +315,38 @@ class Intervention(Figures):
 
 
 @dataclass(frozen=True)
+class Jacobians(Figures):
+    """The figures of `evals.jacobians`: of a transcoder and the MLP that it stands for."""
+
+    cosine: float
+    """Cosine of the two Jacobians at a token, mean over tokens; 0 where no latent is on."""
+    cosine_interval: Interval
+    """95 % bootstrap interval over tokens."""
+    norm_ratio: float
+    """Frobenius norm of the transcoder's Jacobians over that of the MLP's, over all tokens."""
+    varying_cosine: float
+    """Cosine, over all tokens, of both without their means over the tokens: what depends on the input."""
+    varying_share: float
+    """Share of the MLP's squared norm that depends on the input."""
+    tokens: int
+    """Tokens sampled."""
+
+
+@dataclass(frozen=True)
+class Features(Figures):
+    """Whether the latents are the right ones, by SAEBench's measures; each only where the suite asks for it."""
+
+    absorption: float | None = None
+    """Mean absorption fraction of first letters; less is better."""
+    full_absorption: float | None = None
+    """Mean share of words with full absorption."""
+    tpp: dict[int, float] = field(default_factory=dict)
+    """Targeted probe perturbation by number of ablated latents, mean over sets."""
+    scr: dict[int, float] = field(default_factory=dict)
+    """Spurious correlation removal by number of ablated latents, mean over sets."""
+
+
+@dataclass(frozen=True)
 class Metrics:
     """All that is measured of a cell."""
 
@@ -330,6 +360,10 @@ class Metrics:
     """Where the suite asks for it."""
     encode_us: float | None = None
     """Microseconds a token that its encoding took: of a cell that second controls are compared with, and of those."""
+    features: Features | None = None
+    """Where the suite asks for it."""
+    jacobians: Jacobians | None = None
+    """Of a transcoder, where the suite asks for it."""
 
 
 # --- cells -----------------------------------------------------------------------------------------------------

@@ -125,11 +125,17 @@ class Rivals:
         Args:
             cells: The teacher, its upgrades and their controls.
         """
-        pursuits = [cell for cell in cells if cell.role is Role.TUNED and isinstance(cell.sae, PursuitSAE)]
-        if not pursuits:
+        untuned = [name for name, upgrade in self.config.upgrades.items() if not upgrade.fine_tune]
+        pursuits = [
+            cell
+            for cell in cells
+            if isinstance(cell.sae, PursuitSAE) and (cell.role is Role.TUNED or cell.upgrade in untuned)
+        ]
+        controls = {cell.control: cell for cell in cells if cell.role is Role.CONTROL}
+        if not pursuits or not controls:
             return
-        # a pursuit's loss has the teacher's own penalty: all of them share one control
-        control = next(c for c in cells if c.role is Role.CONTROL and c.control == pursuits[0].control)
+        # a pursuit's loss has the teacher's own penalty, as the control of that name has
+        control = controls.get("control") or next(iter(controls.values()))
         wanted = self.config.second_controls
         for upgrade in pursuits if "pursued" in wanted else []:
             yield self._pursued(control, upgrade)
@@ -164,8 +170,8 @@ class Rivals:
         self, control: Cell, name: str, key: list[Any], make: Callable[[], tuple[SAE, History]]
     ) -> Cell:
         """A second control, made or reused."""
-        path: Path = self.directory / f"{control.control}-{name}"
-        step = f"{self.name}-{control.control}-{name}"
+        path: Path = self.directory / f"control-{name}"
+        step = f"{self.name}-control-{name}"
 
         def run() -> History:
             sae, history = make()
@@ -178,7 +184,7 @@ class Rivals:
             sae=rsae.load(path),
             path=self.place.relative(path),
             role=Role.SECOND_CONTROL,
-            name=f"{control.control}-{name}",
+            name=f"control-{name}",
             how=self.place.how(
                 self.place.cache.seconds[step],
                 train=self.tune,

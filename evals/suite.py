@@ -278,9 +278,9 @@ def lacking(config: SuiteConfig, unit: Unit, there: list[Result]) -> int | None:
 
 def _second_controls(config: SuiteConfig) -> set[str]:
     """The variants of second controls and the ceiling."""
-    pursuits = [n for n, u in config.upgrades.items() if u.variant == "pursuit" and u.fine_tune]
-    if not pursuits:
-        return set()
+    pursuits = [n for n, u in config.upgrades.items() if u.variant == "pursuit"]
+    if not any(upgrade.fine_tune for upgrade in config.upgrades.values()):
+        return set()  # without fine-tuning there is no control
     found = {name if name == "omp" else f"control-{name}" for name in config.second_controls}
     return found - {"control-pursued"} | {
         f"control-{name}" for name in pursuits if "pursued" in config.second_controls
@@ -304,12 +304,18 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
 
 #: Sections that change no unit where they are empty
 _OPTIONAL = ("baselines", "second_controls")
+#: Measures that change no unit where they are left out
+_OPTIONAL_MEASURES = ("intervention", "absorption", "classes", "crossed", "jacobians")
 
 
 def settings_of(config: SuiteConfig) -> dict[str, Any]:
     """The settings that every unit depends on; without a measure that is left out, which changes no unit."""
     settings = config.model_dump(mode="json", exclude={"sites", "grid", "synthetic", "ground_truth"})
-    if not config.evaluate.intervention:
-        del settings["evaluate"]["intervention"]
-    del settings["evaluate"]["stability"]  # of whole runs, not of units
+    evaluate = settings["evaluate"]
+    del evaluate["stability"]  # of whole runs, not of units
+    if not (config.evaluate.classes or config.evaluate.crossed):
+        del evaluate["ablate"]
+    for measure in _OPTIONAL_MEASURES:
+        if not evaluate[measure]:
+            del evaluate[measure]
     return {name: value for name, value in settings.items() if value or name not in _OPTIONAL}

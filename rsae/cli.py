@@ -156,7 +156,10 @@ def _train(
     penalty: Annotated[str, typer.Option(help="l0, l1 or tanh; the family's own by default.")] = "own",
     setting: Annotated[
         list[str] | None,
-        typer.Option(help="Another of the family's settings, as NAME=VALUE: bandwidth=0.5. May be repeated."),
+        typer.Option(
+            help="Another of the family's settings or the training's (docs/training.md), as NAME=VALUE: bandwidth=0.5, "
+            "beta2=0.99. May be repeated."
+        ),
     ] = None,
     skip: Annotated[
         bool,
@@ -237,7 +240,10 @@ def _train(
     )
     grid.checked(family)
     monitors = [monitor_named(name, out / "monitor" / name) for name in monitor or ()]
-    settings = {"d_sae": d_sae} | _settings(setting or []) | ({"skip": True} if skip else {})
+    given = _settings(setting or [])
+    of_training = {name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__}
+    config = config.changed(of_training)
+    settings = {"d_sae": d_sae} | given | ({"skip": True} if skip else {})
     distributed.join(shard)
     made = train_grid(
         family,

@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 
 from rsae.support.errors import InputError, did_you_mean
 
+Mode = Literal["offline", "online", "disabled"]
+
 
 class Monitor(Protocol):
     """Listens to a training, in its first process."""
@@ -88,10 +90,11 @@ class WandB:
         self,
         directory: str | os.PathLike,
         project: str = "rsae",
-        mode: Literal["offline", "online", "disabled"] = "offline",
+        mode: Mode = "offline",
     ):
         _needed("wandb")
-        self.directory, self.project, self.mode = Path(directory), project, mode
+        self.directory, self.project = Path(directory), project
+        self.mode: Mode = mode
 
     def begin(self, runs: Sequence[Mapping[str, Any]]) -> None:
         import wandb

@@ -10,12 +10,20 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
 import torch
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from rsae import checkpoints
@@ -30,7 +38,7 @@ from rsae.sae.records import Trained
 from rsae.sae.revival import revival_loss
 from rsae.sae.shard import Shard
 from rsae.support import distributed
-from rsae.support.errors import InputError
+from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import digest
 from rsae.support.progress import progress, say
 
@@ -40,7 +48,14 @@ _PARTS = ("total", "sse", "l0", "dead", "sparsity")
 #: A wanted l0 that is missed by more is told
 L0_TOLERANCE = 0.05
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 History = list[dict[str, float]]
+
+
+class Diverged(InputError):
+    """A loss is not finite any more; `number` says which of the SAEs of the pass."""
+
+    number = 0
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -72,6 +87,10 @@ class TrainConfig:
     """Factor on lr for thresholds, which have further to go than a weight."""
     bias_lr: NonNegativeFloat = 1.0
     """Factor on lr for the biases of encoder and decoder."""
+    beta1: Beta = 0.9
+    """Adam's decay of the running mean of gradients."""
+    beta2: Beta = 0.999
+    """Adam's decay of the running mean of their squares."""
     clip: PositiveFloat | None = None
     """Largest gradient norm, of weights, biases, thresholds and coefficients each by itself."""
     revival: NonNegativeFloat = 1 / 32
@@ -88,6 +107,25 @@ class TrainConfig:
     the penalty keeps its weight."""
     kl_tokens: PositiveInt = 512
     """Tokens a step whose predictions are compared, over all processes."""
+
+    def changed(self, changes: dict[str, Any]) -> TrainConfig:
+        """A copy with other settings.
+
+        Args:
+            changes: Values by field.
+
+        Raises:
+            InputError: A name or a value is wrong.
+        """
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"{name!r} is no setting of a training{did_you_mean(name, known)}")
+        try:
+            return replace(self, **changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from None
 
     def lr_factor(self, step: int) -> float:
         """Linear rise over `lr_warmup` steps, 1, then linear fall to 0 over the last `lr_decay` of the steps.
@@ -228,8 +266,8 @@ def train(
                 run.step(step, x_BD.to(device), None if y_BO is None else y_BO.to(device))
             logs = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
             if logs:
-                for run in runs:
-                    run.log(step + 1)
+                for number, run in enumerate(runs):
+                    run.log(step + 1, number)
                 last = runs[0].history[-1]
                 bar.set_postfix_str(f"sse {last['sse']:.1f} l0 {last['l0']:.0f}", refresh=False)
             tell(waited, logs)
@@ -257,7 +295,9 @@ class _Run:
         self.sae.train()
         device = sae.W_enc.device
         groups = _parameter_groups(self.sae, config)
-        self.optimiser = torch.optim.Adam(groups, lr=config.lr, fused=True)
+        self.optimiser = torch.optim.Adam(
+            groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True
+        )
         self.names = {p: name for name, p in self.sae.named_parameters()}
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         # tells one teacher's checkpoint from another's: exact, in whatever parts it is summed
@@ -326,12 +366,14 @@ class _Run:
         for part in self.parts:
             self.sums[part] += told[part]
 
-    def log(self, step: int) -> None:
-        """Append the means since the last call to the history."""
+    def log(self, step: int, number: int) -> None:
+        """Append the means since the last call to the history; `number` is the run among those of the pass."""
         n = (step - 1) % LOG_EVERY + 1
         mean = {part: total / n for part, total in self.sums.items()}
         if not all(map(math.isfinite, mean.values())):
-            raise InputError(f"training diverged at step {step} (loss {mean['total']}); lower `lr`")
+            error = Diverged(f"training diverged at step {step} (loss {mean['total']}); lower `lr`")
+            error.number = number
+            raise error
         self.history.append({"step": step, **mean})
         self.sums = dict.fromkeys(self.parts, 0.0)
 

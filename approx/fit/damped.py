@@ -69,7 +69,7 @@ def minimised(
         x: the start, shape (k,).
         iterations: the largest number of steps.
         gain: a step that lowers the value by a smaller share than this is a calm one.
-        calm: after so many calm steps in a row the search ends.
+        calm: number of calm steps in a row after which the search ends.
         floor: a value at or below this ends it too.
 
     Returns:

@@ -85,7 +85,7 @@ def minimax(
         pinned: {x: y} makes r(x) = y; {x: (y, y', y''/2, ...)} also the next Taylor coefficients there, which
             at x = 0 fixes the first coefficients of a polynomial. The error is the least among such r. With k
             conditions in all, k - 1 + n <= m is needed. `fit.levelled` bounds the errors of such r.
-        digits: so many digits of the parameters are right, 150 at most; float64 has some 16.
+        digits: number of right digits of the parameters, 150 at most; float64 has some 16.
         progress: show a progress bar.
 
     Raises:
@@ -200,7 +200,9 @@ def _through_zeros(
     verdict = fit.verdict if error <= limit * (1 + 1e-8) else Verdict.LOST
     notes = [f"it vanishes with the target at {where}"]
     if any(zero.beside != 0 for zero in zeros):
-        notes.append("a zero that is no float64 lies in a gap of the domain, which holds all float64 numbers")
+        notes.append(
+            "a zero that is no float64 lies between two of them; all float64 numbers of the domain are in it"
+        )
     detail = "; ".join(part for part in (*notes, fit.detail) if part)
     return replace(
         fit,
@@ -255,18 +257,21 @@ def _descended(
         with suppress(RuntimeError):
             other = _fit(target, type, plain(target, type), goal)
             fit = other if fit is None or other.converged or other.error < fit.error else fit
+    # a pole beside the domain that the error does not feel: a factor that a smaller type does without
+    spare = fit is not None and fit.verdict is Verdict.POLE
     close = fit is not None and (fit.verdict is Verdict.ROUNDING or fit.error <= fit.levelled * (1 + 1e-6))
-    if fit is None or not (fit.converged or close or patience == 0):
+    if fit is None or spare or not (fit.converged or close or patience == 0):
         m, n = type
         for smaller in ((m, n - 1), (m - 1, n)):
             if min(smaller) >= 0:
                 with suppress(RuntimeError):
                     other = _descended(target, smaller, goal, known, max(patience - 1, 0))
-                    if fit is None or other.error < fit.error:
+                    if fit is None or other.error < fit.error * (1 + (goal.slack if spare else 0)):
                         detail = f"it has type {other.rational.type}"
                         floor = 0.0 if fit is None else min(fit.levelled, other.error)
                         best = other.error <= floor * (1 + goal.slack)
                         verdict = Verdict.DEGENERATE if best else Verdict.SMALLER
+                        spare = False
                         fit = replace(other, type=type, verdict=verdict, levelled=floor, detail=detail)
     if fit is None:
         failure = known[type]

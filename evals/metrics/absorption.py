@@ -24,17 +24,17 @@ from sklearn.metrics import f1_score
 from evals.metrics.codes import place_of, row_unit
 from evals.results import Figures
 from rsae import SAE, Host
-from rsae.activations.hooks import activations_at, pad
+from rsae.activations.hooks import HookPoint, activations_at, pad
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
 #: Spelling examples before each word
 EXAMPLES = 4
-#: A letter takes one more latent where its F1 rises by at least this, up to so many
+#: A letter takes one more latent where its F1 rises by at least this, up to this many
 JUMP, MOST = 0.03, 10
 #: Latents that absorb carry at least this share of the probe's projection
 CARRIED = 0.4
-#: ... they are at most so many, and each has at least this cosine with the probe
+#: ... they are at most this many, and each has at least this cosine with the probe
 ABSORBERS, ALIGNED = 3, 0.1
 #: Full absorption: the one latent with the largest projection has at least this cosine
 FULLY_ALIGNED = 0.025
@@ -108,6 +108,26 @@ def absorption(
         InputError: where the vocabulary has too few words of one token.
     """
     place = place_of(sae, host, hook, None, allow_mismatch)
+    return absorption_of(sae, *read_words(host, str(place.point), words, seed))
+
+
+@torch.no_grad()
+def read_words(host: Host, hook: str, words: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    """Have the host read words of one token behind spelling examples.
+
+    Args:
+        host: The model.
+        hook: Hook point.
+        words: How many words of its vocabulary to read at most.
+        seed: Of the choice of words and examples.
+
+    Returns:
+        x_WD, the activations at the words, and the first letter of each.
+
+    Raises:
+        InputError: where the vocabulary has too few words of one token.
+    """
+    point = HookPoint.parse(hook, host)
     known = vocabulary(host)
     order = np.random.default_rng(seed).permutation(len(known))
     chosen = [known[i] for i in order]
@@ -124,13 +144,23 @@ def absorption(
         for start in range(0, len(read), _BATCH):
             some = read[start : start + _BATCH]
             tokens_BP, mask_BP = pad([[*prefix, token] for token, _ in some], host.device)
-            parts.append(activations_at(host, place.point, tokens_BP, mask_BP)[:, -1].cpu())
+            parts.append(activations_at(host, point, tokens_BP, mask_BP)[:, -1].cpu())
             bar.update(len(some))
-    x_WD = torch.cat(parts)
+    return torch.cat(parts), np.array([text.strip()[0].lower() for _, text in read])
+
+
+@torch.no_grad()
+def absorption_of(sae: SAE, x_WD: torch.Tensor, letter_W: np.ndarray) -> Absorption:
+    """Absorption in one SAE, of what `read_words` gave.
+
+    Args:
+        sae: The SAE.
+        x_WD: Activations at the words.
+        letter_W: First letter of each word.
+    """
     codes = [sae.encode(x_BD.to(sae.W_enc.device)) * row_unit(sae, x_BD) for x_BD in x_WD.split(1024)]
-    z_WF = torch.cat(codes).float().cpu()
-    letter_W = np.array([text.strip()[0].lower() for _, text in read])
-    return absorbed(x_WD.double().numpy(), z_WF.double().numpy(), sae.W_dec.double().cpu().numpy(), letter_W)
+    z_WF = torch.cat(codes).double().cpu().numpy()
+    return absorbed(x_WD.double().numpy(), z_WF, sae.W_dec.double().cpu().numpy(), letter_W)
 
 
 def vocabulary(host: Host) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ S sequences.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple, overload
 
@@ -16,7 +17,7 @@ from evals.metrics.codes import Encode, Place, place_of, readings
 from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
 from evals.stats import ratio_interval
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, Prefix, activations_at_all, pad, prefixes_at
+from rsae.activations.hooks import Edit, HookPoint, Prefix, activations_at_all, hooked, pad, prefixes_at
 from rsae.activations.splicing import counted, predictions, replaceable
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
@@ -77,8 +78,25 @@ def downstream(
     ...
 
 
+@overload
 def downstream(
-    sae: SAE | Mapping[str, SAE],
+    sae: Sequence[SAE],
+    host: Host,
+    tokens: list[list[int]],
+    hook: None = None,
+    norm_limit: float | None = None,
+    batch: int = 8,
+    allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
+) -> Downstream:
+    """Several at once: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` and
+    `precision` as below."""
+    ...
+
+
+def downstream(
+    sae: SAE | Mapping[str, SAE] | Sequence[SAE],
     host: Host,
     tokens: list[list[int]],
     hook: str | None = None,
@@ -93,14 +111,16 @@ def downstream(
     A transcoder's prediction takes the place of its target; zeros and the mean are then the target's.
     The host's prefix runs twice a batch (first for the mean activation), the suffix once for the clean activation, for
     zeros, for the mean and for each code of each SAE.
+    A list of SAEs is spliced in all at once, each at its own hook point, such as a transcoder for each layer's MLP.
+    Each reads what the host computes with those before it in place. Zeros and means are then in all places at once.
 
     Args:
-        sae: An SAE, or several by name, which share the host's runs.
+        sae: An SAE; or several by name, which share the host's runs; or a list, which is spliced in at once.
         host: The model.
         tokens: Sequences of token ids, each of three tokens at least.
-        hook: Hook point; by default the one that the (first) SAE was trained at.
+        hook: Hook point; by default the one that the (first) SAE was trained at. Of a list each has its own.
         norm_limit: Activations with a larger norm are left alone, as they were left out of training; by default the
-            (first) SAE's.
+            (first) SAE's, of a list each its own. It is the clean host's activation that counts.
         batch: Sequences at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
         exclude_tokens: Tokens, by id or by text, whose activations are left alone and whose predictions do not count;
@@ -119,6 +139,13 @@ def downstream(
         return downstream({"sae": sae}, host, tokens, *rest)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
+    if not isinstance(sae, Mapping):
+        if hook is not None:
+            raise InputError(
+                "downstream: each of several SAEs at once has its own hook point; leave `hook` out"
+            )
+        parts = _parts(sae, host, norm_limit, allow_mismatch, exclude_tokens)
+        return _at_once(parts, host, tokens, batch, precision)
     first = next(iter(sae.values()))
     place = place_of(first, host, hook, norm_limit, allow_mismatch, exclude_tokens)
     point = place.point
@@ -126,10 +153,7 @@ def downstream(
         place_of(one, host, str(point), place.norm_limit, allow_mismatch)
         if one.transcodes != first.transcodes or one.provenance.target != first.provenance.target:
             raise InputError("downstream: SAEs that are measured together predict the same hook point")
-    target, target_limit = point, float("inf")
-    if first.transcodes:
-        target_limit = first.provenance.target_norm_limit or target_limit
-        target = HookPoint.parse(first.provenance.known("target", "measuring a transcoder"), host)
+    target, target_limit = target_of(first, point, host)
     order = sorted(tokens, key=len)  # little padding in a batch
     chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
     mean_O = _mean(host, place, target, target_limit, chunks)
@@ -147,37 +171,179 @@ def downstream(
             kept_BP = place.kept(tokens_BP, mask_BP)
             movable_BP = kept_BP & (prefix.x_BPD.norm(dim=-1) <= target_limit)
             run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
-            exact_NV = run.predictions(prefix.x_BPD)
-            clean_NV = exact_NV
+            exact = _Clean.of(run.predictions(prefix.x_BPD))
+            reference = exact
             if precision != "float32":
-                clean_NV = run.predictions(prefix.x_BPD, precision)
-                rounded.add(exact_NV, clean_NV, run)
-            clean.add(clean_NV, clean_NV, run)
+                reference = _Clean.of(run.predictions(prefix.x_BPD, precision))
+                rounded.add(_against(run, exact, reference.log_NV))
+            clean.add(_against(run, reference, reference.log_NV))
+            measured: list[tuple[torch.Tensor, _Measured]] = []
             for sums in every:
                 spliced_BPD = splice(sums.reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
-                sums.add(clean_NV, run.predictions(spliced_BPD, precision), run)
+                # a start is often its teacher bit for bit, and the host's run is what costs
+                figures = next((had for x_BPD, had in measured if torch.equal(x_BPD, spliced_BPD)), None)
+                if figures is None:
+                    figures = _against(run, reference, run.predictions(spliced_BPD, precision))
+                    measured.append((spliced_BPD, figures))
+                sums.add(figures)
             bar.update(sum(map(len, chosen)))
-    if zero.ce == clean.ce:
-        raise InputError(
-            f"downstream: zeros at {target} change nothing, so no token is spliced; raise norm_limit, or exclude fewer "
-            "tokens"
-        )
-    return {
-        name: Downstream(
-            **vars(sums[""].figures(clean, zero, mean)),
-            ce_clean=clean.ce / clean.count,
-            ce_zero=zero.ce / zero.count,
-            kl_zero=zero.kl / zero.count,
-            predictions=clean.count,
-            positions=positions(place.exclude_tokens),
-            others={reading: one.figures(clean, zero, mean) for reading, one in sums.items() if reading},
-            ce_mean=mean.ce / mean.count,
-            kl_mean=mean.kl / mean.count,
-            precision=precision,
-            precision_kl=None if precision == "float32" else rounded.kl / rounded.count,
-        )
-        for name, sums in by_reading.items()
-    }
+    bounds = _Bounds(clean, zero, mean, None if precision == "float32" else rounded)
+    return {name: bounds.record(sums, place.exclude_tokens, precision) for name, sums in by_reading.items()}
+
+
+def target_of(sae: SAE, point: HookPoint, host: Host) -> tuple[HookPoint, float]:
+    """What is replaced, and the norm above which it is left alone.
+
+    Args:
+        sae: The SAE.
+        point: Where it reads.
+        host: The model.
+    """
+    if not sae.transcodes:
+        return point, float("inf")
+    limit = sae.provenance.target_norm_limit
+    target = HookPoint.parse(sae.provenance.known("target", "measuring a transcoder"), host)
+    return target, float("inf") if limit is None else limit
+
+
+# --- several at once -------------------------------------------------------------------------------------------
+
+
+class _Part(NamedTuple):
+    """One of several SAEs that are spliced in at once."""
+
+    sae: SAE
+    place: Place
+    target: HookPoint
+    target_limit: float
+
+
+class _Whole(NamedTuple):
+    """The host with all of them in place, for a batch."""
+
+    host: Host
+    parts: list[_Part]
+    tokens_BP: torch.Tensor
+    mask_BP: torch.Tensor
+    counted_BP: torch.Tensor
+    replaced: list[torch.Tensor]  # of each part: True where its target is replaced, [batch, position]
+
+    @torch.no_grad()
+    def predictions(
+        self, reconstructs: Sequence[Reconstruct | None], precision: Precision = "float32"
+    ) -> torch.Tensor:
+        """log p_NV with what each of `reconstructs` gives in its part's place (zeros for None); none for the clean
+        host."""
+        with ExitStack() as stack:
+            for part, replaced_BP, reconstruct in zip(self.parts, self.replaced, reconstructs, strict=False):
+                read, put = _edits(part, replaced_BP, reconstruct)
+                if part.sae.transcodes:
+                    stack.enter_context(hooked(self.host, part.place.point, read))
+                stack.enter_context(hooked(self.host, part.target, put))
+            stack.enter_context(
+                torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+            )
+            ran = self.host.model(input_ids=self.tokens_BP, attention_mask=self.mask_BP, use_cache=False)
+        return ran.logits[:, :-1][self.counted_BP].float().log_softmax(-1)
+
+
+def _edits(part: _Part, replaced_BP: torch.Tensor, reconstruct: Reconstruct | None) -> tuple[Edit, Edit]:
+    """What happens where a part reads, and at its target."""
+    seen: list[torch.Tensor] = []
+
+    def read(x_BPD: torch.Tensor) -> torch.Tensor:
+        seen[:] = [x_BPD]
+        return x_BPD
+
+    def put(y_BPO: torch.Tensor) -> torch.Tensor:
+        if part.sae.transcodes and not seen:
+            raise InputError(
+                f"downstream: the host computes {part.target} before {part.place.point}; at once with others a "
+                "prediction can only replace what comes later"
+            )
+        x_BPD = seen.pop() if part.sae.transcodes else y_BPO
+        out_BPO = y_BPO.clone()
+        out_BPO[replaced_BP] = 0.0 if reconstruct is None else reconstruct(x_BPD[replaced_BP]).to(y_BPO)
+        return out_BPO
+
+    return read, put
+
+
+def _parts(
+    saes: Sequence[SAE],
+    host: Host,
+    norm_limit: float | None,
+    allow_mismatch: bool,
+    exclude_tokens: Sequence[int | str] | None,
+) -> list[_Part]:
+    """Where each of several SAEs reads and what it replaces."""
+    parts: list[_Part] = []
+    for sae in saes:
+        place = place_of(sae, host, None, norm_limit, allow_mismatch, exclude_tokens)
+        target, limit = target_of(sae, place.point, host)
+        if any(target == other.target for other in parts):
+            raise InputError(
+                f"downstream: two of the SAEs take the place of {target}; give one for each hook point"
+            )
+        parts.append(_Part(sae, place, target, limit))
+    if not parts:
+        raise InputError("downstream: give an SAE at least")
+    return parts
+
+
+@torch.no_grad()
+def _whole(parts: list[_Part], host: Host, chosen: list[list[int]]) -> tuple[_Whole, list[torch.Tensor]]:
+    """A batch, with what is replaced in it (by the clean host's activations), and the clean targets."""
+    tokens_BP, mask_BP = pad(chosen, host.device)
+    points = [point for part in parts for point in (part.place.point, part.target)]
+    found = activations_at_all(host, points, tokens_BP, mask_BP)
+    replaced, counted_BP = [], mask_BP.bool()
+    for part, x_BPD, y_BPO in zip(parts, found[::2], found[1::2], strict=True):
+        kept_BP = part.place.kept(tokens_BP, mask_BP)
+        counted_BP = counted_BP & kept_BP
+        movable_BP = kept_BP & (y_BPO.norm(dim=-1) <= part.target_limit)
+        replaced.append(replaceable(x_BPD, movable_BP, part.place.norm_limit))
+    run = _Whole(host, parts, tokens_BP, mask_BP, counted(mask_BP, counted_BP), replaced)
+    return run, found[1::2]
+
+
+def _constant(mean_O: torch.Tensor) -> Reconstruct:
+    return lambda _: mean_O
+
+
+def _at_once(
+    parts: list[_Part], host: Host, tokens: list[list[int]], batch: int, precision: Precision
+) -> Downstream:
+    order = sorted(tokens, key=len)
+    sums = [torch.zeros(part.sae.d_out, dtype=torch.float64) for part in parts]
+    count = [0] * len(parts)
+    zero, mean, clean, rounded, ours = (_Sums(None) for _ in range(5))
+    with progress(2 * sum(map(len, tokens)), f"downstream loss of {len(parts)} SAEs at once", "tok") as bar:
+        runs = []
+        for start in range(0, len(order), batch):
+            run, targets = _whole(parts, host, order[start : start + batch])
+            for number, (y_BPO, replaced_BP) in enumerate(zip(targets, run.replaced, strict=True)):
+                sums[number] += y_BPO[replaced_BP].double().sum(0).cpu()
+                count[number] += int(replaced_BP.sum())
+            runs.append(run)
+            bar.update(int(run.mask_BP.sum()))
+        means = [total_O / max(1, n) for total_O, n in zip(sums, count, strict=True)]
+        for run in runs:
+            exact = reference = _Clean.of(run.predictions([]))
+            if precision != "float32":
+                reference = _Clean.of(run.predictions([], precision))
+                rounded.add(_against(run, exact, reference.log_NV))
+            clean.add(_against(run, reference, reference.log_NV))
+            for into, reconstructs in (
+                (zero, [None for _ in parts]),
+                (mean, [_constant(mean_O) for mean_O in means]),
+                (ours, [_through(part.sae, part.sae.encode) for part in parts]),
+            ):
+                into.add(_against(run, reference, run.predictions(reconstructs, precision)))
+            bar.update(int(run.mask_BP.sum()))
+    excluded = sorted({token for part in parts for token in part.place.exclude_tokens})
+    bounds = _Bounds(clean, zero, mean, None if precision == "float32" else rounded)
+    return bounds.record({"": ours}, excluded, precision)
 
 
 def _both(point: HookPoint, target: HookPoint) -> list[HookPoint]:
@@ -214,6 +380,29 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
+class _Clean(NamedTuple):
+    """What the clean host predicts, with what every comparison with it needs."""
+
+    log_NV: torch.Tensor
+    p_NV: torch.Tensor
+    top_N: torch.Tensor
+
+    @staticmethod
+    def of(log_NV: torch.Tensor) -> _Clean:
+        return _Clean(log_NV, log_NV.exp(), log_NV.argmax(-1))
+
+
+class _Measured(NamedTuple):
+    """One reconstruction's predictions of a batch: of each prediction its sequence, position, CE and KL."""
+
+    sequences: int
+    row_N: torch.Tensor
+    position_N: torch.Tensor
+    ce_N: torch.Tensor
+    kl_N: torch.Tensor
+    agreed: int
+
+
 class _Suffix(NamedTuple):
     """The host from the hook point on, for a batch."""
 
@@ -231,6 +420,15 @@ class _Suffix(NamedTuple):
             return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
 
 
+def _against(run: _Suffix | _Whole, clean: _Clean, now_NV: torch.Tensor) -> _Measured:
+    """log p of the spliced host's predictions, compared with the clean host's."""
+    row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
+    ce_N = -now_NV.gather(1, run.tokens_BP[:, 1:][run.counted_BP][:, None])[:, 0].double()
+    kl_N = (clean.log_NV - now_NV).mul_(clean.p_NV).sum(-1).double()
+    agreed = int((now_NV.argmax(-1) == clean.top_N).sum())
+    return _Measured(len(run.counted_BP), row_N, position_N, ce_N, kl_N, agreed)
+
+
 class _Sums:
     """What is summed over the predictions of each sequence, for one reconstruction (zeros for None)."""
 
@@ -244,21 +442,17 @@ class _Sums:
         self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
         self.agreed = 0
 
-    def add(self, clean_NV: torch.Tensor, now_NV: torch.Tensor, run: _Suffix) -> None:
-        """Predictions of a batch, as log p of the clean and the spliced host."""
-        row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
-        rows = len(run.counted_BP)
-        target_N1 = run.tokens_BP[:, 1:][run.counted_BP][:, None]
-        ce_N = -now_NV.gather(1, target_N1)[:, 0].double()
-        kl_N = (clean_NV.exp() * (clean_NV - now_NV)).sum(-1).double()
+    def add(self, batch: _Measured) -> None:
+        """Predictions of a batch."""
+        rows, row_N, position_N = batch.sequences, batch.row_N, batch.position_N
         zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
-        self.ce_S += zero_B.index_add(0, row_N, ce_N).tolist()
-        self.kl_S += zero_B.index_add(0, row_N, kl_N).tolist()
+        self.ce_S += zero_B.index_add(0, row_N, batch.ce_N).tolist()
+        self.kl_S += zero_B.index_add(0, row_N, batch.kl_N).tolist()
         self.count_S += torch.bincount(row_N, minlength=rows).tolist()
-        self.agreed += int((now_NV.argmax(-1) == clean_NV.argmax(-1)).sum())
+        self.agreed += batch.agreed
         for group, (first, last) in enumerate(POSITIONS):
             in_N = (position_N >= first) & (position_N <= last)
-            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], kl_N[in_N]).tolist()
+            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], batch.kl_N[in_N]).tolist()
             self.count_GS[group] += torch.bincount(row_N[in_N], minlength=rows).tolist()
 
     @property
@@ -296,6 +490,38 @@ class _Sums:
         kl, counts = [kl_S[i] for i in there], [count_S[i] for i in there]
         interval = Interval(*ratio_interval(kl, counts))
         return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), interval)
+
+
+class _Bounds(NamedTuple):
+    """What the host gives without an SAE: as it is, with zeros, with means, and rounded (None for float32)."""
+
+    clean: _Sums
+    zero: _Sums
+    mean: _Sums
+    rounded: _Sums | None
+
+    def record(
+        self, sums: dict[str, _Sums], exclude_tokens: Sequence[int], precision: Precision
+    ) -> Downstream:
+        """The figures of one SAE, of each of its readings."""
+        clean, zero, mean, rounded = self
+        if zero.ce == clean.ce:
+            raise InputError(
+                "downstream: zeros change nothing, so no token is spliced; raise norm_limit, or exclude fewer tokens"
+            )
+        return Downstream(
+            **vars(sums[""].figures(clean, zero, mean)),
+            ce_clean=clean.ce / clean.count,
+            ce_zero=zero.ce / zero.count,
+            kl_zero=zero.kl / zero.count,
+            predictions=clean.count,
+            positions=positions(exclude_tokens),
+            others={reading: one.figures(clean, zero, mean) for reading, one in sums.items() if reading},
+            ce_mean=mean.ce / mean.count,
+            kl_mean=mean.kl / mean.count,
+            precision=precision,
+            precision_kl=None if rounded is None else rounded.kl / rounded.count,
+        )
 
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:

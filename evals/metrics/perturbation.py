@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from evals.labelled import Labelled
 from evals.metrics.codes import place_of, row_unit
-from evals.metrics.probing import text_activations
+from evals.metrics.probing import ProbeData, labelled_data
 from evals.results import Figures
 from rsae import SAE, Host
 from rsae.support.errors import InputError
@@ -114,41 +114,28 @@ class Removal:
 
 
 @torch.no_grad()
-def pool(
-    sae: SAE,
-    host: Host,
-    texts: Labelled,
-    hook: str | None = None,
-    context: int = 128,
-    allow_mismatch: bool = False,
-    rows: int = 4096,
-) -> Pooled:
-    """Run the host over labelled texts, and encode them.
+def pool(sae: SAE, data: ProbeData, rows: int = 4096) -> Pooled:
+    """Encode labelled texts.
 
     Args:
         sae: The SAE.
-        host: The model.
-        texts: The texts.
-        hook: Hook point; by default the SAE's own.
-        context: Tokens a text, truncated on the right.
-        allow_mismatch: Accept an SAE of another model or hook point.
+        data: The texts' activations.
         rows: Tokens at a time.
     """
-    point, limit, excluded = place_of(sae, host, hook, None, allow_mismatch)
-    x_ND, text_N, kept = text_activations(host, str(point), texts.texts, context, limit, excluded, texts.name)
-    x_TD = torch.zeros(len(kept), sae.d_in, dtype=torch.float64)
-    z_TF = torch.zeros(len(kept), sae.d_sae, dtype=torch.float64)
-    for x_BD, text_B in zip(x_ND.split(rows), text_N.split(rows), strict=True):
+    texts = len(data.label_T)
+    x_TD = torch.zeros(texts, sae.d_in, dtype=torch.float64)
+    z_TF = torch.zeros(texts, sae.d_sae, dtype=torch.float64)
+    for x_BD, text_B in zip(data.x_ND.split(rows), data.text_N.split(rows), strict=True):
         z_BF = (sae.encode(x_BD.to(sae.W_enc.device)) * row_unit(sae, x_BD)).double().cpu()
         z_TF.index_add_(0, text_B.long(), z_BF)
         x_TD.index_add_(0, text_B.long(), x_BD.double())
-    count_T1 = torch.bincount(text_N.long(), minlength=len(kept))[:, None]
+    count_T1 = torch.bincount(data.text_N.long(), minlength=texts)[:, None]
     return Pooled(
         (x_TD / count_T1).numpy(),
         (z_TF / count_T1).numpy(),
         sae.W_dec.double().cpu().numpy(),
-        texts.label_TC[kept],
-        texts.is_train_T[kept],
+        data.label_T,
+        data.is_train_T,
         sae.signed,
     )
 
@@ -287,7 +274,9 @@ def targeted_perturbation(
     Returns:
         The figures; a larger score is better.
     """
-    return perturb(pool(sae, host, texts, hook, context, allow_mismatch), texts.classes, numbers)
+    place = place_of(sae, host, hook, None, allow_mismatch)
+    data = labelled_data(host, str(place.point), texts, context, place.norm_limit, place.exclude_tokens)
+    return perturb(pool(sae, data), texts.classes, numbers)
 
 
 def spurious_removal(
@@ -318,4 +307,6 @@ def spurious_removal(
     """
     if len(texts.classes) != 2 or texts.label_TC.sum(1).max() < 2:
         raise InputError(f"{texts.name}: spurious removal needs two labels a text (evals.load_crossed)")
-    return remove(pool(sae, host, texts, hook, context, allow_mismatch), texts.classes, numbers)
+    place = place_of(sae, host, hook, None, allow_mismatch)
+    data = labelled_data(host, str(place.point), texts, context, place.norm_limit, place.exclude_tokens)
+    return remove(pool(sae, data), texts.classes, numbers)

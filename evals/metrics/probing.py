@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evals.labelled import Labelled
 from evals.metrics.codes import Encode, place_of, readings
 from evals.results import Accuracy, Baseline, Probing
 from evals.tasks import Task
@@ -39,7 +40,7 @@ class ProbeData:
     text_N: torch.Tensor
     """Number of the text that a token is of."""
     label_T: np.ndarray
-    """0 or 1."""
+    """0 or 1; of texts with several labels a column each, [T, C]."""
     is_train_T: np.ndarray
     """True for a training text."""
 
@@ -89,6 +90,32 @@ def probe_data(
     labels = np.concatenate([task.train[1], task.test[1]])
     is_train = np.arange(len(texts)) < len(task.train[0])
     return ProbeData(x_ND, text_N, labels[kept], is_train[kept])
+
+
+def labelled_data(
+    host: Host,
+    hook: str,
+    texts: Labelled,
+    context: int = 128,
+    norm_limit: float = float("inf"),
+    exclude_tokens: Sequence[int] = (),
+) -> ProbeData:
+    """Run the host over texts with several labels.
+
+    Args:
+        host: The model.
+        hook: Hook point.
+        texts: The texts.
+        context: Tokens a text, truncated on the right.
+        norm_limit: Tokens whose activation has a larger norm are left out.
+        exclude_tokens: Ids of tokens that are left out.
+
+    Returns:
+        The activations, as those of `probe_data`.
+    """
+    left_out = (norm_limit, exclude_tokens)
+    x_ND, text_N, kept = text_activations(host, hook, texts.texts, context, *left_out, texts.name)
+    return ProbeData(x_ND, text_N, texts.label_TC[kept], texts.is_train_T[kept])
 
 
 def text_activations(

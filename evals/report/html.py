@@ -304,15 +304,31 @@ def _trained(results: Sequence[Result], gates: dict[GateKey, Gate], plots: dict[
 # --- cards -------------------------------------------------------------------------------------------------------
 
 
-def _cards(run: Path, results: Sequence[Result]) -> list[tuple[str, tuple[Card, ...]]]:
-    """Cells with cards, each rational one followed by its control."""
-    found, controls = read_cards(run, results), controls_of(results)
-    order: dict[str, None] = {}
-    for r in (r for r in results if r.role is not Role.CONTROL and r.cell in found):
-        order[r.cell] = None
-        if (control := controls.get(r.cell)) is not None and control.cell in found:
-            order[control.cell] = None
-    return [(cell, found[cell]) for cell in {**order, **dict.fromkeys(found)}]
+@dataclass(frozen=True)
+class CardSet:
+    """Cells that started from one teacher, and their cards side by side."""
+
+    cells: tuple[str, ...]
+    """The cells: upgrades, then controls, then the teacher."""
+    latents: tuple[tuple[tuple[str, Card], ...], ...]
+    """For each latent the cells that show it, and their cards of it."""
+
+
+def _cards(run: Path, results: Sequence[Result]) -> list[CardSet]:
+    """Cells with cards, those that started from one teacher together."""
+    found = read_cards(run, results)
+    order = (Role.TUNED, Role.START, Role.SECOND_CONTROL, Role.CONTROL, Role.TEACHER)
+    place = lambda r: (str(r.group), str(r.level), r.seed)  # noqa: E731
+    shown = sorted((r for r in results if r.cell in found and r.role in order), key=place)
+    sets = []
+    for _, members in groupby(shown, key=place):
+        cells = tuple(r.cell for r in sorted(members, key=lambda r: (order.index(r.role), r.variant)))
+        by_latent: dict[int, list[tuple[str, Card]]] = {}
+        for cell in cells:
+            for card in found[cell]:
+                by_latent.setdefault(card.latent, []).append((cell, card))
+        sets.append(CardSet(cells, tuple(map(tuple, by_latent.values()))))
+    return sets
 
 
 # --- the run -----------------------------------------------------------------------------------------------------

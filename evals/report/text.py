@@ -7,7 +7,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.table import Table as RichTable
 from evals import stats
 from evals.baselines import BASELINES
 from evals.claims import Against, Claim
-from evals.comparison import Comparison, Counts, Difference, Group
+from evals.comparison import Comparison, Counts, Difference, Group, run_names
 from evals.interpretation import Interpretation
 from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
@@ -26,9 +25,10 @@ from evals.metrics.sae_probes import SetScores
 from evals.metrics.stability import Stability
 from evals.paired import SideBySide
 from evals.report.names import Names, place
-from evals.results import Interval, Reconstruction, Result, Role, read_results
+from evals.results import Downstream, Interval, Reconstruction, Result, Role, read_results
 from evals.stats import Estimate
 from evals.truth import TruthCell
+from evals.tuning import Tuned
 
 #: Columns of words; all others are numbers
 _WORDS = (
@@ -38,6 +38,7 @@ _WORDS = (
     "latent",
     "explanation",
     "variant",
+    "setting",
     "family",
     "place",
     "costs no more",
@@ -82,6 +83,10 @@ _FIT = (
 )
 
 
+#: In a file or a pipe a table is as wide as it needs
+_FILE_WIDTH = 1000
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a table."""
@@ -122,7 +127,8 @@ def figures(result: Result, shown: Sequence[Measure]) -> list[str]:
 
 def cells_table(runs: Sequence[str | os.PathLike]) -> Table:
     """All cells of runs, one a line."""
-    found = [(Path(run).name, result) for run in runs for result in read_results(run)]
+    named = zip(run_names(runs), runs, strict=True)
+    found = [(name, result) for name, run in named for result in read_results(run)]
     results = [result for _, result in found]
     shown, names = columns(results), Names(results)
     several = len(runs) > 1
@@ -155,6 +161,45 @@ def baselines_table(own: Reconstruction, baselines: dict[str, Reconstruction]) -
     headings = ["variant", *(heading for _, heading, _ in _FIT), "share of the way"]
     title = "held-out activations; share of the way from the best baseline's FVU to 0"
     return Table(title, headings, lines)
+
+
+def spliced_table(found: dict[str, Downstream]) -> Table:
+    """What a host loses with SAEs in place.
+
+    Args:
+        found: By what is in place.
+    """
+    lines = []
+    for name, one in found.items():
+        mean = "–" if one.loss_recovered_mean is None else f"{one.loss_recovered_mean:.4f}"
+        figures = [f"{one.kl:.4f}", f"{one.dce:.4f}", f"{one.loss_recovered:.4f}", mean, f"{one.top1:.3f}"]
+        lines.append(Line([name, *figures]))
+    predictions = next(iter(found.values())).predictions
+    return Table(f"{predictions} predictions", ["place", "KL", "dCE", "LR", "LR mean", "top-1"], lines)
+
+
+def tuning_table(tuned: dict[str, Tuned], l0: int) -> Table:
+    """What a sweep over training settings found: all of it, the best of each family in bold.
+
+    Args:
+        tuned: By family.
+        l0: The wanted l0.
+    """
+    lines = []
+    for name, found in tuned.items():
+        for one in [*found.tried, *([found.beside] if found.beside else [])]:
+            best = one is not found.beside and one.changes == found.best.changes
+            measured = "diverged" if one.fvu is None else _estimate(one.fvu)
+            at_goal = "–" if one.at_goal is None else _estimate(one.at_goal)
+            figures = [f"{one.l0:.1f}", measured, at_goal, f"{one.alive:.3f}", f"{one.seconds:.0f}"]
+            mark = "best" if best else "for the slope" if one is found.beside else ""
+            lines.append(Line([name, one.label, mark, *figures], control=best))
+    title = f"held-out activations; FVU at l0 {l0} by each family's own slope of FVU against l0"
+    return Table(title, ["family", "setting", "", "l0", "FVU", f"FVU at {l0}", "alive", "s"], lines)
+
+
+def _estimate(value: Estimate) -> str:
+    return f"{value.mean:.4f}" + ("" if value.se is None else f" +- {value.se:.4f}")
 
 
 def _share(fvu: float, best: float) -> str:
@@ -338,7 +383,31 @@ def pairs_table(found: Comparison) -> Table:
     )
 
 
-def _with_interval(figure: Difference) -> str:
+def between_table(found: Comparison) -> Table:
+    """Cells of the second and further runs minus the same ones of the first."""
+    lines = [
+        Line(
+            [
+                f"{_place(r.group)} {r.level} s{r.seed} {r.variant}",
+                f"{r.group.run} - {r.minus}",
+                *(f"{l0:.1f}" for l0 in r.l0),
+                f"{r.fvu:+.2%}",
+                *(_with_interval(figure) for figure in (r.kl, r.dce)),
+            ]
+        )
+        for r in found.between
+    ]
+    return Table(
+        "the same cells of two runs, at the l0 that each has; 95 % intervals over sequences, where both made the same "
+        "predictions",
+        ["place", "difference", "l0", "the first's", "FVU", "KL", "dCE"],
+        lines,
+    )
+
+
+def _with_interval(figure: Difference | None) -> str:
+    if figure is None:
+        return "–"
     return f"{figure.mean:+.4f} [{figure.interval.low:+.4f}, {figure.interval.high:+.4f}]"
 
 
@@ -411,7 +480,7 @@ def show(table: Table, markdown: bool = False) -> None:
         rich.add_column(heading, justify="left" if words else "right")
     for line in table.lines:
         rich.add_row(*line.texts, style="bold" if line.control else None)
-    Console(width=None if sys.stdout.isatty() else 200).print(rich)
+    Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(rich)
 
 
 def _place(group: Group) -> str:

@@ -250,6 +250,31 @@ class Prefix(NamedTuple):
     entering_BPD: torch.Tensor | None
 
 
+def mlp_of(host: Host, point: HookPoint, target: HookPoint) -> Edit:
+    """The host's own function from a block's `hook_mlp_in` to its `hook_mlp_out`, of tokens x_BD.
+
+    Args:
+        host: The host.
+        point: What is read.
+        target: What is computed from it.
+
+    Raises:
+        InputError: They are not these two points of one block.
+    """
+    if (point.site, target.site) != ("mlp_in", "mlp_out") or point.layer != target.layer:
+        raise InputError(
+            f"{point} to {target} is no MLP; it takes blocks.L.hook_mlp_in to blocks.L.hook_mlp_out"
+        )
+    mlp, last = point._place(host).module, target._place(host).module
+
+    def run(x_BD: torch.Tensor) -> torch.Tensor:
+        y_1BO = mlp(x_BD[None].to(next(mlp.parameters()).dtype))  # experts ask for [batch, position, width]
+        y_1BO = y_1BO[0] if isinstance(y_1BO, tuple) else y_1BO
+        return (y_1BO if last is mlp else last(y_1BO))[0].float()
+
+    return run
+
+
 @contextmanager
 def hooked(host: Host, point: HookPoint, act: Edit) -> Iterator[None]:
     """Pass the hook point's activation through a function while the context is open.

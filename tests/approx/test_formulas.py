@@ -1,6 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from flint import arb
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import erfc
 
 import approx
@@ -21,7 +25,6 @@ from approx.formulas import constant
         "x if x else 1",
         "",
         "x***2",
-        "abs(x)",
         "x**0.3",
         "exp(x=1)",
         "'a'",
@@ -88,8 +91,20 @@ def test_max_and_min_are_fitted_and_proven(text, domain, kinks):
     proof = approx.certify(fit)
     assert isinstance(proof, approx.Certificate)
     assert proof.upper == pytest.approx(fit.error, rel=1e-8)
-    with pytest.raises(ValueError, match="kinks"):
-        approx.formula(text, domain)
+    assert approx.formula(text, domain).kinks == pytest.approx(kinks, abs=1e-15)
+
+
+@given(st.lists(st.floats(-1.9, 1.9), min_size=1, max_size=4, unique=True), st.floats(0.1, 5))
+def test_folds_are_found(places, slope):
+    """Where they are apart; a fold outside of the domain, or in a gap, is none."""
+    places = sorted(round(p, 2) for p in places)
+    if any(b - a < 0.05 for a, b in pairwise(places)):
+        return
+    text = "+".join(f"abs({slope:.3f}*(x-({p})))" for p in places)
+    inside = [p for p in places if -1 < p < 0.2 or 0.5 < p < 1.5]
+    target = approx.formula(f"exp(x)+{text}", [(-1, 0.2), (0.5, 1.5)])
+    assert target.kinks == pytest.approx(inside, abs=1e-15)
+    assert approx.formula("abs(x*x)").kinks == ()
 
 
 @pytest.mark.parametrize("text", ["pi", "-pi/2", "1e-3", "2**0.5"])

@@ -38,8 +38,14 @@ probe_train = 40
 probe_test = 20
 probe_context = 12
 """
+FEATURES = """
+classes = ["{task}"]
+crossed = ["{task}"]
+ablate = [2, 8]
+"""
 
 DEMO = """
+second_controls = ["pursued"]
 soft_sparsity = 0.1
 [[sites]]
 host = "{host}"
@@ -59,6 +65,9 @@ seeds = [3]
 [train]
 steps = 40
 batch = 64
+[upgrades.pursuit]
+variant = "pursuit"
+fine_tune = false
 [upgrades.soft]
 variant = "soft"
 type = [3, 2]
@@ -88,9 +97,12 @@ def suite_file(tmp_path_factory, host_directory, text_file) -> Path:
     """With a task of the user's own."""
     path = tmp_path_factory.mktemp("suite") / "tiny.toml"
     task = path.with_name("colours.csv")
-    rows = [f"{'red' if i % 2 else 'blue'} thing number {i},{i % 2}" for i in range(120)]
-    task.write_text("\n".join(["text,label", *rows]))
-    path.write_text(SUITE.format(host=host_directory, text=text_file, task=task))
+    rows = [
+        f"{'red' if i % 2 else 'blue'} {'thing' if i % 4 < 2 else 'being'} {i},{i % 2},{i % 4 // 2}"
+        for i in range(240)
+    ]
+    task.write_text("\n".join(["text,label,label2", *rows]))
+    path.write_text((SUITE + FEATURES).format(host=host_directory, text=text_file, task=task))
     return path
 
 

@@ -78,6 +78,27 @@ def test_pairs_are_on_the_same_predictions(tmp_path):
     assert found[0].dce.mean == found[0].dce.interval.low == 0
 
 
+def test_the_same_cells_of_two_runs(tmp_path):
+    """Two runs with the same name in different places, too; cells of one run alone are left out."""
+    first, second = tmp_path / "before" / "run", tmp_path / "after" / "run"
+    for directory, kl in ((first, 0.3), (second, 0.2)):
+        write_result(directory, control(seed=0, fvu=kl, kl=kl, dce=0.2))
+    write_result(second, control(seed=1))
+    found = compare([first, second])
+    (one,) = found.between
+    assert (one.group.run, one.minus) == (str(second), str(first))
+    assert (one.variant, one.seed) == ("control", 0)
+    assert one.fvu == pytest.approx(-1 / 3)
+    assert one.kl is not None
+    assert (one.kl.mean, one.kl.interval.low, one.kl.interval.high) == pytest.approx((-0.1, -0.12, -0.08))
+    assert one.dce is not None
+    assert one.dce.mean == 0
+    assert compare([first]).between == ()
+    done = evals("compare", first, second, "--brief")
+    assert done.returncode == 0, done.stderr
+    assert "-33.33%" in done.stdout
+
+
 def test_a_control_is_that_of_the_same_teacher():
     cells = [
         tuned(seed=0),

@@ -20,7 +20,8 @@ def by_name(run):
 
 def test_every_cell_has_its_result_and_its_control(demo_run):
     found = by_name(demo_run)
-    variants = ("teacher", "soft-init", "soft", "gated-init", "gated", "control")
+    pursued = ("pursuit-init", "control-pursuit")
+    variants = ("teacher", "soft-init", "soft", "gated-init", "gated", "control", *pursued)
     expected = {f"{family}-{v}" for family in ("relu", "jump_relu", "top_k") for v in variants}
     assert found.keys() == expected | {"jump_relu-control-l1", "relu-control-l0"}
     for name, r in found.items():
@@ -67,8 +68,8 @@ def test_the_record_says_where_the_sae_lies(demo_run):
     results = read_results(demo_run)
     for r in results:
         sae = load_sae(demo_run, r)
-        rational = r.role in (Role.START, Role.TUNED)
-        assert isinstance(sae, rsae.RationalSAE) is rational
+        assert isinstance(sae, rsae.RationalSAE) is (r.upgrade in ("soft", "gated"))
+        assert isinstance(sae, rsae.PursuitSAE) is r.variant.endswith(("pursuit", "pursuit-init"))
         fvu = rsae_fvu(sae, open_store(demo_run, r))
         assert fvu == pytest.approx(r.metrics.reconstruction.fvu, rel=1e-4)
     with pytest.raises(InputError, match="is missing; run the same command"):
@@ -124,7 +125,17 @@ def test_a_public_teacher_is_found_by_its_address(demo_run, demo_file, tmp_path)
     assert done.returncode == 0, done.stderr
     found = by_name(tmp_path / "run")
     assert found.keys() == {
-        f"top_k-{v}" for v in ("teacher", "soft-init", "soft", "gated-init", "gated", "control")
+        f"top_k-{v}"
+        for v in (
+            "teacher",
+            "soft-init",
+            "soft",
+            "gated-init",
+            "gated",
+            "control",
+            "pursuit-init",
+            "control-pursuit",
+        )
     }
     again = found["top_k-teacher"]
     assert again.level == Level("source", str(demo_run / teacher.sae))
@@ -138,7 +149,7 @@ def test_a_pursuit_without_fine_tuning_is_a_start_alone(demo_file, tmp_path):
 
     text = demo_file.read_text().replace('["relu", "jump_relu", "top_k"]', '["top_k"]')
     text = text.replace("sparsity.relu = [0.1]\nsparsity.jump_relu = [0.1]\n", "")
-    a, b = text.index("[upgrades.soft]"), text.index("[tune]")
+    a, b = text.index("[upgrades.pursuit]"), text.index("[tune]")
     upgrades = (
         '[upgrades.raw]\nvariant = "pursuit"\nfine_tune = false\n[upgrades.pursuit]\nvariant = "pursuit"\n'
     )
@@ -148,7 +159,16 @@ def test_a_pursuit_without_fine_tuning_is_a_start_alone(demo_file, tmp_path):
     assert done.returncode == 0, done.stderr
     found = by_name(tmp_path / "run")
     assert found.keys() == {
-        f"top_k-{v}" for v in ("teacher", "raw-init", "pursuit-init", "pursuit", "control")
+        f"top_k-{v}"
+        for v in (
+            "teacher",
+            "raw-init",
+            "pursuit-init",
+            "pursuit",
+            "control",
+            "control-raw",
+            "control-pursuit",
+        )
     }
     assert found["top_k-raw-init"].control is None
     teacher, pursued = (found[f"top_k-{v}"].metrics.reconstruction for v in ("teacher", "raw-init"))

@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+import rsae
 from evals import suite
 from evals.config import SuiteConfig
+from evals.labelled import load_classes
+from evals.measures import columns
+from evals.metrics.perturbation import targeted_perturbation
 from evals.results import Role, read_results
 from evals.suite import lacking, parse_shard, units
 from evals.synthetic import pairs
@@ -32,6 +36,24 @@ def test_every_cell_has_its_result_and_its_control(suite_run):
         assert r.how.upgrade.tune == r.how.train
 
 
+def test_measures_of_features_stand_in_the_cells_and_the_table(suite_run):
+    """As the measures by themselves give them; a start that is its teacher has its figures."""
+    found = [r for r in read_results(suite_run) if r.level.value == 8 and r.seed == 0]
+    for r in found:
+        features = r.metrics.features
+        assert features is not None
+        assert features.absorption is None
+        assert set(features.tpp) == set(features.scr) == {2, 8}
+    one = next(r for r in found if r.role is Role.TEACHER)
+    (task,) = SuiteConfig.read(suite_run / "suite.toml").evaluate.classes
+    host = rsae.load_host(one.site.host)
+    sae = rsae.load(suite_run / one.sae)
+    alone = targeted_perturbation(sae, host, load_classes(task, 20, 10), [2, 8], context=12)
+    assert one.metrics.features is not None
+    assert one.metrics.features.tpp == {n.latents: pytest.approx(n.score) for n in alone.by_number}
+    assert {"tpp2", "tpp8", "scr2", "scr8"} <= {measure.key for measure in columns(found)}
+
+
 def test_a_second_run_does_nothing_and_a_lost_file_is_made_again(suite_run, suite_file):
     before = {f: f.stat().st_mtime_ns for f in suite_run.rglob("*") if f.is_file()}
     done = evals("run", suite_file, "--out", suite_run)
@@ -51,7 +73,7 @@ def test_a_measure_left_out_does_not_change_the_key_of_what_is_finished(suite_fi
     config = SuiteConfig.read(suite_file)
     unit = units(config)[0]
     measures = config.evaluate.model_copy(update={"intervention": 2})
-    assert "intervention" not in suite.settings_of(config)["evaluate"]
+    assert not {"intervention", "absorption"} & suite.settings_of(config)["evaluate"].keys()
     assert (
         suite.settings_of(config.model_copy(update={"evaluate": measures}))["evaluate"]["intervention"] == 2
     )

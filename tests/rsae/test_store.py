@@ -423,6 +423,7 @@ def test_object_storage_of_a_transcoders_store(harvest_config, host, tmp_path, m
     monkeypatch.setenv("RSAE_CACHE", str(tmp_path / "elsewhere"))
     found = Store.open(f"file://{tmp_path}/bucket")
     assert found.target is not None
+    assert made.target is not None
     assert found.identity == made.identity
     assert torch.equal(found.target.batch(1, 32, seed=0), made.target.batch(1, 32, seed=0))
 

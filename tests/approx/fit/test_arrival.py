@@ -78,6 +78,17 @@ def test_best_errors_that_a_climb_in_degree_misses(text, domain, type, best):
     assert fit.error == pytest.approx(best, rel=1e-7)
 
 
+@pytest.mark.parametrize("type", [(1, 1), (1, 3), (0, 1)])
+@pytest.mark.parametrize(("frequency", "high"), [(5, 1.7), (6, 1.5), (8, 1.2)])
+def test_degrees_that_the_best_approximation_does_not_need_are_no_poles(frequency, high, type):
+    """The best of (m, n) can be that of a smaller type; a spare factor must not stay as a pole at the domain's end."""
+    fit = approx.minimax(approx.formula(f"exp(-x*x)*cos({frequency}*x)", (-0.9, high)), type)
+    assert fit.converged
+    smaller = approx.minimax(fit.target, (max(type[0] - 1, 0), type[1] - 1))
+    assert fit.error <= smaller.error * (1 + 1e-9)
+    assert not any(abs(p.imag) < 1e-12 and -0.9 <= p.real <= high for p in fit.rational.poles())
+
+
 @pytest.mark.parametrize("k", [8, 20, 38])
 @pytest.mark.parametrize("noise", [0, 4e-16])
 def test_chebyshev_polynomials_have_zero_as_their_best_of_half_the_degree(k, noise):

@@ -239,10 +239,13 @@ def test_the_prefix_runs_once_however_many_saes(host, sequences):
             lambda *_: runs.__setitem__("suffix", runs["suffix"] + 1)
         ),
     ]
-    downstream({str(i): exact_sae(host.d_model) for i in range(4)}, host, sequences, HOOK, batch=5)
+    saes = {str(error): exact_sae(host.d_model, error) for error in (0.0, 0.1, 0.2, 0.3)}
+    found = downstream(saes | {"again": exact_sae(host.d_model, 0.2)}, host, sequences, HOOK, batch=5)
     for handle in handles:
         handle.remove()
-    assert runs == {"prefix": 2, "suffix": 7}  # clean, zero, mean and four SAEs
+    assert runs == {"prefix": 2, "suffix": 7}  # clean, zero, mean and four SAEs; the fifth is one of them
+    assert found["again"] == found["0.2"]
+    assert len({one.kl for one in found.values()}) == 4
 
 
 def test_tokens_above_the_norm_limit_are_left_alone(host, sequences):

@@ -14,6 +14,7 @@ import rsae
 from evals.labelled import Labelled, load_classes
 from evals.metrics.codes import row_unit
 from evals.metrics.perturbation import Pooled, effects, perturb, pool, remove
+from evals.metrics.probing import labelled_data, text_activations
 from rsae import InputError
 from rsae.sae.input_norm import InputNorm
 from tests.command import assert_one_clear_line
@@ -80,10 +81,9 @@ def test_ablation_is_that_of_every_token(host, store, norm):
     sae.input_norm = None if norm is None else InputNorm(norm)
     labels = np.eye(2, dtype=bool)[[0, 1, 0, 1]]
     texts = ("one two three", "a longer text here", "zeta", "omega light")
-    data = pool(sae, host, Labelled("t", texts, labels, np.array([1, 1, 0, 0], bool), ("a", "b")), HOOK, 16)
+    labelled = Labelled("t", texts, labels, np.array([1, 1, 0, 0], bool), ("a", "b"))
+    data = pool(sae, labelled_data(host, HOOK, labelled, 16))
     latents = np.array([3, 7, 11, 20, 21, 22, 30])
-    from evals.metrics.probing import text_activations
-
     x, number, _ = text_activations(host, HOOK, texts, 16, float("inf"), (), "t")
     with torch.no_grad():
         z = sae.encode(x)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pytest
 
 from evals.cards import read_cards
 from evals.latents import by_density
+from evals.metrics.stability import stability
 from evals.results import read_results
 from evals.site import load_sae, open_store
 from tests.command import assert_one_clear_line
@@ -98,3 +102,38 @@ def test_latents_are_spread_over_densities():
 )
 def test_mistakes(report_run, arguments, words):
     assert_one_clear_line(evals("cards", report_run, *arguments), *words)
+
+
+def test_cards_stand_side_by_side(report_run, cards):
+    """One row a latent, a card of each cell in it."""
+    assert evals("report", report_run).returncode == 0
+    page = (report_run / "report.html").read_text()
+    rows = page.split('<div class="beside">')[1:]
+    assert len(rows) == 4  # two groups, two latents
+    for row in rows:
+        assert "-gated</strong>" in row
+        assert "-control</strong>" in row
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_what_changed_most_beside_the_teacher(report_run, cards, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(report_run, run)
+    shutil.rmtree(run / "cards")
+    done = evals("cards", run, "--features", "2", "--changed")
+    assert done.returncode == 0, done.stderr
+    results = {r.cell: r for r in read_results(run)}
+    made = read_cards(run, list(results.values()))
+    assert sorted(results[cell].variant for cell in made) == ["gated", "gated", "teacher", "teacher"]
+    for cell, shown in made.items():
+        if results[cell].variant == "gated":
+            teacher = next(
+                r
+                for r in results.values()
+                if r.cell in made and (r.family, r.variant) == (results[cell].family, "teacher")
+            )
+            found = stability(load_sae(run, results[cell]), load_sae(run, teacher), open_store(run, teacher))
+            known = sorted(overlap for overlap in found.overlap_F if overlap is not None)
+            assert [found.overlap_F[card.latent] for card in shown] == known[:2]
+            assert [card.latent for card in made[teacher.cell]] == [card.latent for card in shown]

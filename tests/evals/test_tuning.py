@@ -1,0 +1,193 @@
+"""Sweeps over training settings, against the trainings one by one."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from typing import Any
+
+import pytest
+
+import rsae
+from evals import tuning
+from evals.metrics.reconstruction import reconstruction
+from rsae import InputError, TrainConfig
+from rsae.cli import main as rsae_main
+from tests.command import assert_one_clear_line, run_command
+from tests.evals.conftest import evals
+
+L0 = 12
+CONFIG = TrainConfig(steps=25, batch=64)
+FAMILIES = ("top_k", "jump_relu")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("tune")
+
+
+@pytest.fixture(scope="module")
+def found(store, out):
+    grid = {"lr": [1e-6, 3e-3], "bias_lr": [1.0, 10.0]}
+    then = {"revival": [0.0, 0.1], "threshold": [0.2, 1.0]}
+    return tuning.tune(store, out, FAMILIES, L0, grid, then, CONFIG, d_sae=48)
+
+
+def test_each_combination_is_trained_as_it_would_be_by_itself(store, found):
+    for family in FAMILIES:
+        for tried in found[family].tried[:6]:
+            own: dict[str, Any] = {o: v for o, v in tried.changes.items() if o == "threshold"}
+            train = {option: value for option, value in tried.changes.items() if option != "threshold"}
+            goal = {"l0": float(L0)} if family == "jump_relu" else {}
+            own |= {"k": L0} if family == "top_k" else {}
+            sae = rsae.new(family, store, 0, False, **{"d_sae": 48} | own)
+            rsae.train(sae, store, CONFIG.changed(train | goal))
+            alone = reconstruction(sae, store)
+            assert tried.fvu is not None
+            assert (tried.fvu.mean, tried.l0) == (alone.fvu, alone.l0), tried.label
+
+
+def test_the_stages_and_the_best(found):
+    top = found["top_k"]
+    assert len(top.tried) == 4 + 2  # no threshold; the grid, then revival beside its best
+    assert {one.changes["lr"] for one in top.tried[4:]} == {top.tried[4].changes["lr"]}
+    assert top.best.at_goal.mean == min(one.at_goal.mean for one in top.tried)
+    assert top.best.changes["lr"] == 3e-3
+    thresholds = [one for one in found["jump_relu"].tried if "threshold" in one.changes]
+    assert [one.changes["threshold"] for one in thresholds] == [0.2, 1.0]
+
+
+def test_fvu_is_brought_to_the_wanted_l0():
+    """FVU that is a power of l0 is brought to exactly what the power says; what misses by a quarter is not compared."""
+
+    def tried(l0):
+        return tuning.Tried("relu", {}, tuning.Estimate(0.9 * l0**-0.4, 0.01, 3), l0, 1.0, None, 1.0)
+
+    at = tuning.at_goal(tried(36.0), 32, elasticity=-0.4)
+    assert at is not None
+    assert at.se is not None
+    assert at.mean == pytest.approx(0.9 * 32**-0.4, rel=1e-12)
+    assert at.se / at.mean == pytest.approx(0.01 / (0.9 * 36**-0.4))
+    assert tuning.at_goal(tried(32 * 1.26), 32, -0.4) is None
+    assert tuning.at_goal(tried(32 / 1.26), 32, -0.4) is None
+
+
+def test_a_divergence_costs_only_itself(store, tmp_path):
+    (found,) = tuning.tune(
+        store, tmp_path, ["top_k"], 4, {"lr": [3e-3, 1e30, 1e-3]}, config=CONFIG, d_sae=48
+    ).values()
+    assert [one.fvu is None for one in found.tried] == [False, True, False]
+    assert found.best.changes == {"lr": 3e-3}
+    # k is exact: nothing to bring anywhere
+    assert found.beside is None
+    assert all(one.at_goal == one.fvu for one in found.tried)
+    assert json.loads((tmp_path / "tune.json").read_text())["families"]["top_k"]["tried"][1]["fvu"] is None
+
+
+def test_a_finished_sweep_trains_nothing(store, out, found, monkeypatch):
+    def train(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(tuning.rsae, "train", train)
+    grid = {"lr": [1e-6, 3e-3], "bias_lr": [1.0, 10.0]}
+    then = {"revival": [0.0, 0.1], "threshold": [0.2, 1.0]}
+    assert tuning.tune(store, out, FAMILIES, L0, grid, then, CONFIG, d_sae=48) == found
+    with pytest.raises(AssertionError):
+        tuning.tune(store, out, FAMILIES, L0, grid, then, CONFIG.changed({"clip": 1.0}), d_sae=48)
+
+
+def test_what_is_written(out, found):
+    made = json.loads((out / "tune.json").read_text())
+    assert made["l0"] == L0
+    best = made["families"]["jump_relu"]["best"]
+    assert best["at_goal"]["mean"] == pytest.approx(found["jump_relu"].best.at_goal.mean)
+    copied = tomllib.loads((out / "tune.toml").read_text())
+    assert copied["top_k"]["train"] == {
+        o: v for o, v in found["top_k"].best.changes.items() if o != "threshold"
+    }
+    own = {o: v for o, v in found["jump_relu"].best.changes.items() if o == "threshold"}
+    assert copied["jump_relu"].get("settings", {}) == own
+    assert (out / "tune.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_seeds_give_a_mean_and_an_error(store, tmp_path):
+    (found,) = tuning.tune(
+        store, tmp_path, ["top_k"], L0, {"lr": [3e-3]}, config=CONFIG, seeds=(0, 1), d_sae=48
+    ).values()
+    single = []
+    for seed in (0, 1):
+        sae = rsae.new("top_k", store, seed, d_sae=48, k=L0)
+        rsae.train(sae, store, CONFIG.changed({"lr": 3e-3}))
+        single.append(reconstruction(sae, store).fvu)
+    assert found.best.fvu is not None
+    assert found.best.fvu.mean == pytest.approx(sum(single) / 2)
+    assert found.best.fvu.se == pytest.approx(abs(single[0] - single[1]) / 2)
+    assert math.isfinite(found.best.seconds)
+
+
+def test_the_command_prints_what_rsae_train_takes(store, tmp_path):
+    done = evals(
+        *(
+            "tune",
+            store.path,
+            tmp_path / "tuned",
+            "--family",
+            "jump_relu",
+            "--l0",
+            L0,
+            "--d-sae",
+            48,
+            "--steps",
+            30,
+        ),
+        *(
+            "--vary",
+            "lr=1e-3,3e-3",
+            "--then",
+            "beta2=0.99",
+            "--then",
+            "threshold=0.3",
+            "--setting",
+            "batch=64",
+        ),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "best" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("rsae train")]
+    words = line.replace("STORE", str(store.path)).replace("OUT", str(tmp_path / "sae")).split()
+    trained = run_command(rsae_main, *words[1:], "--d-sae", 48, "--steps", 30, "--batch", 64)
+    assert trained.returncode == 0, trained.stderr
+    best = json.loads((tmp_path / "tuned" / "tune.json").read_text())["families"]["jump_relu"]["best"]
+    assert reconstruction(rsae.load(tmp_path / "sae"), store).fvu == pytest.approx(
+        best["fvu"]["mean"], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--vary", "lr"], "NAME=VALUE"),
+        (["--vary", "lr="], "NAME=VALUE"),
+        (["--vary", "lrr=1"], "did you mean 'lr'"),
+        (["--vary", "lr=-1"], "lr = -1"),
+        (["--vary", "lr=fast"], "lr = 'fast'"),
+        (["--then", "bandwith=1"], "did you mean 'bandwidth'"),
+        (["--setting", "batch=1,2"], "one value"),
+        (["--setting", "bach=1"], "did you mean 'batch'"),
+        (["--seed", "x"], "--seed 'x'"),
+        (["--family", "topk"], "did you mean 'top_k'"),
+        (["--l0", 64], "must lie between"),
+        (["--skip"], "no target"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(store, tmp_path, arguments, words):
+    family = [] if "--family" in arguments else ["--family", "top_k", "--family", "jump_relu"]
+    done = evals("tune", store.path, tmp_path / "out", "--d-sae", 48, *family, *arguments)
+    assert_one_clear_line(done, words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_training_near_the_goal(store, tmp_path):
+    with pytest.raises(InputError, match="relu: no training came within a quarter of l0 3"):
+        tuning.tune(store, tmp_path, ["relu"], 3, {"lr": [1e-9]}, config=CONFIG, d_sae=48)
