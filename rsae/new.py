@@ -8,12 +8,20 @@ from typing import Any
 from rsae.activations.protocol import Activations
 from rsae.sae import SAE
 from rsae.sae import family as family_named
+from rsae.sharding import part_of
 from rsae.support.errors import InputError, did_you_mean
 
 _SAMPLE = 8192
 
 
-def new(family: str, activations: Activations, seed: int = 0, skip: bool = False, **settings: Any) -> SAE:
+def new(
+    family: str,
+    activations: Activations,
+    seed: int = 0,
+    skip: bool = False,
+    shard: bool = False,
+    **settings: Any,
+) -> SAE:
     """An untrained SAE in the activations' units: random unit decoder rows, the encoder their transpose.
 
     Where the activations have a target it is a transcoder, which predicts the target.
@@ -23,6 +31,7 @@ def new(family: str, activations: Activations, seed: int = 0, skip: bool = False
         activations: What it is to be trained on: they give the width, the units and the start of b_dec.
         seed: Of the decoder's directions and of the sample.
         skip: Give a transcoder a linear way past the code (skip transcoder).
+        shard: Make this process's part of it; see `rsae.sharding`.
         **settings: The family's settings without `d_in`, such as `d_sae` and `k`. Thresholds and bandwidths are in
             units of activations of mean norm sqrt(D).
 
@@ -47,7 +56,8 @@ def new(family: str, activations: Activations, seed: int = 0, skip: bool = False
     if skip and target is None:
         raise InputError(f"skip: {activations.name} has no target, and only a transcoder skips its code")
     predicts = {} if target is None else {"target": {"d_out": target.d_in, "skip": skip}}
-    sae = cls.from_settings({"d_in": activations.d_in} | settings | predicts)
+    whole = {"d_in": activations.d_in} | settings | predicts
+    sae = part_of(cls, whole) if shard else cls.from_settings(whole)
     x_BD = activations.sample(_SAMPLE, seed)
     if target is None:
         sae.rescale_(1 / activations.scale)

@@ -26,6 +26,7 @@ class MatryoshkaBatchTopK(BatchTopK):
     family = "matryoshka_batch_top_k"
     saelens = "jumprelu"
     saelens_training = "matryoshka_batchtopk"
+    shardable = False
 
     def __init__(
         self,
