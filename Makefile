@@ -42,8 +42,10 @@ lint: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+# pyright, the longest of the checks, is one process: the site is built beside it.
+test: install
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 # Apart from `test`: tracing every line takes half as long again.
 coverage: install

@@ -302,11 +302,23 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write a form even if it is useless in the dtype.")
     ] = False,
+    target: TargetOption = None,
+    domain: Domain = None,
+    theta: Theta = None,
+    margin: Margin = None,
+    delta: Delta = None,
+    kinks: Kinks = None,
+    relative: Relative = False,
+    weight: Weight = None,
 ) -> None:
     """Write source code that evaluates the function in FILE.
 
+    Its comment says the measured error. With the target, which a certificate brings along, that is the error against
+    the target, in its weight; the form is chosen by it.
+
     \b
     approx export relu98.json --to c --dtype float32 > relu98.c
+    approx export sin.json --to c --dtype float32 --target "sin(x)" --domain 0,pi --relative
 
     \f
     Args:
@@ -316,12 +328,28 @@ def export(
         name: of the function, or of the entry.
         form: the form to write.
         force: write a useless form too.
+        target: the function, by name or formula.
+        domain: the domain as text.
+        theta: threshold of a gate.
+        margin: half-width of its gap.
+        delta: half-width of the gap of sign.
+        kinks: where a formula folds.
+        relative: the relative error.
+        weight: a formula.
     """
     import approx
 
+    options = (domain, theta, margin, delta, kinks)
     rational, certificate = read(file)
-    target = certificate.target if certificate else None
-    typer.echo(str(approx.export(rational, to, dtype, name=name, form=form, force=force, target=target)))
+    the_target = certificate.target if certificate else None
+    if target is not None:
+        the_target = target_of(target, *options)
+    elif any(o is not None for o in options) or ((relative or weight) and the_target is None):
+        raise ValueError("--domain, --relative and the like say of which target: give --target beside them")
+    if relative or weight:
+        the_target = weighted(the_target, relative, weight)
+    source = approx.export(rational, to, dtype, name=name, form=form, force=force, target=the_target)
+    typer.echo(str(source))
 
 
 @app.command()

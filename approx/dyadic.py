@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -128,3 +129,30 @@ def power_of_two_above(value: Any) -> fmpq:
     while power < value:
         power *= 2
     return power
+
+
+def significant_bits(value: fmpq) -> int:
+    """Bits of the mantissa of a dyadic number.
+
+    Args:
+        value: a dyadic number.
+    """
+    mantissa = abs(int(value.p))
+    return (mantissa // ((mantissa & -mantissa) or 1)).bit_length()
+
+
+@lru_cache(maxsize=256)
+def in_parts(value: fmpq) -> tuple[fmpq, ...]:
+    """A number as a sum whose parts are to be subtracted in turn; one of more than 53 bits begins with 24 bits each.
+
+    No format rounds those, so that x - value keeps its digits where x is near (Cody and Waite).
+
+    Args:
+        value: a dyadic number.
+    """
+    if significant_bits(value) <= 53:
+        return (value,) if value != 0 else ()
+    parts: list[fmpq] = []
+    for _ in range(5):
+        parts.append(dyadic(value - sum(parts, fmpq(0)), 24))
+    return tuple(p for p in (*parts, value - sum(parts, fmpq(0))) if p != 0)

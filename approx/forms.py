@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from flint import arb, fmpq, fmpq_poly, fmpz_poly
 
-from approx.dyadic import decode, encode
+from approx.dyadic import decode, encode, in_parts
 
 Number = Callable[[fmpq], Any]
 Params = tuple[fmpq, ...]
@@ -124,7 +124,8 @@ class Chebyshev(Form):
 class Factored(Form):
     """gain * prod (t - z) / prod (t - p). A conjugate pair u +- iv is held as (u, v), a real root as (u,).
 
-    Numerator and denominator factors take turns, so that no partial product over- or underflows.
+    Numerator and denominator factors take turns, so that no partial product over- or underflows. A real zero of more
+    than 53 bits is subtracted in parts: beside it the relative error is what counts.
     """
 
     name: ClassVar[str] = "factored"
@@ -136,8 +137,10 @@ class Factored(Form):
     """Roots of the denominator."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
-        def factor(root: tuple[fmpq, ...]) -> Any:
-            d = t if root[0] == 0 else t - number(root[0])
+        def factor(root: tuple[fmpq, ...], parts: tuple[fmpq, ...] = ()) -> Any:
+            d = t
+            for part in parts or ((root[0],) if root[0] != 0 else ()):
+                d = d - number(part)
             return d if len(root) == 1 else d * d + number(root[1] * root[1])
 
         value = number(self.gain) + 0 * t
@@ -146,7 +149,8 @@ class Factored(Form):
         while zeros or poles:
             if zeros and (balance >= 0 or not poles):
                 root = zeros.pop()
-                value, balance = value * factor(root), balance - len(root)
+                parts = in_parts(root[0]) if len(root) == 1 else ()
+                value, balance = value * factor(root, parts), balance - len(root)
             else:
                 root = poles.pop()
                 value, balance = value / factor(root), balance + len(root)

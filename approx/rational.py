@@ -18,15 +18,13 @@ from flint import acb, arb, arb_series, fmpq, fmpq_poly
 from approx.conversions import (
     complex_roots,
     converted,
-    in_parts,
     parameters,
     reduced,
-    significant_bits,
     to_barycentric,
     to_partial_fractions,
 )
 from approx.domain import Domain
-from approx.dyadic import decode, dyadic, encode, power_of_two_above, to_float
+from approx.dyadic import decode, dyadic, encode, in_parts, power_of_two_above, significant_bits, to_float
 from approx.files import read_json, write_json
 from approx.forms import (
     Barycentric,

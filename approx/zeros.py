@@ -39,7 +39,7 @@ class Zero:
 
 
 def zeros_of(target: Target) -> tuple[Zero, ...]:
-    """The zeros of an enclosed target without breaks in its domain, or in gaps between two neighbouring floats.
+    """The zeros of an enclosed target without breaks in its domain, or between two neighbouring floats at its edges.
 
     Args:
         target: the target.
@@ -58,6 +58,9 @@ def zeros_of(target: Target) -> tuple[Zero, ...]:
             if target(arb(place)).contains(0):
                 found.append(Zero(place, _multiplicity(target, place)))
             elif (around := _neighbours(target, place)) is not None and not _in_gap(target, *around):
+                if not all(target.domain.contains(around)):  # just beyond an end of the domain
+                    found.append(_between(target, *around))
+                    continue
                 raise ValueError(
                     f"target {target.name!r} has a zero near x = {place!r} that is no float64: leave the gap between "
                     "its neighbours out of domain=, as the target of a fit does (fit.target)"

@@ -24,10 +24,10 @@ app = typer.Typer(
 )
 
 ActivationsPath = Annotated[
-    Path,
+    str,
     typer.Argument(
-        help="Activations: a store's directory, as `rsae harvest` makes it, or your own: a .npy, .pt or .safetensors "
-        "file of rows, or a directory of such files."
+        help="Activations: a store's directory or URL, as `rsae harvest` makes it, or your own: a .npy, .pt or "
+        ".safetensors file of rows, or a directory of such files."
     ),
 ]
 Window = Annotated[
@@ -51,7 +51,10 @@ Heldout = Annotated[
 @app.command("harvest")
 def _harvest(
     out: Annotated[
-        Path, typer.Argument(help="Directory for the store; for several hook points, for one directory each.")
+        str,
+        typer.Argument(
+            help="Directory for the store, or a URL (s3://bucket/store); for several hook points, for one each."
+        ),
     ],
     host: Annotated[
         str, typer.Option(help="smollm2-135m (embedded), a directory, a .gguf file or a hub name.")
@@ -86,7 +89,8 @@ def _harvest(
     ] = 10.0,
     seed: Annotated[int, typer.Option(help="Of the split by document.")] = 0,
     dtype: Annotated[
-        str, typer.Option(help="Of the stored activations: float32, bfloat16, float16.")
+        str,
+        typer.Option(help="Of the stored activations: float32, bfloat16, float16, int8 (a scale a token)."),
     ] = "float32",
     bos: Annotated[
         str, typer.Option(help="A BOS token in front of every sequence: host (as its own), on, off.")
@@ -119,9 +123,10 @@ def _harvest(
         dtype=dtype,
         bos=bos,
         exclude_tokens=tokens_out,
+        host_dtype=host_dtype,
     )
-    loaded = None if (device, host_dtype) == ("cpu", "float32") else load_host(host, device, host_dtype)
-    paths = {hooks[0]: out} if len(hooks) == 1 else {h: out / h for h in hooks}
+    loaded = None if device == "cpu" else load_host(host, device, host_dtype)
+    paths = {hooks[0]: out} if len(hooks) == 1 else {h: f"{out}/{h}" for h in hooks}
     for name, store in harvest_all(config, paths, loaded).items():
         typer.echo(
             f"{paths[name]}: {store.tokens()} training and {store.tokens('heldout')} held-out tokens of "
@@ -207,6 +212,17 @@ def _train(
     force: Annotated[
         bool, typer.Option("--force", help="Train over a finished SAE of other settings.")
     ] = False,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Part the dictionary among this many of torchrun's processes: for one that fits into none.",
+        ),
+    ] = None,
+    monitor: Annotated[
+        list[str] | None,
+        typer.Option(help="Log to tensorboard or wandb (offline), under OUT/monitor. May be repeated."),
+    ] = None,
     allow_mismatch: AllowMismatch = False,
     device: Device = "cpu",
 ) -> None:
@@ -216,9 +232,12 @@ def _train(
     batches (in the order of the first seed), each into a directory of its own under OUT.
 
     Data-parallel on several processes or devices: torchrun --nproc-per-node 2 -m rsae train ...
+
+    With --shard D, each D of these processes hold a dictionary together, a part of its latents each.
     """
     from rsae import InputError, TrainConfig
     from rsae.grid import Grid, described, train_grid
+    from rsae.monitoring import monitor_named
     from rsae.support import distributed
 
     grid = Grid(
@@ -241,6 +260,7 @@ def _train(
         penalty=penalty,
     )
     grid.checked(family)
+    monitors = [monitor_named(name, out / "monitor" / name) for name in monitor or ()]
     given = _settings(setting or [])
     of_training = {name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__}
     config = config.changed(of_training)
@@ -248,7 +268,7 @@ def _train(
     if causal and not predict:
         raise InputError("--causal is of a cross-layer transcoder: name what it predicts by --predict")
     settings |= {"causal": True} if causal else {}
-    distributed.join()
+    distributed.join(shard)
     made = train_grid(
         family,
         _together([activations, *(join or [])], predict or [], window, heldout),
@@ -260,13 +280,15 @@ def _train(
         force,
         device,
         allow_mismatch,
+        shard is not None,
+        monitors,
     )
     if distributed.is_first():
         for finished in made:
             typer.echo(described(finished))
 
 
-def _together(read: list[Path], predicted: list[Path], window: int, heldout: float) -> Any:
+def _together(read: list[Any], predicted: list[Any], window: int, heldout: float) -> Any:
     """Activations of one path, or of several side by side."""
     from rsae.activations.joined import join
     from rsae.activations.open import open_activations
@@ -275,7 +297,7 @@ def _together(read: list[Path], predicted: list[Path], window: int, heldout: flo
         return open_activations(read[0], window, heldout)
     opened = [[open_activations(path, 0, heldout) for path in paths] for paths in (read, predicted)]
     names = [
-        {one.provenance.hook or path.name: one for one, path in zip(some, paths, strict=True)}
+        {one.provenance.hook or Path(path).name: one for one, path in zip(some, paths, strict=True)}
         for some, paths in zip(opened, (read, predicted), strict=True)
     ]
     return join(names[0], names[1] or None)
@@ -327,7 +349,8 @@ def _upgrade(
         str, typer.Argument(help="A trained SAE: directory, file or hub repository in any supported format.")
     ],
     activations: Annotated[
-        Path, typer.Option(help="A store's directory, or your own activations (.npy, .pt, .safetensors).")
+        str,
+        typer.Option(help="A store's directory or URL, or your own activations (.npy, .pt, .safetensors)."),
     ],
     out: Annotated[Path, typer.Option(help="Directory for `initial`, `tuned` and `control`.")],
     variant: Annotated[

@@ -14,8 +14,10 @@ from typing import Any
 
 from rsae.activations.protocol import Activations
 from rsae.formats import load, save
+from rsae.monitoring import Monitor
 from rsae.new import new
 from rsae.sae import SAE, family
+from rsae.sharding import sharded
 from rsae.support import distributed
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_json, write_json
@@ -108,6 +110,8 @@ def train_grid(
     force: bool = False,
     device: str = "cpu",
     allow_mismatch: bool = False,
+    shard: bool = False,
+    monitors: Sequence[Monitor] = (),
 ) -> list[Finished]:
     """Train the SAEs of a grid on the same batches and save each.
 
@@ -122,18 +126,20 @@ def train_grid(
         force: Train over a finished result of other settings.
         device: `cpu`, `cuda`, ...
         allow_mismatch: Start from an SAE that says that it belongs to another host or hook point.
+        shard: The processes hold parts of each dictionary, as `rsae.support.distributed.join` laid them out.
+        monitors: Who is told of the histories while they grow.
 
     Returns:
-        The SAEs, on the CPU, saved.
+        The SAEs (of parts: those of this process), on the CPU, saved.
 
     Raises:
         InputError: Settings contradict each other, or a finished result would be lost.
     """
     grid = grid.checked(name)
     config = replace(config, seed=grid.seed[0])
-    jobs = [_job(name, activations, out, config, grid, p, settings, begin) for p in grid.points()]
+    jobs = [_job(name, activations, out, config, grid, p, settings, begin, shard) for p in grid.points()]
     for job in jobs:
-        _look(job, force, activations)
+        _look(job, force, shard)
     todo = [job for job in jobs if job.done is None]
     if todo and len({job.config.steps for job in todo}) > 1:
         raise InputError(
@@ -143,12 +149,18 @@ def train_grid(
         saes = [job.sae.to(device) for job in todo]
         file = out / "checkpoint.safetensors"
         histories = train(
-            saes, activations, [job.config for job in todo], file, allow_mismatch=allow_mismatch
+            saes,
+            activations,
+            [job.config for job in todo],
+            file,
+            allow_mismatch=allow_mismatch,
+            monitors=monitors,
         )
         for job, history in zip(todo, histories, strict=True):
             job.done = Finished(job.path, job.sae.cpu(), history, True)
-            if distributed.is_first():
+            if shard or distributed.is_first():
                 save(job.sae, job.path)
+            if distributed.is_first():
                 steps = job.before + job.config.steps
                 write_json(job.path / RECORD, {"key": job.key, "steps": steps, "history": history})
     return [job.done for job in jobs if job.done is not None]
@@ -163,6 +175,7 @@ def _job(
     point: dict[str, Any],
     settings: dict[str, Any],
     begin: str | None,
+    shard: bool,
 ) -> _Job:
     label = grid.label(point)
     path = out / f"{name}-{label}" if label else out
@@ -170,17 +183,18 @@ def _job(
     config = replace(config, **given)
     own = settings | ({"k": point["k"]} if "k" in point else {})
     if begin is None:
-        sae = new(name, activations, point["seed"], **own)
+        sae = new(name, activations, point["seed"], shard=shard, **own)
     else:
         sae = load(begin)
         if sae.family != name:
             raise InputError(f"{begin}: is a {sae.family!r} SAE, not {name!r}; name its own family")
+        sae = sharded(sae) if shard else sae
     sae.penalty_named(config.penalty)
     key = [name, own if begin is None else begin, point["seed"], asdict(replace(config, steps=1))]
     return _Job(path, sae, config, digest([*key, activations.identity]))
 
 
-def _look(job: _Job, force: bool, activations: Activations) -> None:
+def _look(job: _Job, force: bool, shard: bool) -> None:
     """Whether the job is done, to be prolonged, or to be begun."""
     record = job.path / RECORD
     if force or not record.exists():
@@ -193,6 +207,7 @@ def _look(job: _Job, force: bool, activations: Activations) -> None:
             f"{job.path} holds an SAE of other settings, finished; choose another directory, or give --force"
         )
     sae = load(job.path)
+    sae = sharded(sae) if shard else sae
     if made["steps"] >= job.config.steps:
         job.done = Finished(job.path, sae, made["history"], False)
         return
@@ -210,7 +225,7 @@ def described(finished: Finished) -> str:
     """
     last = finished.history[-1]
     made = (
-        f"{finished.path}: {finished.sae.family}, {finished.sae.d_sae} latents, l0 {last['l0']:.1f}, "
+        f"{finished.path}: {finished.sae.family}, {finished.sae.settings()['d_sae']} latents, l0 {last['l0']:.1f}, "
         f"||x - x_hat||^2 {last['sse']:.1f} (normalised), {last['dead']:.0f} dead, in training"
     )
     return made if finished.trained_now else f"{made}; it was finished already"

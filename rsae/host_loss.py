@@ -76,7 +76,7 @@ class HostLoss:
 
     def _chosen(self, step: int, tokens: int, seed: int) -> list[list[int]]:
         """This process's sequences of the step: each epoch is a fresh order."""
-        count = max(1, tokens // self.longest) * distributed.count()
+        count = max(1, tokens // self.longest) * distributed.size(distributed.DATA)
         if count > len(self.sequences):
             raise InputError(f"kl_tokens = {tokens} are more than the text's sequences hold; lower it")
         epoch, index = divmod(step, len(self.sequences) // count)

@@ -41,8 +41,9 @@ class L0Controller:
     def __init__(self, sae: SAE, penalty: str | None, steps: int, l0: float, sparsity: float):
         if penalty is None:
             raise InputError(f"family {sae.family!r} has no penalty to steer: its l0 is set by `k`")
-        if l0 >= sae.d_sae:
-            raise InputError(f"l0 {l0:g} is not below the {sae.d_sae} latents")
+        latents = sae.shard.latents(sae.d_sae)
+        if l0 >= latents:
+            raise InputError(f"l0 {l0:g} is not below the {latents} latents")
         self.wanted, self.goal, self.steps = l0, math.log(l0), PATH * steps
         start = sparsity or sae.first_sparsity(penalty)
         # for open gates a better start is known once training runs: a quarter of the error for each

@@ -9,6 +9,7 @@ from rsae.activations.protocol import Activations
 from rsae.sae import SAE
 from rsae.sae import family as family_named
 from rsae.sae.layout import Layout
+from rsae.sharding import part_of
 from rsae.support.errors import InputError, did_you_mean
 
 _SAMPLE = 8192
@@ -20,6 +21,7 @@ def new(
     seed: int = 0,
     skip: bool = False,
     causal: bool = False,
+    shard: bool = False,
     **settings: Any,
 ) -> SAE:
     """An untrained SAE in the activations' units: random unit decoder rows, the encoder their transpose.
@@ -34,6 +36,7 @@ def new(
         skip: Give a transcoder a linear way past the code (skip transcoder).
         causal: Of a cross-layer transcoder: part the latents among the points that are read, each to read its own alone
             and write that and later ones.
+        shard: Make this process's part of it; see `rsae.sharding`.
         **settings: The family's settings without `d_in`, such as `d_sae` and `k`. Thresholds and bandwidths are in
             units of activations of mean norm sqrt(D).
 
@@ -58,8 +61,11 @@ def new(
     if skip and target is None:
         raise InputError(f"skip: {activations.name} has no target, and only a transcoder skips its code")
     predicts = {} if target is None else {"target": {"d_out": target.d_in, "skip": skip}}
-    sae = cls.from_settings({"d_in": activations.d_in} | settings | predicts)
+    whole = {"d_in": activations.d_in} | settings | predicts
+    sae = part_of(cls, whole) if shard else cls.from_settings(whole)
     sae.layout = _layout(activations, causal, sae)
+    if shard and sae.layout is not None:
+        raise InputError("shard: joined activations are trained whole; leave --shard or --join out")
     x_BD = activations.sample(_SAMPLE, seed)
     if target is None:
         sae.rescale_(1 / activations.scale)

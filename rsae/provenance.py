@@ -22,6 +22,7 @@ _NAMES = {
     "norm_limit": "norm_limit",
     "target_norm_limit": "target_norm_limit",
     "note": "host_note",
+    "storage": "activations_storage",
     "split_seed": "split_seed",
 }
 
@@ -55,6 +56,8 @@ class Provenance:
     """Nor are those whose target has a larger norm than this."""
     note: str | None = None
     """What else is to be said of the host, such as how its weights are quantised."""
+    storage: str | None = None
+    """How the activations lie in their store, and what that costs, where it is not float32."""
     split_seed: int | None = None
     """Seed of the split of the text into training, held-out and probing documents."""
     extra: Mapping[str, Any] = field(default_factory=dict)

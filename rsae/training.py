@@ -5,11 +5,11 @@ The same loop trains teachers, rational SAEs and their controls. Shapes: B batch
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, overload
@@ -26,16 +26,20 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from rsae import checkpoints
 from rsae.activations.host import Host
+from rsae.activations.prefetch import prefetched
 from rsae.activations.protocol import Activations, check_fits
 from rsae.host_loss import HostLoss
 from rsae.l0_controller import L0Controller
+from rsae.monitoring import Monitor
 from rsae.sae.base import SAE
 from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
+from rsae.sae.shard import Shard
 from rsae.support import distributed
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import digest, read_tensors, write_tensors
+from rsae.support.files import digest
 from rsae.support.progress import progress, say
 
 LOG_EVERY = 25
@@ -160,8 +164,10 @@ def train(
     description: str | None = None,
     allow_mismatch: bool = False,
     host: Host | None = None,
+    monitors: Sequence[Monitor] = (),
 ) -> History:
-    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch` and `host` as below."""
+    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch`, `host` and `monitors` as
+    below."""
     ...
 
 
@@ -174,8 +180,10 @@ def train(
     description: str | None = None,
     allow_mismatch: bool = False,
     host: Host | None = None,
+    monitors: Sequence[Monitor] = (),
 ) -> list[History]:
-    """Several: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch` and `host` as below."""
+    """Several: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch`, `host` and `monitors` as
+    below."""
     ...
 
 
@@ -187,6 +195,7 @@ def train(
     description: str | None = None,
     allow_mismatch: bool = False,
     host: Host | None = None,
+    monitors: Sequence[Monitor] = (),
 ) -> History | list[History]:
     """Train `sae` in place on the training tokens and return the history (means over `LOG_EVERY` steps).
 
@@ -203,6 +212,7 @@ def train(
         description: The progress bar's text.
         allow_mismatch: Train an SAE that says that it belongs to another host or hook point.
         host: For an objective with KL: the host, where it is loaded already.
+        monitors: Who is told of the history while it grows (`rsae.monitoring`).
 
     Returns:
         The history of each SAE: `step`, `total`, `sse`, `l0`, `dead`, `sparsity`, and `kl` where that is trained for.
@@ -212,19 +222,29 @@ def train(
     """
     if isinstance(sae, SAE):
         assert isinstance(config, TrainConfig)
-        return train([sae], activations, [config], checkpoint, description, allow_mismatch, host)[0]
+        return train([sae], activations, [config], checkpoint, description, allow_mismatch, host, monitors)[0]
     assert not isinstance(config, TrainConfig)
     shared = {(c.batch, c.steps, c.seed) for c in config}
     if len(shared) != 1 or len(config) != len(sae):
         raise InputError("SAEs trained in one pass need a config each, with the same batch, steps and seed")
     batch, steps, seed = shared.pop()
-    if batch % distributed.count():
-        raise InputError(f"batch {batch} cannot be parted among {distributed.count()} processes")
+    if {s.shard.parts for s in sae} != {distributed.size(distributed.LATENTS)}:
+        raise InputError(
+            "these processes hold parts of a dictionary (--shard): give them the parts (rsae.sharding)"
+        )
+    if batch % distributed.size(distributed.DATA):
+        raise InputError(
+            f"batch {batch} cannot be parted among {distributed.size(distributed.DATA)} processes"
+        )
     for s in sae:
         check_fits(s, activations, allow_mismatch)
     target = activations.target if any(s.transcodes for s in sae) else None
     losses: dict[bool, HostLoss] = {}  # by whether it is a transcoder's
     for s, c in zip(sae, config, strict=True):
+        if c.objective != "mse" and isinstance(s.shard, Shard):
+            raise InputError(
+                f"objective {c.objective!r} needs the whole dictionary in one process: leave --shard out"
+            )
         if c.objective != "mse" and s.transcodes not in losses:
             losses[s.transcodes] = HostLoss(activations, s.transcodes, host)
             host = losses[s.transcodes].host
@@ -234,28 +254,39 @@ def train(
     ]
     key = digest([[run.identity() for run in runs], activations.identity])
     path = Path(checkpoint) if checkpoint else None
-    start = _restore(path, key, runs) if path is not None and path.exists() else 0
-    with progress(steps, description or f"train {sae[0].family}", "step", initial=start) as bar:
-        for step in range(start, steps):
-            x_BD = distributed.share(activations.batch(step, batch, seed)) * activations.scale
-            y_BO = None
-            if target is not None:
-                y_BO = distributed.share(target.batch(step, batch, seed)) * target.scale
+    start = checkpoints.restore(path, key, runs) if path is not None else 0
+    if start:
+        say(f"{path}: continues after step {start}")
+
+    def drawn(step: int) -> list[torch.Tensor]:
+        """The batch, and a transcoder's target of it."""
+        return [distributed.share(a.batch(step, batch, seed)) for a in (activations, target) if a is not None]
+
+    batches = prefetched(drawn, range(start, steps), getattr(activations, "reads_ahead", False))
+    with (
+        progress(steps, description or f"train {sae[0].family}", "step", initial=start) as bar,
+        _told(monitors, runs) as tell,
+    ):
+        for step, (x_BD, *others), waited in batches:
+            x_BD = x_BD * activations.scale
+            y_BO = None if target is None else others[0] * target.scale
             for run in runs:
                 device = run.sae.W_enc.device
                 run.step(step, x_BD.to(device), None if y_BO is None else y_BO.to(device))
-            if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
+            logs = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
+            if logs:
                 for number, run in enumerate(runs):
                     run.log(step + 1, number)
                 last = runs[0].history[-1]
                 bar.set_postfix_str(f"sse {last['sse']:.1f} l0 {last['l0']:.0f}", refresh=False)
+            tell(waited, logs)
             bar.update()
             if path is not None and (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < steps:
-                _write(path, key, step + 1, runs)
+                checkpoints.write(path, key, step + 1, runs)
     for run in runs:
         run.finish()
-    if path is not None and distributed.is_first():
-        path.unlink(missing_ok=True)
+    if path is not None:
+        checkpoints.remove(path)
     return [run.history for run in runs]
 
 
@@ -275,9 +306,11 @@ class _Run:
         device = sae.W_enc.device
         groups = _parameter_groups(self.sae, config)
         self.optimiser = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
+        self.names = {p: name for name, p in self.sae.named_parameters()}
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        # tells one teacher's checkpoint from another's
-        self.start_weights = self.sae.W_enc.double().sum().item()
+        # tells one teacher's checkpoint from another's: exact, in whatever parts it is summed
+        bits = self.sae.W_enc.detach().T.contiguous().view(torch.int32).sum()
+        self.start_weights = distributed.total(bits, distributed.LATENTS).item()
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.int32, device=device)  # steps without firing
         self.controller = (
             None
@@ -292,6 +325,10 @@ class _Run:
         """What a checkpoint must have been made with."""
         config = asdict(replace(self.config, penalty=self.penalty))
         return [config, self.sae.settings(), self.start_weights]
+
+    def described(self) -> dict[str, Any]:
+        """What a monitor is told before the first step."""
+        return {"family": self.sae.family} | self.sae.settings() | {"training": asdict(self.config)}
 
     def step(self, step: int, x_BD: torch.Tensor, y_BO: torch.Tensor | None) -> None:
         config, sae = self.config, self.sae
@@ -312,7 +349,7 @@ class _Run:
             part = found * (loss.error.detach() / max(kl, 1e-12))
             total = total + part if config.objective == "mse+kl" else total - loss.error + part
         dead_F = self.silent_F >= config.dead_after
-        dead = int(dead_F.sum())
+        dead = int(sae.shard.sum(dead_F.sum()))
         if dead and config.revival:
             total = total + config.revival * revival_loss(sae, x_BD, dead_F, y_BO)
         self.optimiser.zero_grad(set_to_none=True)
@@ -320,7 +357,7 @@ class _Run:
         distributed.average_gradients(sae)
         if config.clip is not None:
             for group in self.optimiser.param_groups:
-                torch.nn.utils.clip_grad_norm_(group["params"], config.clip)
+                sae.shard.clip_({self.names[p]: p for p in group["params"]}, config.clip)
         self.optimiser.step()
         if loss.entries is not None:
             sae.observe_(loss.entries)
@@ -362,14 +399,19 @@ class _Run:
                 "train for more steps, or choose an l0 nearer to it"
             )
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """All tensors that a later process needs to go on."""
-        tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
-        for number, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{k}": v for k, v in state.items()}
+    def state(self) -> dict[str, tuple[str, torch.Tensor]]:
+        """All tensors that a later process needs to go on, each with the parameter as which it is laid out."""
+        tensors = {f"sae.{name}": (name, value) for name, value in self.sae.state_dict().items()}
+        for number, p in enumerate(p for group in self.optimiser.param_groups for p in group["params"]):
+            moments = self.optimiser.state.get(p) or {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+            tensors |= {f"adam.{number}.{field}": (self.names[p], value) for field, value in moments.items()}
         if self.controller is not None:
-            tensors["controller"] = self.controller.state
-        return tensors | {"silent": self.silent_F}
+            tensors["controller"] = ("b_dec", self.controller.state)  # shared by all latents, as that is
+        return tensors | {"silent": ("b_enc", self.silent_F)}
 
     def load_state(self, tensors: dict[str, torch.Tensor], history: History) -> None:
         """Take over what `state` gave."""
@@ -388,6 +430,33 @@ class _Run:
         if self.controller is not None:
             self.controller.state = tensors["controller"]
         self.history = history
+
+
+@contextmanager
+def _told(monitors: Sequence[Monitor], runs: Sequence[_Run]) -> Iterator[Callable[[float, bool], None]]:
+    """What is to be called after each step: with the seconds waited for its batch, and whether it was logged."""
+    monitors = monitors if distributed.is_first() else ()
+    waited, since = 0.0, time.perf_counter()
+
+    def tell(seconds: float, logs: bool) -> None:
+        nonlocal waited, since
+        waited += seconds
+        if logs:
+            now = time.perf_counter()
+            waiting = {"waiting": waited / (now - since)}
+            for monitor in monitors:
+                monitor.log(int(runs[0].history[-1]["step"]), [run.history[-1] | waiting for run in runs])
+            waited, since = 0.0, now
+
+    begun: list[Monitor] = []
+    try:
+        for monitor in monitors:
+            monitor.begin([run.described() for run in runs])
+            begun.append(monitor)
+        yield tell
+    finally:
+        for monitor in begun:
+            monitor.end()
 
 
 _BIASES = ("b_enc", "b_dec", "b_gate", "b_mag")
@@ -417,26 +486,3 @@ def _parameter_groups(sae: SAE, config: TrainConfig) -> list[dict[str, Any]]:
         "activation": config.coefficient_lr,
     }
     return [{"params": p, "lr": lr * factors[name]} for name, p in groups.items() if p]
-
-
-def _write(path: Path, key: str, step: int, runs: list[_Run]) -> None:
-    if not distributed.is_first():
-        return
-    made = json.dumps({"key": key, "step": step, "history": [run.history for run in runs]})
-    tensors = {"progress": torch.frombuffer(bytearray(made.encode()), dtype=torch.uint8)}
-    for number, run in enumerate(runs):
-        tensors |= {f"{number}.{name}": value for name, value in run.state().items()}
-    write_tensors(path, tensors)
-
-
-def _restore(path: Path, key: str, runs: list[_Run]) -> int:
-    """The step that a checkpoint with the same key was written at, its state taken over; 0 for another key."""
-    tensors = read_tensors(path)
-    made = json.loads(bytes(tensors.pop("progress").tolist()))
-    if made["key"] != key:
-        return 0  # of other settings: start anew
-    for number, run in enumerate(runs):
-        mark = f"{number}."
-        state = {k.removeprefix(mark): v for k, v in tensors.items() if k.startswith(mark)}
-        run.load_state(state, made["history"][number])
-    return made["step"]

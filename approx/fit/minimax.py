@@ -200,7 +200,9 @@ def _through_zeros(
     verdict = fit.verdict if error <= limit * (1 + 1e-8) else Verdict.LOST
     notes = [f"it vanishes with the target at {where}"]
     if any(zero.beside != 0 for zero in zeros):
-        notes.append("a zero that is no float64 lies in a gap of the domain, which holds all float64 numbers")
+        notes.append(
+            "a zero that is no float64 lies between two of them; all float64 numbers of the domain are in it"
+        )
     detail = "; ".join(part for part in (*notes, fit.detail) if part)
     return replace(
         fit,

@@ -17,8 +17,10 @@ from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
+from rsae.activations import remote
 from rsae.activations.hooks import HookPoint, activations_at_all, pad
 from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
+from rsae.activations.rows import Scaled
 from rsae.activations.store import MANIFEST, TARGET, VERSION, Manifest, Shard, Store
 from rsae.activations.text import Document, load_documents, split_documents
 from rsae.provenance import Provenance
@@ -56,8 +58,11 @@ class HarvestConfig:
     100,000 tokens, which would make up most of the variance."""
     seed: int = 0
     """Of the split of the documents."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the activations on disk; the two short ones halve the store."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    """Of the activations on disk: bfloat16 and float16 halve the store, int8 with a scale a token makes it a quarter.
+    What that costs stands in the manifest (`storage_error`)."""
+    host_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the host's weights and of its forward pass."""
     bos: Literal["host", "on", "off"] = "host"
     """A BOS token in front of every sequence: as the host's tokenizer does it, always, or never."""
     exclude_tokens: tuple[int | str, ...] = ()
@@ -79,7 +84,7 @@ def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = N
 
     Args:
         config: What to harvest.
-        out: The directory.
+        out: The directory, or a URL in object storage.
         host: The host, where it is loaded already; by default it is loaded as `config` says.
 
     Returns:
@@ -89,7 +94,7 @@ def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = N
         InputError: Host, hook point or text do not fit, the text is too short, `out` holds a store of other settings or
             cannot be written.
     """
-    return harvest_all(config, {config.hook: Path(out)}, host)[config.hook]
+    return harvest_all(config, {config.hook: out}, host)[config.hook]
 
 
 def harvest_all(
@@ -105,13 +110,15 @@ def harvest_all(
     Returns:
         The finished stores by hook point.
     """
-    stores = {hook: _Unfinished(replace(config, hook=hook), Path(path)) for hook, path in out.items()}
+    for path in out.values():
+        remote.fetched_manifest(path)
+    stores = {hook: _Unfinished(replace(config, hook=hook), remote.local(path)) for hook, path in out.items()}
     missing = {hook: store for hook, store in stores.items() if not all(s.finished() for s in store.both)}
     if missing:
         lacking = [store for pair in missing.values() for store in pair.both]
         for store in lacking:
             store.check_directory()
-        host = host or load_host(config.host)
+        host = host or load_host(config.host, dtype=config.host_dtype)
         host.check_context(config.context)
         for store in lacking:
             store.point = HookPoint.parse(store.config.hook, host)
@@ -120,6 +127,8 @@ def harvest_all(
         for store in lacking:
             store.begin()
         _run(host, list(missing.values()), plans, excluded, config)
+    for path in out.values():
+        remote.sent(path)
     return {hook: Store.open(store.out, verify=False) for hook, store in stores.items()}
 
 
@@ -144,7 +153,8 @@ class _Unfinished:
     @property
     def settings(self) -> dict:
         made = asdict(self.config) | {"exclude_tokens": list(self.config.exclude_tokens)}
-        return made if self.config.target else {k: v for k, v in made.items() if k != "target"}
+        usual = {"target": None, "host_dtype": "float32"}  # not told, as stores of earlier versions do not
+        return {k: v for k, v in made.items() if k not in usual or v != usual[k]}
 
     def finished(self) -> bool:
         """Whether it is there, whole, and of these settings."""
@@ -212,14 +222,19 @@ class _Unfinished:
         beyond: int,
     ) -> Shard:
         """Write a shard, whose first sequence is the split's `first`; `beyond` rows are above the limit."""
-        stored_ND = x_ND.to(DTYPES[self.config.dtype])
-        if not stored_ND[keep_N].isfinite().all():
+        x_ND = x_ND[keep_N]
+        if self.config.dtype == "int8":
+            stored = Scaled.of(x_ND)
+            tensors = {"x_ND": stored.q_ND, "scale_N": stored.scale_N}
+        else:
+            stored = x_ND.to(DTYPES[self.config.dtype])
+            tensors = {"x_ND": stored}
+        if not stored[:].isfinite().all():
             raise InputError(
                 f"{file}: activations at {self.config.hook} of host {self.config.host!r} are not finite in "
                 f"{self.config.dtype}; harvest with dtype float32 or bfloat16"
             )
-        tensors = {
-            "x_ND": stored_ND,
+        places = {
             "token_N": torch.cat([torch.tensor(ids[1:], dtype=torch.int32) for _, ids in chosen]),
             "position_N": torch.cat([torch.arange(1, len(ids), dtype=torch.int32) for _, ids in chosen]),
             "document_N": torch.cat(
@@ -233,8 +248,10 @@ class _Unfinished:
                 ]
             ),
         }
-        write_tensors(file, {name: value[keep_N] for name, value in tensors.items()})
-        line = Shard(file.name, split, int(keep_N.sum()), sha256(file), self.limit, beyond)
+        write_tensors(file, tensors | {name: value[keep_N] for name, value in places.items()})
+        spread = (x_ND - x_ND.mean(0)).square().sum().item()
+        error = (x_ND - stored[:].float()).square().sum().item() / max(spread, 1e-30)
+        line = Shard(file.name, split, len(x_ND), sha256(file), self.limit, beyond, error)
         write_json(file.with_suffix(".json"), asdict(line))
         return line
 
@@ -247,14 +264,22 @@ class _Unfinished:
         for x_BD in parts[0]:
             total, d_in = total + x_BD.double().norm(dim=1).sum().item(), x_BD.shape[1]
         tokens = sum(s.tokens for s in self.shards if s.split == "train")
+        everything = sum(s.tokens for s in self.shards)
+        error = sum(s.storage_error * s.tokens for s in self.shards) / max(everything, 1)
+        provenance = provenance_of(c, host, self.limit, excluded, target_limit)
+        if c.dtype != "float32":
+            scale = " with a scale a token" if c.dtype == "int8" else ""
+            told = f"stored in {c.dtype}{scale}, which costs {error:.2g} of the variance"
+            provenance = replace(provenance, storage=told)
         Manifest(
             version=VERSION,
             d_in=d_in,
             scale=d_in**0.5 * tokens / total,
             shards=self.shards,
-            provenance=provenance_of(c, host, self.limit, excluded, target_limit).metadata(),
+            provenance=provenance.metadata(),
             settings=self.settings,
             excluded_positions=excluded_positions(excluded),
+            storage_error=error,
             normalisation="x * scale has mean norm sqrt(d_in) on the training tokens",
         ).write(self.out)
 

@@ -40,6 +40,8 @@ class InMemory:
     """
 
     name = "the given activations"
+    #: a batch may be made in another thread, while a step runs
+    reads_ahead = True
 
     def __init__(
         self,
@@ -102,7 +104,7 @@ class InMemory:
     def identity(self) -> Any:
         """What tells them from other activations: shapes, and sums over all rows."""
         sums = {
-            split: [x.double().sum().item() for part in parts for x in part.split(_ROWS)]
+            split: [x.double().sum().item() for x in self.blocks(split, _ROWS)] if parts else []
             for split, parts in self._rows.parts.items()
         }
         made = {split: [list(t.shape) for t in parts] for split, parts in self._rows.parts.items()}

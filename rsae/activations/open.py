@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from rsae.activations.in_memory import InMemory
+from rsae.activations.remote import is_url
 from rsae.activations.store import MANIFEST, Store
 
 
-def open_activations(path: Path, window: int = 0, heldout: float = 0.1) -> Store | InMemory:
+def open_activations(path: str | Path, window: int = 0, heldout: float = 0.1) -> Store | InMemory:
     """Open a store, or read one's own activations.
 
     Args:
-        path: A store's directory; or a .npy, .pt or .safetensors file, or a directory of such files.
+        path: A store's directory or URL; or a .npy, .pt or .safetensors file, or a directory of such files.
         window: Rows to shuffle at a time; 0 shuffles all.
         heldout: Of one's own activations: rows to hold out, or a share of them below 1.
     """
+    if is_url(path):
+        return Store.open(path, window=window)
+    path = Path(path)
     if (path / MANIFEST).exists():
         return Store.open(path, window=window)
     if path.is_dir() and any(path.glob("*-[0-9][0-9][0-9][0-9][0-9].safetensors")):

@@ -16,6 +16,34 @@ from rsae.support.errors import InputError
 RUN = 256  # neighbouring rows that a window takes together
 
 
+class Scaled:
+    """Rows in int8 with a scale each, read as float32: x = q s, s = max |x| / 127. It reads as a tensor [N, D] does.
+
+    Args:
+        q_ND: The rows.
+        scale_N: Their scales.
+    """
+
+    def __init__(self, q_ND: torch.Tensor, scale_N: torch.Tensor):
+        self.q_ND, self.scale_N, self.shape = q_ND, scale_N, q_ND.shape
+
+    @classmethod
+    def of(cls, x_ND: torch.Tensor) -> Scaled:
+        """The nearest rows.
+
+        Args:
+            x_ND: Rows of finite numbers.
+        """
+        scale_N = x_ND.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+        return cls((x_ND / scale_N[:, None]).round().to(torch.int8), scale_N)
+
+    def __len__(self) -> int:
+        return len(self.q_ND)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> torch.Tensor:
+        return self.q_ND[index] * self.scale_N[index][:, None]
+
+
 class Rows:
     """Each split's rows: one tensor after the other.
 
@@ -27,11 +55,11 @@ class Rows:
             shuffle at a time: an epoch then reads runs of 256 neighbouring rows in a random order.
     """
 
-    def __init__(self, parts: Mapping[str, Sequence[torch.Tensor]], name: str, window: int = 0):
+    def __init__(self, parts: Mapping[str, Sequence[torch.Tensor | Scaled]], name: str, window: int = 0):
         self.parts, self.name, self.window = parts, name, window
         self._order: tuple[int, torch.Tensor] | None = None
 
-    def split(self, split: str) -> Sequence[torch.Tensor]:
+    def split(self, split: str) -> Sequence[torch.Tensor | Scaled]:
         """A split's tensors.
 
         Args:
@@ -53,8 +81,8 @@ class Rows:
             rows: Largest number at a time.
         """
         for x_ND in self.split(split):
-            for x_BD in x_ND.split(rows):
-                yield x_BD.float()
+            for start in range(0, len(x_ND), rows):
+                yield x_ND[start : start + rows].float()
 
     def sample(self, total: int, rows: int, seed: int, split: str) -> torch.Tensor:
         """Random rows x_BD of the split, in order.

@@ -1,7 +1,7 @@
 """The on-disk store of activations: safetensors shards and a manifest that says what they are.
 
     store/manifest.json            host, hook point, normalisation, excluded positions, a line a shard
-    store/train-00000.safetensors  x_ND (activations), token_N, position_N, document_N, sequence_N
+    store/train-00000.safetensors  x_ND (activations; in int8 with scale_N), token_N, position_N, document_N, sequence_N
     store/heldout-00000.safetensors
     store/target/                  what a transcoder predicts of the same tokens: a store, row by row in the same order
 
@@ -23,8 +23,9 @@ import torch
 from pydantic import ConfigDict, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from rsae.activations import remote
 from rsae.activations.protocol import epoch_of
-from rsae.activations.rows import Rows
+from rsae.activations.rows import Rows, Scaled
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError
 from rsae.support.files import read_json, read_tensors, sha256, write_json
@@ -53,6 +54,8 @@ class Shard:
     """Activations of a larger norm were left out."""
     excluded_by_norm: int = 0
     """How many these were."""
+    storage_error: float = 0.0
+    """Share of the activations' variance that storing them in a short dtype costs."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
@@ -75,6 +78,8 @@ class Manifest:
     """Which positions were left out, in words."""
     normalisation: str = ""
     """What `scale` does, in words."""
+    storage_error: float = 0.0
+    """Share of the activations' variance that storing them in a short dtype costs: mean over the shards' tokens."""
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
@@ -122,6 +127,9 @@ class Store:
         target: What a transcoder predicts of the same tokens.
     """
 
+    #: a batch may be made in another thread, while a step runs
+    reads_ahead = True
+
     def __init__(
         self, path: str | os.PathLike, manifest: Manifest, window: int = 0, target: Store | None = None
     ):
@@ -137,14 +145,14 @@ class Store:
         """Open a store.
 
         Args:
-            path: Its directory.
+            path: Its directory, or its URL in object storage (`s3://bucket/store`), which is copied to the cache first.
             verify: Compare every shard's checksum.
             window: Rows to shuffle at a time, for a store larger than the memory; 0 shuffles all.
 
         Raises:
             InputError: The store is missing, unfinished or corrupt; the message names the file and the remedy.
         """
-        path = Path(path)
+        path = remote.fetched(path)
         manifest = Manifest.read(path)
         for shard in manifest.shards if verify else []:
             file = path / shard.file
@@ -216,9 +224,11 @@ class Store:
 
     @cached_property
     def _rows(self) -> Rows:
-        parts: dict[str, list[torch.Tensor]] = {}
+        parts: dict[str, list[torch.Tensor | Scaled]] = {}
         for shard in self.manifest.shards:
-            parts.setdefault(shard.split, []).append(read_tensors(self.path / shard.file)["x_ND"])
+            made = read_tensors(self.path / shard.file)
+            x_ND = Scaled(made["x_ND"], made["scale_N"]) if "scale_N" in made else made["x_ND"]
+            parts.setdefault(shard.split, []).append(x_ND)
         return Rows(parts, self.name, self.window)
 
     def blocks(self, split: str, rows: int = 4096) -> Iterator[torch.Tensor]:

@@ -47,7 +47,7 @@ class Stream:
 
     def __init__(self, config: HarvestConfig, host: Host | None = None, window: int = 65_536):
         self.config, self.window = config, window
-        self.host = host or load_host(config.host)
+        self.host = host or load_host(config.host, dtype=config.host_dtype)
         self.host.check_context(config.context)
         hooks = [config.hook] if config.target is None else [config.hook, config.target]
         self.points = [HookPoint.parse(hook, self.host) for hook in hooks]

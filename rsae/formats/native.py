@@ -19,9 +19,12 @@ from typing import Any
 import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from rsae.checkpoints import write_whole
 from rsae.formats.checks import Tensors, assemble, parse_config, read_provenance, read_weights
 from rsae.formats.normalisation import folded
 from rsae.sae import FAMILIES, SAE, Target, Trained, family
+from rsae.sae.shard import Shard
+from rsae.support import distributed
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import read_json, write_json, write_tensors
 
@@ -129,7 +132,12 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     tensors, settings = sae.state_dict(), sae.settings()
     if sae.one_threshold:
         tensors["threshold"] = tensors["threshold"].clamp_min(0).expand(sae.d_sae)
-    write_tensors(path / WEIGHTS, tensors)
+    if isinstance(sae.shard, Shard):  # all processes write the weights, one the rest
+        write_whole(path / WEIGHTS, tensors, sae.shard)
+        if not distributed.is_first():
+            return
+    else:
+        write_tensors(path / WEIGHTS, tensors)
     # SAELens's ActivationsStore wants the two, whether they are known or not
     metadata: dict[str, Any] = {"context_size": None, "prepend_bos": None} | sae.provenance.metadata()
     kept = metadata.pop(_FOREIGN, None)
@@ -139,7 +147,7 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     cfg: dict[str, Any] = {
         "architecture": architecture(type(sae), sae.target),
         "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
+        "d_sae": settings["d_sae"],
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": sae.subtract_b_dec,

@@ -24,7 +24,7 @@ class AbsTopK(TopK):
     def support(self, h_BF: torch.Tensor) -> Pattern:
         return super().support(h_BF.abs())
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return self.magnitude(h_N, latent_N)
 
     @classmethod

@@ -21,8 +21,10 @@ from torch import nn
 from rsae.provenance import Provenance
 from rsae.sae.input_norm import InputNorm
 from rsae.sae.layout import Layout
+from rsae.sae.norms import balance_
 from rsae.sae.records import Decoder, Entries, Loss, Rates, Target, Trained
-from rsae.sae.sparse import Pattern, decode_at, encode_at, mean_square
+from rsae.sae.shard import WHOLE, Whole
+from rsae.sae.sparse import Pattern, at, decode_at, encode_at, mean_square
 from rsae.sae.transcoding import transcoder_start
 from rsae.support.errors import InputError
 
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 #: Candidates for a rational gate's C_in: these multiples of a latent's 99.9 % quantile of |h|
 SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
-#: Rows whose norm differs from 1 by less are taken as unit rows
-_UNIT = 1e-5
 
 
 class SAE(nn.Module):
@@ -70,6 +70,10 @@ class SAE(nn.Module):
     one_threshold: ClassVar[bool] = False
     #: whether the code uses both signs
     signed: bool = False
+    #: whether its latents may lie in several processes (`rsae.sae.shard`)
+    shardable: ClassVar[bool] = False
+    #: whether `values` takes all places at once, which is faster for a dense code
+    takes_all: bool = False
 
     def __init__(self, d_in: int, d_sae: int, subtract_b_dec: bool = True):
         super().__init__()
@@ -92,6 +96,8 @@ class SAE(nn.Module):
         self.provenance = Provenance()
         #: the loss that it was trained with; None where nobody says
         self.trained: Trained | None = None
+        #: which latents of the dictionary these are
+        self.shard: Whole = WHOLE
 
     @torch.no_grad()
     def initialise(self, x_BD: torch.Tensor, seed: int = 0, y_BO: torch.Tensor | None = None) -> None:
@@ -114,7 +120,7 @@ class SAE(nn.Module):
             if self.W_skip is not None and start.W_skip_OD is not None:
                 self.W_skip.copy_(start.W_skip_OD)
             return
-        self.W_dec.copy_(torch.randn(self.W_dec.shape, generator=generator))
+        self.shard.random_rows_(self.W_dec, generator)
         self.constrain_()
         self.W_enc.copy_(self.W_dec.T)
         self.b_dec.copy_(x_BD.mean(0))
@@ -190,16 +196,16 @@ class SAE(nn.Module):
         """
         raise NotImplementedError
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """The code z_N at supported places, exactly 0 where the gate is shut.
 
         Args:
             h_N: Pre-activations at the places.
-            latent_N: The latent of each place.
+            latent_N: The latent of each place; None where h_N is [B, F] (for families with `takes_all`).
         """
         raise NotImplementedError
 
-    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """What an open gate lets through: h itself, but for the rational families.
 
         Args:
@@ -319,13 +325,11 @@ class SAE(nn.Module):
         """
         decoder = Decoder(self.W_dec, self.b_dec)
         error, sse = self.reconstruction_error(y_BO, z_N, entries, decoder)
-        fired_N = entries.pattern.latent_N[z_N.detach() != 0]
-        fired_F = torch.zeros(self.d_sae, dtype=torch.bool, device=z_N.device)
-        fired_F[fired_N] = True
+        on, fired_F = entries.pattern.firings(z_N.detach())
         return Loss(
-            error if penalty is None else error + sparsity * penalty,
+            error if penalty is None else error + sparsity * self.shard.sum(penalty),
             sse.detach(),
-            torch.tensor(len(fired_N) / len(y_BO)),
+            self.shard.sum(torch.tensor(on / len(y_BO), device=z_N.device)),
             fired_F,
             error,
             Entries(entries.h_N.detach(), entries.pattern),
@@ -337,8 +341,8 @@ class SAE(nn.Module):
         Args:
             x_BD: The batch, standardised.
         """
-        b_dec = self.b_dec if self.subtract_b_dec else None
-        return Entries(*encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, self.support))
+        b_dec = self.shard.spread(self.b_dec) if self.subtract_b_dec else None
+        return Entries(*encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, self.support, self.takes_all))
 
     def reconstruction_error(
         self, y_BO: torch.Tensor, z_N: torch.Tensor, entries: Entries, decoder: Decoder
@@ -351,8 +355,18 @@ class SAE(nn.Module):
             entries: Their pre-activations and places.
             decoder: What they are decoded with.
         """
-        sse = mean_square(decode_at(z_N, decoder.W_dec, decoder.b_dec, entries.pattern) - y_BO)
+        sse = mean_square(self.decoded(z_N, entries.pattern, decoder) - y_BO)
         return sse, sse
+
+    def decoded(self, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder) -> torch.Tensor:
+        """What a code's entries, here and in other processes, give through a decoder.
+
+        Args:
+            z_N: The entries here.
+            pattern: Their places.
+            decoder: The decoder.
+        """
+        return self.shard.sum(decode_at(z_N, decoder.W_dec, None, pattern)) + decoder.b_dec
 
     def sparsity_penalty(
         self, penalty: str | None, h_N: torch.Tensor, z_N: torch.Tensor, pattern: Pattern
@@ -370,10 +384,12 @@ class SAE(nn.Module):
         if penalty == "l0":
             return self.open_gates(h_N, pattern.latent_N).sum() / pattern.shape[0]
         norm_F = self.W_dec.norm(dim=1) if self.layout is None else self.layout.norms(self.W_dec).sum(1)
-        weighted_N = z_N.abs() * norm_F.index_select(0, pattern.latent_N)
+        if penalty == "l1" and pattern.latent_N is None:
+            return z_N.abs().sum(0) @ norm_F / pattern.shape[0]
+        weighted_N = z_N.abs() * at(norm_F, pattern.latent_N)
         return (weighted_N.tanh() if penalty == "tanh" else weighted_N).sum() / pattern.shape[0]
 
-    def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """1 where the gate is open, with a straight-through gradient: only families with penalty `l0`.
 
         Args:
@@ -440,26 +456,9 @@ class SAE(nn.Module):
             # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
             self.W_dec *= norm_F[:, None]
 
-    @torch.no_grad()
     def balance_(self) -> torch.Tensor:
-        """Before training: bring decoder rows near unit norm without changing the function; the norms to keep, [F].
-
-        Norms move into the encoder latent by latent. Where the gate compares latents, or a magnitude is shared by all,
-        that would change the function: there only their geometric mean moves, and the rest is what `constrain_` keeps.
-        Rows of zeros (pruned latents) stay what they are.
-        """
-        norm_F = self.W_dec.norm(dim=1)
-        living_F = norm_F > 0
-        if not living_F.any():  # untrained
-            return torch.ones_like(norm_F)
-        unit = bool(((norm_F - 1).abs() < _UNIT)[living_F].all())
-        if unit or self.homogeneous:
-            if not unit:
-                self.scale_latents_(torch.where(living_F, norm_F, 1.0))
-            return living_F.to(norm_F)
-        mean = norm_F[living_F].double().log().mean().exp().to(norm_F)
-        self.scale_latents_(mean.expand_as(norm_F))
-        return norm_F / mean
+        """Before training: bring decoder rows near unit norm without changing the function; the norms to keep, [F]."""
+        return balance_(self)
 
     @property
     def homogeneous(self) -> bool:
@@ -580,7 +579,8 @@ class SAE(nn.Module):
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs beside the weights; JSON-able."""
         records = {name: asdict(r) for name in ("target", "layout") if (r := getattr(self, name)) is not None}
-        return {"d_in": self.d_in, "d_sae": self.d_sae, "subtract_b_dec": self.subtract_b_dec} | records
+        d_sae = self.shard.latents(self.d_sae)
+        return {"d_in": self.d_in, "d_sae": d_sae, "subtract_b_dec": self.subtract_b_dec} | records
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SAE:

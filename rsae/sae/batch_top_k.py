@@ -13,7 +13,7 @@ import torch
 
 from rsae.sae.base import SAE
 from rsae.sae.rational import RationalSAE
-from rsae.sae.records import Entries
+from rsae.sae.records import Entries, Rates
 from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern
 from rsae.support import distributed
@@ -32,6 +32,8 @@ class BatchTopK(SAE):
     compares_latents = True
     chooses_largest = True
     penalties = (None,)
+    rates = Rates(5e-3)
+    shardable = True
 
     def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):
         super().__init__(d_in, d_sae, subtract_b_dec)
@@ -50,9 +52,8 @@ class BatchTopK(SAE):
     def observe_(self, entries: Entries) -> None:
         kept_N = entries.h_N
         # over all processes: one may keep more than its share, another less
-        kept, wanted = distributed.total(
-            torch.tensor([len(kept_N), self.k * entries.pattern.shape[0]])
-        ).tolist()
+        wanted = self.k * entries.pattern.shape[0] * distributed.size(distributed.DATA)
+        kept = int(distributed.total(torch.tensor(len(kept_N), device=self.threshold.device)))
         edge = kept_N.min() if len(kept_N) else kept_N.new_tensor(torch.inf)
         edge = (
             distributed.smallest(edge.to(self.threshold))
@@ -64,11 +65,11 @@ class BatchTopK(SAE):
 
     def _smallest_kept(self, h_BF: torch.Tensor) -> torch.Tensor:
         """The (k B)-th largest pre-activation of the batch (of all processes), 0 where fewer are positive."""
-        kept = self.k * len(h_BF) * distributed.count()
+        kept = self.k * len(h_BF) * distributed.size(distributed.DATA)
         # nearly always the candidates above half the running threshold are enough: far fewer to select from
         for floor in (self.threshold / 2, 0.0):
             candidates = h_BF[h_BF > floor]
-            if distributed.count() > 1:
+            if distributed.size() > 1:  # replicas of the batch, and parts of the dictionary
                 candidates = candidates.topk(min(kept, len(candidates)), sorted=False).values
                 candidates = distributed.gather(candidates, kept)
                 candidates = candidates[candidates > floor]
@@ -76,7 +77,7 @@ class BatchTopK(SAE):
                 return candidates.kthvalue(len(candidates) - kept + 1).values
         return h_BF.new_zeros(())
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return self.magnitude(h_N, latent_N)
 
     @torch.no_grad()

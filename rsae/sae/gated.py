@@ -12,9 +12,9 @@ from torch import nn
 
 from rsae.sae.base import SAE
 from rsae.sae.rational import RationalSAE
-from rsae.sae.records import Loss
+from rsae.sae.records import Decoder, Loss
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern, decode_at, mean_square
+from rsae.sae.sparse import Pattern, at, mean_square
 
 
 @register
@@ -24,6 +24,8 @@ class Gated(SAE):
     family = "gated"
     saelens = "gated"
     penalties = ("l1",)
+    shardable = True
+    takes_all = True
     #: the gate's path reconstructs, too; without it only the penalty moves the gate, and shuts it
     auxiliary = True
 
@@ -41,15 +43,16 @@ class Gated(SAE):
     def support(self, h_BF: torch.Tensor) -> Pattern:
         return Pattern.of(h_BF > 0)
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         # the gate's own h reaches the code through the shared weights alone: no gradient to b_gate
-        r_N, b_gate_N, b_mag_N = (p.index_select(0, latent_N) for p in (self.r_mag, self.b_gate, self.b_mag))
+        r_N, b_gate_N, b_mag_N = (at(p, latent_N) for p in (self.r_mag, self.b_gate, self.b_mag))
         linear_N = r_N.exp() * (h_N - b_gate_N) + b_mag_N
-        return torch.where(linear_N > 0, self.magnitude(linear_N, latent_N), 0.0)
+        open_N = linear_N > 0 if latent_N is not None else (linear_N > 0) & (h_N > 0)
+        return torch.where(open_N, self.magnitude(linear_N, latent_N), 0.0)
 
-    def gate(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def gate(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """The gate's activation at supported places, relu(pi): what the penalty and the auxiliary part see."""
-        return h_N
+        return h_N if latent_N is not None else h_N.relu()
 
     def loss(
         self,
@@ -67,7 +70,7 @@ class Gated(SAE):
         loss = self.loss_of(y_BO, z_N, entries, term, sparsity)
         if not self.auxiliary:
             return loss
-        y_gate_BO = decode_at(gate_N, self.W_dec.detach(), self.b_dec.detach(), pattern)
+        y_gate_BO = self.decoded(gate_N, pattern, Decoder(self.W_dec.detach(), self.b_dec.detach()))
         return loss._replace(total=loss.total + mean_square(y_gate_BO - y_BO.detach()))
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from rsae.sae.base import SAE
 from rsae.sae.dead_zone import dead_zone, heaviside
 from rsae.sae.rational import RationalSAE
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern
+from rsae.sae.sparse import Pattern, at
 
 #: Where the threshold lies on the design interval [-1, 1], and the half-width of the gap around it
 DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
@@ -31,6 +31,8 @@ class JumpReLU(SAE):
     family = "jump_relu"
     saelens = "jumprelu"
     penalties = ("l0", "l1", "tanh")
+    shardable = True
+    takes_all = True
 
     def __init__(
         self,
@@ -49,16 +51,14 @@ class JumpReLU(SAE):
         reach = self.bandwidth / 2 if self.training else 0.0
         return Pattern.of(h_BF > self.threshold - reach)
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        theta_N = self.threshold.index_select(0, latent_N)
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
+        theta_N = at(self.threshold, latent_N)
         with torch.no_grad():
             edge_F = self.magnitude(self.threshold, torch.arange(self.d_sae, device=h_N.device))
-        return dead_zone(
-            self.magnitude(h_N, latent_N), h_N, theta_N, self.bandwidth, edge_F.index_select(0, latent_N)
-        )
+        return dead_zone(self.magnitude(h_N, latent_N), h_N, theta_N, self.bandwidth, at(edge_F, latent_N))
 
-    def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        return heaviside(h_N, self.threshold.index_select(0, latent_N), self.bandwidth)
+    def open_gates(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
+        return heaviside(h_N, at(self.threshold, latent_N), self.bandwidth)
 
     @torch.no_grad()
     def constrain_(self, norm_F: torch.Tensor | float = 1.0) -> None:

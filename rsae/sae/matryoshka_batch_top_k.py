@@ -25,6 +25,7 @@ class MatryoshkaBatchTopK(BatchTopK):
     family = "matryoshka_batch_top_k"
     saelens = "jumprelu"
     saelens_training = "matryoshka_batchtopk"
+    shardable = False
 
     def __init__(
         self,

@@ -258,7 +258,14 @@ def pursuit_form(cls: type[SAE]) -> type[SAE]:
     """
     if cls not in _FORMS:
         name = f"pursuit_{cls.family}"
-        body = {"family": name, "saelens": None, "saelens_training": None, "one_threshold": False}
+        body = {
+            "family": name,
+            "saelens": None,
+            "saelens_training": None,
+            "one_threshold": False,
+            "shardable": False,
+            "takes_all": False,
+        }
         body["__doc__"] = f"The pursuit of {cls.__name__}."
         _FORMS[cls] = type(f"Pursuit{cls.__name__}", (PursuitSAE, cls), body)
     return _FORMS[cls]

@@ -31,15 +31,17 @@ class RationalSAE(SAE):
     saelens = None
     saelens_training = None
     one_threshold = False
+    shardable = False
 
     def __init__(self, *args: Any, activation: RationalActivation, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.activation = activation
 
-    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        if self.signed:
-            return (self.activation.at(h_N, latent_N) - self.activation.at(-h_N, latent_N)) / 2
-        return self.activation.at(h_N, latent_N)
+    def magnitude(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
+        def phi(h_N: torch.Tensor) -> torch.Tensor:
+            return self.activation(h_N) if latent_N is None else self.activation.at(h_N, latent_N)
+
+        return (phi(h_N) - phi(-h_N)) / 2 if self.signed else phi(h_N)
 
     @classmethod
     def gate_target(cls) -> approx.Target | None:

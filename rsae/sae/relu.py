@@ -17,12 +17,15 @@ class ReLU(SAE):
     family = "relu"
     saelens = "standard"
     penalties = ("l1", "tanh")
+    shardable = True
+    takes_all = True
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
         return Pattern.of(h_BF > 0)
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
-        return self.magnitude(h_N, latent_N)
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
+        magnitude_N = self.magnitude(h_N, latent_N)
+        return magnitude_N if latent_N is not None else torch.where(h_N > 0, magnitude_N, 0.0)
 
     @classmethod
     def gate_target(cls) -> approx.Target | None:

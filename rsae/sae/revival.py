@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from rsae.sae.base import SAE
+from rsae.sae.records import Decoder
 from rsae.sae.sparse import mean_square
 
 
@@ -25,16 +26,18 @@ def revival_loss(
     Source: Gao et al. 2024, appendix A.2.
     """
     with torch.no_grad():
-        z_BF = sae.activate(sae.pre_activations(x_BD))
+        z_N, pattern = sae.plain_entries(sae.pre_activations(x_BD))
         x_BD = sae.standardise(x_BD)
-        residual_BO = sae.left_to_code(x_BD, y_BO) - F.linear(z_BF, sae.W_dec.T, sae.b_dec)
+        x_hat_BO = sae.decoded(z_N, pattern, Decoder(sae.W_dec, sae.b_dec))
+        residual_BO = sae.left_to_code(x_BD, y_BO) - x_hat_BO
     dead = dead_F.nonzero().squeeze(1)
-    k = min(len(dead), max(1, sae.d_in // 2))
+    everywhere = int(sae.shard.sum(dead_F.sum()))
+    k = min(everywhere, max(1, sae.d_in // 2))
     centred_BD = x_BD - sae.b_dec.detach() if sae.subtract_b_dec else x_BD
     h_BA = F.linear(centred_BD, sae.W_enc[:, dead].T, sae.encoder_bias[dead])
     if not sae.signed:
         h_BA = h_BA.relu()
-    top_BK = h_BA.abs().topk(k, dim=1).indices
-    z_BA = torch.zeros_like(h_BA).scatter(1, top_BK, h_BA.gather(1, top_BK))
-    scale = min(1.0, len(dead) / max(1, sae.d_in // 2))
-    return scale * mean_square(z_BA @ sae.W_dec[dead] - residual_BO)
+    chosen = sae.shard.largest(h_BA.detach().abs(), k)
+    z_BA = chosen.scatter(chosen.gather(h_BA))
+    scale = min(1.0, everywhere / max(1, sae.d_in // 2))
+    return scale * mean_square(sae.shard.sum(z_BA @ sae.W_dec[dead]) - residual_BO)

@@ -19,8 +19,9 @@ from rsae.sae.dead_zone import bi_jump_relu
 from rsae.sae.gated import Gated
 from rsae.sae.jump_relu import DESIGN_MARGIN, DESIGN_THRESHOLD
 from rsae.sae.rational import RationalSAE
+from rsae.sae.records import Rates
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern
+from rsae.sae.sparse import Pattern, at
 from rsae.support.errors import InputError
 
 
@@ -38,6 +39,7 @@ class SignAwareGated(Gated):
     family = "sign_aware_gated"
     saelens = None
     gate_is_odd = True
+    rates = Rates(3e-3)  # at 1e-2 it does not train
 
     def __init__(
         self,
@@ -55,7 +57,8 @@ class SignAwareGated(Gated):
         super().__init__(d_in, d_sae, subtract_b_dec)
         self.start, self.bandwidth = threshold, bandwidth
         self.tie_r, self.tie_threshold = tie_r, tie_threshold
-        self.signed = self.two_sided = two_sided
+        # one-sided, a place below 0 would have to be told apart
+        self.signed = self.two_sided = self.takes_all = two_sided
         self.auxiliary, self.reset = auxiliary, reset
         self.r_mag = nn.Parameter(torch.zeros(1 if tie_r or not two_sided else 2, d_sae))
         self.threshold = nn.Parameter(
@@ -70,20 +73,22 @@ class SignAwareGated(Gated):
         edge_BF = edge_PF[0] if self.tie_threshold else torch.where(h_BF > 0, edge_PF[0], edge_PF[1])
         return Pattern.of(h_BF.abs() > edge_BF)
 
-    def gate(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def gate(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """g_N: how far pi is beyond its edge, with its sign; continuous, so that theta learns without an estimate."""
         return h_N.sign() * (h_N.abs() - self._of_sign(self.threshold, h_N, latent_N)).relu()
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         r_N = self._of_sign(self.r_mag, h_N, latent_N)
-        b_gate_N, b_mag_N = (p.index_select(0, latent_N) for p in (self.b_gate, self.b_mag))
+        b_gate_N, b_mag_N = (at(p, latent_N) for p in (self.b_gate, self.b_mag))
         linear_N = r_N.exp() * (h_N - b_gate_N) + b_mag_N
         # a magnitude never has the other sign than its gate
         signed_N = torch.where(linear_N * h_N > 0, self.magnitude(linear_N, latent_N), 0.0)
         return bi_jump_relu(signed_N, h_N, self._of_sign(self.threshold, h_N, latent_N), self.bandwidth)
 
-    def _of_sign(self, p_PF: torch.Tensor, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def _of_sign(self, p_PF: torch.Tensor, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """The entries of a parameter [1, F] or [2, F] that the signs of h_N choose."""
+        if latent_N is None:
+            return p_PF[0] if len(p_PF) == 1 else torch.where(h_N < 0, p_PF[1], p_PF[0])
         row_N = (h_N < 0) * (len(p_PF) - 1)
         return p_PF.flatten().index_select(0, row_N * self.d_sae + latent_N)
 

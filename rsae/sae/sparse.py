@@ -3,7 +3,8 @@
 A code is known by its entries: a `Pattern` of N places (token, latent) and a value h_N or z_N at each. The encoder's
 forward product is dense (every pre-activation must be seen to choose among them); the decoder and all three
 backward products touch the N entries only, through `embedding_bag`, a sampled product, and one stable sort by latent.
-A pattern with more than `_DENSE` of all places takes dense products instead, which are then faster.
+A pattern with more than `_DENSE` of all places takes dense products instead, which are then faster. Where such a code
+is trained, its entries are not even listed: h_N and z_N are then full matrices, and `latent_N` is None (`at`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,17 @@ import torch.nn.functional as F
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
 _DENSE = 1 / 16  # measured: where a dense product costs the same
+_SAMPLE = 16  # every so many rows of a mask tell how dense it is
+
+
+def at(value_F: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
+    """A latent's number at each place.
+
+    Args:
+        value_F: Numbers of the latents.
+        latent_N: The latent of each place; None for all places of [B, F], over which [F] spreads by itself.
+    """
+    return value_F if latent_N is None else value_F.index_select(0, latent_N)
 
 
 class Pattern:
@@ -32,6 +44,9 @@ class Pattern:
     @classmethod
     def of(cls, mask_BF: torch.Tensor) -> Pattern:
         """The places where a mask is true."""
+        some = mask_BF[::_SAMPLE]
+        if int(some.count_nonzero()) > _DENSE * some.numel():
+            return _Unlisted(mask_BF)
         row_N, latent_N = mask_BF.nonzero(as_tuple=True)
         return cls(_starts(row_N, len(mask_BF)), row_N, latent_N, mask_BF.shape)
 
@@ -82,6 +97,13 @@ class Pattern:
         full = value_N.new_zeros(self.shape.numel())
         return full.index_put_((self.flat_N,), value_N).reshape(self.shape)
 
+    def firings(self, z_N: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """How many entries of a code are not 0, and in which latents, [F]."""
+        fired_N = self.latent_N[z_N != 0]
+        fired_F = torch.zeros(self.shape[1], dtype=torch.bool, device=z_N.device)
+        fired_F[fired_N] = True
+        return len(fired_N), fired_F
+
     def sum_by_latent(self, weight_N: torch.Tensor, row_BD: torch.Tensor) -> torch.Tensor:
         """sum over a latent's entries of weight * row, [F, D]: a weight gradient."""
         if self.dense:
@@ -90,22 +112,66 @@ class Pattern:
         return _bag(self.row_N[order_N], row_BD, start_F1, weight_N[order_N])
 
 
+class _Unlisted(Pattern):
+    """The places of a dense mask, which are listed when they are asked for."""
+
+    dense = True
+
+    def __init__(self, mask_BF: torch.Tensor):
+        self.mask_BF, self.shape = mask_BF, mask_BF.shape
+
+    @cached_property
+    def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        row_N, latent_N = self.mask_BF.nonzero(as_tuple=True)
+        return row_N, latent_N
+
+    @property
+    def row_N(self) -> torch.Tensor:  # type: ignore[override]
+        return self._places[0]
+
+    @property
+    def latent_N(self) -> torch.Tensor:  # type: ignore[override]
+        return self._places[1]
+
+    @cached_property
+    def start_B1(self) -> torch.Tensor:  # type: ignore[override]
+        return _starts(self.row_N, len(self.mask_BF))
+
+
+class Everywhere(Pattern):
+    """All places of [B, F]: entries are full matrices."""
+
+    dense = True
+    latent_N = None  # type: ignore[assignment]
+
+    def __init__(self, shape: torch.Size):
+        self.shape = shape
+
+    def firings(self, z_N: torch.Tensor) -> tuple[int, torch.Tensor]:
+        on_BF = z_N != 0
+        return int(on_BF.count_nonzero()), on_BF.any(0)
+
+
 def encode_at(
     x_BD: torch.Tensor,
     W_enc: torch.Tensor,
     b_enc: torch.Tensor,
     b_dec: torch.Tensor | None,
     find: Callable[[torch.Tensor], Pattern],
+    full: bool = False,
 ) -> tuple[torch.Tensor, Pattern, torch.Tensor]:
     """Pre-activations h_N = ((x - b_dec) W_enc + b_enc) at the places that `find(h_BF)` picks, the places, and h_BF.
 
-    h_N is differentiable in the weights, not in x_BD. `b_dec` is None where it is not subtracted.
+    h_N is differentiable in the weights, not in x_BD. `b_dec` is None where it is not subtracted. With `full`, many
+    places become all of them, and h_N the full matrix.
     """
     with torch.no_grad():
         centred_BD = x_BD if b_dec is None else x_BD - b_dec
         h_BF = F.linear(centred_BD, W_enc.T, b_enc)
         pattern = find(h_BF)
-        h_N = pattern.gather(h_BF).float()
+        if full and isinstance(pattern, _Unlisted):
+            pattern = Everywhere(h_BF.shape)
+        h_N = (h_BF if isinstance(pattern, Everywhere) else pattern.gather(h_BF)).float()
     h_N = _Encode.apply(h_N, centred_BD, W_enc, b_enc, b_dec, pattern)
     return h_N, pattern, h_BF  # type: ignore[return-value]
 
@@ -115,7 +181,10 @@ def decode_at(
 ) -> torch.Tensor:
     """x_hat_BD = z W_dec + b_dec of the code with entries z_N at the pattern's places (no b_dec for None)."""
     with torch.autocast(z_N.device.type, enabled=False):  # it is the encoder's product that may be rounded
-        x_hat_BD: torch.Tensor = _Decode.apply(z_N, W_dec, pattern)  # type: ignore[assignment]
+        if isinstance(pattern, Everywhere):
+            x_hat_BD = z_N @ W_dec
+        else:
+            x_hat_BD: torch.Tensor = _Decode.apply(z_N, W_dec, pattern)  # type: ignore[no-redef]
     return x_hat_BD if b_dec is None else x_hat_BD + b_dec
 
 
@@ -133,11 +202,14 @@ class _Encode(torch.autograd.Function):
         pattern: Pattern = ctx.pattern
         _, _, wants_W, wants_b, wants_b_dec, _ = ctx.needs_input_grad
         grad_W = grad_b = grad_b_dec = None
+        everywhere = isinstance(pattern, Everywhere)
         if wants_W:
-            grad_W = pattern.sum_by_latent(grad_N, centred_BD).T
-        if wants_b or wants_b_dec:
+            grad_W = (grad_N.T @ centred_BD if everywhere else pattern.sum_by_latent(grad_N, centred_BD)).T
+        if everywhere and (wants_b or wants_b_dec):
+            grad_b = grad_N.sum(0)
+        elif wants_b or wants_b_dec:
             grad_b = grad_N.new_zeros(pattern.shape[1]).index_add_(0, pattern.latent_N, grad_N)
-        if wants_b_dec:
+        if wants_b_dec and grad_b is not None:
             grad_b_dec = -(W_enc @ grad_b)
         return None, None, grad_W, grad_b, grad_b_dec, None
 

@@ -31,6 +31,7 @@ class TopK(SAE):
     supplied_threshold = True
     penalties = (None,)
     rates = Rates(3e-3)
+    shardable = True
 
     def __init__(self, d_in: int, d_sae: int, k: int, subtract_b_dec: bool = True):
         super().__init__(d_in, d_sae, subtract_b_dec)
@@ -39,9 +40,9 @@ class TopK(SAE):
         self.k = k
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
-        return Pattern.of_columns(h_BF.topk(self.k, dim=-1, sorted=False).indices, self.d_sae)
+        return self.shard.largest(h_BF, self.k)
 
-    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+    def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return torch.where(h_N > 0, self.magnitude(h_N, latent_N), 0.0)
 
     @classmethod

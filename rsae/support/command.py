@@ -25,7 +25,8 @@ def run(app: typer.Typer) -> None:
     except InputError as error:
         _stop(f"error: {error}", 2)
     except OSError as error:
-        _stop(f"error: {error.filename or ''}: {error.strerror or error}; what is finished is kept", 2)
+        where = f"{error.filename}: " if error.filename else ""
+        _stop(f"error: {where}{error.strerror or error}; what is finished is kept", 2)
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:

@@ -2,9 +2,29 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from mpmath import mp
 
 import approx
+
+
+def test_export_states_the_error_against_the_target(approx_cli, tmp_path):
+    """In its weight, and by it the form: between its two zeros a sine in float32 needs them subtracted in parts."""
+    file = tmp_path / "sin.json"
+    assert approx_cli("fit", "sin(x)", "--domain", "0,pi", "--relative", "--type", "6,0", "-o", file)[0] == 0
+    target = ["--target", "sin(x)", "--domain", "0,pi", "--relative"]
+    code, out, _ = approx_cli("export", file, "--dtype", "float32", *target)
+    assert code == 0
+    assert "relative error against the target 'sin(x)' at most 3.0" in out
+    scope: dict = {}
+    exec(out, scope)
+    x = np.float32([1e-20, 1e-4, 1, 2, 3, 3.1415, np.nextafter(np.float32(np.pi), np.float32(0))])
+    truth = [float(mp.sin(mp.mpf(float(v)))) for v in x]
+    assert np.max(np.abs(scope["rational"](x) / truth - 1)) < 3.1e-5
+    code, _, said = approx_cli("export", file, "--relative")
+    assert code == 2
+    assert "--target" in said
 
 
 def test_fit_certify_verify_export_plot(approx_cli, tmp_path):

@@ -160,6 +160,34 @@ def test_zeros_between_two_floats(text, domain, type, f):
             assert abs(1 - value / f(mp.mpf(float(x)))) <= fit.error * (1 + 1e-9) + mp.mpf(2) ** -52
 
 
+@pytest.mark.parametrize(
+    ("text", "domain", "type", "f"),
+    [
+        ("sin(x)", (0, np.pi), (4, 2), mp.sin),
+        ("sin(x)", (-np.pi, np.pi), (7, 0), mp.sin),
+        ("cos(x)", (0, HALF_PI), (5, 0), mp.cos),
+        ("exp(x) - 2", (np.log(2), 2), (3, 0), lambda x: mp.exp(x) - 2),
+        ("exp(x) - 2", (np.nextafter(np.log(2), 1), 2), (3, 0), lambda x: mp.exp(x) - 2),
+        ("sin(x)", [(0, np.pi), (4, 5)], (6, 0), mp.sin),
+    ],
+)
+def test_zeros_just_beyond_an_end(text, domain, type, f):
+    """pi is no float64: sin(x) on (0, pi) ends beside its zero, and the last float64 has a relative error too."""
+    fit = approx.minimax(approx.formula(text, domain).with_weight("relative"), type)
+    assert fit.converged
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert fit.error == pytest.approx(proof.upper, rel=1e-8)
+    assert proof.best_lower == pytest.approx(fit.error, rel=1e-8)
+    approx.Certificate.from_json(proof.to_json()).verify()
+    with mp.workdps(60):
+        for x in [*fit.target.domain.edges, *np.linspace(*fit.target.domain[0], 50)]:
+            if (truth := f(mp.mpf(float(x)))) != 0:
+                with precision(400):
+                    value = mp.mpf(fit.rational(arb(float(x))).mid().str(70, radius=False))
+                assert abs(1 - value / truth) <= fit.error * (1 + 1e-9)
+
+
 def test_float64_keeps_the_relative_error_next_to_a_zero_that_is_no_float():
     fit = approx.minimax(approx.formula("sin(x)", (2, 4)).with_weight("relative"), (7, 0))
     below, above = fit.target.domain.gaps[0]

@@ -14,7 +14,7 @@ from rsae import (
     SoftRational,
     TopK,
 )
-from rsae.sae import FAMILIES, family
+from rsae.sae import FAMILIES, family, sparse
 from rsae.sae.revival import revival_loss
 from tests.rsae.helpers import K, random_sae
 
@@ -261,3 +261,25 @@ def test_unknown_family_names_the_nearest():
 def test_k_out_of_range(k):
     with pytest.raises(InputError, match="k="):
         TopK(D, F, k)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "tanh", "l0"])
+@pytest.mark.parametrize("name", sorted(n for n, cls in FAMILIES.items() if random_sae(n).takes_all))
+def test_a_dense_codes_loss_is_that_of_its_entries(name, penalty, monkeypatch):
+    """Full matrices and listed entries give one loss and one gradient, at half of all places."""
+    if penalty not in FAMILIES[name].penalties:
+        pytest.skip("another penalty's")
+    x_BD = torch.randn(50, 12)
+    found = []
+    for dense in (1 / 16, 2.0):
+        monkeypatch.setattr(sparse, "_DENSE", dense)
+        sae = random_sae(name).train()
+        sae.encoder_bias.data += 0.5
+        loss = sae.loss(x_BD, 0.3, penalty)
+        assert loss.entries is not None
+        assert (loss.entries.pattern.latent_N is None) == (dense < 1)
+        loss.total.backward()
+        gradients = [p.grad for p in sae.parameters() if p.grad is not None]
+        found.append([loss.total.detach(), loss.sse, loss.l0, loss.fired_F, *gradients])
+    for full, listed in zip(*found, strict=True):
+        torch.testing.assert_close(full, listed, rtol=1e-4, atol=1e-5)

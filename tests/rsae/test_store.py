@@ -4,14 +4,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from rsae import InputError, Store, Stream, TrainConfig, harvest, train
 from rsae.activations import harvest as module
+from rsae.activations import remote
+from rsae.activations.open import open_activations
+from rsae.activations.prefetch import prefetched
+from rsae.activations.rows import Scaled
 from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.activations.text import load_documents, split_documents
 from rsae.activations.windows import Windows
@@ -347,3 +356,107 @@ def test_bad_text_files(tmp_path):
     bad.write_text(json.dumps({"text": "fine"}) + "\n" + json.dumps({"txt": "typo"}))
     with pytest.raises(InputError, match=r"bad.jsonl:2: needs an object with a field 'text'"):
         load_documents(str(bad))
+
+
+# --- int8, object storage, reading ahead -------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(
+    arrays(
+        np.float32, st.tuples(st.integers(1, 20), st.integers(1, 9)), elements=st.floats(-1e6, 1e6, width=32)
+    )
+)
+def test_int8_is_within_half_a_step_of_each_token(rows):
+    x_ND = torch.from_numpy(rows)
+    stored = Scaled.of(x_ND)
+    step_N = x_ND.abs().amax(1) / 127
+    assert len(stored) == len(x_ND)
+    assert ((stored[:] - x_ND).abs() <= step_N[:, None] * 0.5 * (1 + 1e-4) + 1e-30).all()
+    index = torch.arange(len(x_ND)).flip(0)
+    assert torch.equal(stored[index], stored[:].flip(0))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_what_a_short_dtype_costs_is_told(store, harvest_config, host, tmp_path, dtype):
+    short = harvest(replace(harvest_config, dtype=dtype), tmp_path / "s", host)
+    sizes = [(s.path / "train-00000.safetensors").stat().st_size for s in (short, store)]
+    assert sizes[0] < (0.6 if dtype == "bfloat16" else 0.45) * sizes[1]
+    x, stored = (torch.cat([*s.blocks("train"), *s.blocks("heldout")]) for s in (store, short))
+    lost = (x - stored).square().sum() / (x - x.mean(0)).square().sum()
+    assert short.manifest.storage_error == pytest.approx(lost.item(), rel=0.05)
+    assert short.provenance.storage is not None
+    assert f"{short.manifest.storage_error:.2g}" in short.provenance.storage
+    assert store.manifest.storage_error == 0
+    assert store.provenance.storage is None
+    assert short.batch(3, 64, seed=0).dtype == torch.float32
+    x_BD = torch.cat([Store.open(short.path, window=500).batch(i, 64, seed=0) for i in range(3)])
+    assert {tuple(row) for row in x_BD.tolist()} <= {tuple(row) for row in stored.tolist()}
+
+
+@pytest.mark.parametrize("storage", ["memory", "file"])
+def test_object_storage(store, harvest_config, host, tmp_path, monkeypatch, storage):
+    """A harvest into a URL, read from it elsewhere; what is here and whole is not copied again."""
+    monkeypatch.setenv("RSAE_CACHE", str(tmp_path / "here"))
+    url = f"{storage}://{tmp_path / 'bucket' if storage == 'file' else '/bucket'}/store"
+    made = harvest(harvest_config, url, host)
+    monkeypatch.setenv("RSAE_CACHE", str(tmp_path / "elsewhere"))
+    found = open_activations(url)
+    assert found.identity == made.identity
+    assert torch.equal(found.batch(3, 64, seed=0), store.batch(3, 64, seed=0))
+    copied = []
+    real = remote._get
+    monkeypatch.setattr(
+        remote, "_get", lambda s, there, here: copied.append(here.name) or real(s, there, here)
+    )
+    (remote.local(url) / "heldout-00000.safetensors").write_bytes(b"torn")
+    assert torch.equal(open_activations(url).sample(20), found.sample(20))
+    assert copied == ["manifest.json", "heldout-00000.safetensors"]
+    with pytest.raises(InputError, match="other settings"):
+        harvest(replace(harvest_config, tokens=2000), url, host)
+
+
+def test_object_storage_of_a_transcoders_store(harvest_config, host, tmp_path, monkeypatch):
+    config = replace(harvest_config, tokens=500, target="blocks.1.hook_mlp_out")
+    monkeypatch.setenv("RSAE_CACHE", str(tmp_path / "here"))
+    made = harvest(config, f"file://{tmp_path}/bucket", host)
+    monkeypatch.setenv("RSAE_CACHE", str(tmp_path / "elsewhere"))
+    found = Store.open(f"file://{tmp_path}/bucket")
+    assert found.target is not None
+    assert made.target is not None
+    assert found.identity == made.identity
+    assert torch.equal(found.target.batch(1, 32, seed=0), made.target.batch(1, 32, seed=0))
+
+
+def test_object_storage_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSAE_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="memory://none: no manifest.json, so no finished activation store"):
+        open_activations("memory://none")
+    with pytest.raises(InputError, match="nonsense://x: .*nonsense"):
+        Store.open("nonsense://x")
+
+
+def test_batches_are_made_ahead():
+    """While a step runs, the next batch is made; each comes once, in order, and an error comes with its step."""
+    made, running = [], threading.Event()
+
+    def make(step: int) -> int:
+        if step == 3:
+            raise InputError("no batch 3")
+        made.append(step)
+        if step == 1:
+            running.set()
+        return 10 * step
+
+    found, batches = [], prefetched(make, range(5), ahead=True)
+    for _ in range(3):
+        step, batch, waited = next(batches)
+        assert running.wait(10)  # batch 1 is made in step 0
+        found.append((step, batch))
+        assert waited >= 0
+    with pytest.raises(InputError, match="no batch 3"):
+        next(batches)
+    assert found == [(0, 0), (1, 10), (2, 20)]
+    assert made == [0, 1, 2]
+    assert [b for _, b, _ in prefetched(lambda step: step, range(2, 4), ahead=False)] == [2, 3]
+    assert list(prefetched(make, range(0), ahead=True)) == []
