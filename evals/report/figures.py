@@ -218,13 +218,14 @@ def limits(members: Sequence[Result], measure: Measure, log: bool) -> tuple[floa
         log: Whether it is logarithmic.
 
     Returns:
-        The cells' range with a margin of 8 % on either side, of the logarithm where the axis is one.
+        The cells' range with a margin of 8 % on either side, of the logarithm where the axis is one; at least 2 % of
+        the value, so that rounding does not fill the axis.
     """
     values = [measure.of(r) for r in members]
     if log:
         values = [math.log(max(v, 1e-9)) for v in values]
     low, high = min(values), max(values)
-    margin = 0.08 * (high - low) or 0.05 * (abs(high) or 1.0)
+    margin = max(0.08 * (high - low), 0.02 if log else 0.02 * (abs(high) or 1.0))
     low, high = low - margin, high + margin
     if measure is ALIVE:  # a share; one latent more or less is not to look like half the axis
         low, high = min(low, 0.95), min(high, 1.002)

@@ -201,7 +201,7 @@ def _pairs(results: Sequence[Result]) -> Table:
     for r in results:
         if not r.compared or (control := controls.get(r.cell)) is None:
             continue
-        fvu, l0 = (m.of(r) / m.of(control) - 1 for m in (FVU, L0))
+        fvu, l0 = (round(m.of(r) / m.of(control) - 1, 3) + 0.0 for m in (FVU, L0))  # and no "-0.0%"
         beside = [m.form.format(m.of(cell)) for m in (L0, FVU) for cell in (r, control)]
         difference = f"{fvu:+.1%} FVU at {l0:+.1%} l0"
         costs = [DCE.form.format(DCE.of(cell)) for cell in (r, control)]

@@ -35,6 +35,8 @@ def test_the_sweet_zone_is_what_dominates_a_teacher():
     low, high = limits(cells, L0, log=True)
     assert low < min(map(L0.of, cells)) < max(map(L0.of, cells)) < high
     assert limits([result()], ALIVE, log=False) == (0.95, 1.002)
+    low, high = limits([result(l0=31.9999), result(l0=32)], L0, log=True)
+    assert low < 31.5 < 32.5 < high  # rounding does not fill the axis
 
 
 def test_series_are_told_apart():
