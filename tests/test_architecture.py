@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,14 @@ assert abs(fit.error - 2.184450634603818e-2) < 1e-10
 def test_import_approx_loads_nothing_heavy():
     code = "import sys, approx; print([m for m in ('torch', 'matplotlib', 'sympy') if m in sys.modules])"
     assert run(sys.executable, "-c", code).stdout.strip() == "[]"
+
+
+def test_openmps_threads_sleep_while_they_wait():
+    """`rsae` says so before torch is loaded, which is when it is read; who has said otherwise is heard."""
+    code = "import os, sys, rsae; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    for said, wanted in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        given = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | said
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=given, capture_output=True, text=True
+        )
+        assert done.stdout.split() == [wanted, "False"]

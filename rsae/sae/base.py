@@ -96,8 +96,7 @@ class SAE(nn.Module):
         self.provenance = Provenance()
         #: the loss that it was trained with; None where nobody says
         self.trained: Trained | None = None
-        #: which latents of the dictionary these are
-        self.shard: Whole = WHOLE
+        self.shard: Whole = WHOLE  #: which latents of the dictionary these are
 
     @torch.no_grad()
     def initialise(self, x_BD: torch.Tensor, seed: int = 0, y_BO: torch.Tensor | None = None) -> None:
@@ -385,7 +384,7 @@ class SAE(nn.Module):
             return self.open_gates(h_N, pattern.latent_N).sum() / pattern.shape[0]
         norm_F = self.W_dec.norm(dim=1) if self.layout is None else self.layout.norms(self.W_dec).sum(1)
         if penalty == "l1" and pattern.latent_N is None:
-            return z_N.abs().sum(0) @ norm_F / pattern.shape[0]
+            return torch.linalg.vector_norm(z_N, 1, dim=0) @ norm_F / pattern.shape[0]
         weighted_N = z_N.abs() * at(norm_F, pattern.latent_N)
         return (weighted_N.tanh() if penalty == "tanh" else weighted_N).sum() / pattern.shape[0]
 

@@ -14,7 +14,7 @@ from rsae.sae.base import SAE
 from rsae.sae.rational import RationalSAE
 from rsae.sae.records import Decoder, Loss
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern, at, mean_square
+from rsae.sae.sparse import Pattern, at, mean_square, open_where
 
 
 @register
@@ -46,9 +46,12 @@ class Gated(SAE):
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         # the gate's own h reaches the code through the shared weights alone: no gradient to b_gate
         r_N, b_gate_N, b_mag_N = (at(p, latent_N) for p in (self.r_mag, self.b_gate, self.b_mag))
-        linear_N = r_N.exp() * (h_N - b_gate_N) + b_mag_N
-        open_N = linear_N > 0 if latent_N is not None else (linear_N > 0) & (h_N > 0)
-        return torch.where(open_N, self.magnitude(linear_N, latent_N), 0.0)
+        factor_N = r_N.exp()
+        if latent_N is None:  # one pass over the full matrix
+            linear_BF = torch.addcmul(b_mag_N - factor_N * b_gate_N, h_N, factor_N)
+            return open_where(open_where(self.magnitude(linear_BF, None), linear_BF), h_N)
+        linear_N = factor_N * (h_N - b_gate_N) + b_mag_N
+        return open_where(self.magnitude(linear_N, latent_N), linear_N)
 
     def gate(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         """The gate's activation at supported places, relu(pi): what the penalty and the auxiliary part see."""

@@ -9,7 +9,7 @@ from rsae.sae.base import SAE
 from rsae.sae.jump_relu import JumpReLU
 from rsae.sae.rational import RationalSAE
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern
+from rsae.sae.sparse import Pattern, open_where
 
 
 @register
@@ -25,7 +25,7 @@ class ReLU(SAE):
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         magnitude_N = self.magnitude(h_N, latent_N)
-        return magnitude_N if latent_N is not None else torch.where(h_N > 0, magnitude_N, 0.0)
+        return magnitude_N if latent_N is not None else open_where(magnitude_N, h_N)
 
     @classmethod
     def gate_target(cls) -> approx.Target | None:

@@ -67,7 +67,7 @@ class Whole:
             h_BF: The entries here.
             k: How many of all parts.
         """
-        return Pattern.of_columns(h_BF.topk(k, dim=-1, sorted=False).indices, h_BF.shape[1])
+        return Pattern.of_largest(h_BF, k)
 
     def clip_(self, parameters: Mapping[str, nn.Parameter], most: float) -> None:
         """Scale gradients to a norm over all parts of `most`, where it is larger.

@@ -57,8 +57,9 @@ class SignAwareGated(Gated):
         super().__init__(d_in, d_sae, subtract_b_dec)
         self.start, self.bandwidth = threshold, bandwidth
         self.tie_r, self.tie_threshold = tie_r, tie_threshold
-        # one-sided, a place below 0 would have to be told apart
-        self.signed = self.two_sided = self.takes_all = two_sided
+        self.signed = self.two_sided = two_sided
+        if not two_sided:  # a place below 0 would have to be told apart
+            self.takes_all = False
         self.auxiliary, self.reset = auxiliary, reset
         self.r_mag = nn.Parameter(torch.zeros(1 if tie_r or not two_sided else 2, d_sae))
         self.threshold = nn.Parameter(

@@ -16,6 +16,8 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 
+from rsae.sae import sparse_cpu
+
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
 _DENSE = 1 / 16  # measured: where a dense product costs the same
@@ -30,6 +32,16 @@ def at(value_F: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         latent_N: The latent of each place; None for all places of [B, F], over which [F] spreads by itself.
     """
     return value_F if latent_N is None else value_F.index_select(0, latent_N)
+
+
+def open_where(value_BF: torch.Tensor, h_BF: torch.Tensor) -> torch.Tensor:
+    """`value` where h > 0, exactly 0 elsewhere; no gradient to h. In a third of `torch.where`'s time on a CPU.
+
+    Args:
+        value_BF: What an open gate lets through.
+        h_BF: What opens it.
+    """
+    return torch.ops.aten.threshold_backward(value_BF, h_BF.detach(), 0.0)
 
 
 class Pattern:
@@ -49,6 +61,27 @@ class Pattern:
             return _Unlisted(mask_BF)
         row_N, latent_N = mask_BF.nonzero(as_tuple=True)
         return cls(_starts(row_N, len(mask_BF)), row_N, latent_N, mask_BF.shape)
+
+    @classmethod
+    def above(cls, h_BF: torch.Tensor, edge_F: torch.Tensor) -> Pattern:
+        """The places of entries above their latent's edge."""
+        edge_F = edge_F.detach()
+        some = h_BF[::_SAMPLE] > edge_F
+        few = int(some.count_nonzero()) <= _DENSE * some.numel()
+        found = sparse_cpu.above(h_BF, edge_F) if few else None
+        if found is None:
+            return cls.of(h_BF > edge_F)
+        start_B1, latent_N = found
+        row_N = torch.arange(len(h_BF)).repeat_interleave(start_B1.diff(), output_size=len(latent_N))
+        return cls(start_B1, row_N, latent_N, h_BF.shape)
+
+    @classmethod
+    def of_largest(cls, h_BF: torch.Tensor, k: int) -> Pattern:
+        """The places of each row's k largest entries."""
+        latent_BK = sparse_cpu.largest(h_BF, k)
+        if latent_BK is None:
+            latent_BK = h_BF.topk(k, dim=-1, sorted=False).indices
+        return cls.of_columns(latent_BK, h_BF.shape[1])
 
     @classmethod
     def of_columns(cls, latent_BK: torch.Tensor, d_sae: int) -> Pattern:
@@ -85,8 +118,11 @@ class Pattern:
     @cached_property
     def by_latent(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The order that sorts the places by latent, and where each latent begins in it, [F + 1]."""
-        latent_N, order_N = torch.sort(self.latent_N, stable=True)
-        return order_N, _starts(latent_N, self.shape[1])
+        found = sparse_cpu.by_latent(self.latent_N, self.shape[1])
+        if found is None:
+            latent_N, order_N = torch.sort(self.latent_N, stable=True)
+            found = order_N, _starts(latent_N, self.shape[1])
+        return found
 
     def gather(self, full_BF: torch.Tensor) -> torch.Tensor:
         """The entries of a full matrix at these places, [N]."""

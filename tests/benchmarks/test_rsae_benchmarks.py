@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,11 @@ import torch.nn.functional as F
 
 import approx
 import rsae
-from rsae import SAE, JumpReLU, RationalActivation, TopK
+from rsae import SAE, JumpReLU, RationalActivation, Store, TopK
+from rsae.activations.rows import Scaled
+from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.sae import family
+from rsae.support.files import write_tensors
 
 B, D_IN, D_SAE, K = 2048, 576, 4608, 32
 ROUNDS = 15
@@ -147,6 +150,58 @@ def test_training_step(ratio, name, x_BD):
             )  # BatchTopK learns its threshold here, which its next selection starts from
 
     ratio(step, product(x_BD), BARS[name])
+
+
+@pytest.mark.parametrize("name", ["relu", "gated"])
+def test_training_step_of_a_dense_code(ratio, name, x_BD):
+    """As in the first steps: half of all latents are active. Five products are the least for ReLU, seven for Gated."""
+    sae = family(name)(D_IN, D_SAE)
+    sae.initialise(x_BD)
+    sae.train()
+    optimiser = torch.optim.Adam(sae.parameters(), lr=0.0, fused=True)
+
+    def step() -> None:
+        loss = sae.loss(x_BD, 0.1)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+
+    ratio(step, product(x_BD), None)
+
+
+class Waiting:
+    """Hears how long training waited."""
+
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+
+    def begin(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def log(self, step: int, figures: Sequence[Mapping[str, float]]) -> None:
+        self.shares += [line["waiting"] for line in figures]
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_training_does_not_wait_for_a_warm_store(benchmark, tmp_path, dtype):
+    """TopK at D = 576, F = 4608, batch 2048, from shards in the page cache: the share of the time that was waited."""
+    x_ND = torch.randn(40_000, D_IN)
+    shards = []
+    for number, rows_ND in enumerate(x_ND.split(10_000)):
+        scaled = Scaled.of(rows_ND)
+        short = {"x_ND": scaled.q_ND, "scale_N": scaled.scale_N}
+        write_tensors(tmp_path / f"{number}.safetensors", short if dtype == "int8" else {"x_ND": rows_ND})
+        shards.append(Shard(f"{number}.safetensors", "train", len(rows_ND), ""))
+    store = Store(tmp_path, Manifest(VERSION, D_IN, 1.0, shards))
+    sae, waiting = rsae.new("top_k", store, d_sae=D_SAE, k=K), Waiting()
+    config = rsae.TrainConfig(steps=50, batch=B)
+    benchmark.pedantic(lambda: rsae.train(sae, store, config, monitors=[waiting]), rounds=1)
+    benchmark.extra_info["waiting"] = waiting.shares
+    print(f"\n{benchmark.name}: waited {max(waiting.shares):.2%} of the time", end="")
+    assert max(waiting.shares) < 0.05
 
 
 # --- pursuit -------------------------------------------------------------------------------------------------

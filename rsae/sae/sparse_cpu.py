@@ -1,0 +1,86 @@
+"""Choosing among pre-activations on the CPU, compiled (sparse_cpu.cpp): what torch does in several passes, in one.
+
+Each function gives what torch gives (of equal entries, others may be chosen), and None where it cannot: another device
+or dtype, no compiler. Shapes: B batch, F d_sae, K chosen, N places.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from rsae.support.compiled import compiled, pointer
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+
+
+def largest(h_BF: torch.Tensor, k: int) -> torch.Tensor | None:
+    """The latents of each row's k largest entries, latent_BK, in no order.
+
+    Args:
+        h_BF: Pre-activations.
+        k: How many, at most F.
+    """
+    library = _library_for(h_BF)
+    if library is None or h_BF.ndim != 2 or not 0 < k <= h_BF.shape[1]:
+        return None
+    latent_BK = torch.empty(len(h_BF), k, dtype=torch.long)
+    library.largest(pointer(h_BF), *h_BF.shape, k, pointer(latent_BK), torch.get_num_threads())
+    return latent_BK
+
+
+def above(h_BF: torch.Tensor, edge_F: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Where entries lie above their latent's edge: where each row begins, [B + 1], and latent_N.
+
+    Args:
+        h_BF: Pre-activations.
+        edge_F: The edges.
+    """
+    library = _library_for(h_BF)
+    if library is None or edge_F.dtype != h_BF.dtype or not edge_F.is_contiguous():
+        return None
+    B, F = h_BF.shape
+    start_B1, count_B = torch.zeros(B + 1, dtype=torch.long), torch.empty(B, dtype=torch.long)
+    threads = torch.get_num_threads()
+    given = (pointer(h_BF), pointer(edge_F), B, F, pointer(start_B1), pointer(count_B))
+    library.above(*given, None, threads)
+    torch.cumsum(count_B, 0, out=start_B1[1:])
+    latent_N = torch.empty(int(start_B1[-1]), dtype=torch.long)
+    library.above(*given, pointer(latent_N), threads)
+    return start_B1, latent_N
+
+
+def by_latent(latent_N: torch.Tensor, d_sae: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The stable order that sorts places by latent, and where each latent begins in it, [F + 1].
+
+    Args:
+        latent_N: The latent of each place.
+        d_sae: Number of latents.
+    """
+    library = _library() if latent_N.device.type == "cpu" and latent_N.is_contiguous() else None
+    if library is None:
+        return None
+    order_N, start_F1 = torch.empty_like(latent_N), torch.empty(d_sae + 1, dtype=torch.long)
+    library.by_latent(pointer(latent_N), len(latent_N), d_sae, pointer(order_N), pointer(start_F1))
+    return order_N, start_F1
+
+
+def _library_for(h_BF: torch.Tensor) -> ctypes.CDLL | None:
+    fits = h_BF.device.type == "cpu" and h_BF.dtype == torch.float32 and h_BF.is_contiguous()
+    return _library() if fits else None
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    library = compiled(_SOURCE, {}, "sparse codes")
+    if library is not None:
+        address, long, int_ = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+        library.largest.argtypes = [address, long, long, long, address, int_]
+        library.above.argtypes = [address, address, long, long, address, address, address, int_]
+        library.by_latent.argtypes = [address, long, long, address, address]
+        for name in ("largest", "above", "by_latent"):
+            getattr(library, name).restype = None
+    return library
