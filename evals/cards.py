@@ -65,7 +65,7 @@ def make_cards(
     for cells in chosen:
         wanted = list(latents)
         if changed and len(cells) == 2:
-            wanted = wanted or _changed(run, *(results[cell] for cell in cells), features)
+            wanted = wanted or _changed(run, results[cells[0]], results[cells[1]], features)
         for result in (results[cell] for cell in cells):
             if place is None or place.site != result.site:
                 place = SiteRun(result.site, result.how.harvest, run)

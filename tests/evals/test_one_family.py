@@ -32,7 +32,7 @@ def shifted():
         def support(self, h_BF: torch.Tensor) -> Pattern:
             return Pattern.of(h_BF > self.shift)
 
-        def values(self, h_N: torch.Tensor, latent_N: torch.Tensor) -> torch.Tensor:
+        def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
             return torch.where(h_N > self.shift, self.magnitude(h_N, latent_N), 0.0)
 
         def sparsity_penalty(self, penalty, h_N, z_N, pattern):

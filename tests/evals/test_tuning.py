@@ -41,7 +41,7 @@ def test_each_combination_is_trained_as_it_would_be_by_itself(store, found):
             train = {option: value for option, value in tried.changes.items() if option != "threshold"}
             goal = {"l0": float(L0)} if family == "jump_relu" else {}
             own |= {"k": L0} if family == "top_k" else {}
-            sae = rsae.new(family, store, 0, False, **{"d_sae": 48} | own)
+            sae = rsae.new(family, store, d_sae=48, **own)
             rsae.train(sae, store, CONFIG.changed(train | goal))
             alone = reconstruction(sae, store)
             assert tried.fvu is not None

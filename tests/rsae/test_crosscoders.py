@@ -118,9 +118,8 @@ def test_l1_weighs_a_latent_by_the_sum_of_its_rows_norms(joined):
 @pytest.mark.parametrize("family", ["top_k", "jump_relu"])
 @pytest.mark.parametrize("skip", [False, True])
 def test_latents_of_a_layer_read_it_alone_and_write_it_and_later_ones(family, skip, layers, tmp_path):
-    sae = rsae.new(
-        family, layers, skip=skip, causal=True, d_sae=48, **({"k": 6} if family == "top_k" else {})
-    )
+    own: dict[str, Any] = {"k": 6} if family == "top_k" else {}
+    sae = rsae.new(family, layers, skip=skip, causal=True, d_sae=48, **own)
     first = evals.by_point(sae, layers)
     rsae.train(sae, layers, TrainConfig(steps=60, batch=64, lr=3e-3))
     assert all(fvu < first[name] for name, fvu in evals.by_point(sae, layers).items())

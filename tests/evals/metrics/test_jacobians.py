@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def test_the_function_of_the_mlp_gives_the_target(host, pairs):
 @pytest.mark.parametrize("skip", [False, True])
 def test_with_all_directions_they_are_those_of_whole_jacobians(host, pairs, family, skip):
     """torch.autograd.functional.jacobian, a token at a time."""
-    sae = rsae.new(family, pairs, d_sae=48, skip=skip, **({"k": 4} if family == "top_k" else {}))
+    own: dict[str, Any] = {"k": 4} if family == "top_k" else {}
+    sae = rsae.new(family, pairs, d_sae=48, skip=skip, **own)
     got = evals.jacobians(sae, host, pairs, tokens=12, vectors=1000)
     assert got.tokens == 12
     x = pairs.sample(12, 0, "heldout")
