@@ -19,7 +19,7 @@ def test_export_states_the_error_against_the_target(approx_cli, tmp_path):
     assert "relative error against the target 'sin(x)' at most 3.0" in out
     scope: dict = {}
     exec(out, scope)
-    x = np.float32([1e-20, 1e-4, 1, 2, 3, 3.1415, np.nextafter(np.float32(np.pi), np.float32(0))])
+    x = np.array([1e-20, 1e-4, 1, 2, 3, 3.1415, np.nextafter(np.float32(np.pi), np.float32(0))], np.float32)
     truth = [float(mp.sin(mp.mpf(float(v)))) for v in x]
     assert np.max(np.abs(scope["rational"](x) / truth - 1)) < 3.1e-5
     code, _, said = approx_cli("export", file, "--relative")
