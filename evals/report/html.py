@@ -188,7 +188,7 @@ def _line(
         for m, text, number, other in zip(shown, texts_of(r, shown), numbers, beside, strict=True)
     ]
     named = r.control if r.upgrade else ""
-    if r.upgrade and control is None:
+    if r.upgrade and r.control and control is None:  # what is not fine-tuned has none
         named = f"{r.control} (missing)"
     words = {"variant": r.variant, "family": r.family, **{name: read(r) for name, read in keys.items()}}
     return CellLine(r.cell, words, named or "", r.role is Role.CONTROL, values)

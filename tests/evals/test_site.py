@@ -178,4 +178,6 @@ def test_a_pursuit_without_fine_tuning_is_a_start_alone(demo_file, tmp_path):
     assert pursued.fvu < teacher.fvu
     assert pursued.l0 <= teacher.l0
     assert pursued.others["plain"].fvu == pytest.approx(teacher.fvu, rel=1e-4)
-    assert "plain FVU" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "plain FVU" in page
+    assert "(missing)" not in page
