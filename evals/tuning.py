@@ -512,11 +512,14 @@ def _figure(sweep: Sweep, tuned: dict[str, Tuned]) -> Any:
             )
         if first and all(_numeric(value) and value > 0 for value in sweep.grid[first]):
             ax.set_xscale("log")
+            ax.set_xticks(sweep.grid[first], [f"{value:g}" for value in sweep.grid[first]])
+            ax.minorticks_off()
         ax.set_title(one.family, loc="left", fontsize=9)
         ax.set_xlabel(first, fontsize=8)
         ax.set_ylabel(f"FVU at l0 {sweep.l0}", fontsize=8)
         ax.tick_params(labelsize=7)
     for ax in list(axes.flat)[len(tuned) :]:
         ax.set_visible(False)
-    legend(made, axes, 4)
+    if len(sweep.grid) > 1:
+        legend(made, axes, 4)
     return made
