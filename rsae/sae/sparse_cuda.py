@@ -31,8 +31,12 @@ def fuses(x_BD: torch.Tensor, d_sae: int, k: int) -> bool:
         d_sae: Number of latents.
         k: How many are wanted.
     """
-    fits = available(x_BD) and x_BD.dtype == torch.float32 and not torch.is_autocast_enabled(x_BD.device.type)
-    return fits and k <= min(_LATENTS, d_sae) and 4 * len(x_BD) * d_sae > LARGE
+    if not available(x_BD) or k > min(_LATENTS, d_sae) or 4 * len(x_BD) * d_sae <= LARGE:
+        return False
+    import triton.language
+
+    plain = x_BD.dtype == torch.float32 and not torch.is_autocast_enabled(x_BD.device.type)
+    return plain and hasattr(triton.language, "topk")  # which earlier versions lack
 
 
 def bag(
