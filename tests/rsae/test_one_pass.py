@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import rsae
-from rsae import InputError, Stream, TrainConfig
+from rsae import InputError, Stream, TrainConfig, training
 from rsae.activations import harvest
 
 HOOKS = ["blocks.1.hook_resid_post", "blocks.0.hook_mlp_out", "blocks.2.hook_resid_pre"]
@@ -98,13 +98,16 @@ class Stop:
     def end(self): ...
 
     def log(self, step, figures):
-        if step == 125:
+        if step == 50:
             raise KeyboardInterrupt
 
 
-def test_a_pass_over_several_stores_resumes_with_the_same_ones_only(harvest_config, host, tmp_path, capsys):
+def test_a_pass_over_several_stores_resumes_with_the_same_ones_only(
+    harvest_config, host, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 25)
     stores = [*rsae.harvest_all(harvest_config, {h: tmp_path / h for h in HOOKS[:2]}, host).values()]
-    config, checkpoint = [TrainConfig(steps=130, batch=64)] * 3, tmp_path / "checkpoint"
+    config, checkpoint = [TrainConfig(steps=60, batch=64)] * 3, tmp_path / "checkpoint"
 
     def trained(order, *arguments, **options):
         sources = [stores[i] for i in order]
@@ -118,7 +121,7 @@ def test_a_pass_over_several_stores_resumes_with_the_same_ones_only(harvest_conf
             trained([0, 0, 1], checkpoint, monitors=[Stop()])
         capsys.readouterr()
         found = trained(order, checkpoint)
-        assert ("continues after step 100" in capsys.readouterr().err) is resumes
+        assert ("continues after step 25" in capsys.readouterr().err) is resumes
     assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
 
 

@@ -16,7 +16,8 @@ def problem(B, F, D, share, seed):
     """Places with bags that are empty, and some that are longer than what a program reads at once; vectors."""
     generator = torch.Generator().manual_seed(seed)
     mask_BF = torch.rand(B, F, generator=generator) < share * torch.rand(B, 1, generator=generator).round()
-    pattern = Pattern.of_places(*mask_BF.nonzero(as_tuple=True), mask_BF.shape)
+    row_N, latent_N = mask_BF.nonzero(as_tuple=True)
+    pattern = Pattern.of_places(row_N, latent_N, mask_BF.shape)
     x_BD, W_FD = torch.randn(B, D, generator=generator), torch.randn(F, D, generator=generator)
     return pattern, torch.randn(len(pattern.latent_N), generator=generator), x_BD, W_FD
 
