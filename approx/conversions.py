@@ -55,6 +55,8 @@ def roots(poly: fmpq_poly, bits: int) -> list[tuple[arb, ...]]:
     found: list[tuple[arb, ...]] = []
     if poly.degree() < 1:
         return found
+    if poly.degree() % 2 == 0 and all(c == 0 for c in poly.coeffs()[1::2]):
+        return sorted(_square_roots(roots(fmpq_poly(poly.coeffs()[::2]), bits + 20), bits + 40), key=_place)
     with precision(bits + 20):
         pairs: Any = poly.numer().complex_roots()
         for root, multiplicity in pairs:
@@ -64,7 +66,27 @@ def roots(poly: fmpq_poly, bits: int) -> list[tuple[arb, ...]]:
                 # an even polynomial's pairs lie on the imaginary axis exactly
                 real = arb(0) if root.real.contains(0) else root.real.mid()
                 found += [(real, root.imag.mid())] * multiplicity
-    return sorted(found, key=lambda r: (float(r[0]), float(r[-1])))
+    return sorted(found, key=_place)
+
+
+def _place(root: tuple[arb, ...]) -> tuple[float, float]:
+    return float(root[0]), float(root[-1])
+
+
+def _square_roots(squares: list[tuple[arb, ...]], bits: int) -> list[tuple[arb, ...]]:
+    """Roots of an even polynomial from those of the polynomial in the square, of half the degree."""
+    found: list[tuple[arb, ...]] = []
+    with precision(bits):
+        for root in squares:
+            if len(root) == 2:
+                z = acb(*root).sqrt()
+                found += [(z.real.mid(), z.imag.mid()), (-z.real.mid(), z.imag.mid())]
+            elif root[0] < 0:
+                found.append((arb(0), (-root[0]).sqrt().mid()))
+            else:
+                x = root[0].sqrt().mid()
+                found += [(-x,), (x,)]
+    return found
 
 
 def complex_roots(poly: fmpq_poly) -> np.ndarray:
