@@ -34,7 +34,7 @@ class Against:
 
 @dataclass(frozen=True)
 class Claim:
-    """A pursuit against the controls that cost no more."""
+    """An upgrade against the controls that cost no more."""
 
     site: Site
     """Host and hook point."""
@@ -57,7 +57,7 @@ class Claim:
 
 
 def claims(results: Sequence[Result]) -> tuple[Claim, ...]:
-    """What can be claimed of each pursuit that has second controls.
+    """What can be claimed of each upgrade that stands beside second controls.
 
     Args:
         results: The cells of a run.
@@ -71,7 +71,7 @@ def claims(results: Sequence[Result]) -> tuple[Claim, ...]:
         cells = list(members)
         if not any(r.role is Role.SECOND_CONTROL for r in cells):
             continue
-        # only pursuits are timed, and what is compared with them
+        # only cells beside second controls are timed
         upgrades = {str(r.upgrade) for r in cells if r.compared and r.metrics.encode_us is not None}
         pursued = {f"control-{name}" for name in upgrades}
         for upgrade in sorted(upgrades):

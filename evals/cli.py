@@ -41,6 +41,14 @@ def _run_suite(
     shard: Annotated[
         str, typer.Option(help="i/n, i from 0: only every n-th unit, for an array of jobs. After --prepare.")
     ] = "",
+    backend: Annotated[
+        str,
+        typer.Option(help="loky: processes of this machine. dask, ray: the workers of a running cluster."),
+    ] = "loky",
+    address: Annotated[
+        str | None,
+        typer.Option(help="The cluster's; by default DASK_SCHEDULER_ADDRESS or RAY_ADDRESS."),
+    ] = None,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only harvest, and run the host over the probing texts.")
     ] = False,
@@ -50,9 +58,11 @@ def _run_suite(
 ) -> None:
     """Run a grid of teachers, upgrades and controls; write a result file a cell, and report.html.
 
-    `demo` takes about 15 minutes on 2 cores; the same command again reuses what is finished.
+    `demo` takes about 20 minutes on 2 cores; the same command again reuses what is finished.
 
     Slurm, after one run with --prepare:  evals run my.toml --out RUN --shard $SLURM_ARRAY_TASK_ID/8  with --array=0-7
+
+    A cluster, whose workers see RUN:  evals run my.toml --out RUN --backend dask --address tcp://HOST:8786
     """
     from evals.config import PRESETS, SuiteConfig, preset
     from rsae import InputError
@@ -66,7 +76,7 @@ def _run_suite(
     from evals.suite import parse_shard
     from evals.suite import run as run_grid
 
-    run_grid(config, out, jobs, parse_shard(shard) if shard else None, prepare)
+    run_grid(config, out, jobs, parse_shard(shard) if shard else None, prepare, backend, address)
     if not prepare and not shard:
         _show(out, bool(config.sites), bool(config.synthetic.protocols))
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
-
 from evals.config import SuiteConfig
 from evals.matching import run_stability
 from evals.measuring import Measuring
@@ -24,10 +22,13 @@ from evals.rivals import Rivals, TwinRun
 from evals.site import Cell, Plan, SiteRun
 from evals.synthetic import run_protocol
 from evals.truth import run_truth
+from evals.workers import Workers, check_shared
 from rsae import InputError
 from rsae.support.cache import say
 from rsae.support.files import digest, read_json, write_json
 from rsae.upgrading.config import FINE_TUNING
+
+_SETTINGS = "suite.toml"  # in the run's directory
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def run(
     jobs: int = 1,
     shard: tuple[int, int] | None = None,
     prepare: bool = False,
+    backend: str = "loky",
+    address: str | None = None,
 ) -> Path:
     """Run a suite; what is finished is kept, and a wider grid makes only what is new.
 
@@ -64,17 +67,25 @@ def run(
         jobs: Number of processes.
         shard: (i, n): only the units i, i + n, i + 2n, ... (from 0), for arrays of jobs.
         prepare: Make what all units share, and no more; to be done once before any shard.
+        backend: Of joblib: `loky` for processes of this machine, `dask` or `ray` for the workers of a running cluster.
+        address: The cluster's; by default that of DASK_SCHEDULER_ADDRESS or RAY_ADDRESS.
 
     Returns:
         The directory.
 
     Raises:
-        InputError: for a wrong config before anything runs; at the end, where units failed, for the first of them (the
-            others are finished then).
+        InputError: for a wrong config before anything runs; where there is no cluster; at the end, where units failed,
+            for the first of them (the others are finished then).
     """
     if not isinstance(config, SuiteConfig):
         config = SuiteConfig.read(config)
+    workers = Workers(jobs, backend, address)
+    workers.check()
+    if workers.remote and shard is not None:
+        raise InputError(f"backend {backend!r} gives each worker its units: leave the shard out")
     out, chosen = Path(out), units(config)
+    if workers.remote:
+        out = out.resolve()  # workers run in directories of their own
     protocols, settings = config.synthetic.protocols, (config.synthetic.seeds, config.synthetic.steps)
     if shard is not None:
         index, count = shard
@@ -95,10 +106,10 @@ def run(
             )
     if prepare:
         return out
-    Parallel(n_jobs=jobs)(delayed(run_protocol)(name, out / "synthetic", *settings) for name in protocols)
+    workers.run(run_protocol, [(name, out / "synthetic", *settings) for name in protocols], "protocols")
     if config.ground_truth.features and (shard is None or shard[0] == 0):
         run_truth(config, out)
-    failures = Parallel(n_jobs=jobs)(delayed(_attempt)(config, out, unit) for unit in waiting)
+    failures = workers.run(_attempt, [(config, out, unit) for unit in waiting], "units")
     if config.evaluate.stability and shard is None and units(config):
         run_stability(out)
     messages = [message for message in failures if message]
@@ -130,7 +141,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def _keep(config: SuiteConfig, out: Path) -> None:
     """Keep the settings in the run, for its readers."""
-    file = out / "suite.toml"
+    file = out / _SETTINGS
     if not file.exists() or file.read_text() != config.to_toml():
         config.write(file)
 
@@ -166,6 +177,7 @@ def units(config: SuiteConfig) -> list[Unit]:
 def _attempt(config: SuiteConfig, out: Path, unit: Unit) -> str | None:
     """Run a unit; what is wrong with it, where something is, so that it does not stop the others."""
     try:
+        check_shared(out / _SETTINGS)
         run_unit(config, out, unit)
     except InputError as error:
         say(f"{unit.name}: {error}")

@@ -174,7 +174,7 @@ def train(
 @overload
 def train(
     sae: Sequence[SAE],
-    activations: Activations,
+    activations: Activations | Sequence[Activations],
     config: Sequence[TrainConfig],
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
@@ -189,7 +189,7 @@ def train(
 
 def train(
     sae: SAE | Sequence[SAE],
-    activations: Activations,
+    activations: Activations | Sequence[Activations],
     config: TrainConfig | Sequence[TrainConfig],
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
@@ -205,7 +205,8 @@ def train(
 
     Args:
         sae: The SAE, or several that see the same batches.
-        activations: A store, a stream or activations in memory, in the host's units.
+        activations: A store, a stream or activations in memory, in the host's units; for several SAEs also one for
+            each, such as those of a stream at several hook points (`Stream.at`).
         config: How to train; for several SAEs a config each, which agree in `batch`, `steps` and `seed`.
         checkpoint: A file. The state is written there every `CHECKPOINT_EVERY` steps, and a later call with the same
             settings continues from there, to the same weights bit for bit (on CPU, same thread count).
@@ -222,8 +223,12 @@ def train(
     """
     if isinstance(sae, SAE):
         assert isinstance(config, TrainConfig)
+        assert not isinstance(activations, Sequence)
         return train([sae], activations, [config], checkpoint, description, allow_mismatch, host, monitors)[0]
     assert not isinstance(config, TrainConfig)
+    of_each = list(activations) if isinstance(activations, Sequence) else [activations] * len(sae)
+    if len(of_each) != len(sae):
+        raise InputError(f"{len(sae)} SAEs and {len(of_each)} activations: give one for all, or one for each")
     shared = {(c.batch, c.steps, c.seed) for c in config}
     if len(shared) != 1 or len(config) != len(sae):
         raise InputError("SAEs trained in one pass need a config each, with the same batch, steps and seed")
@@ -236,43 +241,52 @@ def train(
         raise InputError(
             f"batch {batch} cannot be parted among {distributed.size(distributed.DATA)} processes"
         )
-    for s in sae:
-        check_fits(s, activations, allow_mismatch)
-    target = activations.target if any(s.transcodes for s in sae) else None
-    losses: dict[bool, HostLoss] = {}  # by whether it is a transcoder's
-    for s, c in zip(sae, config, strict=True):
+    for s, a in zip(sae, of_each, strict=True):
+        check_fits(s, a, allow_mismatch)
+    losses: dict[tuple[int, bool], HostLoss] = {}  # by the activations, and whether it is a transcoder's
+    for s, a, c in zip(sae, of_each, config, strict=True):
         if c.objective != "mse" and isinstance(s.shard, Shard):
             raise InputError(
                 f"objective {c.objective!r} needs the whole dictionary in one process: leave --shard out"
             )
-        if c.objective != "mse" and s.transcodes not in losses:
-            losses[s.transcodes] = HostLoss(activations, s.transcodes, host)
-            host = losses[s.transcodes].host
+        if c.objective != "mse" and (id(a), s.transcodes) not in losses:
+            losses[id(a), s.transcodes] = HostLoss(a, s.transcodes, host)
+            host = losses[id(a), s.transcodes].host
     runs = [
-        _Run(s, activations, c, losses.get(s.transcodes) if c.objective != "mse" else None)
-        for s, c in zip(sae, config, strict=True)
+        _Run(s, a, c, losses.get((id(a), s.transcodes)) if c.objective != "mse" else None)
+        for s, a, c in zip(sae, of_each, config, strict=True)
     ]
-    key = digest([[run.identity() for run in runs], activations.identity])
+    sources = list({id(a): a for a in of_each}.values())
+    identities = [a.identity for a in of_each] if len(sources) > 1 else sources[0].identity
+    key = digest([[run.identity() for run in runs], identities])
     path = Path(checkpoint) if checkpoint else None
     start = checkpoints.restore(path, key, runs) if path is not None else 0
     if start:
         say(f"{path}: continues after step {start}")
 
-    def drawn(step: int) -> list[torch.Tensor]:
-        """The batch, and a transcoder's target of it."""
-        return [distributed.share(a.batch(step, batch, seed)) for a in (activations, target) if a is not None]
+    wanted = {id(run.activations) for run in runs if run.result.transcodes}  # whose targets are drawn, too
 
-    batches = prefetched(drawn, range(start, steps), getattr(activations, "reads_ahead", False))
+    def drawn(step: int) -> dict[int, list[torch.Tensor]]:
+        """The batch of each source in internal units, and a transcoder's target of it."""
+        return {
+            id(a): [
+                distributed.share(part.batch(step, batch, seed)) * part.scale
+                for part in ((a, a.target) if id(a) in wanted else (a,))
+                if part is not None
+            ]
+            for a in sources
+        }
+
+    ahead = all(getattr(a, "reads_ahead", False) for a in sources)
+    batches = prefetched(drawn, range(start, steps), ahead)
     with (
         progress(steps, description or f"train {sae[0].family}", "step", initial=start) as bar,
         _told(monitors, runs) as tell,
     ):
-        for step, (x_BD, *others), waited in batches:
-            x_BD = x_BD * activations.scale
-            y_BO = None if target is None else others[0] * target.scale
+        for step, of_source, waited in batches:
             for run in runs:
-                device = run.sae.W_enc.device
-                run.step(step, x_BD.to(device), None if y_BO is None else y_BO.to(device))
+                x_BD, *y_BO = (part.to(run.sae.W_enc.device) for part in of_source[id(run.activations)])
+                run.step(step, x_BD, y_BO[0] if run.result.transcodes else None)
             logs = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
             if logs:
                 for number, run in enumerate(runs):

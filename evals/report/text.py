@@ -338,7 +338,7 @@ def comparison_tables(found: Comparison) -> list[Table]:
 
 
 def claims_table(found: Sequence[Claim]) -> Table:
-    """Each pursuit minus the best of the controls that cost no more."""
+    """Each upgrade minus the best of the controls that cost no more."""
     keys = list(dict.fromkeys(key for claim in found for key in claim.best))
     lines = [
         Line(

@@ -7,8 +7,8 @@ Shapes: B batch, D d_in, N tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from rsae.activations.hooks import HookPoint
 from rsae.activations.host import Host, load_host
 from rsae.activations.protocol import epoch_of
 from rsae.activations.windows import Windows
+from rsae.provenance import Provenance
 from rsae.support.errors import InputError
 
 
@@ -40,17 +41,27 @@ class Stream:
         config: As for `harvest`; its `dtype` is not used.
         host: The host, where it is loaded already.
         window: Activations to shuffle at a time, in float32 in memory.
+        also: Further hook points, of which `at` gives the activations of the same tokens: the host runs once for all. A
+            token that is above the norm limit at one of them is left out at all.
 
     Raises:
-        InputError: As for `harvest`.
+        InputError: As for `harvest`; a hook point is named twice.
     """
 
-    def __init__(self, config: HarvestConfig, host: Host | None = None, window: int = 65_536):
+    def __init__(
+        self,
+        config: HarvestConfig,
+        host: Host | None = None,
+        window: int = 65_536,
+        also: Sequence[str] = (),
+    ):
         self.config, self.window = config, window
         self.host = host or load_host(config.host, dtype=config.host_dtype)
         self.host.check_context(config.context)
-        hooks = [config.hook] if config.target is None else [config.hook, config.target]
-        self.points = [HookPoint.parse(hook, self.host) for hook in hooks]
+        hooks = [config.hook, *([] if config.target is None else [config.target]), *also]
+        if len({config.hook, *also}) <= len(also):
+            raise InputError(f"hook points {', '.join([config.hook, *also])}: name each once")
+        self.hook_points = [HookPoint.parse(hook, self.host) for hook in hooks]
         self.excluded = torch.tensor(self.host.token_ids(config.exclude_tokens), dtype=torch.long)
         self.sequences = {
             split: [s.ids for s in sequences] for split, sequences in plan_splits(self.host, config).items()
@@ -70,14 +81,25 @@ class Stream:
         ]
         self.limit, self.d_in, self.scale = self.limits[0], self.widths[0], self.scales[0]
         target_limit = self.limits[1] if config.target else None
-        self.provenance = provenance_of(config, self.host, self.limit, self.excluded.tolist(), target_limit)
+        excluded = self.excluded.tolist()
+        self.provenance = provenance_of(config, self.host, self.limit, excluded, target_limit)
         self.name = f"the stream of {config.text}"
-        self.target = None if config.target is None else StreamTarget(self)
+        self.target = None
+        if config.target is not None:
+            self.target = StreamPart(self, 1, "target", self.provenance, f"the target of {self.name}")
+        #: the activations at each hook point: of `config.hook` and of those in `also`
+        self.at: dict[str, Stream | StreamPart] = {config.hook: self}
+        for number, hook in enumerate(also, len(hooks) - len(also)):
+            own = replace(config, hook=hook, target=None)
+            known = provenance_of(own, self.host, self.limits[number], excluded, None)
+            self.at[hook] = StreamPart(self, number, hook, known, f"{self.name} at {hook}")
 
     @cached_property
     def identity(self) -> Any:
         """What tells it from other activations."""
         settings = {k: v for k, v in asdict(self.config).items() if k != "dtype"}
+        if len(self.at) > 1:
+            settings["also"] = [*self.at][1:]
         return settings | {"window": self.window, "limit": self.limits, "scale": self.scales}
 
     def tokens(self, split: str = "train") -> int:
@@ -168,7 +190,7 @@ class Stream:
 
     def _run(self, sequences: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Activations at each hook point, and which of them are of tokens that are not excluded."""
-        found = run_sequences(self.host, self.points, sequences)
+        found = run_sequences(self.host, self.hook_points, sequences)
         token_N = torch.cat([torch.tensor(ids[1:], dtype=torch.long) for ids in sequences])
         return [torch.cat(rows) for rows in found], ~torch.isin(token_N, self.excluded)
 
@@ -177,20 +199,30 @@ class Stream:
         return torch.cat(parts, dim=1)[allowed_N & self._within(parts)]
 
 
-class StreamTarget:
-    """What a transcoder predicts of a stream's tokens: its activations at the second hook point.
+class StreamPart:
+    """A stream's activations at another of its hook points, such as what a transcoder predicts of its tokens.
 
     Args:
-        stream: The stream, which runs the host once for both.
+        stream: The stream, which runs the host once for all.
+        number: Which of its hook points.
+        what: What tells it from the others.
+        provenance: Where it comes from.
+        name: What to call it in messages.
     """
 
     target = None
 
-    def __init__(self, stream: Stream):
-        self._stream = stream
-        self.d_in, self.scale = stream.widths[1], stream.scales[1]
-        self.provenance, self.identity = stream.provenance, [stream.identity, "target"]
-        self.name = f"the target of {stream.name}"
+    def __init__(self, stream: Stream, number: int, what: str, provenance: Provenance, name: str):
+        self._stream, self.provenance, self.name = stream, provenance, name
+        first = sum(stream.widths[:number])
+        self.d_in, self.scale = stream.widths[number], stream.scales[number]
+        self._columns = slice(first, first + self.d_in)
+        self._what = what
+
+    @property
+    def identity(self) -> Any:
+        """What tells it from other activations."""
+        return [self._stream.identity, self._what]
 
     def tokens(self, split: str = "train") -> int:
         """How many tokens the split holds.
@@ -201,14 +233,14 @@ class StreamTarget:
         return self._stream.tokens(split)
 
     def blocks(self, split: str, rows: int = 4096) -> Iterator[torch.Tensor]:
-        """The split's activations y_BO in order, as float32.
+        """The split's activations in order, as float32.
 
         Args:
             split: `train` or `heldout`.
             rows: Largest number at a time.
         """
         for x_BD in self._stream._blocks(split, rows):
-            yield x_BD[:, -self.d_in :]
+            yield x_BD[:, self._columns]
 
     def sample(self, rows: int, seed: int = 0, split: str = "train") -> torch.Tensor:
         """Those that belong to the stream's own sample.
@@ -218,7 +250,7 @@ class StreamTarget:
             seed: Of the choice.
             split: `train` or `heldout`.
         """
-        return self._stream._sample(rows, seed, split)[:, -self.d_in :]
+        return self._stream._sample(rows, seed, split)[:, self._columns]
 
     def batch(self, step: int, size: int, seed: int) -> torch.Tensor:
         """Those that belong to the stream's own batch.
@@ -228,4 +260,4 @@ class StreamTarget:
             size: Rows of a batch.
             seed: Of the order.
         """
-        return self._stream._batch(step, size, seed)[:, -self.d_in :]
+        return self._stream._batch(step, size, seed)[:, self._columns]

@@ -72,6 +72,8 @@ class SAE(nn.Module):
     signed: bool = False
     #: whether its latents may lie in several processes (`rsae.sae.shard`)
     shardable: ClassVar[bool] = False
+    #: whether the loss reads all pre-activations, not only those at the places of the code
+    needs_all: ClassVar[bool] = False
     #: whether `values` takes all places at once, which is faster for a dense code
     takes_all: bool = False
 
@@ -450,10 +452,8 @@ class SAE(nn.Module):
         """
         if self.layout is not None:
             self.layout.mask_(self.W_enc, self.W_dec, self.W_skip)
-        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
-        if isinstance(norm_F, torch.Tensor):
-            # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
-            self.W_dec *= norm_F[:, None]
+        # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
+        self.W_dec *= (norm_F / self.W_dec.norm(dim=1).clamp_min(1e-8))[:, None]
 
     def balance_(self) -> torch.Tensor:
         """Before training: bring decoder rows near unit norm without changing the function; the norms to keep, [F]."""

@@ -64,6 +64,7 @@ class PursuitSAE(SAE):
     """
 
     pursuit: PursuitConfig
+    needs_all = True
 
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
         """The pursued code z_BF; each token has at most as many non-zeros as its plain code.

@@ -80,7 +80,7 @@ struct Code {
 
 struct Workspace {
   Code code, other;
-  Floats g_S, p_S, y_D, score_C, rank_F, largest_G;
+  Floats g_S, p_S, y_D, score_C, rank_F, largest_G, chosen_G;
   Latents pool_C, order_C;
   std::vector<float> at_F;  // the code's entries, 0 elsewhere
 };
@@ -127,21 +127,24 @@ static void choose_pool(const Code &plain, Workspace &w, const float *h_F, const
   const long C = std::max<long>(s.candidates, plain.latent_S.size());
   // C groups of latents have a largest rank of at least the C-th largest of all groups' largest ranks, so that at least
   // C latents lie there or above: few more have to be sorted out
-  const long G = s.F / std::max(1L, s.F / (6 * C));
+  const long G = s.F / std::max(1L, s.F / (3 * C));
   w.largest_G.assign(rank_F, rank_F + G);
   float *largest_G = w.largest_G.data();
   for (long first = G; first < s.F; first += G) {
     const long n = std::min(G, s.F - first);
     for (long g = 0; g < n; g++) largest_G[g] = std::max(largest_G[g], rank_F[first + g]);
   }
-  std::nth_element(largest_G, largest_G + (C - 1), largest_G + G, std::greater<float>());
-  const float least = largest_G[C - 1];
+  w.chosen_G = w.largest_G;
+  std::nth_element(w.chosen_G.begin(), w.chosen_G.begin() + (C - 1), w.chosen_G.end(), std::greater<float>());
+  const float least = w.chosen_G[C - 1];
   w.pool_C.resize(s.F);
   long n = 0;
-  for (long f = 0; f < s.F; f++) {
-    w.pool_C[n] = f;
-    n += rank_F[f] >= least;
-  }
+  for (long g = 0; g < G; g++)
+    if (largest_G[g] >= least)
+      for (long f = g; f < s.F; f += G) {
+        w.pool_C[n] = f;
+        n += rank_F[f] >= least;
+      }
   const auto first = w.pool_C.begin();
   if (n > C)
     std::nth_element(first, first + (C - 1), first + n, [&](long i, long j) { return rank_F[i] > rank_F[j]; });

@@ -2,7 +2,8 @@
 
 A code is known by its entries: a `Pattern` of N places (token, latent) and a value h_N or z_N at each. The encoder's
 forward product is dense (every pre-activation must be seen to choose among them); the decoder and all three
-backward products touch the N entries only, through `embedding_bag`, a sampled product, and one stable sort by latent.
+backward products touch the N entries only, through `embedding_bag`, a sampled product, and one stable sort by latent
+(on CUDA: kernels of our own, `sparse_cuda`).
 A pattern with more than `_DENSE` of all places takes dense products instead, which are then faster. Where such a code
 is trained, its entries are not even listed: h_N and z_N are then full matrices, and `latent_N` is None (`at`).
 """
@@ -16,7 +17,7 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 
-from rsae.sae import sparse_cpu
+from rsae.sae import sparse_cpu, sparse_cuda
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
@@ -212,6 +213,18 @@ def encode_at(
     return h_N, pattern, h_BF  # type: ignore[return-value]
 
 
+def encode_largest(
+    x_BD: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, b_dec: torch.Tensor | None, k: int
+) -> tuple[torch.Tensor, Pattern]:
+    """h_N of each token's k largest pre-activations, and their places: as `encode_at`, by a kernel that never has h_BF
+    in memory (CUDA; `sparse_cuda.fuses` says where)."""
+    with torch.no_grad():
+        centred_BD = x_BD if b_dec is None else x_BD - b_dec
+        h_BK, latent_BK = sparse_cuda.largest(centred_BD, W_enc.T, b_enc, k)
+        pattern = Pattern.of_columns(latent_BK, W_enc.shape[1])
+    return _Encode.apply(h_BK.flatten(), centred_BD, W_enc, b_enc, b_dec, pattern), pattern  # type: ignore[return-value]
+
+
 def decode_at(
     z_N: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor | None, pattern: Pattern
 ) -> torch.Tensor:
@@ -307,6 +320,8 @@ def _products_at(grad_BD: torch.Tensor, W_dec: torch.Tensor, pattern: Pattern) -
     """<grad_b, W_dec_f> at each place (b, f), [N]."""
     if pattern.dense:
         return pattern.gather(grad_BD @ W_dec.T)
+    if sparse_cuda.available(grad_BD):
+        return sparse_cuda.products(grad_BD, W_dec, pattern.row_N, pattern.latent_N)
     zero = grad_BD.new_zeros(len(pattern.latent_N))
     places = torch.sparse_csr_tensor(
         pattern.start_B1, pattern.latent_N, zero, pattern.shape, check_invariants=False
@@ -318,6 +333,8 @@ def _bag(
     index_N: torch.Tensor, row_RD: torch.Tensor, start: torch.Tensor, weight_N: torch.Tensor
 ) -> torch.Tensor:
     """Weighted sums of rows, a bag for each two neighbours in `start`."""
+    if sparse_cuda.available(row_RD):
+        return sparse_cuda.bag(index_N, row_RD, start, weight_N)
     return F.embedding_bag(
         index_N, row_RD, start, mode="sum", per_sample_weights=weight_N, include_last_offset=True
     )

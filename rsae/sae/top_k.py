@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 import approx
+from rsae.sae import sparse_cuda
 from rsae.sae.base import SAE, SPREADS
 from rsae.sae.rational import RationalSAE
-from rsae.sae.records import Rates
+from rsae.sae.records import Entries, Rates
 from rsae.sae.registry import register
-from rsae.sae.sparse import Pattern
+from rsae.sae.sparse import Pattern, encode_largest
 from rsae.support.errors import InputError
 
 #: The gap around the jump of the gate on the design interval [-1, 1]
@@ -41,6 +42,12 @@ class TopK(SAE):
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
         return self.shard.largest(h_BF, self.k)
+
+    def entries(self, x_BD: torch.Tensor) -> Entries:
+        if self.needs_all or self.shard.parts > 1 or not sparse_cuda.fuses(x_BD, self.d_sae, self.k):
+            return super().entries(x_BD)
+        b_dec = self.b_dec if self.subtract_b_dec else None
+        return Entries(*encode_largest(x_BD, self.W_enc, self.encoder_bias, b_dec, self.k))
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return torch.where(h_N > 0, self.magnitude(h_N, latent_N), 0.0)

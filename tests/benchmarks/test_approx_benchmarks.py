@@ -98,6 +98,7 @@ def test_brasil(benchmark, name):
     note(benchmark, name, largest(target, r))
 
 
+@pytest.mark.filterwarnings("ignore:AAA failed to converge")  # the type is given, and no tolerance
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_aaa(benchmark, name):
     benchmark.group = name

@@ -9,6 +9,7 @@ its training steps are timed in the same way.
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ import torch.nn.functional as F
 import approx
 import rsae
 from rsae import SAE, JumpReLU, RationalActivation, Store, TopK
+from rsae.activations.harvest import plan_splits
+from rsae.activations.hooks import pad
 from rsae.activations.rows import Scaled
 from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.sae import family
@@ -31,14 +34,16 @@ B, D_IN, D_SAE, K = 2048, 576, 4608, 32
 ROUNDS = 15
 
 
-def in_turns(run: Callable[[], object], reference: Callable[[], object]) -> tuple[list[float], float]:
+def in_turns(
+    run: Callable[[], object], reference: Callable[[], object], rounds: int = ROUNDS, warm_up: int = 2
+) -> tuple[list[float], float]:
     """Seconds of each run, and the ratio of the medians of `run` and `reference`, timed in turns."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(ROUNDS + 2):
+    for number in range(rounds + warm_up):
         for which, job in enumerate((run, reference)):
             start = time.perf_counter()
             job()
-            if number >= 2:  # the first two warm up
+            if number >= warm_up:
                 seconds[which].append(time.perf_counter() - start)
     return seconds[0], statistics.median(seconds[0]) / statistics.median(seconds[1])
 
@@ -183,6 +188,60 @@ class Waiting:
 
     def end(self) -> None:
         pass
+
+
+@pytest.mark.parametrize("name", ["top_k", "jump_relu"])
+def test_training_beside_the_bare_step(benchmark, name, x_BD):
+    """`rsae.train` as a whole (reading, norms, dead latents, history) beside as many bare steps."""
+    steps = 25
+    store = Store.of(torch.cat([x_BD] * 10), heldout=100)
+    sae = sae_with_about_k_active(name, x_BD)
+    sae.rescale_(1 / store.scale)
+    config = rsae.TrainConfig(steps=steps, batch=B, lr=1e-12)  # the share of active latents stays what it is
+    bare = sae_with_about_k_active(name, x_BD)
+    optimiser = torch.optim.Adam(bare.parameters(), lr=0.0, fused=True)
+
+    def reference() -> None:
+        for _ in range(steps):
+            loss = bare.loss(x_BD)
+            optimiser.zero_grad()
+            loss.total.backward()
+            optimiser.step()
+
+    seconds, found = in_turns(lambda: rsae.train(sae, store, config), reference, rounds=5, warm_up=1)
+    benchmark.extra_info["ratio"] = round(found, 2)
+    benchmark.pedantic(lambda: None, rounds=1)
+    print(
+        f"\n{benchmark.name}: {found:.2f} times the bare step, {statistics.median(seconds) / steps:.3f} s",
+        end="",
+    )
+    assert found <= 1.1
+
+
+def test_harvest_beside_the_hosts_forward(benchmark, tmp_path):
+    """12,000 tokens of 12 blocks of the embedded host, beside these blocks alone on the same batches."""
+    host = rsae.load_host()
+    config = rsae.HarvestConfig(tokens=10_000, heldout_tokens=2000)
+    plans = plan_splits(host, config)
+    sequences = [s.ids for split in plans.values() for s in split]
+    order = sorted(sequences, key=len)
+    batches = [pad(order[i : i + 16]) for i in range(0, len(order), 16)]
+    blocks, numbers = host.blocks[:12], iter(range(100))
+
+    def forward() -> None:
+        with torch.no_grad():
+            for tokens_BP, mask_BP in batches:
+                body(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False)
+
+    body = copy.copy(host.model.model)
+    body._modules = dict(body._modules) | {"layers": torch.nn.ModuleList(blocks)}
+    _, found = in_turns(
+        lambda: rsae.harvest(config, tmp_path / str(next(numbers)), host), forward, rounds=3, warm_up=1
+    )
+    benchmark.extra_info["ratio"] = round(found, 2)
+    benchmark.pedantic(lambda: None, rounds=1)
+    print(f"\n{benchmark.name}: {found:.2f} times the host's own forward", end="")
+    assert found <= 1.1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])

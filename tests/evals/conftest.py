@@ -132,3 +132,14 @@ def demo_run(tmp_path_factory, demo_file) -> Path:
     done = evals("run", demo_file, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture
+def cluster():
+    """One worker with one thread: joblib by itself would then run everything where it is called."""
+    distributed = pytest.importorskip("distributed")
+    local = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+    )
+    with local:
+        yield local

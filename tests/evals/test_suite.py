@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,20 @@ def test_workers_side_by_side_make_what_one_makes(suite_run, suite_file, tmp_pat
     one = {r.cell: r.metrics.reconstruction.mse for r in read_results(suite_run)}
     for r in read_results(out):
         assert r.metrics.reconstruction.mse == pytest.approx(one[r.cell], rel=1e-4)
+
+
+def test_a_cluster_makes_what_is_lost(suite_run, suite_file, tmp_path, cluster):
+    """The unit that lacks a result file runs on a worker of dask, and makes the same file."""
+    out = tmp_path / "run"
+    shutil.copytree(suite_run, out)
+    lost = next((out / "results").glob("*top_k*-gated.json"))
+    whole = lost.read_text()
+    lost.unlink()
+    arguments = ("run", suite_file, "--out", out, "--backend", "dask", "--address")
+    done = evals(*arguments, cluster.scheduler_address)
+    assert done.returncode == 0, done.stderr
+    assert lost.read_text() == whole
+    assert "4 of them finished" in evals(*arguments, cluster.scheduler_address).stderr
 
 
 def test_a_failing_unit_does_not_stop_the_others(suite_file, tmp_path):
