@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flint import acb, arb, ctx, fmpq, fmpq_poly
 
-from approx.dyadic import dyadic, power_of_two_above, precision
+from approx.dyadic import dyadic, power_of_two_above, precision, to_float
 from approx.forms import Barycentric, Chebyshev, Factored, Form, Monomial, PartialFractions, horner
 
 
@@ -102,6 +102,35 @@ def complex_roots(poly: fmpq_poly) -> np.ndarray:
         for s in (-1, 1)[-len(r) :]
     ]
     return np.array(values, dtype=complex)
+
+
+def held_poles(form: Form, centre: fmpq, scale: fmpq) -> np.ndarray | None:
+    """The poles in x = centre + scale t where a form holds them, complex128, by real then imaginary part.
+
+    Args:
+        form: the form, in t.
+        centre: x where t is 0.
+        scale: what is 1 in t.
+
+    Returns:
+        The poles, or None where they have to be computed.
+    """
+    held: list[tuple[fmpq, ...]] = []
+    if isinstance(form, PartialFractions):
+        if not all(any(pair[:2]) for pair in form.pairs) or any(rho == 0 for rho, _ in form.real):
+            return None
+        held = [*(pair[2:] for pair in form.pairs), *((a,) for _, a in form.real)]
+    elif isinstance(form, Factored):
+        if form.gain == 0 or {*form.zeros} & {*form.poles}:
+            return None
+        held = [*form.poles]
+    else:
+        return None
+    found: list[complex] = []
+    for root in held:
+        real, imag = to_float(centre + scale * root[0]), abs(to_float(scale * root[1])) if root[1:] else 0.0
+        found += [complex(real, -imag), complex(real, imag)] if imag else [complex(real)]
+    return np.array(sorted(found, key=lambda z: (z.real, z.imag)), dtype=complex)
 
 
 def _to_monomial(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:

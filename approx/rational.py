@@ -18,6 +18,7 @@ from flint import acb, arb, arb_series, fmpq, fmpq_poly
 from approx.conversions import (
     complex_roots,
     converted,
+    held_poles,
     parameters,
     reduced,
     to_barycentric,
@@ -428,25 +429,8 @@ class Rational:
 
     def poles(self) -> np.ndarray:
         """Poles in x, complex128, by real then imaginary part."""
-        form = self.form
-        if (
-            isinstance(form, PartialFractions)
-            and all(any(pair[:2]) for pair in form.pairs)
-            and all(rho != 0 for rho, _ in form.real)
-        ):
-            return self._from_roots([*(pair[2:] for pair in form.pairs), *((a,) for _, a in form.real)])
-        if isinstance(form, Factored) and form.gain != 0 and not {*form.zeros} & {*form.poles}:
-            return self._from_roots(form.poles)
-        return complex_roots(self._exact[1])
-
-    def _from_roots(self, roots: Iterable[tuple[fmpq, ...]]) -> np.ndarray:
-        """Roots in t as complex numbers x, each pair twice."""
-        found: list[complex] = []
-        for root in roots:
-            real = _float(self.centre + self.scale * root[0])
-            imag = abs(_float(self.scale * root[1])) if len(root) == 2 else 0.0
-            found += [complex(real, -imag), complex(real, imag)] if imag else [complex(real)]
-        return np.array(sorted(found, key=lambda z: (z.real, z.imag)), dtype=complex)
+        held = held_poles(self.form, self.centre, self.scale)
+        return complex_roots(self._exact[1]) if held is None else held
 
     def zeros(self) -> np.ndarray:
         """Zeros in x, complex128, by real then imaginary part."""

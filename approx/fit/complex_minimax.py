@@ -2,8 +2,8 @@
 
 Take weights w_j >= 0 of points z_j, sum w = 1, and the smallest s with sum w |f q - p|^2 = s^2 sum w |q|^2 for some
 p, q. No p/q of the type has an error below s on the points: sum w |f q - p|^2 <= max |f - p/q|^2 sum w |q|^2. So
-each step of Lawson's iteration, whose next weights are w |f - p/q|, comes with a lower bound; where it reaches the error, the
-function is best (Zhang, Yang, Yang and Zhang, Math. Comp. 94, 2025; the duality is Ruttan's, 1985).
+each step of Lawson's iteration, whose next weights are w |f - p/q|, comes with a lower bound; where it reaches the
+error, the function is best (Zhang, Yang, Yang and Zhang, Math. Comp. 94, 2025; the duality is Ruttan's, 1985).
 """
 
 from __future__ import annotations

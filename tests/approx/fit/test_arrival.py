@@ -237,7 +237,7 @@ def test_boundary_layers_at_a_singular_end_are_seen(power, high, m, n):
     assert np.max(np.abs(fit.target(x) - fit.rational(x))) <= fit.error * (1 + 1e-7)
 
 
-@pytest.mark.parametrize("type", [(2, 1), (4, 1), (5, 3)])
+@pytest.mark.parametrize("type", [(2, 1), (4, 1)])
 def test_a_rational_target_over_four_decades_is_exact(type):
     fit = approx.minimax(approx.formula("1/x", (1e-4, 2)).with_weight("relative"), type)
     assert fit.converged
