@@ -6,11 +6,16 @@ from .composite_power import composite_inverse_sqrt as composite_inverse_sqrt
 from .domain import Domain as Domain
 from .fit.aaa import ComplexFit as ComplexFit
 from .fit.aaa import aaa as aaa
+from .fit.complex_minimax import ComplexBounds as ComplexBounds
+from .fit.complex_minimax import ComplexMinimax as ComplexMinimax
+from .fit.complex_minimax import complex_minimax as complex_minimax
 from .fit.distill import distill as distill
 from .fit.half_line import HalfLineFit as HalfLineFit
 from .fit.half_line import half_line as half_line
 from .fit.least_squares import least_squares as least_squares
 from .fit.minimax import minimax as minimax
+from .fit.periodic import PeriodicFit as PeriodicFit
+from .fit.periodic import periodic as periodic
 from .fit.remez import remez as remez
 from .fit.result import Fit as Fit
 from .fit.result import Verdict as Verdict
@@ -41,6 +46,7 @@ from .proofs import certify as certify
 from .proofs import verify as verify
 from .rational import Rational as Rational
 from .rational import load as load
+from .region import Region as Region
 from .samples import Samples as Samples
 from .solves import chebyshev_bound as chebyshev_bound
 from .solves import chebyshev_steps as chebyshev_steps

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flint import acb, arb, ctx, fmpq, fmpq_poly
 
-from approx.dyadic import dyadic, power_of_two_above, precision
+from approx.dyadic import dyadic, power_of_two_above, precision, to_float
 from approx.forms import Barycentric, Chebyshev, Factored, Form, Monomial, PartialFractions, horner
 
 
@@ -55,6 +55,8 @@ def roots(poly: fmpq_poly, bits: int) -> list[tuple[arb, ...]]:
     found: list[tuple[arb, ...]] = []
     if poly.degree() < 1:
         return found
+    if poly.degree() % 2 == 0 and all(c == 0 for c in poly.coeffs()[1::2]):
+        return sorted(_square_roots(roots(fmpq_poly(poly.coeffs()[::2]), bits + 20), bits + 40), key=_place)
     with precision(bits + 20):
         pairs: Any = poly.numer().complex_roots()
         for root, multiplicity in pairs:
@@ -64,7 +66,27 @@ def roots(poly: fmpq_poly, bits: int) -> list[tuple[arb, ...]]:
                 # an even polynomial's pairs lie on the imaginary axis exactly
                 real = arb(0) if root.real.contains(0) else root.real.mid()
                 found += [(real, root.imag.mid())] * multiplicity
-    return sorted(found, key=lambda r: (float(r[0]), float(r[-1])))
+    return sorted(found, key=_place)
+
+
+def _place(root: tuple[arb, ...]) -> tuple[float, float]:
+    return float(root[0]), float(root[-1])
+
+
+def _square_roots(squares: list[tuple[arb, ...]], bits: int) -> list[tuple[arb, ...]]:
+    """Roots of an even polynomial from those of the polynomial in the square, of half the degree."""
+    found: list[tuple[arb, ...]] = []
+    with precision(bits):
+        for root in squares:
+            if len(root) == 2:
+                z = acb(*root).sqrt()
+                found += [(z.real.mid(), z.imag.mid()), (-z.real.mid(), z.imag.mid())]
+            elif root[0] < 0:
+                found.append((arb(0), (-root[0]).sqrt().mid()))
+            else:
+                x = root[0].sqrt().mid()
+                found += [(-x,), (x,)]
+    return found
 
 
 def complex_roots(poly: fmpq_poly) -> np.ndarray:
@@ -80,6 +102,35 @@ def complex_roots(poly: fmpq_poly) -> np.ndarray:
         for s in (-1, 1)[-len(r) :]
     ]
     return np.array(values, dtype=complex)
+
+
+def held_poles(form: Form, centre: fmpq, scale: fmpq) -> np.ndarray | None:
+    """The poles in x = centre + scale t where a form holds them, complex128, by real then imaginary part.
+
+    Args:
+        form: the form, in t.
+        centre: x where t is 0.
+        scale: what is 1 in t.
+
+    Returns:
+        The poles, or None where they have to be computed.
+    """
+    held: list[tuple[fmpq, ...]] = []
+    if isinstance(form, PartialFractions):
+        if not all(any(pair[:2]) for pair in form.pairs) or any(rho == 0 for rho, _ in form.real):
+            return None
+        held = [*(pair[2:] for pair in form.pairs), *((a,) for _, a in form.real)]
+    elif isinstance(form, Factored):
+        if form.gain == 0 or {*form.zeros} & {*form.poles}:
+            return None
+        held = [*form.poles]
+    else:
+        return None
+    found: list[complex] = []
+    for root in held:
+        real, imag = to_float(centre + scale * root[0]), abs(to_float(scale * root[1])) if root[1:] else 0.0
+        found += [complex(real, -imag), complex(real, imag)] if imag else [complex(real)]
+    return np.array(sorted(found, key=lambda z: (z.real, z.imag)), dtype=complex)
 
 
 def _to_monomial(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:

@@ -112,6 +112,28 @@ def _folds(tree: ast.AST, text: str, domain: Any) -> list[float]:
     return sorted(found)
 
 
+def expression(text: str) -> Expression:
+    """A formula without a domain, for complex numbers: it runs on acb and acb_series, and is checked nowhere.
+
+    Args:
+        text: the formula, as for `formula`.
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: for what is not known, or not analytic: abs, max and min.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"formula {text!r} does not parse: {error.msg}") from None
+    inner = _compile(tree, text)
+    if folds := {"abs", "max", "min"} & _names(tree):
+        raise ValueError(f"formula {text!r}: {', '.join(sorted(folds))} is not analytic in the complex plane")
+    return lambda x: inner(x) + 0 * x
+
+
 def constant(text: str) -> float:
     """A number from a formula without x, such as "pi/2".
 

@@ -18,6 +18,7 @@ from flint import acb, arb, arb_series, fmpq, fmpq_poly
 from approx.conversions import (
     complex_roots,
     converted,
+    held_poles,
     parameters,
     reduced,
     to_barycentric,
@@ -428,7 +429,8 @@ class Rational:
 
     def poles(self) -> np.ndarray:
         """Poles in x, complex128, by real then imaginary part."""
-        return complex_roots(self._exact[1])
+        held = held_poles(self.form, self.centre, self.scale)
+        return complex_roots(self._exact[1]) if held is None else held
 
     def zeros(self) -> np.ndarray:
         """Zeros in x, complex128, by real then imaginary part."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from approx.dyadic import precision
 from approx.fit.correction import corrected
-from approx.fit.exchange import Failure, Level, Outcome, Problem, Start, thinned
+from approx.fit.exchange import Failure, Level, Outcome, Problem, Start, room, thinned
 from approx.fit.symmetry import START_BITS, Reduced
 
 
@@ -154,6 +154,8 @@ def climbed(
         lambda: _walk(problem, numerator_first, tolerance, progress),
         lambda: _from_grid(problem, (m, n), tolerance),
     ]
+    if (close := _chebyshev_start(problem, (m, n))) is not None:
+        tries.insert(0, lambda: _begun(problem, (m, n), close, tolerance))
     if len(known) == m + n + 2:
         tries.insert(0, lambda: _from_reference(problem, (m, n), known, tolerance))
     staged: list[tuple[Callable[[float], Problem], float]] = []
@@ -173,6 +175,8 @@ def climbed(
         climbs.append(climb)
         if climb.problem is not problem:
             continue
+        if climb.outcome and climb.type != (m, n):
+            _levelled_out(climb, tolerance)
         if climb.outcome and (
             climb.outcome.exact or (climb.outcome.gap <= max(1e-6, tolerance) and climb.type == (m, n))
         ):
@@ -196,21 +200,76 @@ def climbed(
     return best
 
 
+def _levelled_out(climb: Climb, tolerance: float) -> None:
+    """Bring the outcome of a smaller type, a step on the way, to the tolerance: it may be best in this one."""
+    outcome = climb.outcome
+    assert outcome is not None
+    if not outcome.exact and outcome.gap > tolerance:
+        level = outcome.level
+        start = Start(outcome.extrema, level.frame, level.bits, level.q)
+        with suppress(Failure), precision(level.bits):
+            again = climb.problem.exchange(start, climb.type, tolerance)
+            if again.top <= outcome.top:
+                climb.outcome = again
+                climb.history += again.history
+
+
 def _from_reference(
     problem: Problem, type: tuple[int, int], known: Sequence[float] | np.ndarray, tolerance: float
 ) -> Climb:
     """The exchange from points that are known to be near."""
-    climb = Climb(problem)
     with precision(START_BITS):
         points = [arb(float(x)) for x in known]
+        return _begun(problem, type, Start(points, problem.frame(points), START_BITS), tolerance)
+
+
+def _begun(problem: Problem, type: tuple[int, int], start: Start, tolerance: float) -> Climb:
+    """The exchange from a reference of the type itself."""
+    climb = Climb(problem)
+    with precision(start.bits):
         try:
-            climb.outcome = problem.exchange(
-                Start(points, problem.frame(points), START_BITS), type, tolerance
-            )
+            climb.outcome = problem.exchange(start, type, tolerance)
             climb.type, climb.history = type, climb.outcome.history
         except Failure as failure:
             climb.reason = str(failure)
     return climb
+
+
+_FEW = 8  # points; with fewer the climb is as short
+
+
+def _chebyshev_start(problem: Problem, type: tuple[int, int]) -> Start | None:
+    """Chebyshev points of one interval, where f is so smooth that the best error peaks near them.
+
+    So it is if the best polynomial gains more than a bit with each degree: f is analytic in an ellipse whose half-axes
+    have a sum of 2 half-lengths. The level of the polynomial of degree m + n on these points tells, which is a sum.
+    """
+    m, n = type
+    count = m + n + 2
+    if len(problem.intervals) > 1 or problem.corners or problem.sides or count < _FEW or n == 0:
+        return None
+    ((a, b),) = problem.intervals
+    bits = 64 + 8 * count
+    while bits <= 1 << 14:
+        with precision(bits):
+            middle, half = (a + b) / 2, (b - a) / 2
+            points = [(middle - half * (arb(k) / (count - 1)).cos_pi()).mid() for k in range(count)]
+            points[0], points[-1] = a, b
+            f, w = problem.f(points), problem.weights(points)
+            if not all(x.is_finite() and v.is_finite() and v > 0 for x, v in zip(f, w, strict=True)):
+                return None
+            ends = [1 if 0 < k < count - 1 else arb(0.5) for k in range(count)]
+            level = sum((e * x * (-1) ** k for k, (e, x) in enumerate(zip(ends, f, strict=True))), arb(0))
+            level = abs(level / sum((e / v for e, v in zip(ends, w, strict=True)), arb(0))).mid()
+            size = max(abs(x * v).mid() for x, v in zip(f, w, strict=True))
+            noise = size * max(arb(2) ** (32 - bits), arb(16 * problem.resolution))
+            if not level <= size * arb(2) ** -count or (level <= noise and problem.resolution):
+                return None
+            if level > noise:
+                digits = -float((level / size).log()) / np.log(2) + 1.2 * count
+                return Start(points, problem.frame(), max(START_BITS, room(int(digits)) + 32))
+        bits *= 2
+    return None
 
 
 _LARGEST_PROGRAM = 60  # degrees; linear programs of larger types take minutes
@@ -352,7 +411,7 @@ def _followed(
         place, tries = 0.0, 0
         while place < 1:
             assert climb.outcome is not None
-            if not known or known[-1][0] < place or place == 0:
+            if not known or known[-1][0] < place:
                 known.append((place, _places(climb.problem, climb.outcome.extrema)))
             new = 1.0 if place + step > 1 - 1e-9 else place + step
             current = problem if new == 1 else stage(new)
@@ -444,7 +503,10 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
     ):
         while at < last:
             found, k = None, at
-            for k in dict.fromkeys([min(at + step, last), *range(at + 1, min(at + 4, last) + 1)]):
+            far = min(at + step, last)
+            if far < last < at + 2 * step:  # two steps to go: equally long ones by ratio
+                far = int((at * last) ** 0.5)
+            for k in dict.fromkeys([far, *range(at + 1, min(at + 4, last) + 1)]):
                 count = sum(path[k]) + 2
                 for points in _starts(problem, references, count):
                     try:
@@ -458,7 +520,7 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
             if not found:
                 return climb
             climb.history += found.history
-            step = k + 1 if k == at + step else 1
+            step = k + 1 if k == far else 1
             bar.update(k - at)
             climb.outcome, climb.type, at, bits = found, path[k], k, found.level.bits
             references.append(found.extrema)

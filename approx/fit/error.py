@@ -145,6 +145,33 @@ def errors(rational: Rational, target: Target, x: np.ndarray) -> np.ndarray:
 def measured_error(
     rational: Rational, target: Target, near: Sequence[float] | np.ndarray = (), count: int = 2000
 ) -> float:
+    """`measured` as a float, which is not 0 where that is below all of them.
+
+    Args:
+        rational: the rational function.
+        target: the function to approximate.
+        near: points around which peaks are known to be.
+        count: about how many points the dense sample has.
+    """
+    return float_above(measured(rational, target, near, count))
+
+
+def float_above(error: arb) -> float:
+    """The nearest float64; the smallest positive one where a positive error is below it.
+
+    Args:
+        error: an error, not negative.
+    """
+    return max(float(error), np.nextafter(0.0, 1.0)) if error > 0 else 0.0
+
+
+def measured(
+    rational: Rational,
+    target: Target,
+    near: Sequence[float] | np.ndarray = (),
+    count: int = 2000,
+    most: int = 200,
+) -> arb:
     """max |w (f - r)| over the domain: a dense sample, then the highest peaks refined in high precision.
 
     The value belongs to the exact function that `rational` holds, not to its evaluation in float64. `near`
@@ -156,11 +183,12 @@ def measured_error(
         target: the function to approximate.
         near: points around which peaks are known to be.
         count: about how many points the dense sample has.
+        most: how many peaks are refined at most.
     """
     signed = _in_balls(rational, target)
 
     def exact(points: list[arb]) -> list[arb]:
-        return [abs(e) for e in signed(points)]
+        return [abs(e) if e.is_finite() else arb("inf") for e in signed(points)]
 
     x = sample(target, count, near)
     with np.errstate(all="ignore"):
@@ -171,19 +199,22 @@ def measured_error(
     bits = 128 + rational.bits
     with precision(bits):
         if error.max() < 1e4 * noise and target.enclosed:  # float64 sees its own rounding: sample in balls
-            error, noise = np.array([float(e) for e in exact([arb(s) for s in x])]), 0.0
+            balls = exact([arb(s) for s in x])
+            largest = max(balls)
+            # in units of the largest, which may be below all floats
+            error, noise = np.array([float(e / largest) if largest > 0 else 0.0 for e in balls]), 0.0
         # a peak within a share of the top may be the top once it is refined
         is_peak = np.r_[True, error[1:] >= error[:-1]] & np.r_[error[:-1] >= error[1:], True]
         peaks = np.flatnonzero(is_peak & (error >= 0.98 * error.max() - noise))
-        peaks = peaks[np.argsort(-error[peaks])][:200]
-        best = max(exact([arb(s) for s in x[peaks]]), key=float)
+        peaks = peaks[np.argsort(-error[peaks])][:most]
+        best = max(exact([arb(s) for s in x[peaks]]))
         corners = {*target.domain.edges, *target.breaks}
         for i in peaks:
             if x[i] not in corners and target.enclosed:
                 bracket = [arb(s) for s in x[i - 1 : i + 2]]
                 top = peak(lambda s: exact([s])[0], bracket, exact(bracket), 1e-12)[1]
-                best = max(best, top, key=float)
-    return float(best)
+                best = max(best, top)
+    return best
 
 
 def honest_error(

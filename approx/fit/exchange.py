@@ -1,36 +1,31 @@
 """The rational Remez exchange in arbitrary precision: the engine behind `minimax`.
 
-For N = m + n + 2 points t_k and signs s_k = sign(w_k), w_k = 1/prod_{i != k} (t_k - t_i), the levelled system
-f(t_k) - p(t_k)/q(t_k) = s_k lam / W(t_k) says that (f - s lam / W) q is a polynomial of degree m on the
-points, so that its divided differences against t^j, j = 0..n, vanish: A q = lam B q with the Hankel matrices
-A_ij = sum_k |w_k| s_k f(t_k) t_k^(i+j) and B_ij = sum_k |w_k| / W(t_k) t_k^(i+j), B positive definite. (The
-same pencil, in an orthogonal basis: Pachon and Trefethen 2009; Filip, Nakatsukasa, Trefethen and Beckermann,
-SIAM J. Sci. Comput. 40, 2018, section 4.) At most one eigenvector has no sign change on the points.
-Monomials make the pencil ill-conditioned, and bits are cheap: the working precision grows until the levelled
-equations hold.
+`pencil.py` finds the levelled function on a reference, here its p and q are expanded and the reference moves to the
+highest peaks of the error. Monomials make that ill-conditioned, and bits are cheap: the working precision grows until
+the levelled equations hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from flint import acb_mat, arb, arb_mat, arb_poly, ctx
-from scipy.linalg import eigh
+from flint import arb, arb_poly, ctx
 
 from approx.dyadic import precision
 from approx.fit.error import peak
+from approx.fit.pencil import Levelled, NoLevel, Reference, alternating, levelled, spread
 
 Values = Callable[[list[arb]], list[arb]]
 
 # fractions of the way between two neighbouring reference points at which the error is sampled
 _FRACTIONS = np.array([1e-3, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999])
 _MAX_BITS = 1 << 13
+_ENOUGH = 200  # bits between a level and the rounding; fewer at low precision, which is half above it
 
 
 class Failure(ArithmeticError):
@@ -131,7 +126,7 @@ class Outcome:
             vanishes = self.level.vanishes
             needed = (m if vanishes else max(mu + n, m + nu)) + 2
             peaks = thinned(problem.runs(self.level.zero() if vanishes else self.level)[0], needed)
-            return min((abs(e).lower() for _, e in peaks), key=float) if peaks else arb(0)
+            return min(abs(e).lower() for _, e in peaks) if peaks else arb(0)
 
     @property
     def exact(self) -> bool:
@@ -143,6 +138,15 @@ class Outcome:
         """(top - |lam|)/top: how far the best error may still be, relatively."""
         with precision(max(self.level.expand, 64)):
             return float((self.top - abs(self.level.value)) / self.top) if self.top > 0 else 0.0
+
+
+def room(bits: int) -> int:
+    """The precision at which a level that is `bits` bits below the function stands clear of the rounding.
+
+    Args:
+        bits: how far it is below.
+    """
+    return min(2 * bits, bits + _ENOUGH)
 
 
 def mid(x: arb) -> arb:
@@ -227,26 +231,33 @@ class Problem:
 
     # -- the levelled function on a reference
 
-    def solve(self, start: Start, m: int, n: int) -> Level:
+    def solve(self, start: Start, m: int, n: int, accuracy: float | None = None) -> Level:
         """The pole-free levelled function. Precision grows until the equations hold to 1e-13 of the level.
 
         Args:
             start: reference, frame and precision.
             m: degree of the numerator.
             n: degree of the denominator.
+            accuracy: another share of the level than `self.accuracy`.
         """
-        reference, bits = start.reference, start.bits
+        accuracy = accuracy or self.accuracy
+        reference, bits = start.reference, max(start.bits, 96 + n)
         limit = min(_MAX_BITS, 8 * bits)
         while bits <= limit:
             with precision(bits):
-                found = self._levelled(start, m, n)
-                negligible = bool(found and abs(found[0]) <= self._negligible(reference))
+                found = self._levelled(start, n, accuracy)
+                negligible = bool(found and abs(found.value) <= self._negligible(reference))
             # a peak is found to half of the digits that its height has
-            expand = max(3 * bits // 2 + 2 * (m + n), int(-2 * np.log2(self.accuracy)))
+            digits = int(-2 * np.log2(self.accuracy))
+            expand = max(3 * bits // 2 + 2 * (m + n), digits)
+            if found is not None and bits > 192 and found.value != 0:
+                with precision(64):
+                    depth = float((self._size(reference) / abs(found.value)).log()) / np.log(2)
+                expand = min(expand, int(max(depth, 0)) + digits + (m + n) // 2 + 32)
             last = expand + 8 * bits + 64 * (m + n)
             while found is not None and expand <= last:
                 with precision(expand):
-                    level = self._expanded(start, m, n, *found, bits if negligible else _MAX_BITS)
+                    level = self._expanded(start, m, found, bits if negligible else _MAX_BITS, accuracy)
                 if level is not None:
                     return replace(level, bits=bits, expand=expand, negligible=negligible)
                 expand = 3 * expand // 2
@@ -259,75 +270,36 @@ class Problem:
 
     def _negligible(self, points: list[arb], bits: int | None = None) -> arb:
         """What counts as rounding at `bits`, by default the working precision."""
-        return self._size(points) * (arb(2) ** (-(bits or ctx.prec) // 2) + 4 * self.resolution)
+        bits = bits or ctx.prec
+        return self._size(points) * (arb(2) ** -max(bits // 2, bits - _ENOUGH) + 4 * self.resolution)
 
-    @staticmethod
-    def _nodes(start: Start) -> tuple[list[arb], list[arb], list[int]]:
-        """t, |w| and the signs on a reference."""
-        ts = [start.frame.t(s) for s in start.reference]
-        slopes = [_product(ti - tj for tj in ts if tj is not ti) for ti in ts]
-        return ts, [mid(1 / abs(d)) for d in slopes], [1 if d > 0 else -1 for d in slopes]
-
-    def _levelled(self, start: Start, m: int, n: int) -> tuple[arb, list[arb], list[arb]] | None:
-        """(lam, support points, values of q there), or None where the precision does not do."""
-        reference = start.reference
-        ts, scale, signs = self._nodes(start)
-        f, w = self.f(reference), self.weights(reference)
+    def _levelled(self, start: Start, n: int, accuracy: float) -> Levelled | None:
+        """The level and q on the support, or None where the precision does not do."""
+        points = start.reference
+        ts = [start.frame.t(s) for s in points]
+        f, w = self.f(points), self.weights(points)
         if not all(x.is_finite() and v.is_finite() and v > 0 for x, v in zip(f, w, strict=True)):
             raise Failure("the target is not finite or its weight not positive on the reference")
         if not all(x < y for x, y in pairwise(ts)):
             raise Failure("two points of the reference coincide")
-        support = [ts[i] for i in _spread(n + 1, len(ts))]
-        node = [_product(x - y for y in support if y is not x) for x in support]
-        # q = sum_j v_j prod_{i != j} (t - x_i)/(x_j - x_i): the Lagrange basis on the support
-        rows = []
-        for t in ts:
-            if any(t is x for x in support):
-                rows.append([arb(t is x) for x in support])
-            else:
-                full = _product(t - x for x in support)
-                rows.append([mid(full / ((t - x) * d)) for x, d in zip(support, node, strict=True)])
-        phi = arb_mat(rows)
-        b = [c / v for c, v in zip(scale, w, strict=True)]
-        sides = [self.side(x) for x in reference]
-        columns = [
-            sum((r[j] * r[j] * c for r, c in zip(rows, b, strict=True)), arb(0)).rsqrt() for j in range(n + 1)
-        ]
-        phi = _mids(phi * _diagonal(columns))
-        A = _mids(
-            phi.transpose() * (_diagonal([s * c * x for s, c, x in zip(signs, scale, f, strict=True)]) * phi)
-        )
-        B = _mids(phi.transpose() * (_diagonal(b) * phi))
-        ones = arb_mat(n + 1, 1, [mid(1 / c) for c in columns])
-        if not any(side < 0 for side in sides) and _top(A * ones) <= self._negligible(reference) * _top(
-            B * ones
-        ):
-            return arb(0), support, [arb(1)] * (n + 1)  # a polynomial of degree m fits the points
-        guess = (
-            None if start.q is None else [mid(start.q(x) / c) for x, c in zip(support, columns, strict=True)]
-        )
-        for vector in _candidates(A, B, guess):
-            found = _rayleigh(A, B, vector, self.accuracy)
-            if found is None:
-                return None
-            lam, v = found
-            at = [side * x for side, x in zip(sides, (phi * v).entries(), strict=True)]
-            if all(x > 0 for x in at) or all(x < 0 for x in at):
-                return lam, support, [mid(x * c) for x, c in zip(v.entries(), columns, strict=True)]
-        raise Failure("no levelled function without poles on this reference")
+        sides = [self.side(x) for x in points]
+        reference = Reference(ts, f, w, sides, self._negligible(points), accuracy)
+        guess = None if start.q is None else [mid(start.q(ts[k])) for k in reference.support(n)]
+        try:
+            return levelled(reference, n, guess)
+        except NoLevel as failure:
+            raise Failure(str(failure)) from None
 
-    def _expanded(
-        self, start: Start, m: int, n: int, lam: arb, support: list[arb], values: list[arb], bits: int
-    ) -> Level | None:
+    def _expanded(self, start: Start, m: int, found: Levelled, bits: int, accuracy: float) -> Level | None:
         """p and q as polynomials in t, or None where the levelled equations do not hold at this precision."""
-        reference = start.reference
-        ts, _, signs = self._nodes(start)
+        reference, lam = start.reference, found.value
+        ts = [start.frame.t(s) for s in reference]
         f, w = self.f(reference), self.weights(reference)
-        q = _polynomial(support, values)
-        target = [fk - s * lam / wk for fk, s, wk in zip(f, signs, w, strict=True)]
-        chosen = _spread(m + 1, len(ts))
+        q = _polynomial(found.support, found.q)
+        target = [fk - s * lam / wk for fk, s, wk in zip(f, alternating(len(ts)), w, strict=True)]
+        chosen = spread(m + 1, len(ts))
         p = _polynomial([ts[i] for i in chosen], [mid(target[i] * q(ts[i])) for i in chosen])
-        limit = max(abs(lam) * arb(self.accuracy), self._negligible(reference, bits))
+        limit = max(abs(lam) * arb(accuracy), self._negligible(reference, bits))
         for t, y, wk in zip(ts, target, w, strict=True):
             if not abs(wk * (p(t) / q(t) - y)) <= limit:
                 return None
@@ -352,17 +324,17 @@ class Problem:
         history: list[float] = []
         best: Outcome | None = None
         previous: list[arb] | None = None
-        retries, fine = 0, 1e-3
+        deep, retries, fine, accuracy = False, 0, 1e-3, max(self.accuracy, min(1e-6, 1e-3 * tolerance**0.5))
         for _ in range(max_iterations):
             try:
-                level = self.solve(start, m, n)
+                level = self.solve(start, m, n, accuracy)
                 with precision(level.expand):
                     if level.negligible and self._exact(level):
                         if not self.resolution and level.bits < _MAX_BITS:
                             start = replace(start, bits=2 * level.bits, q=None)
                             continue
                         return Outcome(level, arb(0), start.reference, not self.resolution, [*history, 0.0])
-                    extrema, top = self.extrema(level, fine)
+                    extrema, top = self.extrema(level, fine, deep)
             except Failure:
                 # the step was too long: go half of the way back to the last reference that worked
                 if previous is None or retries == 6:
@@ -375,12 +347,17 @@ class Problem:
             outcome = Outcome(level, top, extrema, False, history)
             if best is None or outcome.gap < best.gap:
                 best = outcome
+            # a level is as sharp as the next gap needs it
+            sharp, accuracy = accuracy, max(self.accuracy, min(accuracy, 1e-2 * outcome.gap**2))
             # an extremum misplaced by d raises the next gap by d^2: no need to be finer than the exchange is
             used, fine = fine, min(fine, max(self.accuracy, 1e-2 * outcome.gap**2))
-            # beyond float64 the peaks themselves have to be as sharp as the tolerance
-            if outcome.gap <= tolerance and (used <= tolerance or tolerance > 1e-15):
-                return replace(outcome, converged=True)
-            still = len(history) > 3 and history[-1] == history[-2] == history[-3]
+            # a coarse look may take the points themselves for the peaks: then a finer one has to confirm it
+            looked = used <= (max(tolerance, 1e-10) if tolerance > 1e-15 else tolerance)
+            if outcome.gap <= tolerance and looked and sharp <= max(self.accuracy, 1e-2 * tolerance):
+                if deep or tolerance > 1e-2 or not self._hidden(outcome):
+                    return replace(outcome, converged=True)
+                deep, best = True, replace(outcome, top=2 * outcome.top)  # it is not as good as it looked
+            still = len(history) > 3 and history[-1] == history[-2] == history[-3] > 0
             if previous is not None and still and tolerance > 1e-15:
                 break
             previous = start.reference
@@ -388,14 +365,37 @@ class Problem:
         assert best is not None
         return best
 
-    def _points(self, level: Level) -> list[arb]:
+    def _hidden(self, outcome: Outcome) -> bool:
+        """Whether the error is larger beside a singularity, closer to it than the reference goes."""
+        level = outcome.level
+        with precision(level.expand):
+            try:
+                errors = self.error(level, sorted(self._beside(level), key=float))
+            except Failure:
+                return True
+            return any(abs(e) > outcome.top * arb(1 + 1e-9) for e in errors)
+
+    def _beside(self, level: Level) -> list[arb]:
+        """Points by ratio towards ends and corners, from their neighbours in the reference."""
+        found: list[arb] = []
+        for a, b in self.intervals:
+            for c in (a, b, *(c for c in self.corners if a < c and c < b)):
+                gaps = [s - c for s in level.reference if a <= s and s <= b and s != c]
+                for side in (1, -1):
+                    near = min((abs(g) for g in gaps if g * side > 0), default=None)
+                    if near is not None:
+                        found += [mid(c + side * near * arb(10) ** -k) for k in range(2, 15)]
+        return found
+
+    def _points(self, level: Level, deep: bool = False) -> list[arb]:
         """Samples of the domain between the points of the reference, ascending, ends included."""
         points: list[arb] = []
+        beside = self._beside(level) if deep else []
         for a, b in self.intervals:
             known = {float(s) for s in level.reference}
             # a reference that is much finer than the target's turns sees them anyway
             turns = self.landmarks if 2 * len(self.landmarks) > len(level.reference) else ()
-            more = [c for c in (*self.corners, *turns) if float(c) not in known]
+            more = [c for c in (*self.corners, *turns, *beside) if float(c) not in known]
             inside = [s for s in (*level.reference, *more) if a < s and s < b]
             if more:
                 inside.sort(
@@ -411,30 +411,34 @@ class Problem:
         alone.
         """
         points = self._points(level)
-        top = max((abs(e) for e in self.error(level, points)), key=float)
+        top = max(abs(e) for e in self.error(level, points))
         return bool(top <= 2**10 * self._negligible(points, level.bits))
 
-    def extrema(self, level: Level, fine: float = 1e-13) -> tuple[list[arb], arb]:
+    def extrema(self, level: Level, fine: float = 1e-13, deep: bool = False) -> tuple[list[arb], arb]:
         """The new reference (alternating local extrema, the highest among them) and the largest error.
 
         Args:
             level: the levelled function.
             fine: how finely, relatively, each peak is climbed.
+            deep: look beside singularities too, by ratio.
         """
-        runs, top = self.runs(level, fine)
+        runs, top = self.runs(level, fine, deep)
         thin = thinned(runs, len(level.reference))
         if thin is None:
             raise Failure(f"the error alternates {len(runs)} times where {len(level.reference)} are needed")
         return [s for s, _ in thin], top
 
-    def runs(self, level: Level, fine: float = 1e-13) -> tuple[list[tuple[arb, arb]], arb]:
+    def runs(
+        self, level: Level, fine: float = 1e-13, deep: bool = False
+    ) -> tuple[list[tuple[arb, arb]], arb]:
         """The highest peak (point, error) of each run of one sign, and the largest error.
 
         Args:
             level: any p/q.
             fine: how finely, relatively, each peak is climbed.
+            deep: look beside singularities too, by ratio.
         """
-        points = self._points(level)
+        points = self._points(level, deep)
         errors = self.error(level, points)
         starts = {id(a) for a, _ in self.intervals}
         ends = {id(b) for _, b in self.intervals}
@@ -469,96 +473,8 @@ def _between(x: arb, y: arb) -> list[arb]:
     return sorted({float(p): p for p in (*points, *even)}.values(), key=float)
 
 
-def _spread(count: int, total: int) -> list[int]:
-    """`count` of `total` indices, evenly spread and away from the ends."""
-    return [int((i + 0.5) * total / count) for i in range(count)]
-
-
-def _top(matrix: arb_mat) -> arb:
-    return max((abs(x) for x in matrix.entries()), key=float)
-
-
-def _diagonal(entries: list[arb]) -> arb_mat:
-    size = len(entries)
-    matrix = arb_mat(size, size)
-    for i, x in enumerate(entries):
-        matrix[i, i] = mid(x)
-    return matrix
-
-
-def _mids(matrix: arb_mat) -> arb_mat:
-    return arb_mat(matrix.nrows(), matrix.ncols(), [mid(x) for x in matrix.entries()])
-
-
 def _polynomial(points: list[arb], values: list[arb]) -> arb_poly:
     return arb_poly([mid(c) for c in arb_poly.interpolate(points, values, "newton").coeffs()])
-
-
-def _candidates(A: arb_mat, B: arb_mat, guess: list[arb] | None) -> Iterator[arb_mat]:
-    """Start vectors for the eigenvalue iteration: the last denominator, then float64's eigenvectors by
-    |lam|.
-    """
-    size = A.nrows()
-    if guess is not None:
-        yield arb_mat(size, 1, guess)
-    if ctx.prec > 256:
-        # the eigenvalues are decades apart, beyond float64: inverse iteration finds the smallest in a step or two
-        with suppress(ZeroDivisionError):
-            v = arb_mat(size, 1, [1] * size)
-            for _ in range(2):
-                v = _unit(A.solve(B * v, algorithm="approx"))
-            if all(x.is_finite() for x in v.entries()):
-                yield v
-    try:
-        values, vectors = eigh(_as_floats(A), _as_floats(B))
-        order = np.argsort(np.abs(values))
-        yield from (arb_mat(size, 1, [arb(float(x)) for x in vectors[:, i]]) for i in order)
-    except (np.linalg.LinAlgError, ValueError):  # B is not positive definite, or not finite, in float64
-        try:
-            values, vectors = acb_mat(B.solve(A, algorithm="approx")).eig(right=True, algorithm="approx")
-        except ZeroDivisionError:
-            return
-        for i in np.argsort([abs(float(x.real)) for x in values]):
-            yield _unit(arb_mat(size, 1, [vectors[j, int(i)].real for j in range(size)]))
-
-
-def _as_floats(matrix: arb_mat) -> np.ndarray:
-    return np.array([[float(x) for x in row] for row in matrix.tolist()])
-
-
-def _product(factors: Iterator[arb]) -> arb:
-    value = arb(1)
-    for factor in factors:
-        value *= factor
-    return mid(value)
-
-
-def _unit(v: arb_mat) -> arb_mat:
-    entries = [mid(x) for x in v.entries()]
-    top = max((abs(x) for x in entries), key=float)
-    return arb_mat(len(entries), 1, [mid(x / top) for x in entries])
-
-
-def _rayleigh(A: arb_mat, B: arb_mat, v: arb_mat, accuracy: float) -> tuple[arb, arb_mat] | None:
-    """Rayleigh quotient iteration on A v = lam B v (cubic: the pencil is symmetric); None if it does not
-    settle.
-    """
-    previous, close = None, min(arb(2) ** -60, arb(accuracy), key=float)
-    for _ in range(200):  # the eigenvalues may span a hundred decades, and the start be at the wrong end
-        Bv = B * v
-        lam = mid((v.transpose() * (A * v))[0, 0] / (v.transpose() * Bv)[0, 0])
-        if not lam.is_finite():
-            return None
-        if previous is not None and abs(lam - previous) <= abs(lam) * close:
-            return lam, v
-        try:
-            v = _unit((A - lam * B).solve(Bv, algorithm="approx"))
-        except ZeroDivisionError:  # lam is an eigenvalue to the last bit
-            return lam, v
-        if not all(x.is_finite() for x in v.entries()):
-            return None
-        previous = lam
-    return None
 
 
 def _runs(peaks: Sequence[tuple[arb, arb]]) -> list[tuple[arb, arb]]:

@@ -20,7 +20,7 @@ from numpy.polynomial.chebyshev import chebval
 from approx.dyadic import dyadic, precision
 from approx.fit.climb import climbed
 from approx.fit.double_double import chebyshev_residual
-from approx.fit.error import errors, honest_error, measured_error
+from approx.fit.error import errors, float_above, honest_error, measured_error
 from approx.fit.exchange import Failure
 from approx.fit.formats import in_format
 from approx.fit.holding import centred, held, poles_inside
@@ -390,8 +390,8 @@ def _fit(
         reference = np.array([float(x) for x in mirrored(reduced, outcome.extrema)])
     if level.vanishes:
         num, den = reduced.line, fmpq_poly([1])  # and not its rounding
-    top = float(outcome.top)
-    slack = goal.slack
+    top = float_above(outcome.top)
+    slack, lost = goal.slack, False
     if outcome.exact:
         # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
         rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=centred(den, target))
@@ -402,7 +402,10 @@ def _fit(
         if plain_error <= max(2 * error, 1e-30 * float(np.max(np.abs(target(reference)), initial=0.0))):
             rational, error = plain, plain_error
     else:
-        rational, error = held(num, den, target, reference, top * (1 + slack), goal.bits)
+        limit = outcome.top * arb(1 + slack)
+        rational, least = held(num, den, target, reference, limit, outcome.top, goal.bits)
+        lost = bool(least > outcome.top * arb(1 + 10 * slack))
+        error = float_above(least)
     error = honest_error(rational, target, error, reference)
     floor = 0.0
     if not outcome.exact and climb.problem is reduced.problem:
@@ -410,7 +413,7 @@ def _fit(
     verdict = Verdict.BEST
     if outcome.exact:
         verdict = Verdict.EXACT if outcome.converged else Verdict.ROUNDING
-    elif error > top * (1 + 10 * slack):
+    elif lost or error > top * (1 + 10 * slack):
         verdict = Verdict.LOST if target.enclosed else Verdict.ROUNDING
         notes.append(f"the result's error is {error:.9e}, above the {top:.9e} that the exchange reached")
     elif climb.type != reduced.type:

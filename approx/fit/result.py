@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from flint import arb
 
 from approx.rational import Rational
 from approx.target import Target, check_kind
@@ -85,6 +86,9 @@ class Fit:
         return "; ".join(part for part in (self.detail, "" if usual else self.verdict.value) if part)
 
 
+_TINY = 1e-290
+
+
 def check_type(type: tuple[int, int]) -> tuple[int, int]:
     """(m, n) as two ints.
 
@@ -134,8 +138,18 @@ def check_target(target: Target) -> None:
     values = np.broadcast_to(raw.astype(float), x.shape)
     if not np.all(np.isfinite(values)):
         raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
+    if (
+        target.enclosed
+        and np.max(np.abs(values)) < _TINY
+        and any(target(arb(float(v))) != 0 for v in x[::25])
+    ):
+        raise ValueError(
+            f"target {target.name!r} is below {_TINY:g} on all of its domain, where float64 loses digits: multiply it "
+            "by a power of two"
+        )
+    typical = float(np.quantile(np.abs(values), 0.9))
     for a, b in target.domain.split(target.breaks):
-        _check_continuous(target, np.nextafter(a, b), np.nextafter(b, a))
+        _check_continuous(target, np.nextafter(a, b), np.nextafter(b, a), typical)
     crosses = target.weight == "relative" and any(
         values[inside].min() < 0 < values[inside].max()
         for inside in ((x >= a) & (x <= b) for a, b in target.domain)
@@ -147,7 +161,7 @@ def check_target(target: Target) -> None:
         )
 
 
-def _check_continuous(target: Target, a: float, b: float) -> None:
+def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
     """Zoom in on the largest step and the largest value of f on [a, b]: refuse a pole, and an undeclared jump."""
 
     def f(x: np.ndarray) -> np.ndarray:
@@ -159,7 +173,7 @@ def _check_continuous(target: Target, a: float, b: float) -> None:
         steps, large = np.abs(np.diff(values)), float(np.max(np.abs(values)))
         k, top = int(np.argmax(steps)), int(np.argmax(np.abs(values)))
         # a constant's steps are rounding, and say nothing
-        if not steps[k] > max(0.1 * float(np.ptp(values)), 1e-10 * large):
+        if not steps[k] > max(0.1 * float(np.ptp(values)), 1e-10 * large, 1e-13 * size):
             return
         first, low, high = float(steps[k]), float(x[k]), float(x[k + 1])
         left, right = float(x[max(top - 1, 0)]), float(x[min(top + 1, 129)])

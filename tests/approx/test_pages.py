@@ -9,7 +9,7 @@ import pytest
 from approx import CompositeSign, composite_sign
 
 DOCS = Path(__file__).parents[2] / "docs" / "approx"
-PAGES = ["libm", "kernels", "optimisers", "encryption", "fractional", "samples", "solves"]
+PAGES = ["libm", "kernels", "optimisers", "encryption", "fractional", "samples", "solves", "complex"]
 
 
 @pytest.mark.parametrize("page", PAGES)

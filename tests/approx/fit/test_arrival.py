@@ -225,3 +225,30 @@ def test_digits_that_cannot_be():
             approx.minimax(target, (2, 2), digits=digits)
     with pytest.raises(ValueError, match="exclude"):
         approx.minimax(approx.exp(), (2, 2), digits=30, coefficients="float32")
+
+
+@given(st.floats(0.15, 0.5), st.floats(0.5, 4), st.integers(0, 2), st.integers(1, 2))
+@settings(max_examples=8)
+def test_boundary_layers_at_a_singular_end_are_seen(power, high, m, n):
+    """r may have a pole so close to the end that its error peaks between the end and every even sample."""
+    fit = approx.minimax(approx.formula(f"x**{power:.3f}*exp(-x)", (0, round(high, 3))), (m, n))
+    assert fit.verdict is not Verdict.LOST
+    x = np.r_[0, np.geomspace(1e-30, fit.target.hull[1], 20001)]
+    assert np.max(np.abs(fit.target(x) - fit.rational(x))) <= fit.error * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("type", [(2, 1), (4, 1)])
+def test_a_rational_target_over_four_decades_is_exact(type):
+    fit = approx.minimax(approx.formula("1/x", (1e-4, 2)).with_weight("relative"), type)
+    assert fit.converged
+    assert fit.error < 1e-14
+
+
+def test_values_that_float64_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match="power of two"):
+        approx.minimax(approx.formula("exp(-x)", (1e5, 1e5 + 3)), (1, 1))
+
+
+def test_rounding_beside_a_kink_is_no_jump():
+    fit = approx.minimax(Target(lambda x: np.where(x > 0, x, 6e-17 * np.sin(1e3 * x)), kinks=[0]), (2, 2))
+    assert fit.error == pytest.approx(approx.minimax(approx.relu(), (2, 2)).error, rel=1e-6)

@@ -1,4 +1,7 @@
+import math
+
 import pytest
+from mpmath import mp
 
 import approx
 from tests.approx.helpers import alternates, meinardus
@@ -9,6 +12,30 @@ def test_levels_a_hundred_decades_down():
     fit = approx.minimax(approx.exp(), (26, 26))
     assert fit.converged
     assert fit.error == pytest.approx(meinardus(26), rel=0.05)
+
+
+@pytest.mark.parametrize("type", [(40, 40), (24, 40), (45, 20)])
+def test_high_types_of_exp(type):
+    m, n = type
+    fit = approx.minimax(approx.exp(), type)
+    assert fit.converged
+    assert fit.levelled == pytest.approx(fit.error, rel=1e-8)
+    log = mp.loggamma(m + 1) + mp.loggamma(n + 1) - mp.loggamma(m + n + 1) - mp.loggamma(m + n + 2)
+    assert fit.error == pytest.approx(float(mp.exp(log) / mp.mpf(2) ** (m + n)), rel=0.01)  # Braess 1984
+
+
+def test_stahls_asymptotics():
+    """|x| on [-1, 1] in type (n, n): 8 exp(-pi sqrt(n)), up to a factor that tends to 1 (Stahl 1992)."""
+    fit = approx.minimax(approx.absolute(), (100, 100))
+    assert fit.converged
+    assert fit.error == pytest.approx(8 * math.exp(-math.pi * math.sqrt(100)), rel=0.15)
+
+
+def test_errors_below_the_range_of_float64():
+    fit = approx.minimax(approx.exp((-1e-3, 1e-3)), (34, 34))
+    assert fit.converged
+    assert fit.error == 5e-324
+    assert fit.levelled == 0
 
 
 def test_type_80_80():

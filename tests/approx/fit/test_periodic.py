@@ -1,0 +1,68 @@
+"""Even periodic functions: known best errors, and proofs in x."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import approx
+from approx import periodic
+
+
+@given(st.floats(0.2, 4), st.integers(1, 5))
+@settings(max_examples=10)
+def test_a_pole_in_the_cosine_has_a_known_best_error(gap, m):
+    """1/(a - c) on [-1, 1] by polynomials of degree m: (a - sqrt(a^2 - 1))^m/(a^2 - 1) (Chebyshev)."""
+    a = 1 + gap
+    fit = periodic(f"1/({a!r}-cos(x))", (m, 0))
+    assert fit.converged
+    assert fit.error == pytest.approx((a - np.sqrt(a * a - 1)) ** m / (a * a - 1), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "f", "options"),
+    [
+        ("exp(cos(x))", lambda x: np.exp(np.cos(x)), {}),
+        ("exp(cos(3*x))", lambda x: np.exp(np.cos(3 * x)), {"period": "2*pi/3"}),
+        ("log(2+cos(2*pi*x))", lambda x: np.log(2 + np.cos(2 * np.pi * x)), {"period": 1.0}),
+        ("exp(sin(x))", lambda x: np.exp(np.sin(x)), {"centre": np.pi / 2}),
+    ],
+)
+def test_the_error_is_the_same_in_every_period(text, f, options):
+    fit = periodic(text, (3, 2), **options)
+    assert fit.converged
+    x = np.linspace(-20, 20, 40001)
+    seen = float(np.max(np.abs(f(x) - fit(x))))
+    assert seen == pytest.approx(fit.error, rel=1e-4)
+    bounds = fit.certify()
+    assert bounds.lower * (1 - 1e-9) <= fit.error <= bounds.upper <= fit.error * (1 + 1e-3)
+    assert fit.levelled <= bounds.upper
+
+
+def test_one_in_the_cosine_is_the_problem_on_the_interval():
+    assert periodic("exp(cos(x))", (4, 3)).error == pytest.approx(
+        approx.minimax(approx.exp(), (4, 3)).error, rel=1e-7
+    )
+
+
+def test_kinks():
+    fit = periodic("max(cos(x),0)", (6, 6))
+    assert fit.converged
+    assert fit.error == pytest.approx(approx.minimax(approx.relu(), (6, 6)).error, rel=1e-6)
+    with pytest.raises(ArithmeticError, match="kink"):
+        periodic("abs(sin(x))", (4, 4)).certify()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: periodic("sin(x)", (2, 2)), r"even about centre=0.*approx\.aaa"),
+        (lambda: periodic("exp(x)+exp(-x)", (2, 2)), "of period"),
+        (lambda: periodic("cos(x)", (2, 2), period=-1), "period"),
+        (lambda: periodic("cos(x)", (2, 2), centre=np.inf), "centre"),
+        (lambda: periodic(approx.Target(np.cos), (2, 2)).certify(), "enclosure"),
+    ],
+)
+def test_what_is_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
