@@ -374,7 +374,7 @@ def _upgrade(
         ),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's peak learning rate; 1e-3 by default.")] = None,
-    bias_lr: Annotated[float | None, typer.Option(help="Factor on --lr for biases; 10 by default.")] = None,
+    bias_lr: Annotated[float | None, typer.Option(help="Factor on --lr for biases; 1 by default.")] = None,
     solve_error: Annotated[
         float | None,
         typer.Option(

@@ -190,7 +190,7 @@ def test_clipping_bounds_each_group_by_itself(store, monkeypatch):
         return real(self, *args)
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    config = replace(CONFIG, steps=30, clip=0.01)
+    config = replace(CONFIG, steps=30, clip=0.01, bias_lr=10.0)
     train(random_sae("rational_jump_relu", store), store, config)
     assert len(norms[0]) == 4  # weights, biases, thresholds, coefficients
     assert torch.tensor(norms).max() <= 0.01 * (1 + 1e-4)
