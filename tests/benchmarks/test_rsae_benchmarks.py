@@ -219,13 +219,13 @@ def test_training_beside_the_bare_step(benchmark, name, x_BD):
 
 
 def test_harvest_beside_the_hosts_forward(benchmark, tmp_path):
-    """5000 tokens of 12 blocks of the embedded host, beside these blocks alone on the same tokens."""
+    """5000 tokens of 12 blocks of the embedded host, beside these blocks alone on the same batches."""
     host = rsae.load_host()
     config = rsae.HarvestConfig(tokens=4000, heldout_tokens=1000)
-    plans = plan_splits(host, config)
-    sequences = [s.ids for split in plans.values() for s in split]
-    order = sorted(sequences, key=len)
-    batches = [pad(order[i : i + 16]) for i in range(0, len(order), 16)]
+    batches = []
+    for split in plan_splits(host, config).values():  # of one shard each
+        order = sorted((s.ids for s in split), key=len)
+        batches += [pad(order[i : i + 16]) for i in range(0, len(order), 16)]
     blocks, numbers = host.blocks[:12], iter(range(100))
 
     def forward() -> None:
