@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -40,12 +42,22 @@ def test_import_approx_loads_nothing_heavy():
     assert run(sys.executable, "-c", code).stdout.strip() == "[]"
 
 
-def test_openmps_threads_sleep_while_they_wait():
-    """`rsae` says so before torch is loaded, which is when it is read; who has said otherwise is heard."""
-    code = "import os, sys, rsae; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    for said, wanted in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
-        given = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | said
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=given, capture_output=True, text=True
-        )
-        assert done.stdout.split() == [wanted, "False"]
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({}, ["passive", "1000", "1"]),
+        ({"OMP_WAIT_POLICY": "active", "THP_MEM_ALLOC_ENABLE": "0"}, ["active", "None", "0"]),
+        ({"GOMP_SPINCOUNT": "7"}, ["passive", "7", "1"]),
+    ],
+    ids=["nothing", "policies", "spins"],
+)
+def test_how_torch_waits_and_allocates_is_said_before_it_is_loaded(said, wanted):
+    """Who has said otherwise is heard."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
+    code = f"import os, sys, rsae; print(*map(os.environ.get, {names}), 'torch' in sys.modules)"
+    given = {k: v for k, v in os.environ.items() if k not in names} | said
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=given, capture_output=True, text=True)
+    *found, loaded = done.stdout.split()
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        wanted = [*wanted[:2], said.get("THP_MEM_ALLOC_ENABLE", "None")]
+    assert (found, loaded) == (wanted, "False")

@@ -24,7 +24,7 @@ from rsae.sae.layout import Layout
 from rsae.sae.norms import balance_
 from rsae.sae.records import Decoder, Entries, Loss, Rates, Target, Trained
 from rsae.sae.shard import WHOLE, Whole
-from rsae.sae.sparse import Pattern, at, decode_at, encode_at, mean_square
+from rsae.sae.sparse import Pattern, at, decode_at, encode_at, l1_norm, mean_square
 from rsae.sae.transcoding import transcoder_start
 from rsae.support.errors import InputError
 
@@ -386,7 +386,7 @@ class SAE(nn.Module):
             return self.open_gates(h_N, pattern.latent_N).sum() / pattern.shape[0]
         norm_F = self.W_dec.norm(dim=1) if self.layout is None else self.layout.norms(self.W_dec).sum(1)
         if penalty == "l1" and pattern.latent_N is None:
-            return torch.linalg.vector_norm(z_N, 1, dim=0) @ norm_F / pattern.shape[0]
+            return l1_norm(z_N, norm_F) / pattern.shape[0]
         weighted_N = z_N.abs() * at(norm_F, pattern.latent_N)
         return (weighted_N.tanh() if penalty == "tanh" else weighted_N).sum() / pattern.shape[0]
 

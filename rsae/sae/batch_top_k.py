@@ -45,8 +45,20 @@ class BatchTopK(SAE):
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
         if not self.training:
-            return Pattern.of(h_BF > self.threshold)
-        return Pattern.of((h_BF >= self._smallest_kept(h_BF)) & (h_BF > 0))
+            return Pattern.above(h_BF, self.threshold.to(h_BF).repeat(self.d_sae))
+        kept = self.k * len(h_BF) * distributed.size(distributed.DATA)
+        # nearly always the candidates above most of the running threshold are enough: far fewer to select from
+        for share in (0.9, 0.5, 0.0):
+            floor = share * self.threshold
+            pattern = Pattern.above(h_BF, floor.to(h_BF).repeat(self.d_sae))
+            own_N = candidates = pattern.gather(h_BF)
+            if distributed.size() > 1:  # replicas of the batch, and parts of the dictionary
+                candidates = candidates.topk(min(kept, len(candidates)), sorted=False).values
+                candidates = distributed.gather(candidates, kept)
+                candidates = candidates[candidates > floor]
+            if len(candidates) >= kept:
+                return pattern.where(own_N >= candidates.kthvalue(len(candidates) - kept + 1).values)
+        return pattern  # fewer are positive
 
     @torch.no_grad()
     def observe_(self, entries: Entries) -> None:
@@ -62,20 +74,6 @@ class BatchTopK(SAE):
         )
         # the first batch sets the threshold, later ones move it
         self.threshold.lerp_(edge, torch.where(self.threshold > 0, _RATE, 1.0))
-
-    def _smallest_kept(self, h_BF: torch.Tensor) -> torch.Tensor:
-        """The (k B)-th largest pre-activation of the batch (of all processes), 0 where fewer are positive."""
-        kept = self.k * len(h_BF) * distributed.size(distributed.DATA)
-        # nearly always the candidates above half the running threshold are enough: far fewer to select from
-        for floor in (self.threshold / 2, 0.0):
-            candidates = h_BF[h_BF > floor]
-            if distributed.size() > 1:  # replicas of the batch, and parts of the dictionary
-                candidates = candidates.topk(min(kept, len(candidates)), sorted=False).values
-                candidates = distributed.gather(candidates, kept)
-                candidates = candidates[candidates > floor]
-            if len(candidates) >= kept:
-                return candidates.kthvalue(len(candidates) - kept + 1).values
-        return h_BF.new_zeros(())
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return self.magnitude(h_N, latent_N)

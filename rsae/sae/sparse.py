@@ -125,6 +125,11 @@ class Pattern:
             found = order_N, _starts(latent_N, self.shape[1])
         return found
 
+    @cached_property
+    def row_by_latent_N(self) -> torch.Tensor:
+        """The row of each place, in the order by latent."""
+        return self.row_N.index_select(0, self.by_latent[0])
+
     def gather(self, full_BF: torch.Tensor) -> torch.Tensor:
         """The entries of a full matrix at these places, [N]."""
         return full_BF.flatten().index_select(0, self.flat_N)
@@ -146,7 +151,7 @@ class Pattern:
         if self.dense:
             return self.scatter(weight_N).T @ row_BD
         order_N, start_F1 = self.by_latent
-        return _bag(self.row_N[order_N], row_BD, start_F1, weight_N[order_N])
+        return _bag(self.row_by_latent_N, row_BD, start_F1, weight_N.index_select(0, order_N))
 
 
 class _Unlisted(Pattern):
@@ -185,8 +190,10 @@ class Everywhere(Pattern):
         self.shape = shape
 
     def firings(self, z_N: torch.Tensor) -> tuple[int, torch.Tensor]:
-        on_BF = z_N != 0
-        return int(on_BF.count_nonzero()), on_BF.any(0)
+        count_F = sparse_cpu.firings(z_N)
+        if count_F is None:
+            count_F = (z_N != 0).sum(0)
+        return int(count_F.sum()), count_F > 0
 
 
 def encode_at(
@@ -322,6 +329,9 @@ def _products_at(grad_BD: torch.Tensor, W_dec: torch.Tensor, pattern: Pattern) -
         return pattern.gather(grad_BD @ W_dec.T)
     if sparse_cuda.available(grad_BD):
         return sparse_cuda.products(grad_BD, W_dec, pattern.row_N, pattern.latent_N)
+    found = sparse_cpu.products(grad_BD, W_dec, pattern.start_B1, pattern.latent_N)
+    if found is not None:
+        return found
     zero = grad_BD.new_zeros(len(pattern.latent_N))
     places = torch.sparse_csr_tensor(
         pattern.start_B1, pattern.latent_N, zero, pattern.shape, check_invariants=False
@@ -335,14 +345,39 @@ def _bag(
     """Weighted sums of rows, a bag for each two neighbours in `start`."""
     if sparse_cuda.available(row_RD):
         return sparse_cuda.bag(index_N, row_RD, start, weight_N)
+    # detached: torch makes less where it will not be asked for a gradient
     return F.embedding_bag(
-        index_N, row_RD, start, mode="sum", per_sample_weights=weight_N, include_last_offset=True
+        index_N, row_RD.detach(), start, mode="sum", per_sample_weights=weight_N, include_last_offset=True
     )
 
 
 def _starts(sorted_N: torch.Tensor, count: int) -> torch.Tensor:
     """Where each of `count` values begins in a sorted index, [count + 1]."""
     return F.pad(torch.bincount(sorted_N, minlength=count).cumsum(0), (1, 0))
+
+
+def l1_norm(z_BF: torch.Tensor, weight_F: torch.Tensor) -> torch.Tensor:
+    """Sum of |z| times its latent's weight; in a third of `torch.linalg.vector_norm`'s time on a CPU.
+
+    Args:
+        z_BF: A code at all places.
+        weight_F: Of each latent.
+    """
+    return _L1.apply(z_BF, weight_F)  # type: ignore[return-value]
+
+
+class _L1(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z_BF, weight_F):  # type: ignore[override]
+        size_F = z_BF.new_ones(len(z_BF)) @ z_BF.abs()
+        ctx.save_for_backward(z_BF, weight_F, size_F)
+        return size_F @ weight_F
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[override]
+        z_BF, weight_F, size_F = ctx.saved_tensors
+        return z_BF.sign().mul_(grad * weight_F), grad * size_F
 
 
 def mean_square(error_BD: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,13 @@
-// Choosing among pre-activations on the CPU, in one reading of h_BF. Shapes: B tokens, F latents, N places.
+// Choosing among pre-activations on the CPU, in one reading of h_BF, and products at the chosen places.
+// Shapes: B tokens, F latents, N places, D columns.
 #include <algorithm>
 #include <functional>
 #include <limits>
 #include <vector>
 
-static const long LANES = 16;  // latents that are looked at together
+static const long LANES = 16;  // numbers that are looked at together: a line of the cache
+static const long AHEAD = 8;   // places
+static const long BLOCK = 256; // latents of a thread
 
 // The k largest of each row, in no order: latent_BK. With the row cut into columns of LANES or more entries, the k-th
 // largest of the columns' maxima is a bound that k entries reach: only columns that reach it are looked at again.
@@ -71,4 +74,44 @@ extern "C" void by_latent(const long *latent_N, long N, long F, long *order_N, l
   for (long f = 0; f < F; f++) start_F1[f + 1] += start_F1[f];
   std::vector<long> next(start_F1, start_F1 + F);
   for (long i = 0; i < N; i++) order_N[next[latent_N[i]]++] = i;
+}
+
+// <x_b, W_f> at each place; a row's places lie between its start and the next. The vectors of later places are fetched
+// ahead: a dictionary does not fit in the near caches. Sums are the same for any number of threads, and for a row alone.
+extern "C" void products(const float *x_BD, const float *W_FD, const long *start_B1, const long *latent_N, long B, long D,
+                         float *out_N, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long b = 0; b < B; b++) {
+    const float *x = x_BD + b * D;
+    for (long n = start_B1[b]; n < start_B1[b + 1]; n++) {
+      const float *w = W_FD + latent_N[n] * D;
+      const float *ahead = W_FD + latent_N[std::min(n + AHEAD, start_B1[B] - 1)] * D;
+      float sums[LANES] = {0}, sum = 0;
+      long d = 0;
+      for (; d + LANES <= D; d += LANES) {
+        __builtin_prefetch(ahead + d);
+#pragma omp simd
+        for (long i = 0; i < LANES; i++) sums[i] += x[d + i] * w[d + i];
+      }
+      for (; d < D; d++) sum += x[d] * w[d];
+      for (long i = 0; i < LANES; i++) sum += sums[i];
+      out_N[n] = sum;
+    }
+  }
+}
+
+// How many entries of each latent are not 0.
+extern "C" void firings(const float *z_BF, long B, long F, int *count_F, int threads) {
+  const long blocks = (F + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long block = 0; block < blocks; block++) {
+    const long start = block * BLOCK, n = std::min(BLOCK, F - start);
+    int *count = count_F + start;
+    std::fill(count, count + n, 0);
+    for (long b = 0; b < B; b++) {
+      const float *z = z_BF + b * F + start;
+#pragma omp simd
+      for (long i = 0; i < n; i++) count[i] += z[i] != 0;
+    }
+  }
 }

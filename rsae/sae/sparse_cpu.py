@@ -1,7 +1,7 @@
 """Choosing among pre-activations on the CPU, compiled (sparse_cpu.cpp): what torch does in several passes, in one.
 
 Each function gives what torch gives (of equal entries, others may be chosen), and None where it cannot: another device
-or dtype, no compiler. Shapes: B batch, F d_sae, K chosen, N places.
+or dtype, no compiler. Shapes: B batch, F d_sae, K chosen, N places, D columns.
 """
 
 from __future__ import annotations
@@ -68,6 +68,41 @@ def by_latent(latent_N: torch.Tensor, d_sae: int) -> tuple[torch.Tensor, torch.T
     return order_N, start_F1
 
 
+def products(
+    x_BD: torch.Tensor, W_FD: torch.Tensor, start_B1: torch.Tensor, latent_N: torch.Tensor
+) -> torch.Tensor | None:
+    """<x_b, W_f> at each place, [N].
+
+    Args:
+        x_BD: One vector a row.
+        W_FD: One vector a latent.
+        start_B1: Where the places of each row begin, and their number.
+        latent_N: The latent of each place.
+    """
+    library = _library_for(x_BD)
+    if library is None or _library_for(W_FD) is None:
+        return None
+    start_B1, latent_N = start_B1.contiguous(), latent_N.contiguous()
+    out_N = torch.empty(len(latent_N))
+    given = map(pointer, (x_BD, W_FD, start_B1, latent_N))
+    library.products(*given, *x_BD.shape, pointer(out_N), torch.get_num_threads())
+    return out_N
+
+
+def firings(z_BF: torch.Tensor) -> torch.Tensor | None:
+    """How many entries of each latent are not 0, [F].
+
+    Args:
+        z_BF: A code.
+    """
+    library = _library_for(z_BF)
+    if library is None:
+        return None
+    count_F = torch.empty(z_BF.shape[1], dtype=torch.int32)
+    library.firings(pointer(z_BF), *z_BF.shape, pointer(count_F), torch.get_num_threads())
+    return count_F
+
+
 def _library_for(h_BF: torch.Tensor) -> ctypes.CDLL | None:
     fits = h_BF.device.type == "cpu" and h_BF.dtype == torch.float32 and h_BF.is_contiguous()
     return _library() if fits else None
@@ -81,6 +116,8 @@ def _library() -> ctypes.CDLL | None:
         library.largest.argtypes = [address, long, long, long, address, int_]
         library.above.argtypes = [address, address, long, long, address, address, address, int_]
         library.by_latent.argtypes = [address, long, long, address, address]
-        for name in ("largest", "above", "by_latent"):
+        library.products.argtypes = [address, address, address, address, long, long, address, int_]
+        library.firings.argtypes = [address, long, long, address, int_]
+        for name in ("largest", "above", "by_latent", "products", "firings"):
             getattr(library, name).restype = None
     return library

@@ -1,4 +1,4 @@
-"""The compiled choices beside torch's own."""
+"""The compiled choices and products beside torch's own."""
 
 import pytest
 import torch
@@ -55,9 +55,44 @@ def test_the_order_by_latent_is_a_stable_sort(latents):
     assert torch.equal(start_F1, torch.searchsorted(sorted_N, torch.arange(32)))
 
 
+@given(st.integers(1, 9), st.integers(1, 60), st.integers(1, 80), st.integers(0, 99), st.integers(1, 3))
+def test_products_at_places_are_those_of_the_full_matrix(B, F, D, seed, threads):
+    """Rows without places, too; the same from any number of threads, and for each row alone."""
+    generator = torch.Generator().manual_seed(seed)
+    mask_BF = torch.rand(B, F, generator=generator) < torch.rand(B, 1, generator=generator).sub(0.3)
+    row_N, latent_N = mask_BF.nonzero(as_tuple=True)
+    pattern = Pattern.of_places(row_N, latent_N, mask_BF.shape)
+    x_BD, W_FD = torch.randn(B, D, generator=generator), torch.randn(F, D, generator=generator)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = sparse_cpu.products(x_BD, W_FD, pattern.start_B1, latent_N)
+    finally:
+        torch.set_num_threads(before)
+    assert found is not None
+    torch.testing.assert_close(
+        found.double(), pattern.gather(x_BD.double() @ W_FD.double().T), rtol=1e-5, atol=1e-5
+    )
+    own_N = row_N == B - 1
+    alone = sparse_cpu.products(x_BD[-1:], W_FD, torch.tensor([0, int(own_N.sum())]), latent_N[own_N])
+    assert alone is not None
+    assert torch.equal(alone, found[own_N])
+
+
+@given(st.integers(1, 9), st.integers(1, 600), st.integers(0, 99))
+def test_firings_are_counted(B, F, seed):
+    z_BF = torch.randn(B, F, generator=torch.Generator().manual_seed(seed)).relu()
+    count_F = sparse_cpu.firings(z_BF)
+    assert count_F is not None
+    assert torch.equal(count_F, (z_BF != 0).sum(0).int())
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_take_torchs_way(dtype):
     h_BF = torch.randn(4, 40).to(dtype)
     assert sparse_cpu.largest(h_BF, 3) is None
     assert sparse_cpu.above(h_BF, torch.zeros(40, dtype=dtype)) is None
-    assert len(Pattern.of_largest(h_BF, 3).latent_N) == 12
+    assert sparse_cpu.firings(h_BF) is None
+    pattern = Pattern.of_largest(h_BF, 3)
+    assert len(pattern.latent_N) == 12
+    assert sparse_cpu.products(h_BF, h_BF, pattern.start_B1, pattern.latent_N % 4) is None
