@@ -137,21 +137,15 @@ class Region:
         return cls("rectangle", tuple(lines), True)
 
     def sample(self, count: int) -> np.ndarray:
-        """About `count` points of the curve, denser towards the ends of its parts, complex128.
+        """About `count` points along the curve, denser towards the ends of its parts, complex128.
 
         Args:
             count: how many.
         """
         size = max(8, count // len(self.parts))
         even = np.arange(size) / size
-        return np.unique(
-            np.concatenate(
-                [
-                    part.at(even if part.closed else (1 - np.cos(np.pi * np.arange(size + 1) / size)) / 2)
-                    for part in self.parts
-                ]
-            )
-        )
+        shares = (1 - np.cos(np.pi * np.arange(size + 1) / size)) / 2
+        return np.concatenate([part.at(even if part.closed else shares) for part in self.parts])
 
     def surely_outside(self, z: acb) -> bool:
         """Whether a ball is proven to lie outside a filled region.

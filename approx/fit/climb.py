@@ -153,6 +153,7 @@ def climbed(
         lambda: _walk(problem, diagonal, tolerance, progress),
         lambda: _walk(problem, numerator_first, tolerance, progress),
         lambda: _from_grid(problem, (m, n), tolerance),
+        lambda: _layered(problem, (m, n), tolerance, progress),
     ]
     if (close := _chebyshev_start(problem, (m, n))) is not None:
         tries.insert(0, lambda: _begun(problem, (m, n), close, tolerance))
@@ -337,6 +338,38 @@ def _from_grid(problem: Problem, type: tuple[int, int], tolerance: float) -> Cli
     return climb
 
 
+def _layered(problem: Problem, type: tuple[int, int], tolerance: float, progress: bool) -> Climb:
+    """The exchange from the reference of a type with a degree less, and one more point close to an end of an interval.
+
+    There a zero and a pole just beyond the end make the error turn within a layer that is too thin to be met otherwise.
+    """
+    m, n = type
+    climb = Climb(problem)
+    if sum(problem.side(e) < 0 for interval in problem.intervals for e in interval):
+        return climb
+    for mu, nu in ((m, n - 1), (m - 1, n)):
+        if min(mu, nu) < 0:
+            continue
+        below = _walk(problem, [(mu - k, nu - k) for k in range(min(mu, nu), -1, -1)], tolerance, progress)
+        if below.outcome is None or below.type != (mu, nu) or below.outcome.exact:
+            continue
+        for a, b in problem.intervals:
+            for share in _LAYERS:
+                for place in (a + (b - a) * arb(share), b - (b - a) * arb(share)):
+                    points = _ordered([*below.outcome.extrema, place.mid()])
+                    if len(points) == m + n + 2:
+                        with precision(START_BITS):
+                            start = Start(points, problem.frame(points), START_BITS)
+                        found = _begun(problem, type, start, tolerance)
+                        if found.arrived:
+                            return found
+    return climb
+
+
+def _ordered(points: list[arb]) -> list[arb]:
+    return [x for _, x in sorted({float(x): x for x in points}.items())]
+
+
 def _narrowed(problem: Problem) -> tuple[Callable[[float], Problem], float]:
     """Stages in which the gaps narrow from a fifth of their neighbours, by factors of 3 a step at most."""
     edges = [e for interval in problem.intervals for e in interval]
@@ -357,6 +390,7 @@ def _narrowed(problem: Problem) -> tuple[Callable[[float], Problem], float]:
     return stage, 1 / steps
 
 
+_LAYERS = (1e-3, 1e-6)  # of an interval, the widths of layers that are tried
 _SHORTEST = 1 / 32  # of the interval, where a continuation in the domain begins
 
 

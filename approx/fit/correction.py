@@ -101,7 +101,7 @@ class Corrected:
         return Level(p, q, arb(0), self.extrema, problem.frame(), 128, 256)
 
 
-def corrected(problem: Problem, type: tuple[int, int], rounds: int = 3) -> Corrected | None:
+def corrected(problem: Problem, type: tuple[int, int], rounds: int = 4) -> Corrected | None:
     """The best function of a type on a grid, refined where its error peaks between the points.
 
     Args:
@@ -128,16 +128,24 @@ def corrected(problem: Problem, type: tuple[int, int], rounds: int = 3) -> Corre
         error = fine.error(*pair)
         extrema, heights = _alternating(fine, error)
         top = float(np.max(np.abs(error)))
-        if found is None or top < found.top:
+        if found is None or top < found.top or not np.isfinite(found.top):
             found = Corrected(*pair, top, extrema, heights)
         reached = float(np.max(np.abs(grid.error(*pair))))
-        if not np.isfinite(top) or top <= reached * (1 + 1e-3):
+        if top <= reached * (1 + 1e-3):
             break
         peaks = np.flatnonzero((np.abs(error) > reached * (1 + 1e-4)) & _local(np.abs(error)))
         near = {int(k) + j for k in peaks for j in (-1, 0, 1) if 0 <= k + j < len(fine.s)}
         places = _ordered([*places, *(fine.s[k] for k in sorted(near))])
-        start = pair
+        if not np.isfinite(top):  # q changes its sign between two points: look closer
+            fine = Sampled.of(problem, _ordered([*fine.s, *_closer(fine.s, peaks)]))
+        start = pair if np.all(np.isfinite(Sampled.of(problem, places).error(*pair))) else None
     return found
+
+
+def _closer(s: list[arb], peaks: np.ndarray) -> list[arb]:
+    """Points between those at the peaks and their neighbours."""
+    pairs = {(int(k) + j, int(k) + j + 1) for k in peaks for j in (-1, 0) if 0 <= k + j < len(s) - 1}
+    return [mid(s[i] + (s[j] - s[i]) * arb(u) / 8) for i, j in sorted(pairs) for u in range(1, 8)]
 
 
 def best_at(

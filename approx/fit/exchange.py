@@ -242,10 +242,10 @@ class Problem:
         """
         accuracy = accuracy or self.accuracy
         reference, bits = start.reference, max(start.bits, 96 + n)
-        limit = min(_MAX_BITS, 8 * bits)
+        limit, sharp = min(_MAX_BITS, 8 * bits), accuracy
         while bits <= limit:
             with precision(bits):
-                found = self._levelled(start, n, accuracy)
+                found = self._levelled(start, n, sharp)
                 negligible = bool(found and abs(found.value) <= self._negligible(reference))
             # a peak is found to half of the digits that its height has
             digits = int(-2 * np.log2(self.accuracy))
@@ -261,7 +261,12 @@ class Problem:
                 if level is not None:
                     return replace(level, bits=bits, expand=expand, negligible=negligible)
                 expand = 3 * expand // 2
-            bits = int(1.6 * bits)
+            # the equations may enlarge what is left of the iteration's error: first a sharper one, then more bits
+            sharper = min(accuracy, 2.0 ** -min(bits // 2, 1000))
+            if sharp > sharper and found is not None:
+                sharp = sharper
+            else:
+                bits = int(1.6 * bits)
         raise Failure(f"the levelled equations are singular at {limit} bits")
 
     def _size(self, points: list[arb]) -> arb:

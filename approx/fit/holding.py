@@ -62,7 +62,7 @@ def held(
     Returns:
         The function, and its error.
     """
-    x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
+    x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain])
     rounding = 4 * np.finfo(float).eps * float(np.max(np.abs(target(x))))
     size = arb(float(np.max(np.abs(np.asarray(target.weight_at(x)) * target(x)))))
     # so few bits round the function by more than the limit
@@ -100,7 +100,7 @@ def held(
                 r = Rational.from_exact(num, den, target.domain, form, bits, centre=at, scale=scale)
                 candidates.append((_float64_noise(r, x if len(r.form.parameters()) < 100 else x[::8]), r))
             # the last two take long at high degrees: only where the first two are useless
-            if candidates and min(c[0] for c in candidates) <= rounding * (100 if large or k else 1):
+            if candidates and min(c[0] for c in candidates) <= rounding * (100 if large or k else 2):
                 break
         found: list[tuple[arb, Rational]] = []
         for _, r in sorted(candidates, key=lambda c: c[0]):

@@ -85,7 +85,7 @@ def peers(target: approx.Target, degree: int) -> list[dict[str, Any]]:
                 warnings.simplefilter("ignore")
                 r = make()
                 error = float(np.max(np.abs(target(look) - r(look))))
-                poles = r.poles() if callable(r.poles) else r.poles
+                poles: Any = r.poles() if callable(r.poles) else r.poles
         except Exception:  # whatever a peer raises: it has not arrived
             return None, time.process_time() - start
         inside = any(abs(p.imag) < 1e-12 and a <= p.real <= b for p in np.atleast_1d(poles))

@@ -193,7 +193,7 @@ class Waiting:
 @pytest.mark.parametrize("name", ["top_k", "jump_relu"])
 def test_training_beside_the_bare_step(benchmark, name, x_BD):
     """`rsae.train` as a whole (reading, norms, dead latents, history) beside as many bare steps."""
-    steps = 25
+    steps = 20
     store = Store.of(torch.cat([x_BD] * 10), heldout=100)
     sae = sae_with_about_k_active(name, x_BD)
     sae.rescale_(1 / store.scale)
@@ -208,7 +208,7 @@ def test_training_beside_the_bare_step(benchmark, name, x_BD):
             loss.total.backward()
             optimiser.step()
 
-    seconds, found = in_turns(lambda: rsae.train(sae, store, config), reference, rounds=5, warm_up=1)
+    seconds, found = in_turns(lambda: rsae.train(sae, store, config), reference, rounds=3, warm_up=1)
     benchmark.extra_info["ratio"] = round(found, 2)
     benchmark.pedantic(lambda: None, rounds=1)
     print(
@@ -219,13 +219,13 @@ def test_training_beside_the_bare_step(benchmark, name, x_BD):
 
 
 def test_harvest_beside_the_hosts_forward(benchmark, tmp_path):
-    """12,000 tokens of 12 blocks of the embedded host, beside these blocks alone on the same batches."""
+    """5000 tokens of 12 blocks of the embedded host, beside these blocks alone on the same batches."""
     host = rsae.load_host()
-    config = rsae.HarvestConfig(tokens=10_000, heldout_tokens=2000)
-    plans = plan_splits(host, config)
-    sequences = [s.ids for split in plans.values() for s in split]
-    order = sorted(sequences, key=len)
-    batches = [pad(order[i : i + 16]) for i in range(0, len(order), 16)]
+    config = rsae.HarvestConfig(tokens=4000, heldout_tokens=1000)
+    batches = []
+    for split in plan_splits(host, config).values():  # of one shard each
+        order = sorted((s.ids for s in split), key=len)
+        batches += [pad(order[i : i + 16]) for i in range(0, len(order), 16)]
     blocks, numbers = host.blocks[:12], iter(range(100))
 
     def forward() -> None:
@@ -236,7 +236,7 @@ def test_harvest_beside_the_hosts_forward(benchmark, tmp_path):
     body = copy.copy(host.model.model)
     body._modules = dict(body._modules) | {"layers": torch.nn.ModuleList(blocks)}
     _, found = in_turns(
-        lambda: rsae.harvest(config, tmp_path / str(next(numbers)), host), forward, rounds=3, warm_up=1
+        lambda: rsae.harvest(config, tmp_path / str(next(numbers)), host), forward, rounds=2, warm_up=1
     )
     benchmark.extra_info["ratio"] = round(found, 2)
     benchmark.pedantic(lambda: None, rounds=1)
