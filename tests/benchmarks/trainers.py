@@ -1,6 +1,7 @@
 """Our trainer beside SAELens's and dictionary_learning's: FVU at the same l0, from the same tokens in the same order.
 
-    .venv-peers/bin/python -m tests.benchmarks.trainers STORE OUT
+    .venv-peers/bin/python -m tests.benchmarks.trainers STORE OUT           # about an hour
+    .venv-peers/bin/python -m tests.benchmarks.trainers STORE OUT topk      # the peers' trainers of that name alone
 
 Ours trains with the defaults of each family. The peers train by their own trainers, at the rate that they recommend
 and at ten times it, with warm-up and decay in the shares of a long run that they recommend. Where a penalty sets the
@@ -54,7 +55,8 @@ CHOSEN = ("k", "target_l0")
 def ours(store: rsae.Store, family: str) -> rsae.SAE:
     """Trained with the family's defaults."""
     of_k = family in ("top_k", "batch_top_k")
-    sae = rsae.new(family, store, seed=SEED, d_sae=D_SAE, **({"k": L0} if of_k else {}))
+    settings: dict[str, Any] = {"k": L0} if of_k else {}
+    sae = rsae.new(family, store, seed=SEED, d_sae=D_SAE, **settings)
     config = rsae.TrainConfig(steps=STEPS, batch=BATCH, seed=SEED, l0=None if of_k else L0)
     rsae.train(sae, store, config)
     return sae
@@ -77,6 +79,7 @@ def saelens(store: rsae.Store, name: str, lr: float, sparsity: float, out: Path)
             total_training_samples=STEPS * BATCH,
             train_batch_size_samples=BATCH,
             lr=lr,
+            lr_end=0.0,
             lr_decay_steps=STEPS // 5,
             n_batches_for_norm_estimate=10,
         ),
@@ -162,14 +165,14 @@ def at_goal(train: Callable[[float], dict[str, float]], start: float, chosen: bo
     return found
 
 
-def main(activations: str, out: str) -> None:
+def main(activations: str, out: str, only: str = "") -> None:
     store = rsae.Store.open(activations)
     figures = Figures(Path(out), store)
     rows = [(f"ours {family}", figures.of(family, lambda _, f=family: ours(store, f))) for family in OURS]
     peers = (("SAELens", saelens, SAELENS), ("dictionary_learning", dictionary_learning, DICTIONARY_LEARNING))
     for peer, train, table in peers:
         for name, (key, start, _) in table.items():
-            for lr in RATES:
+            for lr in RATES if only.lower() in name.lower() else ():
 
                 def one(weight: float, lr: float = lr, name: str = name, train: Any = train) -> dict:
                     label = f"{train.__name__} {name} {lr:g} {weight:.6g}"
