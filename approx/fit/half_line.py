@@ -11,7 +11,7 @@ from flint import arb, arb_series, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
 from approx.fit.minimax import minimax
-from approx.fit.result import Fit
+from approx.fit.result import Fit, Substituted
 from approx.formulas import formula
 from approx.proofs import Certificate, certify
 from approx.rational import Rational
@@ -19,7 +19,7 @@ from approx.target import Target
 
 
 @dataclass(frozen=True)
-class HalfLineFit:
+class HalfLineFit(Substituted):
     """The best approximation of a function on [start, inf)."""
 
     inner: Fit
@@ -28,21 +28,6 @@ class HalfLineFit:
     """Left end of the half-line."""
     scale: float
     """x - start where s is 1/2."""
-
-    @property
-    def error(self) -> float:
-        """The largest error on the half-line, as `Fit.error`."""
-        return self.inner.error
-
-    @property
-    def levelled(self) -> float:
-        """A lower bound on the best error, as `Fit.levelled`."""
-        return self.inner.levelled
-
-    @property
-    def converged(self) -> bool:
-        """Whether this is the best approximation of its type."""
-        return self.inner.converged
 
     def certify(self) -> Certificate:
         """Proven bounds of the error on the half-line: those of the fit in s, which is the same function.

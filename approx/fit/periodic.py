@@ -11,7 +11,7 @@ from flint import acb, arb
 from approx.dyadic import precision
 from approx.fit.complex_minimax import ComplexBounds, supremum
 from approx.fit.minimax import minimax
-from approx.fit.result import Fit
+from approx.fit.result import Fit, Substituted
 from approx.formulas import expression, formula
 from approx.region import Part
 from approx.target import Target
@@ -20,7 +20,7 @@ _EVEN = 1e-9  # how far, relatively to its size, f may be from an even and perio
 
 
 @dataclass(frozen=True)
-class PeriodicFit:
+class PeriodicFit(Substituted):
     """The best r(x) = R(cos(2 pi (x - centre)/period)) for an even periodic function."""
 
     inner: Fit
@@ -31,21 +31,6 @@ class PeriodicFit:
     """The point about which f is even."""
     f: Target
     """The function of x."""
-
-    @property
-    def error(self) -> float:
-        """The largest error, as `Fit.error`."""
-        return self.inner.error
-
-    @property
-    def levelled(self) -> float:
-        """A lower bound on the best error of functions R(cos) of the type, as `Fit.levelled`."""
-        return self.inner.levelled
-
-    @property
-    def converged(self) -> bool:
-        """Whether this is the best approximation of its type."""
-        return self.inner.converged
 
     def __call__(self, x: Any) -> Any:
         """r at x.
@@ -89,6 +74,7 @@ class PeriodicFit:
                 raise ArithmeticError(
                     f"target {self.f.name!r} has a kink: it is not analytic there"
                 ) from None
+        # where `supremum` returns, r is analytic on the whole turn: it has no real pole
         return ComplexBounds(float(lower) * (1 - 1e-15), upper, True)
 
 

@@ -196,3 +196,24 @@ def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
                 f"target {target.name!r} jumps near x = {low:.6g}: name the place in jumps=, "
                 "or leave a gap in domain="
             )
+
+
+class Substituted:
+    """A fit that was made in another variable: the same function, with the same errors."""
+
+    inner: Fit
+
+    @property
+    def error(self) -> float:
+        """The largest error, as `Fit.error`."""
+        return self.inner.error
+
+    @property
+    def levelled(self) -> float:
+        """A lower bound on the best error, as `Fit.levelled`."""
+        return self.inner.levelled
+
+    @property
+    def converged(self) -> bool:
+        """Whether this is the best approximation of its type."""
+        return self.inner.converged
