@@ -9,6 +9,7 @@ error, the function is best (Zhang, Yang, Yang and Zhang, Math. Comp. 94, 2025; 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -126,7 +127,7 @@ class ComplexMinimax:
         """Proven bounds of the error on the curve, by Taylor series of f - r with enclosed remainders.
 
         Coefficients of the series and remainders are enclosed in balls; the polynomial between is bounded in float64,
-        with a share of 1e-10 for its rounding. That f is analytic inside a filled region is taken on trust.
+        and what that may lose is added. That f is analytic inside a filled region is taken on trust.
 
         Returns:
             The bounds.
@@ -219,19 +220,29 @@ def complex_minimax(
         share = np.r_[share, np.full(len(peaks), np.mean(share))][first]
         share /= share.sum()
     if best is None:
-        raise RuntimeError(
-            f"complex_minimax of type {(m, n)} on the {region.name}: every function that was met has a pole inside; "
-            "take a smaller n"
-        )
+        # where a smaller type is as good, the poles that it lacks may lie anywhere
+        with suppress(RuntimeError):
+            smaller = complex_minimax(f, (m, n - 1), region, tolerance=tolerance)
+            best = _judged(smaller, levelled, f_dense, tolerance)
+        if best is None or not best.converged:
+            raise RuntimeError(
+                f"complex_minimax of type {(m, n)} on the {region.name}: every function that was met has a pole "
+                "inside; take a smaller n"
+            )
+        return best
     if enclose is not None:  # float64 sees its own rounding too
         highest = dense[np.argsort(np.abs(f_dense - best(dense)))[-32:]]
         with precision(128):
             signed = [acb(enclose(acb(complex(v)))) - best(acb(complex(v))) for v in highest]
             best = replace(best, error=max(float(abs(e).mid()) for e in signed))
-    best = replace(best, levelled=min(levelled, best.error))
-    rounding = 1e-14 * float(np.max(np.abs(f_dense)))
-    converged = best.error <= best.levelled * (1 + tolerance) + rounding
-    return replace(best, converged=converged, enclose=enclose)
+    return replace(_judged(best, levelled, f_dense, tolerance), enclose=enclose)
+
+
+def _judged(fit: ComplexMinimax, levelled: float, f: np.ndarray, tolerance: float) -> ComplexMinimax:
+    """The fit beside a lower bound; `f` are values that say what rounding is."""
+    levelled = min(levelled, fit.error)
+    rounding = 1e-14 * float(np.max(np.abs(f)))
+    return replace(fit, levelled=levelled, converged=fit.error <= levelled * (1 + tolerance) + rounding)
 
 
 def _enclosure(f: Any) -> Any:
@@ -381,10 +392,10 @@ def supremum(error: Callable[[Any], Any], part: Part, known: float, order: int) 
                 pieces += [(low, half), (half, high)]
                 continue
             series = error(acb_series([centre, 1], order))
-            coefficients = np.array([complex(series[k]) for k in range(order)])
-            largest = max(
-                largest, float(remainder) + _polynomial_bound(coefficients, part, low, high, middle, radius)
-            )
+            c = np.array([complex(series[k]) for k in range(order)])
+            off = [float(abs(series[k] - acb(v)).upper()) for k, v in enumerate(c.tolist())]
+            beside = float(remainder) + float(np.sum(np.array(off) * radius ** np.arange(order)))
+            largest = max(largest, beside + _polynomial_bound(c, part, low, high, middle, radius))
     finally:
         ctx.cap = before
     return largest * (1 + 1e-10)
@@ -401,18 +412,21 @@ def _coefficient(error: Callable[[Any], Any], ball: acb, order: int) -> arb:
 def _polynomial_bound(
     c: np.ndarray, part: Part, low: float, high: float, middle: complex, radius: float
 ) -> float:
-    """A bound of |sum c_j (z(u) - middle)^j|: its largest value on a grid, and what its square may gain between."""
+    """A bound of |sum c_j (z(u) - middle)^j|: its largest value on a grid, what its square may gain between, and what
+    float64 may lose in Horner's scheme and in z(u)."""
     powers = np.arange(len(c))
     sizes = [
         np.sum(np.abs(np.polynomial.polynomial.polyder(c, k)) * radius ** powers[: len(c) - k])
         for k in range(3)
     ]
     bend = 2 * (sizes[1] ** 2 * part.speed**2 + sizes[0] * (sizes[2] * part.speed**2 + sizes[1] * part.bend))
+    eps = np.finfo(float).eps
+    lost = eps * (8 * len(c) * sizes[0] + 32 * (abs(middle) + radius + part.speed) * sizes[1])
     count = 64
     while True:
         u = np.linspace(low, high, count + 1)
         top = float(np.max(np.abs(np.polynomial.polynomial.polyval(part.at(u) - middle, c))))
         gain = float(bend) * ((high - low) / count) ** 2 / 8
         if gain <= _CLOSE * top**2 or count >= 1 << 16:
-            return float(np.sqrt(top**2 + gain)) * (1 + 1e-12)
+            return float(np.sqrt((top + lost) ** 2 + gain))
         count *= 2

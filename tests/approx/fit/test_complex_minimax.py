@@ -104,6 +104,20 @@ def test_no_function_that_exists_is_below_the_bound(pole, rate, m, n):
         assert fit.levelled <= np.max(np.abs(f(z) - g)) * (1 + 1e-9) + 1e-13
 
 
+@given(
+    st.complex_numbers(min_magnitude=1.3, max_magnitude=4),
+    st.integers(0, 4),
+    st.integers(1, 4),
+    st.floats(-3, 3),
+)
+@settings(max_examples=10)
+def test_a_function_of_a_smaller_type_is_found(pole, m, n, scale):
+    fit = complex_minimax(lambda z: 10**scale / (z - pole), (m, n), Region.disc())
+    z = look(fit.region)
+    assert fit.converged
+    assert np.max(np.abs(10**scale / (z - pole) - fit(z))) <= 1e-12 * 10**scale / (abs(pole) - 1)
+
+
 def test_poles_and_residues():
     fit = complex_minimax("exp(x)+1/(x-0.25)", (6, 3), Region.circle())
     k = int(np.argmin(np.abs(fit.poles - 0.25)))
