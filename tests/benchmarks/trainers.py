@@ -146,23 +146,23 @@ def at_goal(train: Callable[[float], dict[str, float]], start: float, chosen: bo
     weight, tried = start, {}
     for _ in range(1 if chosen else 4):
         tried[weight] = train(weight)
-        near = sorted(tried, key=lambda w: abs(math.log(max(tried[w]["l0"], 1e-3) / L0)))
-        if len(near) == 1 or tried[near[0]]["l0"] == tried[near[1]]["l0"]:
-            slope = -1.0
-        else:
-            rise = math.log(max(tried[near[1]]["l0"], 1e-3) / max(tried[near[0]]["l0"], 1e-3))
-            slope = min(-0.3, rise / math.log(near[1] / near[0]))
-        found = tried[near[0]]
-        if abs(found["l0"] / L0 - 1) < 0.03:
+        off = {w: math.log(max(found["l0"], 1e-3) / L0) for w, found in tried.items()}
+        nearest = sorted(off, key=lambda w: abs(off[w]))
+        if abs(off[nearest[0]]) < 0.03:
             break
-        weight = near[0] * min(10.0, max(0.1, (L0 / max(found["l0"], 1e-3)) ** (1 / slope)))
-    if len(tried) > 1:
-        a, b = tried[near[0]], tried[near[1]]
-        if a["l0"] != b["l0"] and (a["l0"] - L0) * (b["l0"] - L0) <= 0:
-            share = math.log(L0 / a["l0"]) / math.log(b["l0"] / a["l0"])
-            between = math.exp((1 - share) * math.log(a["fvu"]) + share * math.log(b["fvu"]))
-            return found | {"fvu": between, "l0": L0}
-    return found
+        # the nearest on either side of the goal; on one side only, the nearest two
+        other = [w for w in nearest[1:] if off[w] * off[nearest[0]] < 0] or nearest[1:]
+        slope = -1.0
+        if other:
+            slope = min(-0.3, (off[other[0]] - off[nearest[0]]) / math.log(other[0] / nearest[0]))
+        weight = nearest[0] * min(10.0, max(0.1, math.exp(-off[nearest[0]] / slope)))
+    found = tried[nearest[0]]
+    beyond = [w for w in nearest[1:] if off[w] * off[nearest[0]] < 0]
+    if not beyond:
+        return found
+    share = off[nearest[0]] / (off[nearest[0]] - off[beyond[0]])
+    between = math.log(found["fvu"]) * (1 - share) + math.log(tried[beyond[0]]["fvu"]) * share
+    return found | {"fvu": math.exp(between), "l0": L0}
 
 
 def main(activations: str, out: str, only: str = "") -> None:
