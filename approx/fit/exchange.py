@@ -459,6 +459,17 @@ class Problem:
             fine: how finely, relatively, each peak is climbed.
             deep: look beside singularities too, by ratio.
         """
+        peaks = self.peaks(level, fine, deep)
+        return _runs(peaks), max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
+
+    def peaks(self, level: Level, fine: float = 1e-13, deep: bool = False) -> list[tuple[arb, arb]]:
+        """The local extrema (point, error) of the error's size, ascending.
+
+        Args:
+            level: any p/q.
+            fine: how finely, relatively, each is climbed.
+            deep: look beside singularities too, by ratio.
+        """
         points = self._points(level, deep)
         errors = self.error(level, points)
         starts = {id(a) for a, _ in self.intervals}
@@ -472,8 +483,7 @@ class Problem:
                 if left is not None and right is not None:
                     s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2], fine)
                 peaks.append((s, e))
-        top = max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
-        return _runs(peaks), top
+        return peaks
 
     def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb], fine: float) -> tuple[arb, arb]:
         def height(s: arb) -> arb:

@@ -120,6 +120,7 @@ def test_more_zeros_than_degrees_prove_that_zero_is_best(text, type, tmp_path):
     with pytest.raises(approx.CertificateError):
         replace(proof, best=fmpq(3, 2)).verify()
     enough = approx.certify(approx.minimax(target, (type[0] + 1, 0)), type=(type[0] + 1, 0))
+    assert isinstance(enough, approx.Certificate)
     with pytest.raises(approx.CertificateError):  # a degree more can share all zeros
         replace(enough, best=fmpq(1), points=(), comparison=None).verify()
 
