@@ -36,7 +36,16 @@ Window = Annotated[
         min=0, help="For activations larger than memory: shuffle this many at a time, e.g. 1000000."
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+
+
+def _device(name: str) -> str:
+    from rsae.support.devices import check_device
+
+    check_device(name)
+    return name
+
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, ...", callback=_device)]
 AllowMismatch = Annotated[
     bool,
     typer.Option(

@@ -256,7 +256,7 @@ def train(
                 f"objective {c.objective!r} needs the whole dictionary in one process: leave --shard out"
             )
         if c.objective != "mse" and (id(a), s.transcodes) not in losses:
-            losses[id(a), s.transcodes] = HostLoss(a, s.transcodes, host)
+            losses[id(a), s.transcodes] = HostLoss(a, s.transcodes, host, s.W_enc.device)
             host = losses[id(a), s.transcodes].host
     runs = [
         _Run(s, a, c, losses.get((id(a), s.transcodes)) if c.objective != "mse" else None)
