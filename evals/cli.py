@@ -49,6 +49,7 @@ def _run_suite(
         str | None,
         typer.Option(help="The cluster's; by default DASK_SCHEDULER_ADDRESS or RAY_ADDRESS."),
     ] = None,
+    device: Annotated[str, typer.Option(help="Where hosts and SAEs are: cpu, cuda, cuda:1, ...")] = "cpu",
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only harvest, and run the host over the probing texts.")
     ] = False,
@@ -61,6 +62,8 @@ def _run_suite(
     `demo` takes about 20 minutes on 2 cores; the same command again reuses what is finished.
 
     Slurm, after one run with --prepare:  evals run my.toml --out RUN --shard $SLURM_ARRAY_TASK_ID/8  with --array=0-7
+
+    A GPU, which several processes share:  evals run my.toml --out RUN --device cuda --jobs 8
 
     A cluster, whose workers see RUN:  evals run my.toml --out RUN --backend dask --address tcp://HOST:8786
     """
@@ -76,7 +79,7 @@ def _run_suite(
     from evals.suite import parse_shard
     from evals.suite import run as run_grid
 
-    run_grid(config, out, jobs, parse_shard(shard) if shard else None, prepare, backend, address)
+    run_grid(config, out, jobs, parse_shard(shard) if shard else None, prepare, backend, address, device)
     if not prepare and not shard:
         _show(out, bool(config.sites), bool(config.synthetic.protocols))
 

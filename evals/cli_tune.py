@@ -65,12 +65,14 @@ def tune(
 ) -> None:
     """Find out how to train each family on your activations: a sweep, compared by held-out FVU at the same l0.
 
-    An option is any of the training's (lr, bias_lr, threshold_lr, lr_warmup, lr_decay, beta1, beta2, revival,
-    dead_after, batch, ...; see docs/training.md) or of a family (threshold, bandwidth, ...). Such as:
+    An option is any of the training's (optimizer, lr, bias_lr, threshold_lr, lr_warmup, lr_decay, beta1, beta2,
+    revival, dead_after, batch, ...; see docs/training.md) or of a family (threshold, bandwidth, ...). Such as:
 
         rsae harvest store --hook blocks.6.hook_mlp_out
 
         evals tune store runs/tune --family top_k --family gated --then revival=0,0.03125,0.25 --then beta1=0,0.9
+
+        evals tune store runs/tune --family top_k --vary lr=1e-3,3e-3,1e-2 --vary optimizer=adam,muon,schedule_free
 
     The trainings of a family run in one pass over the activations. A stopped sweep goes on where it was; a wider one
     trains only what is new. Where a penalty's l0 misses the wanted one, FVU is brought to it by the slope between the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import tomllib
@@ -86,6 +87,8 @@ class Grid(_Section):
     """Numbers of latents."""
     widths: dict[str, Annotated[list[PositiveInt], Field(min_length=1)]] = {}
     """By family: numbers of latents of its own, in the place of `d_sae`."""
+    settings: dict[str, dict[str, bool | int | float | str]] = {}
+    """By family: settings of its own beside width and k, such as `auxiliary = false`."""
     l0: list[PositiveInt] = [16, 32, 64]
     """Levels of sparsity: families with a k take it as k; the penalty of the others is steered to it."""
     k: list[PositiveInt] = []
@@ -113,6 +116,12 @@ class Grid(_Section):
         for name in self.widths:
             if name not in self.families:
                 raise ValueError(f"grid.widths.{name} is not in families{did_you_mean(name, self.families)}")
+        for name, given in self.settings.items():
+            if name not in self.families:
+                raise ValueError(
+                    f"grid.settings.{name} is not in families{did_you_mean(name, self.families)}"
+                )
+            _specimen(name, given)
         for family in self.families:
             levels = self.levels(family)
             if not levels:
@@ -126,6 +135,10 @@ class Grid(_Section):
     def widths_of(self, family: str) -> list[int]:
         """The numbers of latents that a family is trained with."""
         return self.widths.get(family, self.d_sae)
+
+    def options(self, family: str) -> dict[str, Any]:
+        """The settings of its own that a family is trained with."""
+        return self.settings.get(family, {})
 
     def levels(self, family: str) -> list[Level]:
         """The levels of sparsity that a family is trained at."""
@@ -141,10 +154,14 @@ def takes_k(family: str) -> bool:
     return FAMILIES[family].sparsity_by == "k"
 
 
-def _specimen(family: str) -> SAE:
+def _specimen(family: str, given: dict[str, Any] | None = None) -> SAE:
     """A tiny SAE of a family, to ask what can be made of it."""
+    known = set(inspect.signature(FAMILIES[family]).parameters) - {"d_in", "d_sae", "k"}
+    for name in given or {}:
+        if name not in known:
+            raise ValueError(f"grid.settings.{family}.{name} is no setting of it{did_you_mean(name, known)}")
     settings = {"d_in": 4, "d_sae": 8} | ({"k": 2} if takes_k(family) else {})
-    return FAMILIES[family].from_settings(settings)
+    return FAMILIES[family].from_settings(settings | (given or {}))
 
 
 class Evaluate(_Section):

@@ -55,15 +55,16 @@ def pairs(results: Sequence[Result]) -> list[tuple[str, Result, Result]]:
     return found
 
 
-def run_stability(run: str | os.PathLike) -> None:
+def run_stability(run: str | os.PathLike, device: str = "cpu") -> None:
     """Match a run's SAEs; what is there already is kept.
 
     Args:
         run: The run's directory.
+        device: Where the SAEs are.
     """
     cache = Cache(Path(run) / "stability")
     for kind, one, other in pairs(read_results(run)):
-        first, second = load_sae(run, other), load_sae(run, one)
+        first, second = (load_sae(run, r).to(device) for r in (other, one))
 
         def make(first=first, second=second, one=one, other=other, kind=kind):
             found = stability(first, second, open_store(run, one), allow_mismatch=True)

@@ -31,7 +31,7 @@ class TwinRun(SiteRun):
     """The untrained twin of a site's host, in the place of the host; see `SiteRun` for the arguments."""
 
     def __init__(self, place: SiteRun):
-        super().__init__(place.site, place.harvest, place.run)
+        super().__init__(place.site, place.harvest, place.run, place.device)
         self.directory = place.directory / "untrained"
         self.cache = Cache(self.directory / "steps")
         self.trained = place
@@ -95,7 +95,7 @@ class Rivals:
             seconds = 0.0
         return replace(
             teacher,
-            sae=wrapped or rsae.load(path),
+            sae=wrapped or rsae.load(path).to(self.place.device),
             path=teacher.path if wrapped is not None else self.place.relative(path),
             role=Role.BASELINE,
             how=self.place.how(seconds),
@@ -181,7 +181,7 @@ class Rivals:
         history = self.place.cache.run(step, [*key, asdict(self.tune)], run)
         return replace(
             control,
-            sae=rsae.load(path),
+            sae=rsae.load(path).to(self.place.device),
             path=self.place.relative(path),
             role=Role.SECOND_CONTROL,
             name=f"control-{name}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,8 @@ class Plan:
     """What sets its sparsity."""
     train: TrainConfig
     """The training, but for what the level says."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of the family beside width and k."""
 
     @property
     def name(self) -> str:
@@ -51,7 +53,8 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """The family's settings, without `d_in`."""
-        return {"d_sae": self.d_sae} | ({"k": self.level.value} if self.level.kind == "k" else {})
+        k = {"k": self.level.value} if self.level.kind == "k" else {}
+        return {"d_sae": self.d_sae} | k | self.options
 
     @property
     def training(self) -> TrainConfig:
@@ -97,10 +100,11 @@ class SiteRun:
         site: The host and the hook point.
         harvest: The activations' settings; host and hook point are the site's.
         run: The run's directory.
+        device: Where the host and the SAEs are: `cpu`, `cuda`, ... No result's key depends on it.
     """
 
-    def __init__(self, site: Site, harvest: HarvestConfig, run: str | os.PathLike):
-        self.site, self.run = site, Path(run)
+    def __init__(self, site: Site, harvest: HarvestConfig, run: str | os.PathLike, device: str = "cpu"):
+        self.site, self.run, self.device = site, Path(run), device
         self.harvest = replace(harvest, host=site.host, hook=site.hook, target=site.target)
         self.directory = self.run / "sites" / site.name
         self.cache = Cache(self.directory / "steps")
@@ -110,12 +114,15 @@ class SiteRun:
     @cached_property
     def host(self) -> rsae.Host:
         """The model."""
-        return _host(self.site.host)
+        return _host(self.site.host, self.device)
 
     @cached_property
     def store(self) -> rsae.Store:
         """The activations, harvested where they are not there yet."""
-        return rsae.harvest(self.harvest, self._activations)
+        if self.device == "cpu" or self.harvested:
+            return rsae.harvest(self.harvest, self._activations)
+        host = rsae.load_host(self.site.host, self.device, self.harvest.host_dtype)
+        return rsae.harvest(self.harvest, self._activations, host)
 
     @property
     def harvested(self) -> bool:
@@ -157,7 +164,9 @@ class SiteRun:
 
         def make(steps: list[str]) -> dict[str, Any]:
             saes = [
-                rsae.new(plan.family, self.store, plan.train.seed, self.site.skip, **plan.settings)
+                rsae.new(plan.family, self.store, plan.train.seed, self.site.skip, **plan.settings).to(
+                    self.device
+                )
                 for plan in (of_step[step] for step in steps)
             ]
             configs = [of_step[step].training for step in steps]
@@ -175,7 +184,7 @@ class SiteRun:
         histories = self.cache.run_all(settings, make)
         return [
             Cell(
-                sae=rsae.load(paths[step]),
+                sae=rsae.load(paths[step]).to(self.device),
                 path=self.relative(paths[step]),
                 family=plan.family,
                 level=plan.level,
@@ -187,7 +196,7 @@ class SiteRun:
 
     def public_teacher(self, address: str) -> Cell:
         """A trained SAE from a path, or OWNER/NAME:SUBFOLDER on the hub."""
-        sae = load_address(address)
+        sae = load_address(address).to(self.device)
         check_fits(sae, self.store)
         level = Level("source", address)
         return Cell(sae, address, sae.family, level, Role.TEACHER, self.how(0.0))
@@ -288,7 +297,7 @@ class SiteRun:
             seconds=seconds,
             harvest=self.harvest,
             host_note=self.store.provenance.note or "",
-            machine=machine(),
+            machine=machine(self.device),
             versions={package: version(package) for package in _PACKAGES},
             **made,
         )
@@ -359,9 +368,9 @@ def open_store(run: str | os.PathLike, result: Result) -> rsae.Store:
 
 
 @lru_cache(maxsize=1)
-def _host(name: str) -> rsae.Host:
+def _host(name: str, device: str) -> rsae.Host:
     """A host is kept for the next site in it."""
-    return rsae.load_host(name)
+    return rsae.load_host(name, device)
 
 
 def fingerprint(sae: SAE) -> list[Any]:
@@ -370,9 +379,14 @@ def fingerprint(sae: SAE) -> list[Any]:
     return [sae.family, sae.settings(), norms]
 
 
-def machine() -> str:
-    """The processor and what of it is used."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
+def machine(device: str = "cpu") -> str:
+    """The processor and what of it is used.
+
+    Args:
+        device: Where the SAEs are; a GPU is named.
+    """
+    gpu = f"{torch.cuda.get_device_name(device)}, " if torch.device(device).type == "cuda" else ""
+    return f"{gpu}{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
 
 
 def gate_curve(sae: SAE) -> Curve | None:

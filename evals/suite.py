@@ -25,6 +25,7 @@ from evals.truth import run_truth
 from evals.workers import Workers, check_shared
 from rsae import InputError
 from rsae.support.cache import say
+from rsae.support.devices import check_device
 from rsae.support.files import digest, read_json, write_json
 from rsae.upgrading.config import FINE_TUNING
 
@@ -58,6 +59,7 @@ def run(
     prepare: bool = False,
     backend: str = "loky",
     address: str | None = None,
+    device: str = "cpu",
 ) -> Path:
     """Run a suite; what is finished is kept, and a wider grid makes only what is new.
 
@@ -69,18 +71,21 @@ def run(
         prepare: Make what all units share, and no more; to be done once before any shard.
         backend: Of joblib: `loky` for processes of this machine, `dask` or `ray` for the workers of a running cluster.
         address: The cluster's; by default that of DASK_SCHEDULER_ADDRESS or RAY_ADDRESS.
+        device: Where hosts and SAEs are: `cpu`, `cuda`, `cuda:1`, ... Results do not depend on it but by rounding, so
+            that a run may go on elsewhere.
 
     Returns:
         The directory.
 
     Raises:
-        InputError: for a wrong config before anything runs; where there is no cluster; at the end, where units failed,
-            for the first of them (the others are finished then).
+        InputError: for a wrong config or device before anything runs; where there is no cluster; at the end, where
+            units failed, for the first of them (the others are finished then).
     """
     if not isinstance(config, SuiteConfig):
         config = SuiteConfig.read(config)
     workers = Workers(jobs, backend, address)
     workers.check()
+    check_device(device)
     if workers.remote and shard is not None:
         raise InputError(f"backend {backend!r} gives each worker its units: leave the shard out")
     out, chosen = Path(out), units(config)
@@ -96,7 +101,7 @@ def run(
     say(f"{len(chosen)} units, {len(chosen) - len(waiting)} of them finished")
     _keep(config, out)
     for site in dict.fromkeys(unit.site for unit in (units(config) if prepare else waiting)):
-        place = SiteRun(site, config.harvest, out)
+        place = SiteRun(site, config.harvest, out, device)
         if shard is None or prepare:
             Measuring(place, config.evaluate).prepare()
         elif not place.harvested:
@@ -108,10 +113,10 @@ def run(
         return out
     workers.run(run_protocol, [(name, out / "synthetic", *settings) for name in protocols], "protocols")
     if config.ground_truth.features and (shard is None or shard[0] == 0):
-        run_truth(config, out)
-    failures = workers.run(_attempt, [(config, out, unit) for unit in waiting], "units")
+        run_truth(config, out, device)
+    failures = workers.run(_attempt, [(config, out, unit, device) for unit in waiting], "units")
     if config.evaluate.stability and shard is None and units(config):
-        run_stability(out)
+        run_stability(out, device)
     messages = [message for message in failures if message]
     if messages:
         raise InputError(
@@ -174,28 +179,29 @@ def units(config: SuiteConfig) -> list[Unit]:
     return found
 
 
-def _attempt(config: SuiteConfig, out: Path, unit: Unit) -> str | None:
+def _attempt(config: SuiteConfig, out: Path, unit: Unit, device: str) -> str | None:
     """Run a unit; what is wrong with it, where something is, so that it does not stop the others."""
     try:
         check_shared(out / _SETTINGS)
-        run_unit(config, out, unit)
+        run_unit(config, out, unit, device)
     except InputError as error:
         say(f"{unit.name}: {error}")
         return f"{unit.name}: {error}"
     return None
 
 
-def run_unit(config: SuiteConfig, out: Path, unit: Unit) -> None:
+def run_unit(config: SuiteConfig, out: Path, unit: Unit, device: str = "cpu") -> None:
     """Make and measure all cells of a unit, and write their result files.
 
     Args:
         config: The suite.
         out: Directory of the run.
         unit: The unit.
+        device: Where the host and the SAEs are.
     """
     if finished(config, out, unit):
         return
-    place = SiteRun(unit.site, config.harvest, out)
+    place = SiteRun(unit.site, config.harvest, out, device)
     measuring = Measuring(place, config.evaluate)
     written = []
     twin = TwinRun(place)
@@ -235,7 +241,9 @@ def _teachers(config: SuiteConfig, place: SiteRun, unit: Unit) -> Iterator[tuple
         yield f"{slug(unit.source)}-s{unit.seed}", place.public_teacher(unit.source), None
         return
     plans = [
-        Plan(unit.source, d_sae, level, replace(config.train, seed=unit.seed))
+        Plan(
+            unit.source, d_sae, level, replace(config.train, seed=unit.seed), config.grid.options(unit.source)
+        )
         for d_sae in config.grid.widths_of(unit.source)
         for level in config.grid.levels(unit.source)
     ]
@@ -312,6 +320,8 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
     where: list[Any] = [site.host, site.hook, unit.source, unit.seed, unit.public]
     if site.target:
         where += [site.target, site.skip]
+    if options := grid.options(unit.source):
+        where.append(options)
     return digest([where, levels, settings_of(config)])
 
 

@@ -64,14 +64,17 @@ class WorldRun(SiteRun):
         config: The suite.
         run: The run's directory.
         noise: The world's noise.
+        device: Where the SAEs are.
     """
 
-    def __init__(self, config: SuiteConfig, run: str | os.PathLike, noise: float = NOISE):
+    def __init__(
+        self, config: SuiteConfig, run: str | os.PathLike, noise: float = NOISE, device: str = "cpu"
+    ):
         g = config.ground_truth
         self.world, self.heldout_samples = World(g.features, g.d_in, g.seed, noise), g.samples
         told = "" if noise == NOISE else f"-n{noise:g}"
         site = Site(f"world-{g.features}x{g.d_in}-s{g.seed}{told}", "features")
-        super().__init__(site, HarvestConfig(), run)
+        super().__init__(site, HarvestConfig(), run, device)
 
     @cached_property
     def store(self) -> Activations:  # type: ignore[override]
@@ -92,25 +95,26 @@ class WorldRun(SiteRun):
         return [parse(GroundTruth, made[step]) for step in of_step]
 
 
-def run_truth(config: SuiteConfig, out: str | os.PathLike) -> list[TruthCell]:
+def run_truth(config: SuiteConfig, out: str | os.PathLike, device: str = "cpu") -> list[TruthCell]:
     """Train and score a suite's grid in its worlds; what is finished is kept.
 
     Args:
         config: The suite; its `[ground_truth]` says which world.
         out: Directory of the run.
+        device: Where the SAEs are.
 
     Returns:
         The cells.
     """
-    return [cell for noise in config.ground_truth.noise for cell in _in_world(config, out, noise)]
+    return [cell for noise in config.ground_truth.noise for cell in _in_world(config, out, noise, device)]
 
 
-def _in_world(config: SuiteConfig, out: str | os.PathLike, noise: float) -> list[TruthCell]:
-    place, found = WorldRun(config, out, noise), []
+def _in_world(config: SuiteConfig, out: str | os.PathLike, noise: float, device: str) -> list[TruthCell]:
+    place, found = WorldRun(config, out, noise, device), []
     for family in config.grid.families:
         for seed in config.grid.seeds:
             plans = [
-                Plan(family, d_sae, level, replace(config.train, seed=seed))
+                Plan(family, d_sae, level, replace(config.train, seed=seed), config.grid.options(family))
                 for d_sae in config.grid.widths_of(family)
                 for level in config.grid.levels(family)
             ]

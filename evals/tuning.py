@@ -49,7 +49,18 @@ FAMILIES = (
 #: Settings of the training that make no comparison, or that the sweep sets itself
 _FIXED = ("steps", "seed", "l0", "sparsity", "objective", "kl_tokens")
 #: Options that are flags of `rsae train`
-_FLAGS = ("lr", "bias_lr", "lr_warmup", "lr_decay", "clip", "revival", "batch", "penalty", "precision")
+_FLAGS = (
+    "optimizer",
+    "lr",
+    "bias_lr",
+    "lr_warmup",
+    "lr_decay",
+    "clip",
+    "revival",
+    "batch",
+    "penalty",
+    "precision",
+)
 #: A training whose l0 misses the goal by more than this factor is not compared
 MISSED = 1.25
 #: The l0 at which the best is trained once more, against the goal: how FVU falls with l0

@@ -36,7 +36,16 @@ Window = Annotated[
         min=0, help="For activations larger than memory: shuffle this many at a time, e.g. 1000000."
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+
+
+def _device(name: str) -> str:
+    from rsae.support.devices import check_device
+
+    check_device(name)
+    return name
+
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, ...", callback=_device)]
 AllowMismatch = Annotated[
     bool,
     typer.Option(
@@ -196,14 +205,18 @@ def _train(
         int, typer.Option(min=1, help="Steps. More than a finished SAE has: it is trained on to that many.")
     ] = 1000,
     batch: Annotated[int, typer.Option(min=1, help="Tokens a step, over all processes.")] = 1024,
+    optimizer: Annotated[str, typer.Option(help="adam, muon or schedule_free.")] = "adam",
     lr: Annotated[
-        float | None, typer.Option(help="Adam's peak learning rate; by default the family's own.")
+        float | None, typer.Option(help="Peak learning rate; by default the family's own, found for Adam.")
     ] = None,
     bias_lr: Annotated[
         float | None, typer.Option(help="Factor on --lr for biases; by default the family's own.")
     ] = None,
     lr_warmup: Annotated[int, typer.Option(min=0, help="Steps of linear rise.")] = 50,
-    lr_decay: Annotated[float, typer.Option(help="Share of the steps that decay to zero.")] = 0.3,
+    lr_decay: Annotated[
+        float | None,
+        typer.Option(help="Share of the steps that decay to zero; by default 0.3, and 0 with schedule_free."),
+    ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     revival: Annotated[float, typer.Option(help="Weight of the loss that revives dead latents.")] = 1 / 32,
     precision: Annotated[str, typer.Option(help="Of the encoder's product: float32, bfloat16.")] = "float32",
@@ -250,6 +263,7 @@ def _train(
         TrainConfig,
         steps=steps,
         batch=batch,
+        optimizer=optimizer,
         lr=lr,
         bias_lr=bias_lr,
         lr_warmup=lr_warmup,
@@ -373,7 +387,8 @@ def _upgrade(
             help="Instead: find the weight for this l0. A teacher of unknown weight keeps its own l0."
         ),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Adam's peak learning rate; 1e-3 by default.")] = None,
+    optimizer: Annotated[str, typer.Option(help="adam, muon or schedule_free.")] = "adam",
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; 1e-3 by default.")] = None,
     bias_lr: Annotated[float | None, typer.Option(help="Factor on --lr for biases; 1 by default.")] = None,
     solve_error: Annotated[
         float | None,
@@ -411,6 +426,7 @@ def _upgrade(
         TrainConfig,
         steps=max(steps, 1),
         batch=batch,
+        optimizer=optimizer,
         lr=lr,
         bias_lr=bias_lr,
         sparsity=sparsity,

@@ -26,15 +26,22 @@ class HostLoss:
         activations: What the SAE is trained on: they say the host, the hook points, the text and what was left out.
         transcodes: Whether the SAE predicts their target.
         host: The host, where it is loaded already.
+        device: Where it is loaded otherwise: that of the SAE.
 
     Raises:
         InputError: The activations do not come from a host.
     """
 
-    def __init__(self, activations: Activations, transcodes: bool, host: Host | None = None):
+    def __init__(
+        self,
+        activations: Activations,
+        transcodes: bool,
+        host: Host | None = None,
+        device: torch.device | str = "cpu",
+    ):
         provenance = activations.provenance
         model = provenance.known("model", "an objective of the host's predictions")
-        self.host = host or load_host(model)
+        self.host = host or load_host(model, str(device))
         point = HookPoint.parse(provenance.known("hook", "this"), self.host, provenance.head)
         self.points = [point]
         if transcodes:

@@ -33,6 +33,7 @@ from rsae.activations.protocol import Activations, check_fits
 from rsae.host_loss import HostLoss
 from rsae.l0_controller import L0Controller
 from rsae.monitoring import Monitor
+from rsae.optimizers import LR_DECAY, Name, optimizer
 from rsae.sae.base import SAE
 from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
@@ -67,7 +68,10 @@ class TrainConfig:
     batch: PositiveInt = 1024
     """Tokens a step, over all processes."""
     lr: PositiveFloat | None = None
-    """Adam's peak learning rate; None for the family's own (`SAE.rates`)."""
+    """The optimiser's peak learning rate; None for the family's own (`SAE.rates`), which was found for Adam."""
+    optimizer: Name = "adam"
+    """`adam`; `muon`: encoder and decoder move by their momentum made orthogonal, all else by Adam; `schedule_free`:
+    Schedule-Free AdamW, whose result is a mean over the steps."""
     sparsity: NonNegativeFloat = 0.0
     """Weight of the penalty, against ||x - x_hat||^2 of activations of mean norm sqrt(D)."""
     l0: PositiveFloat | None = None
@@ -77,8 +81,8 @@ class TrainConfig:
     """The family's sparsity penalty; "own" for its first, None for none."""
     lr_warmup: NonNegativeInt = 50
     """Steps in which the rate rises."""
-    lr_decay: Share = 0.3
-    """Share of the steps in which the rate falls to zero, at the end."""
+    lr_decay: Share | None = None
+    """Share of the steps in which the rate falls to zero, at the end; None for 0.3, and 0 with `schedule_free`."""
     sparsity_warmup: Share = 0.2
     """Share of the steps in which the penalty's weight rises, at the start."""
     coefficient_lr: NonNegativeFloat = 1.0
@@ -88,9 +92,10 @@ class TrainConfig:
     bias_lr: NonNegativeFloat | None = None
     """Factor on lr for the biases of encoder and decoder; None for the family's own."""
     beta1: Beta = 0.9
-    """Adam's decay of the running mean of gradients."""
+    """Decay of the running mean of gradients; Muon's momentum; `schedule_free`: how near the point of the gradients is
+    to the mean over the steps."""
     beta2: Beta = 0.999
-    """Adam's decay of the running mean of their squares."""
+    """Decay of the running mean of their squares."""
     clip: PositiveFloat | None = None
     """Largest gradient norm, of weights, biases, thresholds and coefficients each by itself."""
     revival: NonNegativeFloat = 1 / 32
@@ -143,7 +148,8 @@ class TrainConfig:
             step: Number of the step, from 0.
         """
         rise = (step + 1) / (self.lr_warmup + 1)
-        fall = (self.steps - step) / max(1.0, self.lr_decay * self.steps)
+        decay = LR_DECAY[self.optimizer] if self.lr_decay is None else self.lr_decay
+        fall = (self.steps - step) / max(1.0, decay * self.steps)
         return min(1.0, rise, fall)
 
     def sparsity_factor(self, step: int) -> float:
@@ -250,7 +256,7 @@ def train(
                 f"objective {c.objective!r} needs the whole dictionary in one process: leave --shard out"
             )
         if c.objective != "mse" and (id(a), s.transcodes) not in losses:
-            losses[id(a), s.transcodes] = HostLoss(a, s.transcodes, host)
+            losses[id(a), s.transcodes] = HostLoss(a, s.transcodes, host, s.W_enc.device)
             host = losses[id(a), s.transcodes].host
     runs = [
         _Run(s, a, c, losses.get((id(a), s.transcodes)) if c.objective != "mse" else None)
@@ -319,7 +325,7 @@ class _Run:
         self.sae.train()
         device = sae.W_enc.device
         groups = _parameter_groups(self.sae, config)
-        self.optimiser = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
+        self.optimiser = optimizer(config.optimizer, self.sae, groups, (config.beta1, config.beta2))
         self.names = {p: name for name, p in self.sae.named_parameters()}
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         # tells one teacher's checkpoint from another's: exact, in whatever parts it is summed
@@ -365,7 +371,7 @@ class _Run:
         dead_F = self.silent_F >= config.dead_after
         dead = int(sae.shard.sum(dead_F.sum()))
         if dead and config.revival:
-            total = total + config.revival * revival_loss(sae, x_BD, dead_F, y_BO)
+            total = total + config.revival * revival_loss(sae, x_BD, dead_F, y_BO, loss.entries)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         distributed.average_gradients(sae)
@@ -375,9 +381,13 @@ class _Run:
         self.optimiser.step()
         if loss.entries is not None:
             sae.observe_(loss.entries)
-        if dead:
-            sae.revive_(dead_F)
-        sae.constrain_(self.norm_F)
+
+        def settle() -> None:
+            if dead:
+                sae.revive_(dead_F)
+            sae.constrain_(self.norm_F)
+
+        self.optimiser.settle(settle)
         means = torch.stack([total.detach(), loss.sse, loss.l0.to(total)])
         total, sse, l0 = distributed.average(means).tolist()
         fired_F = distributed.any_of(loss.fired_F)
@@ -401,6 +411,7 @@ class _Run:
 
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""
+        self.optimiser.finish_()
         trained = self.sae.eval().in_units(1 / self.activations.scale, 1 / self.target_scale)
         self.result.become_(trained)
         self.result.eval()
@@ -417,12 +428,8 @@ class _Run:
         """All tensors that a later process needs to go on, each with the parameter as which it is laid out."""
         tensors = {f"sae.{name}": (name, value) for name, value in self.sae.state_dict().items()}
         for number, p in enumerate(p for group in self.optimiser.param_groups for p in group["params"]):
-            moments = self.optimiser.state.get(p) or {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
-            tensors |= {f"adam.{number}.{field}": (self.names[p], value) for field, value in moments.items()}
+            kept = self.optimiser.state.get(p) or self.optimiser.blank(p)
+            tensors |= {f"optimiser.{number}.{field}": (self.names[p], v) for field, v in kept.items()}
         if self.controller is not None:
             tensors["controller"] = ("b_dec", self.controller.state)  # shared by all latents, as that is
         return tensors | {"silent": ("b_enc", self.silent_F)}
@@ -433,10 +440,10 @@ class _Run:
         saved = self.optimiser.state_dict()
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         for name, value in tensors.items():
-            if name.startswith("adam."):
+            if name.startswith("optimiser."):
                 _, number, field = name.split(".")
                 like = parameters[int(number)]
-                if value.shape == like.shape:  # Adam's moments are laid out in memory as the parameter is
+                if value.shape == like.shape:  # laid out in memory as the parameter is
                     value = torch.empty_like(like).copy_(value)
                 saved["state"].setdefault(int(number), {})[field] = value
         self.optimiser.load_state_dict(saved)

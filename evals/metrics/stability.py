@@ -78,13 +78,14 @@ def stability(
         check_fits(sae, activations, allow_mismatch)
     if first.signed != second.signed:
         raise InputError("stability: one SAE is signed, the other is not; compare two of a kind")
-    cosine_FG = cosines(first.W_dec, second.W_dec, first.signed)
+    row_FD, row_GD = (sae.W_dec.detach().cpu() for sae in (first, second))
+    cosine_FG = cosines(row_FD, row_GD, first.signed)
     generator = torch.Generator().manual_seed(_SEED)
-    random_GD = torch.randn(second.W_dec.shape, generator=generator)
+    random_GD = torch.randn(row_GD.shape, generator=generator)
     latent_P, match_P = matched(cosine_FG)
     pairs = len(latent_P)
     cosine_P = cosine_FG[latent_P, match_P]
-    chance_FG = cosines(first.W_dec, random_GD, first.signed)
+    chance_FG = cosines(row_FD, random_GD, first.signed)
     both_P, either_P = torch.zeros(2, pairs, dtype=torch.float64)
     for x_BD in activations.blocks(split, rows):
         a_BP, b_BP = (

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from rsae.activations.text import Document, package_directory
+from rsae.support.devices import check_device
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import cache_directory, writing
 
@@ -173,8 +174,10 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
         dtype: Of the weights: `float32`, `bfloat16` or `float16`. A GGUF file's are expanded to it.
 
     Raises:
-        InputError: The name is unknown, what it names is no causal language model, or the embedded package is missing.
+        InputError: The name is unknown, what it names is no causal language model, or the embedded package is missing;
+            the device is not there.
     """
+    check_device(device)
     from transformers.utils import logging as transformers_logging
 
     if dtype not in DTYPES:

@@ -53,7 +53,9 @@ class Loss(NamedTuple):
     l0: torch.Tensor  # non-zero entries of the code that is decoded in training
     fired_F: torch.Tensor  # True for latents that are non-zero somewhere in the batch
     error: torch.Tensor  # the reconstruction's part of the total
-    entries: Entries | None = None  # what `observe_` learns from
+    entries: Entries | None = (
+        None  # of the plain code: what `observe_` learns from, and a revival goes on with
+    )
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from rsae.sae.base import SAE
-from rsae.sae.records import Decoder
+from rsae.sae.records import Decoder, Entries
 from rsae.sae.sparse import mean_square
 
 
 def revival_loss(
-    sae: SAE, x_BD: torch.Tensor, dead_F: torch.Tensor, y_BO: torch.Tensor | None = None
+    sae: SAE,
+    x_BD: torch.Tensor,
+    dead_F: torch.Tensor,
+    y_BO: torch.Tensor | None = None,
+    entries: Entries | None = None,
 ) -> torch.Tensor:
     """AuxK: the top D/2 dead latents predict the detached residual x - x_hat.
 
@@ -22,11 +26,16 @@ def revival_loss(
         x_BD: A batch.
         dead_F: Which latents are dead.
         y_BO: What a transcoder is to predict of it.
+        entries: What the batch's loss has encoded (`Loss.entries`); None where that is to be done here.
 
     Source: Gao et al. 2024, appendix A.2.
     """
     with torch.no_grad():
-        z_N, pattern = sae.plain_entries(sae.pre_activations(x_BD))
+        if entries is None:
+            z_N, pattern = sae.plain_entries(sae.pre_activations(x_BD))
+        else:
+            pattern = entries.pattern
+            z_N = sae.values(entries.h_N, pattern.latent_N)
         x_BD = sae.standardise(x_BD)
         x_hat_BO = sae.decoded(z_N, pattern, Decoder(sae.W_dec, sae.b_dec))
         residual_BO = sae.left_to_code(x_BD, y_BO) - x_hat_BO

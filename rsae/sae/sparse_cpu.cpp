@@ -1,70 +1,131 @@
 // Choosing among pre-activations on the CPU, in one reading of h_BF, and products at the chosen places.
 // Shapes: B tokens, F latents, N places, D columns.
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <vector>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
-static const long LANES = 16;  // numbers that are looked at together: a line of the cache
+static const long LANES = 16;  // numbers that are multiplied together: a line of the cache
+static const long EIGHT = 8;   // numbers of a vector
+static const long WIDE = 64;   // columns that are kept in registers: eight vectors
 static const long AHEAD = 8;   // places
 static const long BLOCK = 256; // latents of a thread
 
-// The k largest of each row, in no order: latent_BK. With the row cut into columns of LANES or more entries, the k-th
-// largest of the columns' maxima is a bound that k entries reach: only columns that reach it are looked at again.
+typedef float Vector __attribute__((vector_size(4 * EIGHT)));
+
+static inline Vector load(const float *x) {
+  Vector v;
+  std::memcpy(&v, x, sizeof v);
+  return v;
+}
+
+// Which of eight numbers lie above an edge (or reach it): bits.
+template <bool REACH> static inline unsigned beyond(const float *h, const float *edge) {
+#if defined(__AVX__)
+  const int how = REACH ? _CMP_GE_OQ : _CMP_GT_OQ;
+  return _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(h), _mm256_loadu_ps(edge), how));
+#else
+  unsigned bits = 0;
+  for (long i = 0; i < EIGHT; i++) bits |= (unsigned)(REACH ? h[i] >= edge[i] : h[i] > edge[i]) << i;
+  return bits;
+#endif
+}
+
+// Appends to `out` which numbers of a row lie beyond an edge: one of each (STEP 1), or one of all in eight copies (0).
+template <bool REACH, long STEP> static long list(const float *h, const float *edge, long F, long *out) {
+  long n = 0, start = 0;
+  for (; start + EIGHT <= F; start += EIGHT)
+    for (unsigned bits = beyond<REACH>(h + start, edge + STEP * start); bits; bits &= bits - 1)
+      out[n++] = start + __builtin_ctz(bits);
+  for (; start < F; start++)
+    if (REACH ? h[start] >= edge[STEP * start] : h[start] > edge[STEP * start]) out[n++] = start;
+  return n;
+}
+
+// The k largest of each row, in the order of their latents: latent_BK; of equal ones the first. With the row cut into 2k
+// columns or more, the k-th largest of the columns' maxima is a bound that k entries reach and few others: a second
+// reading, of a row that is near by then, lists those that reach it.
 extern "C" void largest(const float *h_BF, long B, long F, long k, long *latent_BK, int threads) {
-  const long columns = std::max(k, (F + LANES - 1) / LANES);
+  const long columns = std::min((2 * k + WIDE - 1) / WIDE * WIDE, F / WIDE * WIDE);
+  const float lowest = -std::numeric_limits<float>::infinity();
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> most(columns), sorted(columns);
-    std::vector<long> found;
+    std::vector<float> most(columns), value;
+    std::vector<long> found(F);
 #pragma omp for schedule(static)
     for (long b = 0; b < B; b++) {
       const float *h = h_BF + b * F;
-      std::copy(h, h + columns, most.begin());
-      for (long start = columns; start < F; start += columns) {
-        const long n = std::min(columns, F - start);
-        for (long c = 0; c < n; c++) most[c] = h[start + c] > most[c] ? h[start + c] : most[c];
+      long *out = latent_BK + b * k;
+      float bound = lowest;
+      if (columns >= k) {
+        const long whole = F / columns * columns;  // what is left over can only raise maxima
+        for (long first = 0; first < columns; first += WIDE) {
+          Vector most_of[EIGHT];
+          for (Vector &m : most_of) m = Vector{} + lowest;
+          for (long start = first; start < whole; start += columns)
+#pragma GCC unroll 8
+            for (long j = 0; j < EIGHT; j++) {
+              const Vector v = load(h + start + EIGHT * j);
+              most_of[j] = v > most_of[j] ? v : most_of[j];
+            }
+          std::memcpy(most.data() + first, most_of, sizeof most_of);
+        }
+        std::nth_element(most.begin(), most.begin() + (k - 1), most.end(), std::greater<float>());
+        bound = most[k - 1];
       }
-      for (float &m : most)  // what is no number has no order
-        if (m != m) m = -std::numeric_limits<float>::infinity();
-      sorted = most;
-      std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end(), std::greater<float>());
-      const float bound = sorted[k - 1];
-      found.clear();
-      for (long c = 0; c < columns; c++)
-        if (most[c] >= bound)
-          for (long f = c; f < F; f += columns)
-            if (h[f] >= bound) found.push_back(f);
-      for (long f = 0; (long)found.size() < k; f++)  // only where numbers are missing (NaN)
-        if (!(h[f] >= bound)) found.push_back(f);
-      if ((long)found.size() > k)
-        std::nth_element(found.begin(), found.begin() + (k - 1), found.end(),
-                         [h](long a, long b) { return h[a] > h[b]; });
-      std::copy(found.begin(), found.begin() + k, latent_BK + b * k);
+      const std::vector<float> bounds(EIGHT, bound);
+      long n = list<true, 0>(h, bounds.data(), F, found.data());
+      for (long f = 0; n < k; f++)  // only where numbers are missing (NaN)
+        if (!(h[f] >= bound)) found[n++] = f;
+      value.resize(n);
+      for (long i = 0; i < n; i++) value[i] = h[found[i]] == h[found[i]] ? h[found[i]] : lowest;
+      std::nth_element(value.begin(), value.begin() + (k - 1), value.end(), std::greater<float>());
+      const float edge = value[k - 1];
+      long above = 0;
+      for (long i = 0; i < k; i++) above += value[i] > edge;
+      long equal = k - above;
+      for (long i = 0; i < n; i++) {
+        const float v = h[found[i]];
+        const bool takes = v > edge || (!(v > edge) && !(v < edge) && equal-- > 0);
+        if (takes) *out++ = found[i];
+      }
     }
   }
 }
 
-// How many entries of each row lie above a latent's edge (count_B), and, where latent_N is given, which; start_B is where
-// a row's begin.
-extern "C" void above(const float *h_BF, const float *edge_F, long B, long F, const long *start_B, long *count_B,
-                      long *latent_N, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (long b = 0; b < B; b++) {
-    const float *h = h_BF + b * F;
-    long count = 0, *out = latent_N ? latent_N + start_B[b] : nullptr;
-    for (long start = 0; start < F; start += LANES) {
-      const long n = std::min(LANES, F - start);
-      int here = 0;
-#pragma omp simd reduction(+ : here)
-      for (long i = 0; i < n; i++) here += h[start + i] > edge_F[start + i];
-      if (here && out)
-        for (long i = 0; i < n; i++)
-          if (h[start + i] > edge_F[start + i]) *out++ = start + i;
-      count += here;
+// Which entries of each row lie above a latent's edge: count_B says how many, and `take` copies them to latent_N. Each
+// thread lists its rows.
+struct Lists {
+  std::vector<std::vector<long>> of_thread;
+};
+
+extern "C" void *above(const float *h_BF, const float *edge_F, long B, long F, long *count_B, int threads) {
+  Lists *lists = new Lists;
+  lists->of_thread.resize(threads);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int t = 0; t < threads; t++) {
+    std::vector<long> &all = lists->of_thread[t];
+    long n = 0;
+    for (long b = B * t / threads; b < B * (t + 1) / threads; b++) {
+      const float *h = h_BF + b * F;
+      if ((long)all.size() < n + F) all.resize(2 * (n + F));
+      count_B[b] = list<false, 1>(h, edge_F, F, all.data() + n);
+      n += count_B[b];
     }
-    count_B[b] = count;
+    all.resize(n);
   }
+  return lists;
+}
+
+// The entries that `above` found, one thread's after the other; its lists are gone then.
+extern "C" void take(void *found, long *latent_N) {
+  Lists *lists = (Lists *)found;
+  for (const std::vector<long> &all : lists->of_thread) latent_N = std::copy(all.begin(), all.end(), latent_N);
+  delete lists;
 }
 
 // The order that sorts places by latent, earlier ones first, and where each latent begins in it.

@@ -44,12 +44,10 @@ def above(h_BF: torch.Tensor, edge_F: torch.Tensor) -> tuple[torch.Tensor, torch
         return None
     B, F = h_BF.shape
     start_B1, count_B = torch.zeros(B + 1, dtype=torch.long), torch.empty(B, dtype=torch.long)
-    threads = torch.get_num_threads()
-    given = (pointer(h_BF), pointer(edge_F), B, F, pointer(start_B1), pointer(count_B))
-    library.above(*given, None, threads)
+    found = library.above(pointer(h_BF), pointer(edge_F), B, F, pointer(count_B), torch.get_num_threads())
     torch.cumsum(count_B, 0, out=start_B1[1:])
     latent_N = torch.empty(int(start_B1[-1]), dtype=torch.long)
-    library.above(*given, pointer(latent_N), threads)
+    library.take(found, pointer(latent_N))
     return start_B1, latent_N
 
 
@@ -113,11 +111,15 @@ def _library() -> ctypes.CDLL | None:
     library = compiled(_SOURCE, {}, "sparse codes")
     if library is not None:
         address, long, int_ = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-        library.largest.argtypes = [address, long, long, long, address, int_]
-        library.above.argtypes = [address, address, long, long, address, address, address, int_]
-        library.by_latent.argtypes = [address, long, long, address, address]
-        library.products.argtypes = [address, address, address, address, long, long, address, int_]
-        library.firings.argtypes = [address, long, long, address, int_]
-        for name in ("largest", "above", "by_latent", "products", "firings"):
-            getattr(library, name).restype = None
+        arguments = {
+            "largest": [address, long, long, long, address, int_],
+            "above": [address, address, long, long, address, int_],
+            "take": [address, address],
+            "by_latent": [address, long, long, address, address],
+            "products": [address, address, address, address, long, long, address, int_],
+            "firings": [address, long, long, address, int_],
+        }
+        for name, types in arguments.items():
+            getattr(library, name).argtypes = types
+            getattr(library, name).restype = address if name == "above" else None
     return library

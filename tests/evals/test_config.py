@@ -24,6 +24,16 @@ from tests.evals.conftest import evals
         ("l0 = [4, 8]", "l0 = [4, 48]", ("48", "d_sae")),
         ("d_sae = [48]", "d_sae = [48]\nwidths.jump_rleu = [24]", ("grid.widths.jump_rleu", "'jump_relu'")),
         ("d_sae = [48]", "d_sae = [48]\nwidths.top_k = [8]", ("l0 8", "widths.top_k")),
+        (
+            "d_sae = [48]",
+            "d_sae = [48]\nsettings.top_k = { subtract_bdec = false }",
+            ("grid.settings.top_k.subtract_bdec", "'subtract_b_dec'"),
+        ),
+        (
+            "d_sae = [48]",
+            "d_sae = [48]\nsettings.topk = { subtract_b_dec = false }",
+            ("grid.settings.topk", "'top_k'"),
+        ),
         ("blocks.1.hook", "block.1.hook", ("block.1.hook", "blocks.L.POINT")),
         ("[train]", "[train]\nseed = 1", ("train.seed", "[grid]")),
         ("[harvest]", "[harvest]\nhost = 'a'", ("harvest.host", "[sites]")),

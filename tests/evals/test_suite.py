@@ -15,6 +15,7 @@ from evals.labelled import load_classes
 from evals.measures import columns
 from evals.metrics.perturbation import targeted_perturbation
 from evals.results import Role, read_results
+from evals.site import Plan
 from evals.suite import lacking, parse_shard, units
 from evals.synthetic import pairs
 from rsae import InputError
@@ -167,3 +168,20 @@ def test_protocols_beside_a_grid_leave_its_units_as_they_are(suite_file, tmp_pat
     one, other = SuiteConfig.read(suite_file), SuiteConfig.read(both)
     assert units(one) == units(other)
     assert suite.settings_of(one) == suite.settings_of(other)
+
+
+def test_a_device_that_is_not_there_is_one_clear_line(suite_file, tmp_path):
+    found = evals("run", suite_file, "--out", tmp_path / "run", "--device", "cuda:77")
+    assert_one_clear_line(found, "device 'cuda:77' cannot be used", "here are: cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_family_is_trained_with_its_settings(suite_file):
+    config = SuiteConfig.read(suite_file)
+    given = config.grid.model_copy(update={"settings": {"top_k": {"subtract_b_dec": False}}})
+    changed = config.model_copy(update={"grid": given})
+    for unit in units(config):
+        same = suite._key(config, unit) == suite._key(changed, unit)
+        assert same == (unit.source != "top_k")
+    plan = Plan("top_k", 48, config.grid.levels("top_k")[0], config.train, given.options("top_k"))
+    assert plan.settings == {"d_sae": 48, "k": 4, "subtract_b_dec": False}

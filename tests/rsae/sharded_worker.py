@@ -25,8 +25,8 @@ TWO = ("top_k", "batch_top_k", "gated")  # those that are tried in two parts, to
 #: by family: its settings, and what differs in training
 CASES: dict[str, tuple[dict, dict]] = {
     "top_k": ({"k": 4}, {}),
-    "abs_top_k": ({"k": 4}, {}),
-    "batch_top_k": ({"k": 4}, {}),
+    "abs_top_k": ({"k": 4}, {"optimizer": "muon"}),
+    "batch_top_k": ({"k": 4}, {"optimizer": "schedule_free"}),
     "relu": ({}, {"l0": 6.0}),
     "jump_relu": ({}, {"l0": 6.0, "bias_lr": 2.0}),
     "gated": ({}, {"sparsity": 0.3}),

@@ -13,6 +13,7 @@ from rsae import (
     ReLU,
     SoftRational,
     TopK,
+    pursuit,
 )
 from rsae.sae import FAMILIES, family, sparse
 from rsae.sae.revival import revival_loss
@@ -194,6 +195,24 @@ def test_revival_reaches_dead_latents_only():
     assert torch.equal(sae.W_enc.grad.abs().sum(0) > 0, dead)
     assert sae.W_dec.grad is not None
     assert torch.equal(sae.W_dec.grad.abs().sum(1) > 0, dead)
+
+
+@pytest.mark.parametrize("name", [*sorted(FAMILIES), "pursuit_top_k", "pursuit_jump_relu"])
+def test_a_revival_from_what_the_loss_has_encoded(name):
+    """The same as from the batch alone: value and gradients, in training, for codes of every kind."""
+    sae = random_sae(name.removeprefix("pursuit_"))
+    sae = (pursuit(sae) if name.startswith("pursuit_") else sae).train()
+    x, dead = torch.randn(50, D), torch.arange(F) % 3 == 0
+    entries = sae.loss(x).entries
+    assert (entries is None) == (name == "soft_rational")
+    found = []
+    for given in (entries, None):
+        sae.zero_grad()
+        loss = revival_loss(sae, x, dead, None, given)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in sae.parameters() if p.grad is not None)])
+    assert found[0][0] > 0
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("sizes", [[10, 10], [40, 0], [-1, 41]])

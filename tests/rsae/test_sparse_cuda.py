@@ -1,4 +1,4 @@
-"""The Triton kernels of sparse codes, run by Triton's interpreter, beside what torch gives in float64."""
+"""The sparse kernels of a GPU beside what torch gives in float64; Triton's interpreter runs them without one."""
 
 import pytest
 import torch
@@ -11,15 +11,18 @@ from rsae.sae.sparse import Pattern, decode_at, products_at
 
 pytest.importorskip("triton", reason="there is no Triton for this platform")
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def problem(B, F, D, share, seed):
     """Places with bags that are empty, and some that are longer than what a program reads at once; vectors."""
     generator = torch.Generator().manual_seed(seed)
     mask_BF = torch.rand(B, F, generator=generator) < share * torch.rand(B, 1, generator=generator).round()
-    row_N, latent_N = mask_BF.nonzero(as_tuple=True)
+    row_N, latent_N = mask_BF.to(DEVICE).nonzero(as_tuple=True)
     pattern = Pattern.of_places(row_N, latent_N, mask_BF.shape)
     x_BD, W_FD = torch.randn(B, D, generator=generator), torch.randn(F, D, generator=generator)
-    return pattern, torch.randn(len(pattern.latent_N), generator=generator), x_BD, W_FD
+    z_N = torch.randn(len(pattern.latent_N), generator=generator)
+    return pattern, z_N.to(DEVICE), x_BD.to(DEVICE), W_FD.to(DEVICE)
 
 
 PROBLEMS = given(
@@ -69,6 +72,7 @@ def test_gradients_through_the_kernels_are_torchs(monkeypatch):
         loss = (out_BD * x_BD.detach()).sum() + (out_N * z_N.detach()).square().sum()
         return out_BD, out_N, *torch.autograd.grad(loss, inputs)
 
+    monkeypatch.setattr(sparse_cuda, "available", lambda x: False)
     want = made()
     calls = []
     monkeypatch.setattr(sparse_cuda, "available", lambda x: calls.append(x) or True)
@@ -90,12 +94,14 @@ def test_a_training_step_by_the_kernels_is_torchs(monkeypatch, small_tiles):
     x_BD = torch.randn(6, 20)
     sae = rsae.TopK(20, 50, 2)
     sae.initialise(x_BD)
+    sae, x_BD = sae.to(DEVICE), x_BD.to(DEVICE)
 
     def gradients():
         sae.zero_grad()
         sae.loss(x_BD).total.backward()
         return [p.grad.clone() for p in sae.parameters() if p.grad is not None]
 
+    monkeypatch.setattr(sparse_cuda, "available", lambda x: False)
     want = gradients()
     monkeypatch.setattr(sparse_cuda, "available", lambda x: True)
     assert sae.entries(x_BD).h_BF is not None
@@ -110,7 +116,7 @@ def test_a_training_step_by_the_kernels_is_torchs(monkeypatch, small_tiles):
 @pytest.mark.parametrize("shift", [0.0, -100.0], ids=["", "all-negative"])
 def test_the_largest_of_tiles_are_those_of_the_whole_matrix(small_tiles, B, F, D, k, shift):
     torch.manual_seed(0)
-    x_BD, W_FD, b_F = torch.randn(B, D), torch.randn(F, D), torch.randn(F) + shift
+    x_BD, W_FD, b_F = (t.to(DEVICE) for t in (torch.randn(B, D), torch.randn(F, D), torch.randn(F) + shift))
     h_BK, latent_BK = sparse_cuda.largest(x_BD, W_FD, b_F, k)
     assert all(len(set(row)) == k for row in latent_BK.tolist())
     h_BF = x_BD.double() @ W_FD.double().T + b_F

@@ -6,6 +6,7 @@ import torch
 
 from rsae import InputError, Store, TrainConfig, train
 from rsae.l0_controller import L0Controller
+from rsae.optimizers import Adam
 from rsae.sae import FAMILIES, family
 from tests.rsae.helpers import random_sae
 
@@ -183,13 +184,13 @@ def test_a_family_has_rates_of_its_own(family, lr, store):
 
 def test_clipping_bounds_each_group_by_itself(store, monkeypatch):
     norms = []
-    real = torch.optim.Adam.step
+    real = Adam.step
 
     def step(self, *args):
         norms.append([torch.stack([p.grad.norm() for p in g["params"]]).norm() for g in self.param_groups])
         return real(self, *args)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(Adam, "step", step)
     config = replace(CONFIG, steps=30, clip=0.01, bias_lr=10.0)
     train(random_sae("rational_jump_relu", store), store, config)
     assert len(norms[0]) == 4  # weights, biases, thresholds, coefficients

@@ -1,0 +1,63 @@
+"""What a GPU gives is what a CPU gives, within rounding. Without a GPU these tests are left out."""
+
+import pytest
+import torch
+
+import evals
+import rsae
+from rsae.sae import FAMILIES
+from rsae.support.devices import check_device
+from tests.rsae.helpers import random_sae
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@pytest.mark.parametrize("device", ["cdua", "cuda:99", "xpu:7"])
+def test_a_device_that_is_not_there_is_one_clear_line(device):
+    with pytest.raises(rsae.InputError, match=rf"device '{device}' cannot be used \(.*\); here are: cpu"):
+        check_device(device)
+
+
+@gpu
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_step_of_every_family(name):
+    sae = random_sae(name).train()
+    x_BD = torch.randn(64, 12)
+    losses, gradients = [], []
+    for device in ("cpu", "cuda"):
+        moved = sae.to(device)
+        moved.zero_grad()
+        loss = moved.loss(x_BD.to(device), 0.1, moved.penalties[0])
+        loss.total.backward()
+        losses.append(loss.total.item())
+        gradients.append({n: p.grad.cpu().clone() for n, p in moved.named_parameters() if p.grad is not None})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
+
+
+@gpu
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_codes_and_pursuits_of_every_family(name):
+    sae = random_sae(name)
+    x_BD = torch.randn(200, 12)
+    with torch.no_grad():
+        for one in (sae, rsae.pursuit(sae)):
+            want_BF = one.cpu().encode(x_BD)
+            got_BF = one.cuda().encode(x_BD.cuda()).cpu()
+            same = ((got_BF != 0) == (want_BF != 0)).all(1)  # a level decision may fall either way
+            assert same.float().mean() > 0.95
+            torch.testing.assert_close(got_BF[same], want_BF[same], rtol=1e-3, atol=1e-3)
+
+
+@gpu
+def test_training_upgrading_and_measuring(store, host):
+    saes = [rsae.new("top_k", store, d_sae=64, k=5).to(device) for device in ("cpu", "cuda")]
+    config = rsae.TrainConfig(steps=30, batch=64)
+    ends = [rsae.train(sae, store, config)[-1]["sse"] for sae in saes]
+    assert ends[1] == pytest.approx(ends[0], rel=1e-2)
+    upgrade = rsae.UpgradeConfig(type=(3, 2), tune=rsae.TrainConfig(steps=10, batch=64))
+    made = rsae.upgrade(saes[1], store, config=upgrade)
+    assert made.tuned is not None
+    assert made.tuned.W_enc.is_cuda
+    on_cpu, on_gpu = (evals.reconstruction(made.tuned.to(device), store).fvu for device in ("cpu", "cuda"))
+    assert on_gpu == pytest.approx(on_cpu, rel=1e-4)
