@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit('error: the command line needs typer: pip install "rsae[cli]"') from None
 
-from approx.command import degrees_of, pair, prove, read, show, target_of, weighted
+from approx.command import degrees_of, fixed_of, pair, prove, read, show, target_of, weighted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,6 +88,10 @@ def fit(
             help="minimax: the best coefficients in float32, bfloat16, float16, or a number of bits."
         ),
     ] = None,
+    fixed: Annotated[
+        str | None,
+        typer.Option(help='minimax: coefficients of x^i to hold, such as "p1=1,q0=1" for log1p.'),
+    ] = None,
     digits: Annotated[
         int | None, typer.Option(help="minimax: number of right digits of the parameters.")
     ] = None,
@@ -115,6 +119,7 @@ def fit(
     approx fit "exp(-x**2)" --domain -3,3 --type 6,6
     approx fit jump_relu --theta 0.1 --margin 0.01 --type 9,8
     approx fit "sin(x)" --domain=-pi/4,pi/4 --relative --type 7,0 --coefficients float32
+    approx fit "log1p(x)" --domain=-0.25,0.5 --type 3,2 --fixed p0=0,p1=1,q0=1
     approx fit "exp(x)" --error 1e-9
     approx fit --samples measured.csv --type 3,2
 
@@ -125,6 +130,7 @@ def fit(
         error: the wanted error.
         samples: a file of samples.
         coefficients: the format of the coefficients.
+        fixed: coefficients that are held, by name.
         digits: right digits of the parameters.
         method: the fitter.
         denominator: for least_squares and smoothed_linf.
@@ -147,6 +153,7 @@ def fit(
     for name, given in (
         ("poles", poles != "free"),
         ("coefficients", coefficients),
+        ("fixed", fixed),
         ("digits", digits),
         ("error", error),
     ):
@@ -164,9 +171,9 @@ def fit(
         assert target is not None
         the_target = weighted(target_of(target, domain, theta, margin, delta, kinks), relative, weight)
     if error is not None:
-        if coefficients or digits or poles != "free":
+        if coefficients or fixed or digits or poles != "free":
             raise ValueError(
-                "--error finds the type of a plain fit: no --coefficients, --digits or --poles beside it"
+                "--error finds the type of a plain fit: no --coefficients, --fixed, --digits or --poles beside it"
             )
         if type is not None:
             _table(the_target, error, degrees_of(type), certify, output)
@@ -177,7 +184,13 @@ def fit(
         if method == "minimax":
             held = int(coefficients) if coefficients and coefficients.isdigit() else coefficients
             result = approx.minimax(
-                the_target, degrees, poles=poles, coefficients=held, digits=digits, progress=True
+                the_target,
+                degrees,
+                poles=poles,
+                coefficients=held,
+                fixed=None if fixed is None else fixed_of(fixed),
+                digits=digits,
+                progress=True,
             )
         elif method == "remez":
             result = approx.remez(the_target, degrees)

@@ -17,6 +17,15 @@ def degrees_of(text: str) -> tuple[int, int]:
     return m, n
 
 
+def fixed_of(text: str) -> dict[str, float]:
+    """The coefficients that "p1=1,q0=1" names."""
+    try:
+        parts = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(value) for name, value in parts}
+    except ValueError:
+        raise ValueError(f"--fixed {text!r}: expected coefficients such as p1=1,q0=1") from None
+
+
 def target_of(
     name: str,
     domain: str | None,

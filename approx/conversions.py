@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from flint import acb, arb, ctx, fmpq, fmpq_poly
+from flint import acb, arb, arb_poly, ctx, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic, power_of_two_above, precision, to_float
 from approx.forms import Barycentric, Chebyshev, Factored, Form, Monomial, PartialFractions, horner
@@ -57,6 +57,8 @@ def roots(poly: fmpq_poly, bits: int) -> list[tuple[arb, ...]]:
         return found
     if poly.degree() % 2 == 0 and all(c == 0 for c in poly.coeffs()[1::2]):
         return sorted(_square_roots(roots(fmpq_poly(poly.coeffs()[::2]), bits + 20), bits + 40), key=_place)
+    if poly.degree() >= _MANY and (real := _real_roots(poly, bits)) is not None:
+        return [(x,) for x in real]
     with precision(bits + 20):
         pairs: Any = poly.numer().complex_roots()
         for root, multiplicity in pairs:
@@ -67,6 +69,95 @@ def roots(poly: fmpq_poly, bits: int) -> list[tuple[arb, ...]]:
                 real = arb(0) if root.real.contains(0) else root.real.mid()
                 found += [(real, root.imag.mid())] * multiplicity
     return sorted(found, key=_place)
+
+
+_MANY = 16  # roots; fewer are found at once in any case
+_MAX_WORK = 1 << 14  # bits
+
+
+class _Values:
+    """A polynomial and its derivative in balls, at any precision."""
+
+    def __init__(self, poly: fmpq_poly) -> None:
+        self.poly = poly
+        self.held: dict[int, tuple[arb_poly, arb_poly]] = {}
+
+    def at(self, work: int) -> tuple[arb_poly, arb_poly]:
+        if work not in self.held:
+            with precision(work):
+                held = arb_poly(self.poly)
+                self.held[work] = held, held.derivative()
+        return self.held[work]
+
+    def sign(self, x: arb, work: int = 256) -> int:
+        """The sign at x, 0 where it takes more than 2^14 bits to tell."""
+        while work <= _MAX_WORK:
+            with precision(work):
+                value = self.at(work)[0](x)
+            if not value.contains(0):
+                return 1 if value > 0 else -1
+            work *= 2
+        return 0
+
+    def root(self, low: arb, high: arb, bits: int) -> arb | None:
+        """The root between two points of different signs to `bits` relative bits, proven by its own two signs."""
+        x, rises, work = ((low + high) / 2).mid(), self.sign(high), 256
+        while work <= _MAX_WORK:
+            with precision(work):
+                close = abs(x) * arb(2) ** -(bits + 2)
+                value, slope = self.at(work)
+                for _ in range(60):
+                    at = value(x)
+                    if at.contains(0):
+                        break  # the precision is used up
+                    low, high = (low, x) if bool(at > 0) == (rises > 0) else (x, high)
+                    new = (x - at / slope(x)).mid()
+                    if not (low < new and new < high):
+                        new = ((low + high) / 2).mid()
+                    step, x = abs(new - x), new
+                    if step < close:
+                        break
+                ends = [value((x + s * close).mid()) * rises for s in (-1, 1)]
+                if ends[0] < 0 and ends[1] > 0:
+                    return x
+            work *= 2
+        return None
+
+
+def _real_roots(poly: fmpq_poly, bits: int) -> list[arb] | None:
+    """The roots, ascending, where all are real, simple and of one sign, as for fits of square roots; else None.
+
+    There are no others than as many proven changes of sign as the degree is.
+    """
+    n, coefficients = poly.degree(), poly.coeffs()
+    side = next(
+        (
+            s
+            for s in (-1, 1)
+            if all(c * coefficients[n] * (-s) ** (n - k) > 0 for k, c in enumerate(coefficients))
+        ),
+        0,
+    )
+    if side == 0:
+        return None
+    values = _Values(poly)
+    with precision(64):
+        # |x_k| lies between 1/sum 1/|x_k| and sum |x_k|
+        ends = [abs(arb(coefficients[k]) / arb(coefficients[k + 1])).log() for k in (0, n - 1)]
+        for count in (8 * n, 32 * n):
+            points = [
+                (side * (ends[0] + (ends[1] - ends[0]) * k / count).exp()).mid() for k in range(-1, count + 2)
+            ]
+            points.sort(key=float)
+            signs = [values.sign(x) for x in points]
+            brackets = [k for k in range(len(points) - 1) if signs[k] * signs[k + 1] < 0]
+            if len(brackets) == n:
+                break
+        else:
+            return None
+    found = [values.root(points[k], points[k + 1], bits) for k in brackets]
+    certain = [x for x in found if x is not None]
+    return certain if len(certain) == n else None
 
 
 def _place(root: tuple[arb, ...]) -> tuple[float, float]:

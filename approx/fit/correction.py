@@ -113,12 +113,12 @@ def corrected(problem: Problem, type: tuple[int, int], rounds: int = 4) -> Corre
         What was found, or None where the programs fail.
     """
     m, n = type
-    places = _places(problem, _POINTS + 10 * (m + n))
-    fine = Sampled.of(problem, _places(problem, 5 * (_POINTS + 10 * (m + n))))
+    points = places(problem, _POINTS + 10 * (m + n))
+    fine = Sampled.of(problem, places(problem, 5 * (_POINTS + 10 * (m + n))))
     found: Corrected | None = None
     start: tuple[np.ndarray, np.ndarray] | None = None
     for _ in range(rounds):
-        grid = Sampled.of(problem, places)
+        grid = Sampled.of(problem, points)
         if not (np.all(np.isfinite(grid.f)) and np.all(np.isfinite(grid.w)) and np.ptp(grid.t) > 0):
             return None
         gaps = _gap_rows(problem, n) if not problem.sides else np.zeros((0, n + 1))
@@ -135,10 +135,10 @@ def corrected(problem: Problem, type: tuple[int, int], rounds: int = 4) -> Corre
             break
         peaks = np.flatnonzero((np.abs(error) > reached * (1 + 1e-4)) & _local(np.abs(error)))
         near = {int(k) + j for k in peaks for j in (-1, 0, 1) if 0 <= k + j < len(fine.s)}
-        places = _ordered([*places, *(fine.s[k] for k in sorted(near))])
+        points = _ordered([*points, *(fine.s[k] for k in sorted(near))])
         if not np.isfinite(top):  # q changes its sign between two points: look closer
             fine = Sampled.of(problem, _ordered([*fine.s, *_closer(fine.s, peaks)]))
-        start = pair if np.all(np.isfinite(Sampled.of(problem, places).error(*pair))) else None
+        start = pair if np.all(np.isfinite(Sampled.of(problem, points).error(*pair))) else None
     return found
 
 
@@ -237,8 +237,13 @@ def _gap_rows(problem: Problem, n: int) -> np.ndarray:
     return chebyshev.chebvander(np.array(t), n) if t else np.zeros((0, n + 1))
 
 
-def _places(problem: Problem, count: int) -> list[arb]:
-    """Points of the domain: Chebyshev points of each interval, some by ratio towards ends, kinks, landmarks."""
+def places(problem: Problem, count: int) -> list[arb]:
+    """Points of the domain: Chebyshev points of each interval, some by ratio towards ends, kinks, landmarks.
+
+    Args:
+        problem: what is to be solved.
+        count: about how many.
+    """
     found: list[arb] = [*problem.corners, *problem.landmarks]
     for a, b in problem.intervals:
         size = max(40, count // len(problem.intervals))

@@ -70,6 +70,8 @@ class Level:
     """The precision at which p and q are good."""
     negligible: bool = False
     """Whether the value is rounding even at the highest precision."""
+    sharp: float = 1.0
+    """The share of the value to which the iteration for it had to go."""
 
     @property
     def vanishes(self) -> bool:
@@ -94,6 +96,19 @@ class Start:
     """The precision to begin with."""
     q: arb_poly | None = None
     """A denominator in the same variable that is near the right one, if one is known."""
+    expand: int = 0
+    """The precision that p and q had on a reference near this one."""
+    sharp: float = 1.0
+    """The share of the level to which the iteration had to go there."""
+
+    def moved(self, level: Level, reference: list[arb]) -> Start:
+        """The start of the next step, from the level of this one.
+
+        Args:
+            level: the levelled function here.
+            reference: the next points.
+        """
+        return Start(reference, self.frame, level.bits, level.q, level.expand, level.sharp)
 
 
 @dataclass(frozen=True)
@@ -242,7 +257,7 @@ class Problem:
         """
         accuracy = accuracy or self.accuracy
         reference, bits = start.reference, max(start.bits, 96 + n)
-        limit, sharp = min(_MAX_BITS, 8 * bits), accuracy
+        limit, sharp = min(_MAX_BITS, 8 * bits), min(accuracy, start.sharp)
         while bits <= limit:
             with precision(bits):
                 found = self._levelled(start, n, sharp)
@@ -255,11 +270,12 @@ class Problem:
                     depth = float((self._size(reference) / abs(found.value)).log()) / np.log(2)
                 expand = min(expand, int(max(depth, 0)) + digits + (m + n) // 2 + 32)
             last = expand + 8 * bits + 64 * (m + n)
+            expand = max(expand, start.expand)
             while found is not None and expand <= last:
                 with precision(expand):
                     level = self._expanded(start, m, found, bits if negligible else _MAX_BITS, accuracy)
                 if level is not None:
-                    return replace(level, bits=bits, expand=expand, negligible=negligible)
+                    return replace(level, bits=bits, expand=expand, negligible=negligible, sharp=sharp)
                 expand = 3 * expand // 2
             # the equations may enlarge what is left of the iteration's error: first a sharper one, then more bits
             sharper = min(accuracy, 2.0 ** -min(bits // 2, 1000))
@@ -366,7 +382,7 @@ class Problem:
             if previous is not None and still and tolerance > 1e-15:
                 break
             previous = start.reference
-            start = replace(start, reference=extrema, bits=level.bits, q=level.q)
+            start = start.moved(level, extrema)
         assert best is not None
         return best
 
@@ -443,6 +459,17 @@ class Problem:
             fine: how finely, relatively, each peak is climbed.
             deep: look beside singularities too, by ratio.
         """
+        peaks = self.peaks(level, fine, deep)
+        return _runs(peaks), max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
+
+    def peaks(self, level: Level, fine: float = 1e-13, deep: bool = False) -> list[tuple[arb, arb]]:
+        """The local extrema (point, error) of the error's size, ascending.
+
+        Args:
+            level: any p/q.
+            fine: how finely, relatively, each is climbed.
+            deep: look beside singularities too, by ratio.
+        """
         points = self._points(level, deep)
         errors = self.error(level, points)
         starts = {id(a) for a, _ in self.intervals}
@@ -456,8 +483,7 @@ class Problem:
                 if left is not None and right is not None:
                     s, e = self._climb(level, sign, points[i - 1 : i + 2], errors[i - 1 : i + 2], fine)
                 peaks.append((s, e))
-        top = max((abs(e) for _, e in peaks), default=arb(0), key=lambda e: e)
-        return _runs(peaks), top
+        return peaks
 
     def _climb(self, level: Level, sign: int, x: list[arb], e: list[arb], fine: float) -> tuple[arb, arb]:
         def height(s: arb) -> arb:

@@ -9,6 +9,7 @@ of a descent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import frexp
 from typing import Any
@@ -90,7 +91,7 @@ class _Linear:
         return self.error + self.columns @ k
 
 
-def in_format(fit: Fit, coefficients: str | int) -> Fit:
+def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int], fmpq] | None = None) -> Fit:
     """The fit with the best monomial coefficients of a format that are found.
 
     The variable is x - c: c = 0 where the hull of the domain holds 0, else the number of the format nearest to the
@@ -99,6 +100,7 @@ def in_format(fit: Fit, coefficients: str | int) -> Fit:
     Args:
         fit: a fit with real coefficients.
         coefficients: "float64", "float32", "bfloat16" or "float16", or a number of bits.
+        fixed: coefficients that stay what they are, as {("p", 1): 1}; the variable is x then.
 
     Returns:
         The new fit. Its error is that of the exact function with these coefficients. It is at most the error of the
@@ -110,7 +112,13 @@ def in_format(fit: Fit, coefficients: str | int) -> Fit:
     kind = _Format.of(coefficients)
     target = fit.target
     low, high = target.hull
-    centre = fmpq(0) if low <= 0 <= high else kind.rounded((dyadic(low) + dyadic(high)) / 2)
+    fixed = fixed or {}
+    if fixed.get(("q", 0), 1) != 1 or (any(fixed.values()) and ("q", 0) not in fixed):
+        raise ValueError(
+            "coefficients= with fixed= needs q0 = 1 among the fixed ones: that is the scale here"
+        )
+    whole = low <= 0 <= high or fixed
+    centre = fmpq(0) if whole else kind.rounded((dyadic(low) + dyadic(high)) / 2)
     num, den = (p(fmpq_poly([centre, 1])) for p in fit.rational.exact())
     if den[0] == 0:
         raise ValueError(
@@ -120,12 +128,17 @@ def in_format(fit: Fit, coefficients: str | int) -> Fit:
     reach = max(abs(dyadic(low) - centre), abs(dyadic(high) - centre))
     least = fmpq(1, 1 << min(kind.bits + 20, 50))
     exact = [*_significant(num, reach, least), *_significant(den, reach, least)[1:]]
-    places = [i for i, c in enumerate(exact) if c != 0]
+    names = [
+        *(("p", i) for i in range(max(num.degree(), 0) + 1)),
+        *(("q", j) for j in range(1, den.degree() + 1)),
+    ]
+    exact = [fixed.get(name, c) for name, c in zip(names, exact, strict=True)]
+    places = [i for i, c in enumerate(exact) if c != 0 and names[i] not in fixed]
     if len(places) > _MOST:
         raise ValueError(
             f"coefficients=: {len(places)} coefficients; a lattice of {_MOST} at most is reduced here"
         )
-    split = num.degree() + 1
+    split = max(num.degree(), 0) + 1
 
     def made(values: list[fmpq]) -> Rational:
         return Rational.from_monomial(
@@ -143,7 +156,7 @@ def in_format(fit: Fit, coefficients: str | int) -> Fit:
         known = measured_error(part, plain_target, fit.reference)
         return honest_error(part, plain_target, known, fit.reference), rational
 
-    plain = [kind.rounded(c) for c in exact]
+    plain = [c if name in fixed else kind.rounded(c) for name, c in zip(names, exact, strict=True)]
     found = [judged(plain)]
     if places:
         units = [kind.unit(to_float(exact[i])) for i in places]
@@ -158,7 +171,7 @@ def in_format(fit: Fit, coefficients: str | int) -> Fit:
             values = list(plain)
             for i, e, step in zip(places, units, np.round(k - start), strict=True):
                 values[i] = plain[i] + int(step) * fmpq(2) ** e
-            if values != plain and all(kind.holds(v) for v in values):
+            if values != plain and all(kind.holds(values[i]) for i in places):
                 found.append(judged(values))
     error, rational = min(found, key=lambda f: f[0])
     if not np.isfinite(error):

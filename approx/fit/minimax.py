@@ -22,6 +22,7 @@ from approx.fit.climb import climbed
 from approx.fit.double_double import chebyshev_residual
 from approx.fit.error import errors, float_above, honest_error, measured_error
 from approx.fit.exchange import Failure
+from approx.fit.fixed import fixed_coefficients, with_fixed
 from approx.fit.formats import in_format
 from approx.fit.holding import centred, held, poles_inside
 from approx.fit.pinned import through_pins
@@ -61,6 +62,7 @@ def minimax(
     poles: str = "free",
     coefficients: str | int | None = None,
     pinned: Mapping[float, Any] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     digits: int | None = None,
     progress: bool = False,
 ) -> Fit:
@@ -85,6 +87,9 @@ def minimax(
         pinned: {x: y} makes r(x) = y; {x: (y, y', y''/2, ...)} also the next Taylor coefficients there, which
             at x = 0 fixes the first coefficients of a polynomial. The error is the least among such r. With k
             conditions in all, k - 1 + n <= m is needed. `fit.levelled` bounds the errors of such r.
+        fixed: {"p1": 1, "q0": 1} holds these coefficients of x^i, of the numerator p and the denominator q, exactly.
+            The result is in powers of x. `fit.levelled` bounds the errors of all such p/q. (A denominator of degree
+            0 is 1.)
         digits: number of right digits of the parameters, 150 at most; float64 has some 16.
         progress: show a progress bar.
 
@@ -104,9 +109,9 @@ def minimax(
         raise ValueError(f"tolerance={tolerance} must lie in (0, 1)")
     check_kind(problem)
     if isinstance(problem, Samples):
-        if poles != "free" or pinned is not None or digits is not None or coefficients is not None:
+        if poles != "free" or any(o is not None for o in (pinned, fixed, digits, coefficients)):
             raise ValueError(
-                "poles=, pinned=, digits= and coefficients= belong to functions: a target is samples here"
+                "poles=, pinned=, fixed=, digits= and coefficients= belong to functions: a target is samples here"
             )
         return best_of_samples(problem, (m, n), tolerance)
     goal = _Goal(tolerance, progress, 53)
@@ -120,6 +125,15 @@ def minimax(
                 "digits= and coefficients= exclude each other: both say how the parameters are rounded"
             )
         goal = _Goal(min(tolerance, 10.0 ** -(digits + 8)), progress, max(53, int(3.33 * digits) + 40))
+    if fixed is not None:
+        if pinned is not None or poles != "free":
+            raise ValueError(
+                "fixed= excludes pinned= and poles=: give values as coefficients, or coefficients as values"
+            )
+        fit = with_fixed(problem, (m, n), fixed, goal.bits, goal.tolerance)
+        return (
+            fit if coefficients is None else in_format(fit, coefficients, fixed_coefficients(fixed, (m, n)))
+        )
     if pinned is not None:
         fit = through_pins(
             problem, (m, n), pinned, lambda g, type: _minimax(g, type, goal, poles), goal.bits, tolerance

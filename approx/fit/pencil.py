@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from flint import acb_mat, arb, arb_mat, ctx
@@ -101,21 +100,20 @@ def _from_differences(reference: Reference, n: int, guess: list[arb] | None) -> 
     others = [k for k in range(len(t)) if k not in inside]
     nodes, x = [t[k] for k in chosen], [t[k] for k in others]
     inverse = [[(1 / (a - b)).mid() for b in nodes] for a in x]
+    cauchy = arb_mat(inverse)
+    divide = _divided_differences(x, m - n) if m > n else None
 
     def differences(values: list[arb]) -> arb_mat:
         at = [values[k] for k in chosen]
-        rows = [
-            [((values[k] - v) * c).mid() for v, c in zip(at, row, strict=True)]
-            for k, row in zip(others, inverse, strict=True)
-        ]
-        for order in range(1, m - n + 1):
-            gaps = [1 / (x[k + order] - x[k]) for k in range(len(rows) - 1)]
-            rows = [
-                [((b - a) * gap).mid() for a, b in zip(low, high, strict=True)]
-                for (low, high), gap in zip(pairwise(rows), gaps, strict=True)
+        first = arb_mat(
+            [
+                [((values[k] - v) * c).mid() for v, c in zip(at, row, strict=True)]
+                for k, row in zip(others, inverse, strict=True)
             ]
-        rows += [[(v * b**k).mid() for v, b in zip(at, nodes, strict=True)] for k in range(n - m)]
-        return arb_mat(rows)
+        )
+        rows = (first if divide is None else divide * first).tolist()
+        rows += [[v * b**k for v, b in zip(at, nodes, strict=True)] for k in range(n - m)]
+        return _mids(arb_mat(rows))
 
     # unknown are q(t_j)/prod_{i != j} (t_j - t_i)
     slopes = [_product(a - b for b in nodes if b is not a) for a in nodes]
@@ -125,7 +123,6 @@ def _from_differences(reference: Reference, n: int, guess: list[arb] | None) -> 
     if min(reference.sides) > 0 and top(A * ones) <= reference.negligible * top(B * ones):
         return Levelled(arb(0), nodes, [arb(1)] * (n + 1))  # a polynomial of degree m fits the points
     # q(x_k) = prod_j (x_k - t_j) sum_j v_j/(x_k - t_j)
-    cauchy = arb_mat(inverse)
     parity = [1 if (len(nodes) - sum(bool(b < a) for b in nodes)) % 2 == 0 else -1 for a in x]
 
     values = _values(reference, (chosen, others), slopes, inverse)
@@ -142,6 +139,17 @@ def _from_differences(reference: Reference, n: int, guess: list[arb] | None) -> 
         if all(a > 0 for a in at) or all(a < 0 for a in at):
             return Levelled(lam, nodes, q)
     return None
+
+
+def _divided_differences(x: list[arb], order: int) -> arb_mat:
+    """The matrix that takes values at x to their divided differences of an order."""
+    rows = len(x) - order
+    matrix = arb_mat(rows, len(x))
+    for k in range(rows):
+        window = x[k : k + order + 1]
+        for i, a in enumerate(window):
+            matrix[k, k + i] = (1 / _product(a - b for b in window if b is not a)).mid()
+    return matrix
 
 
 _KRYLOV = 20  # steps of Lanczos' iteration

@@ -185,10 +185,19 @@ class Error:
                     with precision(bits + 64):
                         value += arb(0, arb(box.radius).upper())
                         if self.target.weight == "relative":  # the boxes hold (f - r) / f
-                            f = arb(piece(arb(x)))
+                            f = self._certain(piece, x, bits + 64)
                             value = value if f > 0 else -value if f < 0 else value.union(-value)
                         found.append(Point(i, x, value))
         return found
+
+    def _certain(self, piece: Piece, x: fmpq, bits: int) -> arb:
+        """f at `x`, with the bits that tell its sign: beside a zero that was divided out it cancels."""
+        while True:
+            with precision(bits):
+                f = arb(piece(arb(x)))
+            if f > 0 or f < 0 or bits > MAX_BITS:
+                return f
+            bits *= 2
 
     def _size(self) -> fmpq:
         """A lower bound on the sup norm, in practice a good one; 0 for an error that seems to be 0."""

@@ -155,6 +155,15 @@ def test_constants_and_weights(approx_cli, tmp_path):
     assert approx_cli("fit", "cos(x)", "--domain", "0,tau")[0] == 2
 
 
+def test_fixed_coefficients(approx_cli, tmp_path):
+    file = tmp_path / "log1p.json"
+    options = ("--domain=-0.25,0.5", "--type", "3,2", "--fixed", "p0=0,p1=1,q0=1", "-o", file)
+    code, out, _ = approx_cli("fit", "log1p(x)", *options)
+    assert code == 0
+    assert "fixed: p0 = 0, p1 = 1, q0 = 1" in out
+    assert approx.load(file).numerator[:2].tolist() == [0, 1]
+
+
 def test_coefficients_samples_errors_and_pieces(approx_cli, tmp_path):
     code, out, _ = approx_cli(
         "fit", "exp(x)", "--domain", "0,1", "--type", "3,0", "--coefficients", "bfloat16"
@@ -191,6 +200,8 @@ def test_options_that_do_not_go_together(approx_cli, tmp_path):
         (("fit", "exp", "--method", "remez", "--coefficients", "float32"), "--coefficients belongs"),
         (("fit", "exp", "--error", "1e-3", "--digits", "40"), "--error finds"),
         (("fit", "exp", "--coefficients", "float8"), "float8"),
+        (("fit", "exp", "--fixed", "p0"), "--fixed 'p0'"),
+        (("fit", "exp", "--type", "3,0", "--fixed", "p7=1"), "p7"),
     ):
         code, _, err = approx_cli(*arguments)
         assert code == 2

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from flint import arb, fmpq, fmpq_poly
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 
 import approx
 from approx import Rational
-from approx.dyadic import precision
+from approx.conversions import _real_roots, roots
+from approx.dyadic import dyadic, precision
 from approx.floating_point import CONVERTIBLE
 
 X = np.linspace(-1, 1, 41)
@@ -59,3 +62,20 @@ def test_barycentric_nodes_crowd_where_the_poles_do(target, type):
 def test_from_exact_accepts_any_polynomials():
     r = Rational.from_exact(fmpq_poly([fmpq(1, 3), 1]), fmpq_poly([3, 0, 1]), domain=(-2, 5), centre=1)
     assert r(X) == pytest.approx((X + 1 / 3) / (X**2 + 3), rel=1e-14)
+
+
+@given(
+    st.lists(st.floats(0.15, 0.7), min_size=16, max_size=30),
+    st.sampled_from([1, -1]),
+    st.booleans(),
+)
+@settings(max_examples=10, deadline=None)
+def test_roots_of_one_sign_are_found_one_by_one(gaps, side, pair):
+    """By proven changes of sign where all roots are real; with a complex pair among them as any others."""
+    exact = [side * dyadic(10.0**v) for v in np.cumsum(gaps) - 6]
+    poly = math.prod((fmpq_poly([-x, 1]) for x in exact), start=fmpq_poly([1]))
+    if pair:
+        poly *= fmpq_poly([1, -side, 1])  # its real part is of the same sign
+    assert (_real_roots(poly, 80) is None) == pair
+    found = [float(r[0]) for r in roots(poly, 80) if len(r) == 1]
+    assert found == pytest.approx(sorted(float(x.p) / float(x.q) for x in exact), rel=1e-15)

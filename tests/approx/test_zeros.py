@@ -1,8 +1,10 @@
 """Relative errors through zeros of the target."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from flint import arb, arb_series, ctx
+from flint import arb, arb_series, ctx, fmpq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp
@@ -102,6 +104,25 @@ def test_a_numerator_of_too_small_a_degree_is_the_zero_function():
     fit = approx.minimax(approx.formula("1-cos(x)", (-1, 2)).with_weight("relative"), (1, 2))
     assert fit.error == 1
     assert fit.rational(0.7) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "type"),
+    [("1-cos(x)", (1, 2)), ("(x-0.5)*exp(x)", (0, 3)), ("sin(3*x)", (1, 1)), ("x-sin(x)", (2, 0))],
+)
+def test_more_zeros_than_degrees_prove_that_zero_is_best(text, type, tmp_path):
+    target = approx.formula(text, (-1, 2)).with_weight("relative")
+    proof = approx.certify(approx.minimax(target, type))
+    assert isinstance(proof, approx.Certificate)
+    assert proof.best_lower == 1
+    proof.save(tmp_path / "proof.json")
+    assert approx.verify(tmp_path / "proof.json").best_lower == 1
+    with pytest.raises(approx.CertificateError):
+        replace(proof, best=fmpq(3, 2)).verify()
+    enough = approx.certify(approx.minimax(target, (type[0] + 1, 0)), type=(type[0] + 1, 0))
+    assert isinstance(enough, approx.Certificate)
+    with pytest.raises(approx.CertificateError):  # a degree more can share all zeros
+        replace(enough, best=fmpq(1), points=(), comparison=None).verify()
 
 
 def test_exports_keep_the_relative_error():
