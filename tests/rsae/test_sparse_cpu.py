@@ -84,7 +84,8 @@ def test_the_square_that_a_code_leaves_over_and_its_gradients(B, F, D, seed, thr
     """Beside float64 and autograd; tokens without a code, too; a token's own numbers from any number of threads."""
     generator = torch.Generator().manual_seed(seed)
     mask_BF = torch.rand(B, F, generator=generator) < torch.rand(B, 1, generator=generator).sub(0.3) / 5
-    pattern = Pattern.of_places(*mask_BF.nonzero(as_tuple=True), mask_BF.shape)
+    row_N, latent_N = mask_BF.nonzero(as_tuple=True)
+    pattern = Pattern.of_places(row_N, latent_N, mask_BF.shape)
     pattern.dense = False
     given_ = [
         torch.randn(shape, generator=generator) for shape in ((len(pattern.latent_N),), (F, D), (D,), (B, D))
@@ -95,7 +96,7 @@ def test_the_square_that_a_code_leaves_over_and_its_gradients(B, F, D, seed, thr
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        square = reconstruction_square(*found, pattern)
+        square = reconstruction_square(found[0], found[1], found[2], found[3], pattern)
         (3 * square).backward()
     finally:
         torch.set_num_threads(before)
