@@ -134,8 +134,7 @@ class Rivals:
         controls = {cell.control: cell for cell in cells if cell.role is Role.CONTROL}
         if not pursuits or not controls:
             return
-        # a pursuit's loss has the teacher's own penalty, as the control of that name has
-        control = controls.get("control") or next(iter(controls.values()))
+        control = controls.get(pursuits[0].control) or next(iter(controls.values()))
         wanted = self.config.second_controls
         for upgrade in pursuits if "pursued" in wanted else []:
             yield self._pursued(control, upgrade)

@@ -401,7 +401,8 @@ def gate_curve(sae: SAE) -> Curve | None:
     """
     if not isinstance(sae, rsae.RationalSAE) or any(p.shape[0] > 1 for p in sae.activation.form.parameters()):
         return None
-    t_1N = torch.linspace(-1.2 if isinstance(sae, rsae.SoftRational) else 0.0, 1.2, 481)[None]
+    start = -1.2 if isinstance(sae, rsae.SoftRational) else 0.0
+    t_1N = torch.linspace(start, 1.2, 481, device=sae.W_enc.device)[None]
     with torch.no_grad():
         r_N = sae.activation.form.evaluate(t_1N)[0]
         if sae.signed:  # the odd part

@@ -43,7 +43,7 @@ class Shuffled(SAE):
     def __init__(self, sae: SAE, seed: int):
         super().__init__(sae.d_in, sae.d_sae)
         self.inner, self.signed = sae, sae.signed
-        self.W_dec, self.b_dec, self.provenance = sae.W_dec, sae.b_dec, sae.provenance
+        self.W_enc, self.W_dec, self.b_dec, self.provenance = sae.W_enc, sae.W_dec, sae.b_dec, sae.provenance
         self.generator = torch.Generator().manual_seed(6_000_011 + seed)
 
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ class MatchingPursuit(SAE):
         super().__init__(sae.d_in, sae.d_sae)
         self.inner = rsae.plain(sae)
         self.input_norm = sae.input_norm
-        self.W_dec, self.b_dec, self.provenance = sae.W_dec, sae.b_dec, sae.provenance
+        self.W_enc, self.W_dec, self.b_dec, self.provenance = sae.W_enc, sae.W_dec, sae.b_dec, sae.provenance
 
     @torch.no_grad()
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:

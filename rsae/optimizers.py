@@ -91,6 +91,25 @@ class Adam(torch.optim.Adam, Optimizer):
     def blank(self, p: Parameter) -> State:
         return _moments(p)
 
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        lying = [p for p in given if p.ndim == 2 and not p.is_contiguous()]
+        for p in lying:  # torch's fused step copies what is not contiguous: W_enc is, the other way round
+            self._turn(p)
+        try:
+            super().step()
+        finally:
+            for p in lying:
+                self._turn(p)
+
+    def _turn(self, p: Parameter) -> None:
+        """Transpose a parameter, its gradient and what is kept of it; nothing moves in memory."""
+        grad, p.grad = p.grad, None
+        p.data = p.data.T
+        p.grad = None if grad is None else grad.T
+        self.state[p].update({k: v.T for k, v in self.state[p].items() if v.ndim == 2})
+
 
 class Muon(Optimizer):
     """Momentum made orthogonal, for encoder and decoder; Adam for all else.

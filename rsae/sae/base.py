@@ -24,7 +24,7 @@ from rsae.sae.layout import Layout
 from rsae.sae.norms import balance_
 from rsae.sae.records import Decoder, Entries, Loss, Rates, Target, Trained
 from rsae.sae.shard import WHOLE, Whole
-from rsae.sae.sparse import Pattern, at, decode_at, encode_at, l1_norm, mean_square
+from rsae.sae.sparse import Pattern, at, decode_at, encode_at, l1_norm, mean_square, reconstruction_square
 from rsae.sae.transcoding import transcoder_start
 from rsae.support.errors import InputError
 
@@ -356,7 +356,10 @@ class SAE(nn.Module):
             entries: Their pre-activations and places.
             decoder: What they are decoded with.
         """
-        sse = mean_square(self.decoded(z_N, entries.pattern, decoder) - y_BO)
+        if self.shard.parts == 1:
+            sse = reconstruction_square(z_N, decoder.W_dec, decoder.b_dec, y_BO, entries.pattern)
+        else:
+            sse = mean_square(self.decoded(z_N, entries.pattern, decoder) - y_BO)
         return sse, sse
 
     def decoded(self, z_N: torch.Tensor, pattern: Pattern, decoder: Decoder) -> torch.Tensor:

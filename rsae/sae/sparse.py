@@ -380,6 +380,47 @@ class _L1(torch.autograd.Function):
         return z_BF.sign().mul_(grad * weight_F), grad * size_F
 
 
+def reconstruction_square(
+    z_N: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor, y_BO: torch.Tensor, pattern: Pattern
+) -> torch.Tensor:
+    """Mean over the batch of ||z W_dec + b_dec - y||^2: decoding and the code's gradient read W_dec once, on a CPU.
+
+    Args:
+        z_N: The code's entries.
+        W_dec: The decoder.
+        b_dec: Its bias.
+        y_BO: What is to be reconstructed.
+        pattern: The places of the entries.
+    """
+    found = None
+    if not pattern.dense:
+        with torch.no_grad():
+            found = sparse_cpu.residual(z_N, pattern.start_B1, pattern.latent_N, W_dec, b_dec, y_BO)
+    if found is None:
+        return mean_square(decode_at(z_N, W_dec, b_dec, pattern) - y_BO)
+    return _Square.apply(z_N, W_dec, b_dec, y_BO, pattern, *found)  # type: ignore[return-value]
+
+
+class _Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z_N, W_dec, b_dec, y_BO, pattern, residual_BO, product_N):  # type: ignore[override]
+        ctx.save_for_backward(z_N, residual_BO, product_N)
+        ctx.pattern = pattern
+        flat = residual_BO.flatten()
+        return flat.dot(flat) / len(y_BO)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[override]
+        z_N, residual_BO, product_N = ctx.saved_tensors
+        scale = 2 * grad / len(residual_BO)
+        wants_z, wants_W, wants_b, wants_y, *_ = ctx.needs_input_grad
+        grad_z = scale * product_N if wants_z else None
+        grad_W = ctx.pattern.sum_by_latent(scale * z_N, residual_BO) if wants_W else None
+        grad_b = scale * residual_BO.sum(0) if wants_b else None
+        return grad_z, grad_W, grad_b, -scale * residual_BO if wants_y else None, None, None, None
+
+
 def mean_square(error_BD: torch.Tensor) -> torch.Tensor:
     """Mean over the batch of the squared norm."""
     return error_BD.square().sum(1).mean()

@@ -137,6 +137,20 @@ extern "C" void by_latent(const long *latent_N, long N, long F, long *order_N, l
   for (long i = 0; i < N; i++) order_N[next[latent_N[i]]++] = i;
 }
 
+// A sum that is the same wherever it stands; what is needed later is fetched ahead.
+static inline float dot(const float *x, const float *w, const float *ahead, long D) {
+  float sums[LANES] = {0}, sum = 0;
+  long d = 0;
+  for (; d + LANES <= D; d += LANES) {
+    __builtin_prefetch(ahead + d);
+#pragma omp simd
+    for (long i = 0; i < LANES; i++) sums[i] += x[d + i] * w[d + i];
+  }
+  for (; d < D; d++) sum += x[d] * w[d];
+  for (long i = 0; i < LANES; i++) sum += sums[i];
+  return sum;
+}
+
 // <x_b, W_f> at each place; a row's places lie between its start and the next. The vectors of later places are fetched
 // ahead: a dictionary does not fit in the near caches. Sums are the same for any number of threads, and for a row alone.
 extern "C" void products(const float *x_BD, const float *W_FD, const long *start_B1, const long *latent_N, long B, long D,
@@ -145,19 +159,40 @@ extern "C" void products(const float *x_BD, const float *W_FD, const long *start
   for (long b = 0; b < B; b++) {
     const float *x = x_BD + b * D;
     for (long n = start_B1[b]; n < start_B1[b + 1]; n++) {
-      const float *w = W_FD + latent_N[n] * D;
       const float *ahead = W_FD + latent_N[std::min(n + AHEAD, start_B1[B] - 1)] * D;
-      float sums[LANES] = {0}, sum = 0;
-      long d = 0;
-      for (; d + LANES <= D; d += LANES) {
-        __builtin_prefetch(ahead + d);
-#pragma omp simd
-        for (long i = 0; i < LANES; i++) sums[i] += x[d + i] * w[d + i];
-      }
-      for (; d < D; d++) sum += x[d] * w[d];
-      for (long i = 0; i < LANES; i++) sum += sums[i];
-      out_N[n] = sum;
+      out_N[n] = dot(x, W_FD + latent_N[n] * D, ahead, D);
     }
+  }
+}
+
+// What a code leaves over, residual_BD = z W + bias - y, and <residual_b, W_f> at each of its places: a token's rows of W
+// are still near when they are read again. Sums are the same for any number of threads.
+extern "C" void residual(const float *z_N, const long *start_B1, const long *latent_N, const float *W_FD,
+                         const float *bias_D, const float *y_BD, long B, long D, float *residual_BD, float *product_N,
+                         int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long b = 0; b < B; b++) {
+    float *r = residual_BD + b * D;
+    const float *y = y_BD + b * D;
+    const long first = start_B1[b], last = start_B1[b + 1], most = start_B1[B] - 1;
+    long d = 0;
+    for (; d + WIDE <= D; d += WIDE) {
+      Vector sums[EIGHT];
+      for (long j = 0; j < EIGHT; j++) sums[j] = load(bias_D + d + EIGHT * j) - load(y + d + EIGHT * j);
+      for (long n = first; n < last; n++) {
+        const float *w = W_FD + latent_N[n] * D + d;
+        const float z = z_N[n];
+#pragma GCC unroll 8
+        for (long j = 0; j < EIGHT; j++) sums[j] += z * load(w + EIGHT * j);
+      }
+      std::memcpy(r + d, sums, sizeof sums);
+    }
+    for (; d < D; d++) {
+      r[d] = bias_D[d] - y[d];
+      for (long n = first; n < last; n++) r[d] += z_N[n] * W_FD[latent_N[n] * D + d];
+    }
+    for (long n = first; n < last; n++)  // meanwhile the next token's rows come near
+      product_N[n] = dot(r, W_FD + latent_N[n] * D, W_FD + latent_N[std::min(n + last - first, most)] * D, D);
   }
 }
 

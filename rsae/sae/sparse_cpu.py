@@ -87,6 +87,34 @@ def products(
     return out_N
 
 
+def residual(
+    z_N: torch.Tensor,
+    start_B1: torch.Tensor,
+    latent_N: torch.Tensor,
+    W_FD: torch.Tensor,
+    bias_D: torch.Tensor,
+    y_BD: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What a code leaves over, z W + bias - y, and its products with W at the code's places, [N].
+
+    Args:
+        z_N: The code's entries.
+        start_B1: Where the places of each row begin, and their number.
+        latent_N: The latent of each place.
+        W_FD: The decoder.
+        bias_D: Its bias.
+        y_BD: What is to be reconstructed.
+    """
+    library = _library_for(y_BD)
+    if library is None or any(_library_for(t) is None for t in (z_N, W_FD, bias_D)):
+        return None
+    start_B1, latent_N = start_B1.contiguous(), latent_N.contiguous()
+    residual_BD, product_N = torch.empty_like(y_BD), torch.empty_like(z_N)
+    given = map(pointer, (z_N, start_B1, latent_N, W_FD, bias_D, y_BD))
+    library.residual(*given, *y_BD.shape, pointer(residual_BD), pointer(product_N), torch.get_num_threads())
+    return residual_BD, product_N
+
+
 def firings(z_BF: torch.Tensor) -> torch.Tensor | None:
     """How many entries of each latent are not 0, [F].
 
@@ -117,6 +145,7 @@ def _library() -> ctypes.CDLL | None:
             "take": [address, address],
             "by_latent": [address, long, long, address, address],
             "products": [address, address, address, address, long, long, address, int_],
+            "residual": [address] * 6 + [long, long, address, address, int_],
             "firings": [address, long, long, address, int_],
         }
         for name, types in arguments.items():

@@ -27,6 +27,7 @@ from rsae.activations.harvest import plan_splits
 from rsae.activations.hooks import pad
 from rsae.activations.rows import Scaled
 from rsae.activations.store import VERSION, Manifest, Shard
+from rsae.optimizers import optimizer
 from rsae.sae import family
 from rsae.support.files import write_tensors
 
@@ -142,7 +143,7 @@ def test_training_step(ratio, name, x_BD):
     """Forward, backward, Adam, at D = 576, F = 4608, batch 2048, about 32 active latents a token."""
     sae = sae_with_about_k_active(name, x_BD)
     # the rate is 0, so that the share of active latents stays what it is
-    optimiser = torch.optim.Adam(sae.parameters(), lr=0.0, fused=True)
+    optimiser = optimizer("adam", sae, [{"params": [*sae.parameters()], "lr": 0.0}], (0.9, 0.999))
 
     def step() -> None:
         loss = sae.loss(x_BD, 0.1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsae.sae import sparse_cpu
-from rsae.sae.sparse import Pattern
+from rsae.sae.sparse import Pattern, reconstruction_square
 
 
 @given(st.integers(1, 9), st.integers(1, 200), st.data())
@@ -77,6 +77,49 @@ def test_products_at_places_are_those_of_the_full_matrix(B, F, D, seed, threads)
     alone = sparse_cpu.products(x_BD[-1:], W_FD, torch.tensor([0, int(own_N.sum())]), latent_N[own_N])
     assert alone is not None
     assert torch.equal(alone, found[own_N])
+
+
+@given(st.integers(1, 9), st.integers(1, 60), st.integers(1, 200), st.integers(0, 99), st.integers(1, 3))
+def test_the_square_that_a_code_leaves_over_and_its_gradients(B, F, D, seed, threads):
+    """Beside float64 and autograd; tokens without a code, too; a token's own numbers from any number of threads."""
+    generator = torch.Generator().manual_seed(seed)
+    mask_BF = torch.rand(B, F, generator=generator) < torch.rand(B, 1, generator=generator).sub(0.3) / 5
+    row_N, latent_N = mask_BF.nonzero(as_tuple=True)
+    pattern = Pattern.of_places(row_N, latent_N, mask_BF.shape)
+    pattern.dense = False
+    given_ = [
+        torch.randn(shape, generator=generator) for shape in ((len(pattern.latent_N),), (F, D), (D,), (B, D))
+    ]
+    found, wanted = (
+        [t.detach().to(dtype).requires_grad_() for t in given_] for dtype in (torch.float32, torch.float64)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        square = reconstruction_square(found[0], found[1], found[2], found[3], pattern)
+        (3 * square).backward()
+    finally:
+        torch.set_num_threads(before)
+    z_N, W_FD, b_D, y_BD = wanted
+    other = (pattern.scatter(z_N) @ W_FD + b_D - y_BD).square().sum(1).mean()
+    (3 * other).backward()
+    torch.testing.assert_close(square.double(), other, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-4)
+    alone = [t.detach()[[-1]] if number == 3 else t.detach() for number, t in enumerate(found)]
+    own_N = pattern.row_N == B - 1
+    of_one, of_all = (
+        sparse_cpu.residual(z, start, latent, alone[1], alone[2], y)
+        for z, start, latent, y in (
+            (alone[0][own_N], torch.tensor([0, int(own_N.sum())]), pattern.latent_N[own_N], alone[3]),
+            (alone[0], pattern.start_B1, pattern.latent_N, found[3].detach()),
+        )
+    )
+    assert of_one is not None
+    assert of_all is not None
+    assert torch.equal(of_one[0][0], of_all[0][-1])
+    assert torch.equal(of_one[1], of_all[1][own_N])
 
 
 @given(st.integers(1, 9), st.integers(1, 600), st.integers(0, 99))
