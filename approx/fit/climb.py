@@ -14,6 +14,7 @@ from tqdm import tqdm
 from approx.dyadic import precision
 from approx.fit.correction import corrected
 from approx.fit.exchange import Failure, Level, Outcome, Problem, Start, room, thinned
+from approx.fit.multipliers import Family, found
 from approx.fit.symmetry import START_BITS, Reduced
 
 
@@ -133,9 +134,9 @@ def climbed(
 ) -> Climb:
     """The best approximation, reached through smaller types, or from the best one on a grid.
 
-    First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ..., then by
-    differential correction, then by continuation: from wider gaps, a shorter interval, or a weaker weight. If none
-    arrives, the lowest that was reached.
+    First along (m-n, 0), (m-n+1, 1), ... (or (0, n-m), ...), then along (m, 0), (m, 1), ..., then by differential
+    correction, then by continuation: from wider gaps, a shorter interval, or a weaker weight; at last by exchanging
+    single points. If none arrives, the lowest that was reached.
 
     Args:
         reduced: the problem.
@@ -170,6 +171,7 @@ def climbed(
         lambda stage=stage, step=step: _followed(problem, (m, n), stage, step, tolerance, progress)
         for stage, step in staged
     ]
+    tries.append(lambda: _by_multipliers(problem, (m, n), tolerance))
     climbs: list[Climb] = []
     for attempt in tries:
         climb = attempt()
@@ -274,6 +276,7 @@ def _chebyshev_start(problem: Problem, type: tuple[int, int]) -> Start | None:
 
 
 _LARGEST_PROGRAM = 60  # degrees; linear programs of larger types take minutes
+_LARGEST_FAMILY = 20  # and the exchange of single points, of which many are needed
 
 
 def _zero(problem: Problem, type: tuple[int, int]) -> Climb | None:
@@ -335,6 +338,23 @@ def _from_grid(problem: Problem, type: tuple[int, int], tolerance: float) -> Cli
             level = replace(level, value=value.mid())
             climb.outcome = Outcome(level, top, [s for s, _ in heights or runs], False, [float(top)])
             climb.type = type
+    return climb
+
+
+def _by_multipliers(problem: Problem, type: tuple[int, int], tolerance: float) -> Climb:
+    """The exchange of single points, which keeps the multipliers of a reference positive."""
+    climb = Climb(problem)
+    if len(problem.intervals) > 1 or problem.sides or sum(type) > _LARGEST_FAMILY:
+        return climb
+    ((a, b),) = problem.intervals
+    middle = ((a + b) / 2).mid().fmpq()
+    try:
+        one = found(problem, Family.of({}, type, 1, middle), tolerance, False)
+    except Failure as failure:
+        climb.reason = str(failure)
+        return climb
+    if one.floor > 0 and not one.exact:
+        climb.outcome, climb.type, climb.history = one.outcome(), type, [float(one.lam)]
     return climb
 
 

@@ -408,8 +408,13 @@ class Problem:
                         found += [mid(c + side * near * arb(10) ** -k) for k in range(2, 15)]
         return found
 
-    def _points(self, level: Level, deep: bool = False) -> list[arb]:
-        """Samples of the domain between the points of the reference, ascending, ends included."""
+    def points(self, level: Level, deep: bool = False) -> list[arb]:
+        """Samples of the domain between the points of the reference, ascending, ends included.
+
+        Args:
+            level: any p/q with its reference.
+            deep: also beside singularities, by ratio.
+        """
         points: list[arb] = []
         beside = self._beside(level) if deep else []
         for a, b in self.intervals:
@@ -431,7 +436,7 @@ class Problem:
         """Whether p/q is f everywhere, as far as the working precision tells, and not on the reference
         alone.
         """
-        points = self._points(level)
+        points = self.points(level)
         top = max(abs(e) for e in self.error(level, points))
         return bool(top <= 2**10 * self._negligible(points, level.bits))
 
@@ -470,7 +475,7 @@ class Problem:
             fine: how finely, relatively, each is climbed.
             deep: look beside singularities too, by ratio.
         """
-        points = self._points(level, deep)
+        points = self.points(level, deep)
         errors = self.error(level, points)
         starts = {id(a) for a, _ in self.intervals}
         ends = {id(b) for _, b in self.intervals}

@@ -167,7 +167,14 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
         return _through_zeros(target, type, zeros, goal, poles)
     check_target(target)
     patience = 16 if sum(type) <= 16 else 3
+    turns = target.weight == "relative" and len(target.domain) == 1 and target.enclosed
+    early = _reciprocal(target, type, goal, patience) if turns and type[0] == 0 < type[1] else None
+    if early is not None:
+        return early
     fit = _descended(target, type, goal, {}, patience)
+    if turns and not fit.converged and type[0] > 0:
+        other = _reciprocal(target, type, goal, patience)
+        fit = fit if other is None or other.error >= fit.error else other
     if poles == "allow_in_gaps":
         bound = fit.levelled
         for sides in product((1, -1), repeat=len(target.domain) - 1):
@@ -181,6 +188,49 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
                     fit = other
         fit = replace(fit, levelled=min(bound, fit.levelled))
     return fit
+
+
+def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: int) -> Fit | None:
+    """The best fit from the best R of type (n, m) for 1/f, whose relative error is the same; None without one.
+
+    |f R - 1| <= E makes |c/(f R) - 1| <= E with c = 1 - E^2, and the other way round: errors below 1 leave R no zero.
+    For (0, n) the other problem is one of polynomials.
+    """
+    m, n = type
+    turned = Target(
+        lambda x: 1 / np.asarray(target(x)),
+        target.domain,
+        "relative",
+        kinks=target.kinks,
+        jumps=target.jumps,
+        name=f"1/{target.name}",
+        enclose=lambda x: 1 / target(x),
+    )
+    try:
+        check_target(turned)
+        other = _descended(turned, (n, m), goal, {}, patience)
+    except (RuntimeError, ValueError):
+        return None
+    if not other.converged or other.error >= 1:
+        return None
+    num, den = other.rational.exact()
+    scale = 1 - dyadic(other.error) ** 2
+    rational, least = held(
+        scale * den,
+        num,
+        target,
+        other.reference,
+        arb(other.error) * arb(1 + goal.slack),
+        arb(other.error),
+        goal.bits,
+    )
+    error = honest_error(rational, target, float_above(least), other.reference)
+    if not error <= other.levelled * (1 + max(10 * goal.slack, 1e-8)) or poles_inside(rational):
+        return None
+    detail = f"through the reciprocal, in type {(n, m)}"
+    return replace(
+        other, rational=rational, error=max(error, other.levelled), target=target, type=type, detail=detail
+    )
 
 
 def _through_zeros(

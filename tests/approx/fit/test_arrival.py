@@ -73,6 +73,10 @@ def test_what_is_claimed_is_proven(text, low, high, m, n):
         # a layer at the end, and a spike inside, thinner than a grid: proven by their alternation
         ("tanh(8*(x+0.4))-tanh(5*(x-0.9))/2", (-1.2, 1.7), (4, 3), 0.190129698),
         ("sin(10*x)+exp(2*x)/9", (-0.6, 1.2), (2, 4), 0.98739489682),
+        # reached by the exchange of single points alone; the values are proven by alternation
+        ("sin(11*x)/(1+x**2)+x/1000", (-1.7, 0.9), (5, 5), 0.62467184215),
+        ("erf(3*x-0.5)", (-0.9, 1.6), (0, 3), 0.99999397507),
+        ("cos(5*x+1)", (-0.8, 1.1), (2, 4), 0.99130641260),
     ],
 )
 def test_best_errors_that_a_climb_in_degree_misses(text, domain, type, best):
@@ -115,6 +119,27 @@ def test_relative_errors_over_many_decades(low, type, best):
     assert fit.verdict is Verdict.BEST
     assert fit.error == pytest.approx(best, rel=1e-7)
     assert fit.levelled == pytest.approx(fit.error, rel=1e-9)
+
+
+@given(st.floats(-3, 3), st.floats(0.5, 6), st.integers(0, 3), st.integers(0, 3))
+@settings(max_examples=4, deadline=None)
+def test_relative_errors_of_reciprocals_are_the_same(slope, width, m, n):
+    text = f"exp(({slope:.3f})*x)*(1.2+sin(({width:.3f})*x))"
+    fit = approx.minimax(approx.formula(text, (-0.8, 1.1)).with_weight("relative"), (m, n))
+    other = approx.minimax(approx.formula(f"1/({text})", (-0.8, 1.1)).with_weight("relative"), (n, m))
+    assert fit.converged
+    assert other.converged
+    assert fit.error == pytest.approx(other.error, rel=1e-7)
+
+
+@pytest.mark.parametrize(("text", "domain", "n"), [("erfc(x)", (0, 5), 4), ("sigmoid(9*x)", (-3, 1), 3)])
+def test_reciprocals_of_polynomials_over_many_decades(text, domain, n):
+    fit = approx.minimax(approx.formula(text, domain).with_weight("relative"), (0, n))
+    assert fit.verdict is Verdict.BEST
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.upper == pytest.approx(fit.error, rel=1e-9)
+    assert proof.best_lower == pytest.approx(fit.error, rel=1e-8)
 
 
 def test_polynomials_beyond_float64():
