@@ -13,6 +13,7 @@ from .metrics.jacobians import jacobians as jacobians
 from .metrics.perturbation import spurious_removal as spurious_removal
 from .metrics.perturbation import targeted_perturbation as targeted_perturbation
 from .metrics.points import by_point as by_point
+from .metrics.points import downstream_by_point as downstream_by_point
 from .metrics.probing import sparse_probing as sparse_probing
 from .metrics.reconstruction import reconstruction as reconstruction
 from .metrics.sae_probes import sae_probes as sae_probes

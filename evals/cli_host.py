@@ -39,8 +39,12 @@ def splice(
     in place. Zeros and means, against which loss recovered is told, are then in all places at once, too.
 
         evals splice runs/layer-* --each
+
+    A crosscoder or cross-layer transcoder, given alone, is spliced in at all of its points; with --each also at each by
+    itself. Its code is that of the clean host.
     """
     from evals.metrics.downstream import downstream
+    from evals.metrics.points import TOGETHER, downstream_by_point
     from evals.report.text import show, spliced_table
     from evals.results import dump
     from evals.site import load_address
@@ -53,6 +57,13 @@ def splice(
     model = load_host(host or known.known("model", "splice"))
     sequences = sequences_like(known, model, "heldout", tokens)
     every = list(loaded.values())
+    if len(every) == 1 and every[0].layout is not None:
+        found = downstream_by_point(every[0], model, sequences, allow_mismatch=allow_mismatch)
+        found = found if each else {TOGETHER: found[TOGETHER]}
+        show(spliced_table(found), markdown)
+        if json is not None:
+            write_json(json, dump(found))
+        return
     found = {f"{len(every)} at once": downstream(every, model, sequences, allow_mismatch=allow_mismatch)}
     for address, sae in loaded.items() if each else ():
         found[address] = downstream(sae, model, sequences, allow_mismatch=allow_mismatch)

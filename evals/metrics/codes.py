@@ -63,6 +63,10 @@ def place_of(
             none of the host's.
     """
     known = sae.provenance
+    if sae.layout is not None:
+        raise InputError(
+            "the SAE belongs to several hook points: evals.by_point and evals.downstream_by_point measure it there"
+        )
     name = hook or known.hook
     if not name:
         raise InputError(

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, overload
 import torch
 
 from evals.metrics.codes import Encode, Place, place_of, readings
-from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
-from evals.stats import ratio_interval
+from evals.metrics.losses import Bounds, Clean, Measured, Sums, against
+from evals.results import Downstream
 from rsae import SAE, Host
 from rsae.activations.hooks import Edit, HookPoint, Prefix, activations_at_all, hooked, pad, prefixes_at
 from rsae.activations.splicing import counted, predictions, replaceable
@@ -24,24 +24,6 @@ from rsae.support.progress import progress
 
 Reconstruct = Callable[[torch.Tensor], torch.Tensor]
 Precision = Literal["float32", "bfloat16"]
-
-#: Groups of positions, each twice as long as the one before: first and last
-POSITIONS = tuple((2**i, 2 ** (i + 1) - 1) for i in range(20))
-
-
-def positions(exclude_tokens: Sequence[int] = ()) -> str:
-    """Recorded with every result: where the activation is replaced, and which predictions count.
-
-    Args:
-        exclude_tokens: Ids of the tokens that are left alone.
-    """
-    told = (
-        "position 0 and tokens above the norm limit keep their activation; the predictions made at position 0 and at "
-        "padding are not counted"
-    )
-    if not exclude_tokens:
-        return told
-    return f"{told}; neither are those made at the tokens {', '.join(map(str, exclude_tokens))}, which keep theirs"
 
 
 @overload
@@ -157,12 +139,13 @@ def downstream(
     order = sorted(tokens, key=len)  # little padding in a batch
     chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
     mean_O = _mean(host, place, target, target_limit, chunks)
-    zero, mean, clean, rounded = _Sums(None), _Sums(lambda _: mean_O), _Sums(None), _Sums(None)
+    zero, mean, clean, rounded = (Sums() for _ in range(4))
     by_reading = {
-        name: {reading: _Sums(_through(one, encode)) for reading, encode in readings(one).items()}
+        name: {reading: (Sums(), _through(one, encode)) for reading, encode in readings(one).items()}
         for name, one in sae.items()
     }
-    every = [zero, mean, *(sums for one in by_reading.values() for sums in one.values())]
+    every: list[tuple[Sums, Reconstruct | None]] = [(zero, None), (mean, lambda _: mean_O)]
+    every += [pair for one in by_reading.values() for pair in one.values()]
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
         for chosen in chunks:
             tokens_BP, mask_BP = pad(chosen, host.device)
@@ -171,24 +154,27 @@ def downstream(
             kept_BP = place.kept(tokens_BP, mask_BP)
             movable_BP = kept_BP & (prefix.x_BPD.norm(dim=-1) <= target_limit)
             run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
-            exact = _Clean.of(run.predictions(prefix.x_BPD))
+            exact = Clean.of(run.predictions(prefix.x_BPD))
             reference = exact
             if precision != "float32":
-                reference = _Clean.of(run.predictions(prefix.x_BPD, precision))
-                rounded.add(_against(run, exact, reference.log_NV))
-            clean.add(_against(run, reference, reference.log_NV))
-            measured: list[tuple[torch.Tensor, _Measured]] = []
-            for sums in every:
-                spliced_BPD = splice(sums.reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
+                reference = Clean.of(run.predictions(prefix.x_BPD, precision))
+                rounded.add(against(run, exact, reference.log_NV))
+            clean.add(against(run, reference, reference.log_NV))
+            measured: list[tuple[torch.Tensor, Measured]] = []
+            for sums, reconstruct in every:
+                spliced_BPD = splice(reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
                 # a start is often its teacher bit for bit, and the host's run is what costs
                 figures = next((had for x_BPD, had in measured if torch.equal(x_BPD, spliced_BPD)), None)
                 if figures is None:
-                    figures = _against(run, reference, run.predictions(spliced_BPD, precision))
+                    figures = against(run, reference, run.predictions(spliced_BPD, precision))
                     measured.append((spliced_BPD, figures))
                 sums.add(figures)
             bar.update(sum(map(len, chosen)))
-    bounds = _Bounds(clean, zero, mean, None if precision == "float32" else rounded)
-    return {name: bounds.record(sums, place.exclude_tokens, precision) for name, sums in by_reading.items()}
+    bounds = Bounds(clean, zero, mean, None if precision == "float32" else rounded)
+    return {
+        name: bounds.record({r: sums for r, (sums, _) in of.items()}, place.exclude_tokens, precision)
+        for name, of in by_reading.items()
+    }
 
 
 def target_of(sae: SAE, point: HookPoint, host: Host) -> tuple[HookPoint, float]:
@@ -317,7 +303,7 @@ def _at_once(
     order = sorted(tokens, key=len)
     sums = [torch.zeros(part.sae.d_out, dtype=torch.float64) for part in parts]
     count = [0] * len(parts)
-    zero, mean, clean, rounded, ours = (_Sums(None) for _ in range(5))
+    zero, mean, clean, rounded, ours = (Sums() for _ in range(5))
     with progress(2 * sum(map(len, tokens)), f"downstream loss of {len(parts)} SAEs at once", "tok") as bar:
         runs = []
         for start in range(0, len(order), batch):
@@ -329,20 +315,20 @@ def _at_once(
             bar.update(int(run.mask_BP.sum()))
         means = [total_O / max(1, n) for total_O, n in zip(sums, count, strict=True)]
         for run in runs:
-            exact = reference = _Clean.of(run.predictions([]))
+            exact = reference = Clean.of(run.predictions([]))
             if precision != "float32":
-                reference = _Clean.of(run.predictions([], precision))
-                rounded.add(_against(run, exact, reference.log_NV))
-            clean.add(_against(run, reference, reference.log_NV))
+                reference = Clean.of(run.predictions([], precision))
+                rounded.add(against(run, exact, reference.log_NV))
+            clean.add(against(run, reference, reference.log_NV))
             for into, reconstructs in (
                 (zero, [None for _ in parts]),
                 (mean, [_constant(mean_O) for mean_O in means]),
                 (ours, [_through(part.sae, part.sae.encode) for part in parts]),
             ):
-                into.add(_against(run, reference, run.predictions(reconstructs, precision)))
+                into.add(against(run, reference, run.predictions(reconstructs, precision)))
             bar.update(int(run.mask_BP.sum()))
     excluded = sorted({token for part in parts for token in part.place.exclude_tokens})
-    bounds = _Bounds(clean, zero, mean, None if precision == "float32" else rounded)
+    bounds = Bounds(clean, zero, mean, None if precision == "float32" else rounded)
     return bounds.record({"": ours}, excluded, precision)
 
 
@@ -380,29 +366,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
-class _Clean(NamedTuple):
-    """What the clean host predicts, with what every comparison with it needs."""
-
-    log_NV: torch.Tensor
-    p_NV: torch.Tensor
-    top_N: torch.Tensor
-
-    @staticmethod
-    def of(log_NV: torch.Tensor) -> _Clean:
-        return _Clean(log_NV, log_NV.exp(), log_NV.argmax(-1))
-
-
-class _Measured(NamedTuple):
-    """One reconstruction's predictions of a batch: of each prediction its sequence, position, CE and KL."""
-
-    sequences: int
-    row_N: torch.Tensor
-    position_N: torch.Tensor
-    ce_N: torch.Tensor
-    kl_N: torch.Tensor
-    agreed: int
-
-
 class _Suffix(NamedTuple):
     """The host from the hook point on, for a batch."""
 
@@ -418,110 +381,6 @@ class _Suffix(NamedTuple):
         spliced = self.prefix._replace(x_BPD=x_BPD)
         with torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
-
-
-def _against(run: _Suffix | _Whole, clean: _Clean, now_NV: torch.Tensor) -> _Measured:
-    """log p of the spliced host's predictions, compared with the clean host's."""
-    row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
-    ce_N = -now_NV.gather(1, run.tokens_BP[:, 1:][run.counted_BP][:, None])[:, 0].double()
-    kl_N = (clean.log_NV - now_NV).mul_(clean.p_NV).sum(-1).double()
-    agreed = int((now_NV.argmax(-1) == clean.top_N).sum())
-    return _Measured(len(run.counted_BP), row_N, position_N, ce_N, kl_N, agreed)
-
-
-class _Sums:
-    """What is summed over the predictions of each sequence, for one reconstruction (zeros for None)."""
-
-    def __init__(self, reconstruct: Reconstruct | None):
-        self.reconstruct = reconstruct
-        self.ce_S: list[float] = []
-        self.kl_S: list[float] = []
-        self.count_S: list[int] = []
-        # by group of positions
-        self.kl_GS: list[list[float]] = [[] for _ in POSITIONS]
-        self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
-        self.agreed = 0
-
-    def add(self, batch: _Measured) -> None:
-        """Predictions of a batch."""
-        rows, row_N, position_N = batch.sequences, batch.row_N, batch.position_N
-        zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
-        self.ce_S += zero_B.index_add(0, row_N, batch.ce_N).tolist()
-        self.kl_S += zero_B.index_add(0, row_N, batch.kl_N).tolist()
-        self.count_S += torch.bincount(row_N, minlength=rows).tolist()
-        self.agreed += batch.agreed
-        for group, (first, last) in enumerate(POSITIONS):
-            in_N = (position_N >= first) & (position_N <= last)
-            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], batch.kl_N[in_N]).tolist()
-            self.count_GS[group] += torch.bincount(row_N[in_N], minlength=rows).tolist()
-
-    @property
-    def ce(self) -> float:
-        return sum(self.ce_S)
-
-    @property
-    def kl(self) -> float:
-        return sum(self.kl_S)
-
-    @property
-    def count(self) -> int:
-        return sum(self.count_S)
-
-    def figures(self, clean: _Sums, zero: _Sums, mean: _Sums) -> Spliced:
-        """Means over predictions, and their intervals."""
-        dce_S = [now - then for now, then in zip(self.ce_S, clean.ce_S, strict=True)]
-        ce, ce_clean, ce_zero, ce_mean = (one.ce / clean.count for one in (self, clean, zero, mean))
-        return Spliced(
-            kl=self.kl / clean.count,
-            kl_interval=Interval(*ratio_interval(self.kl_S, self.count_S)),
-            ce=ce,
-            dce=ce - ce_clean,
-            dce_interval=Interval(*ratio_interval(dce_S, self.count_S)),
-            loss_recovered=(ce_zero - ce) / (ce_zero - ce_clean),
-            top1=self.agreed / clean.count,
-            sequences=BySequence(tuple(self.count_S), tuple(dce_S), tuple(self.kl_S)),
-            loss_recovered_mean=(ce_mean - ce) / (ce_mean - ce_clean) if ce_mean != ce_clean else None,
-            by_position=tuple(self._at(group) for group, counts in enumerate(self.count_GS) if sum(counts)),
-        )
-
-    def _at(self, group: int) -> AtPositions:
-        kl_S, count_S = self.kl_GS[group], self.count_GS[group]
-        there = [i for i, count in enumerate(count_S) if count]  # only sequences that are so long
-        kl, counts = [kl_S[i] for i in there], [count_S[i] for i in there]
-        interval = Interval(*ratio_interval(kl, counts))
-        return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), interval)
-
-
-class _Bounds(NamedTuple):
-    """What the host gives without an SAE: as it is, with zeros, with means, and rounded (None for float32)."""
-
-    clean: _Sums
-    zero: _Sums
-    mean: _Sums
-    rounded: _Sums | None
-
-    def record(
-        self, sums: dict[str, _Sums], exclude_tokens: Sequence[int], precision: Precision
-    ) -> Downstream:
-        """The figures of one SAE, of each of its readings."""
-        clean, zero, mean, rounded = self
-        if zero.ce == clean.ce:
-            raise InputError(
-                "downstream: zeros change nothing, so no token is spliced; raise norm_limit, or exclude fewer tokens"
-            )
-        return Downstream(
-            **vars(sums[""].figures(clean, zero, mean)),
-            ce_clean=clean.ce / clean.count,
-            ce_zero=zero.ce / zero.count,
-            kl_zero=zero.kl / zero.count,
-            predictions=clean.count,
-            positions=positions(exclude_tokens),
-            others={reading: one.figures(clean, zero, mean) for reading, one in sums.items() if reading},
-            ce_mean=mean.ce / mean.count,
-            kl_mean=mean.kl / mean.count,
-            precision=precision,
-            precision_kl=None if rounded is None else rounded.kl / rounded.count,
-        )
 
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:

@@ -64,13 +64,26 @@ def _joined(activations: Mapping[str, Activations], kept: list[list[torch.Tensor
         parts[split] = [torch.cat(columns, 1)]
     known = [one.provenance for one in activations.values()]
     first = known[0]
-    if len({(one.model, one.text, one.context, one.split_seed, one.bos) for one in known}) > 1:
+    if (
+        len(
+            {(one.model, one.text, one.context, one.split_seed, one.bos, one.exclude_tokens) for one in known}
+        )
+        > 1
+    ):
         raise InputError("join: the activations are of other hosts or texts; join hook points of one harvest")
     provenance = Provenance(
-        model=first.model, hook=AND.join(activations), context=first.context, bos=first.bos, text=first.text
+        model=first.model,
+        hook=AND.join(activations),
+        context=first.context,
+        bos=first.bos,
+        text=first.text,
+        exclude_tokens=first.exclude_tokens,
+        split_seed=first.split_seed,
     )
     made = InMemory(parts, provenance)
-    made.points = tuple(Point(name, one.d_in, one.scale) for name, one in activations.items())
+    made.points = tuple(
+        Point(name, one.d_in, one.scale, one.provenance.norm_limit) for name, one in activations.items()
+    )
     return made
 
 

@@ -25,6 +25,8 @@ class Point:
     """Its number of dimensions."""
     scale: float
     """Joined activations are the point's own times this."""
+    norm_limit: float | None = None
+    """Tokens of a larger norm there were left out of training; None where nobody says."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 
 import evals
 import rsae
+from evals.cli import main as evals_main
 from rsae import InputError, Store, TrainConfig
 from rsae.activations.harvest import sequences_like
 from rsae.cli import main
@@ -178,6 +179,11 @@ def test_the_command_trains_them(stores, tmp_path):
     assert layout is not None
     assert [point.name for point in layout.writes] == [*TARGETS]
     assert layout.causal
+    done = run_command(evals_main, "splice", tmp_path / "clt", "--tokens", 100, "--each", "--markdown")
+    assert done.returncode == 0, done.stderr
+    assert all(place in done.stdout for place in ("all at once", *TARGETS))
+    wrong = run_command(evals_main, "splice", tmp_path / "clt", tmp_path / "cross", "--tokens", 100)
+    assert_one_clear_line(wrong, "several hook points")
     wrong = run_command(main, "train", "top_k", paths[0], tmp_path / "no", "--causal", *rest)
     assert_one_clear_line(wrong, "--predict")
 
@@ -198,5 +204,73 @@ def test_what_does_not_go_together_is_told(stores, joined, layers, host, tmp_pat
         rsae.save(sae, tmp_path / "x", "dictionary_learning")
     with pytest.raises(InputError, match="single hook point"):
         evals.by_point(rsae.new("top_k", stores[HOOKS[0]], d_sae=48, k=6), stores[HOOKS[0]])
-    with pytest.raises(InputError, match=r"hook point .* is not in host"):
+    with pytest.raises(InputError, match="several hook points.*downstream_by_point"):
         evals.downstream(sae, host, [[1, 2, 3, 4]])
+    with pytest.raises(InputError, match="single hook point"):
+        evals.downstream_by_point(rsae.new("top_k", stores[HOOKS[0]], d_sae=48, k=6), host, [[1, 2, 3, 4]])
+    own = rsae.new("top_k", rsae.join({"six": stores[HOOKS[0]], "twelve": stores[HOOKS[1]]}), d_sae=48, k=6)
+    with pytest.raises(InputError, match=r"hook point .* is not in host"):
+        evals.downstream_by_point(own, host, [[1, 2, 3, 4]])
+
+
+def by_hand(sae, host, ids, at):
+    """log p of one sequence, with what the SAE gives of the clean host's activations put at some points by plain
+    PyTorch hooks on the modules."""
+    modules = [block.mlp for block in host.blocks]
+    points = [*dict.fromkeys(p.name for p in (*sae.layout.reads, *sae.layout.writes))]
+    inside, clean, handles = {}, {}, []
+
+    def keep(number):
+        def hook(module, args, out):
+            inside[f"blocks.{number}.hook_mlp_in"], clean[f"blocks.{number}.hook_mlp_out"] = args[0], out
+
+        return hook
+
+    def put(name):
+        def hook(module, args, out):
+            new = out.clone()
+            new[0, replaced] = given[name]
+            return new
+
+        return hook
+
+    def run(hooks):
+        for number, hook in hooks:
+            handles.append(modules[number].register_forward_hook(hook))
+        with torch.no_grad():
+            log_p = host.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        while handles:
+            handles.pop().remove()
+        return log_p
+
+    before = run([(number, keep(number)) for number in (0, 1)])
+    every = inside | clean
+    limits = {p.name: p.norm_limit for p in (*sae.layout.reads, *sae.layout.writes)}
+    replaced = torch.stack([every[name][0].norm(dim=-1) <= limits[name] for name in points]).all(0)
+    replaced[0] = False
+    with torch.no_grad():
+        x = sae.layout.read({p.name: every[p.name][0, replaced] for p in sae.layout.reads})
+        given = sae.layout.written(sae(x))
+    return before, run([(int(name.split(".")[1]), put(name)) for name in at])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_hosts_loss_at_each_point_and_at_all(layers, host, causal):
+    """Beside plain PyTorch hooks; tokens of other norms than training saw stay; the batch does not matter."""
+    sae = rsae.new("jump_relu", layers, d_sae=48, causal=causal)
+    rsae.train(sae, layers, TrainConfig(steps=20, batch=64))
+    sequences = [ids for ids in sequences_like(layers.provenance, host, "heldout", 300) if len(ids) > 2][:4]
+    found = evals.downstream_by_point(sae, host, sequences, batch=3)
+    assert list(found) == ["all at once", *TARGETS]
+    for place, at in (("all at once", TARGETS), *((name, [name]) for name in TARGETS)):
+        kl, ce = [], []
+        for ids in sequences:
+            before, after = by_hand(sae, host, ids, at)
+            kl += (before.exp() * (before - after)).sum(-1)[1:-1].tolist()
+            ce += [-after[n, ids[n + 1]].item() for n in range(1, len(ids) - 1)]
+        assert found[place].predictions == len(kl)
+        assert found[place].kl == pytest.approx(sum(kl) / len(kl), rel=5e-3)  # 1e-5 nats: the host is random
+        assert found[place].ce == pytest.approx(sum(ce) / len(ce), rel=1e-5)
+        assert found[place].kl > 0
+    other = evals.downstream_by_point(sae, host, sequences, batch=1)
+    assert [one.kl for one in other.values()] == pytest.approx([one.kl for one in found.values()], rel=5e-3)

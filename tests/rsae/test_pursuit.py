@@ -137,9 +137,8 @@ def test_the_compiled_pursuit_is_the_same(name, seed, rounds, steps, candidates,
     same = torch.isclose(compiled, unfused, rtol=1e-3, atol=1e-3).all(1)
     assert same.float().mean() >= 0.8
     errors, others = error(sae, x, compiled), error(sae, x, unfused)
-    torch.testing.assert_close(
-        errors[same], others[same], rtol=1e-2, atol=1e-3
-    )  # of ten entries, each so near
+    # codes of some ten entries, each so near
+    torch.testing.assert_close(errors[same], others[same], rtol=1e-2, atol=1e-3)
     assert abs(errors.mean() - others.mean()) <= 1e-2 * others.mean() + 1e-4
 
 

@@ -1,0 +1,203 @@
+"""What a host loses, summed prediction by prediction: beside the clean host, and between bounds.
+
+Shapes: B batch, P position, N counted predictions, V vocabulary, S sequences, G groups of positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
+from evals.stats import ratio_interval
+from rsae.support.errors import InputError
+
+#: Groups of positions, each twice as long as the one before: first and last
+POSITIONS = tuple((2**i, 2 ** (i + 1) - 1) for i in range(20))
+
+
+def positions(exclude_tokens: Sequence[int] = ()) -> str:
+    """Recorded with every result: where the activation is replaced, and which predictions count.
+
+    Args:
+        exclude_tokens: Ids of the tokens that are left alone.
+    """
+    told = (
+        "position 0 and tokens above the norm limit keep their activation; the predictions made at position 0 and at "
+        "padding are not counted"
+    )
+    if not exclude_tokens:
+        return told
+    return f"{told}; neither are those made at the tokens {', '.join(map(str, exclude_tokens))}, which keep theirs"
+
+
+class Predicted(Protocol):
+    """A batch of which predictions are counted."""
+
+    @property
+    def tokens_BP(self) -> torch.Tensor:
+        """Token ids."""
+        ...
+
+    @property
+    def counted_BP(self) -> torch.Tensor:
+        """Which predictions count, [batch, position - 1]."""
+        ...
+
+
+class Clean(NamedTuple):
+    """What the clean host predicts, with what every comparison with it needs."""
+
+    log_NV: torch.Tensor
+    p_NV: torch.Tensor
+    top_N: torch.Tensor
+
+    @staticmethod
+    def of(log_NV: torch.Tensor) -> Clean:
+        """From log p.
+
+        Args:
+            log_NV: log p of the counted predictions.
+        """
+        return Clean(log_NV, log_NV.exp(), log_NV.argmax(-1))
+
+
+class Measured(NamedTuple):
+    """One reconstruction's predictions of a batch: of each prediction its sequence, position, CE and KL."""
+
+    sequences: int
+    row_N: torch.Tensor
+    position_N: torch.Tensor
+    ce_N: torch.Tensor
+    kl_N: torch.Tensor
+    agreed: int
+
+
+def against(run: Predicted, clean: Clean, now_NV: torch.Tensor) -> Measured:
+    """The spliced host's predictions, compared with the clean host's.
+
+    Args:
+        run: The batch.
+        clean: What the clean host predicts.
+        now_NV: log p of the spliced host.
+    """
+    row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
+    ce_N = -now_NV.gather(1, run.tokens_BP[:, 1:][run.counted_BP][:, None])[:, 0].double()
+    kl_N = (clean.log_NV - now_NV).mul_(clean.p_NV).sum(-1).double()
+    agreed = int((now_NV.argmax(-1) == clean.top_N).sum())
+    return Measured(len(run.counted_BP), row_N, position_N, ce_N, kl_N, agreed)
+
+
+class Sums:
+    """What is summed over the predictions of each sequence, for one thing that is spliced in."""
+
+    def __init__(self) -> None:
+        self.ce_S: list[float] = []
+        self.kl_S: list[float] = []
+        self.count_S: list[int] = []
+        # by group of positions
+        self.kl_GS: list[list[float]] = [[] for _ in POSITIONS]
+        self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
+        self.agreed = 0
+
+    def add(self, batch: Measured) -> None:
+        """Predictions of a batch.
+
+        Args:
+            batch: Of all its sequences.
+        """
+        rows, row_N, position_N = batch.sequences, batch.row_N, batch.position_N
+        zero_B = torch.zeros(rows, dtype=torch.float64, device=row_N.device)
+        self.ce_S += zero_B.index_add(0, row_N, batch.ce_N).tolist()
+        self.kl_S += zero_B.index_add(0, row_N, batch.kl_N).tolist()
+        self.count_S += torch.bincount(row_N, minlength=rows).tolist()
+        self.agreed += batch.agreed
+        for group, (first, last) in enumerate(POSITIONS):
+            in_N = (position_N >= first) & (position_N <= last)
+            self.kl_GS[group] += zero_B.index_add(0, row_N[in_N], batch.kl_N[in_N]).tolist()
+            self.count_GS[group] += torch.bincount(row_N[in_N], minlength=rows).tolist()
+
+    @property
+    def ce(self) -> float:
+        """Sum of cross-entropies."""
+        return sum(self.ce_S)
+
+    @property
+    def kl(self) -> float:
+        """Sum of KL(clean || spliced)."""
+        return sum(self.kl_S)
+
+    @property
+    def count(self) -> int:
+        """Number of predictions."""
+        return sum(self.count_S)
+
+    def figures(self, clean: Sums, zero: Sums, mean: Sums) -> Spliced:
+        """Means over predictions, and their intervals.
+
+        Args:
+            clean: The clean host's.
+            zero: Those with zeros in the place.
+            mean: Those with the mean activation in the place.
+        """
+        dce_S = [now - then for now, then in zip(self.ce_S, clean.ce_S, strict=True)]
+        ce, ce_clean, ce_zero, ce_mean = (one.ce / clean.count for one in (self, clean, zero, mean))
+        return Spliced(
+            kl=self.kl / clean.count,
+            kl_interval=Interval(*ratio_interval(self.kl_S, self.count_S)),
+            ce=ce,
+            dce=ce - ce_clean,
+            dce_interval=Interval(*ratio_interval(dce_S, self.count_S)),
+            loss_recovered=(ce_zero - ce) / (ce_zero - ce_clean),
+            top1=self.agreed / clean.count,
+            sequences=BySequence(tuple(self.count_S), tuple(dce_S), tuple(self.kl_S)),
+            loss_recovered_mean=(ce_mean - ce) / (ce_mean - ce_clean) if ce_mean != ce_clean else None,
+            by_position=tuple(self._at(group) for group, counts in enumerate(self.count_GS) if sum(counts)),
+        )
+
+    def _at(self, group: int) -> AtPositions:
+        kl_S, count_S = self.kl_GS[group], self.count_GS[group]
+        there = [i for i, count in enumerate(count_S) if count]  # only sequences that are so long
+        kl, counts = [kl_S[i] for i in there], [count_S[i] for i in there]
+        interval = Interval(*ratio_interval(kl, counts))
+        return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), interval)
+
+
+class Bounds(NamedTuple):
+    """What the host gives without an SAE: as it is, with zeros, with means, and rounded (None for float32)."""
+
+    clean: Sums
+    zero: Sums
+    mean: Sums
+    rounded: Sums | None
+
+    def record(
+        self, sums: dict[str, Sums], exclude_tokens: Sequence[int] = (), precision: str = "float32"
+    ) -> Downstream:
+        """The figures of one SAE.
+
+        Args:
+            sums: Of each of its readings; "" is the one that is decoded.
+            exclude_tokens: Ids of tokens that were left alone.
+            precision: In which the host was run from the hook point on.
+        """
+        clean, zero, mean, rounded = self
+        if zero.ce == clean.ce:
+            raise InputError(
+                "downstream: zeros change nothing, so no token is spliced; raise norm_limit, or exclude fewer tokens"
+            )
+        return Downstream(
+            **vars(sums[""].figures(clean, zero, mean)),
+            ce_clean=clean.ce / clean.count,
+            ce_zero=zero.ce / zero.count,
+            kl_zero=zero.kl / zero.count,
+            predictions=clean.count,
+            positions=positions(exclude_tokens),
+            others={reading: one.figures(clean, zero, mean) for reading, one in sums.items() if reading},
+            ce_mean=mean.ce / mean.count,
+            kl_mean=mean.kl / mean.count,
+            precision=precision,
+            precision_kl=None if rounded is None else rounded.kl / rounded.count,
+        )
