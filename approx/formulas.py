@@ -51,7 +51,8 @@ def formula(
     Known are + - * / **, numbers (read as float64), pi, e, abs, max, min (of two) and the functions exp log
     sqrt sin cos tan atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base
     (any real exponent; x >= 0 then, unless it is an integer) or in its exponent. Where `abs`, `max` and `min` fold is
-    found by their arguments' signs on a grid; folds that lie closer than a thousandth of the domain need naming. A quotient is continued over a float64 zero that its two parts share.
+    found by their arguments' signs on a grid; folds that lie closer than a thousandth of the domain need naming.
+    A quotient is continued over a float64 zero that its two parts share.
 
     Args:
         text: the formula.
