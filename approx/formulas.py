@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from flint import arb, arb_series, fmpq
+from flint import arb, arb_series, ctx, fmpq
 
 from approx.domain import Domain
-from approx.dyadic import dyadic
+from approx.dyadic import dyadic, precision
 from approx.functions import BALLS, Functions
 from approx.target import Expression, Target
-from approx.zeros import bisected
+from approx.zeros import Zero, bisected, multiplicity, quotient, vanishes
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -52,6 +52,7 @@ def formula(
     sqrt sin cos tan atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base
     (any real exponent; x >= 0 then, unless it is an integer) or in its exponent. Where `abs`, `max` and `min` fold is
     found by their arguments' signs on a grid; folds that lie closer than a thousandth of the domain need naming.
+    A quotient is continued over a float64 zero that its two parts share.
 
     Args:
         text: the formula.
@@ -66,7 +67,7 @@ def formula(
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ValueError(f"formula {text!r} does not parse: {error.msg}") from None
-    inner = _compile(tree, text)
+    inner = _compile(tree, text, Domain(domain))
     kinks, jumps = sorted(float(k) for k in kinks), sorted(float(k) for k in jumps)
 
     def run(x: Any) -> Any:  # a constant formula takes the shape of x
@@ -155,7 +156,12 @@ def constant(text: str) -> float:
     return float(_compile(tree, text)(0.0))
 
 
-def _compile(node: ast.AST, text: str) -> Expression:
+def _compile(node: ast.AST, text: str, domain: Domain | None = None) -> Expression:
+    """The function of a syntax tree; with a domain, quotients are continued over the zeros there that they share."""
+
+    def compiled(part: ast.AST) -> Expression:
+        return _compile(part, text, domain)
+
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return lambda x, c=dyadic(value): c if isinstance(x, BALLS) else float(value)
@@ -166,32 +172,92 @@ def _compile(node: ast.AST, text: str) -> Expression:
         case ast.Name(id="e"):
             return lambda x: arb(1).exp() if isinstance(x, BALLS) else np.e
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            inner = _compile(operand, text)
+            inner = compiled(operand)
             return lambda x: -inner(x)
         case ast.BinOp(left=base, op=ast.Pow(), right=exponent) if "x" not in _names(exponent):
-            return _power(_compile(base, text), _compile(exponent, text), text)
+            return _power(compiled(base), _compile(exponent, text), text)
         case ast.BinOp(left=base, op=ast.Pow(), right=exponent) if "x" not in _names(base):
-            number, inner = float(_compile(base, text)(0.0)), _compile(exponent, text)
+            number, inner = float(_compile(base, text)(0.0)), compiled(exponent)
             if not number > 0:
                 raise ValueError(f"formula {text!r}: a power with x in its exponent needs a positive base")
             return lambda x: _exponential(number, _lifted(inner(x), x))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            a, b, run = _compile(left, text), _compile(right, text), _OPERATORS[type(op)]
+            a, b, run = compiled(left), compiled(right), _OPERATORS[type(op)]
+            if isinstance(op, ast.Div) and domain is not None and (shared := _shared_zeros(a, b, domain)):
+                return _continued(a, b, shared, min(high - low for low, high in domain))
             return lambda x: run(a(x), b(x))
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in (*_NAMES, "abs"):
             inner, function = (
-                _compile(argument, text),
+                compiled(argument),
                 _absolute if name == "abs" else getattr(Functions, name),
             )
             return lambda x: function(_lifted(inner(x), x))
         case ast.Call(func=ast.Name(id="max" | "min" as name), args=[left, right], keywords=[]):
-            a, b, larger = _compile(left, text), _compile(right, text), name == "max"
+            a, b, larger = compiled(left), compiled(right), name == "max"
             return lambda x: _extreme(_lifted(a(x), x), _lifted(b(x), x), larger)
         case _:
             pass
     raise ValueError(
         f"formula {text!r}: {ast.unparse(node)!r} is not known; see `help(approx.formula)` for what is"
     )
+
+
+def _shared_zeros(a: Expression, b: Expression, domain: Domain) -> tuple[Zero, ...]:
+    """The float64 zeros of b in a domain that are zeros of a as well: where a/b may have a limit."""
+
+    def floats(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.broadcast_to(np.asarray(b(x), dtype=float), x.shape)
+
+    places: set[float] = set()
+    for low, high in domain:
+        x = np.unique(np.r_[np.linspace(low, high, 1025), 0.0 if low <= 0 <= high else low])
+        f = floats(x)
+        places |= {float(v) for v in x[f == 0]}
+        places |= {bisected(floats, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)}
+    found: list[Zero] = []
+    for place in sorted(places):
+        with precision(256):
+            if not arb(b(arb(place))).contains(0):
+                continue
+        zero = Zero(place, multiplicity(b, place))
+        if vanishes(a, zero):
+            found.append(zero)
+    return tuple(found)
+
+
+def _continued(a: Expression, b: Expression, zeros: tuple[Zero, ...], width: float) -> Expression:
+    """a/b, where both are divided by (x - place)^k near a zero that they share."""
+
+    def balls(x: Any) -> Any:
+        near = x[0] if isinstance(x, arb_series) else x
+        lost = 0
+        for zero in zeros:
+            gap = near - arb(zero.exact)
+            if gap.contains(0):
+                return quotient(a, x, zero) / quotient(b, x, zero)
+            lost = max(lost, zero.multiplicity * int(-np.log2(float(abs(gap).lower()) + 1e-320)))
+        with precision(ctx.prec + lost):  # both cancel beside a zero
+            return a(x) / b(x)
+
+    def run(x: Any) -> Any:
+        if isinstance(x, arb | arb_series):
+            return balls(x)
+        if isinstance(x, BALLS):
+            return a(x) / b(x)
+        x = np.asarray(x, dtype=float)
+        with np.errstate(all="ignore"):
+            value = np.array(np.broadcast_to(np.asarray(a(x) / b(x), dtype=float), x.shape), ndmin=1)
+        # next to a zero float64 sees its own cancellation
+        close = np.logical_or.reduce([np.abs(x - zero.place) < 1e-2 * width for zero in zeros]).reshape(
+            value.shape
+        )
+        if np.any(close):
+            with precision(256):
+                value[close] = [float(balls(arb(float(v)))) for v in np.atleast_1d(x)[close]]
+        return value.reshape(x.shape)
+
+    return run
 
 
 def _names(node: ast.AST) -> set[str]:

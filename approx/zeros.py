@@ -56,7 +56,7 @@ def zeros_of(target: Target) -> tuple[Zero, ...]:
     for place in _places(target):
         with precision(256):
             if target(arb(place)).contains(0):
-                found.append(Zero(place, _multiplicity(target, place)))
+                found.append(Zero(place, multiplicity(target, place)))
             elif (around := _neighbours(target, place)) is not None and not _in_gap(target, *around):
                 if not all(target.domain.contains(around)):  # just beyond an end of the domain
                     found.append(_between(target, *around))
@@ -171,15 +171,35 @@ def bisected(function: Callable[[np.ndarray], Any], low: float, high: float) -> 
     return low if values[0] <= values[1] else high
 
 
-def _multiplicity(target: Target, place: float) -> int:
+def multiplicity(target: Callable[[Any], Any], place: float) -> int:
+    """How often a function vanishes at a float64.
+
+    Args:
+        target: the function, on arb_series.
+        place: its zero.
+
+    Raises:
+        ValueError: for more than 6 times.
+    """
     series = _series(target, arb(place), _MOST + 1, 256)
     for k, c in enumerate(series):
         if not c.contains(0):
             return k
-    raise ValueError(f"target {target.name!r} has a zero of multiplicity above {_MOST} at x = {place!r}")
+    name = target.name if isinstance(target, Target) else "of the formula"
+    raise ValueError(f"target {name!r} has a zero of multiplicity above {_MOST} at x = {place!r}")
 
 
-def _series(target: Target, x: arb, count: int, bits: int) -> list[arb]:
+def vanishes(function: Callable[[Any], Any], zero: Zero) -> bool:
+    """Whether a function vanishes at a zero as often as that says, as far as 256 bits tell.
+
+    Args:
+        function: of arb_series.
+        zero: the zero, a float64.
+    """
+    return all(c.contains(0) for c in _series(function, arb(zero.place), zero.multiplicity, 256))
+
+
+def _series(target: Callable[[Any], Any], x: arb, count: int, bits: int) -> list[arb]:
     """Enclosures of the first Taylor coefficients at every point of a ball."""
     cap = ctx.cap
     ctx.cap = count
@@ -225,7 +245,7 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
         for k, zero in enumerate(zeros):
             near = x[0] if isinstance(x, arb_series) else x
             if isinstance(x, arb | arb_series) and _close(near, zero):
-                value = _quotient(balls, x, zero)
+                value = quotient(balls, x, zero)
                 if zero.beside != 0:  # f is not quite 0 there
                     value = value + balls(arb(zero.exact)) / (x - arb(zero.exact))
                 return _over(value, x, zeros[:k] + zeros[k + 1 :])
@@ -265,11 +285,16 @@ def _over(value: Any, x: Any, zeros: tuple[Zero, ...]) -> Any:
     return value
 
 
-def _quotient(target: Target, x: Any, zero: Zero) -> Any:
+def quotient(target: Callable[[Any], Any], x: Any, zero: Zero) -> Any:
     """f/(x - place)^k where x may hold the zero.
 
     The Taylor coefficients j of the quotient at points of a ball lie in the coefficients j + k of f over its hull
     with the zero: the quotient is an average of derivatives of f between them.
+
+    Args:
+        target: f, on arb and arb_series.
+        x: an arb or arb_series.
+        zero: the zero.
     """
     k = zero.multiplicity
     point = x[0] if isinstance(x, arb_series) else x

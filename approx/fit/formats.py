@@ -36,6 +36,7 @@ _FORMATS = {
     "bfloat16": (8, -133, 3.3895313892515355e38),
 }
 _MOST = 64  # coefficients that a lattice may have
+_SIZES = 5  # how often the sizes of the coefficients may grow, and their last places with them
 _ROUNDS = 6  # lattices, each with weights that follow the errors of the last
 
 
@@ -158,21 +159,33 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
 
     plain = [c if name in fixed else kind.rounded(c) for name, c in zip(names, exact, strict=True)]
     found = [judged(plain)]
-    if places:
-        units = [kind.unit(to_float(exact[i])) for i in places]
+    sizes, tried = list(exact), {tuple(plain)}
+    for _ in range(_SIZES if places else 0):
+        units = [kind.unit(to_float(sizes[i])) for i in places]
+        base = list(plain)
+        for i, e in zip(places, units, strict=True):
+            base[i] = (exact[i] / fmpq(2) ** e + fmpq(1, 2)).floor() * fmpq(2) ** e
         start = np.array(
-            [float(arb((plain[i] - exact[i]) / fmpq(2) ** e)) for i, e in zip(places, units, strict=True)]
+            [float(arb((base[i] - exact[i]) / fmpq(2) ** e)) for i, e in zip(places, units, strict=True)]
         )
         fine = _linear(target, exact, split, centre, places, units, sample(target, 1200, fit.reference))
         coarse = _linear(
             target, exact, split, centre, places, units, _few(target, len(places), fit.reference)
         )
+        larger = list(sizes)
         for k in _searched(coarse, fine, start):
-            values = list(plain)
+            values = list(base)
             for i, e, step in zip(places, units, np.round(k - start), strict=True):
-                values[i] = plain[i] + int(step) * fmpq(2) ** e
-            if values != plain and all(kind.holds(values[i]) for i in places):
-                found.append(judged(values))
+                values[i] = base[i] + int(step) * fmpq(2) ** e
+            if all(kind.holds(values[i]) for i in places):
+                if tuple(values) not in tried:
+                    tried.add(tuple(values))
+                    found.append(judged(values))
+            else:  # a coefficient has grown out of its last place: again with the places of these
+                larger = [max(size, value, key=abs) for size, value in zip(larger, values, strict=True)]
+        if larger == sizes:
+            break
+        sizes = larger
     error, rational = min(found, key=lambda f: f[0])
     if not np.isfinite(error):
         raise ValueError(

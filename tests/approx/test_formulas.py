@@ -5,6 +5,7 @@ import pytest
 from flint import arb
 from hypothesis import given
 from hypothesis import strategies as st
+from mpmath import mp
 from scipy.special import erfc
 
 import approx
@@ -113,3 +114,41 @@ def test_constants(text):
     for wrong in ("x", "pi(", "os.system", "1 if 1 else 2"):
         with pytest.raises(ValueError, match="formula|not a number"):
             constant(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "f"),
+    [
+        ("sin(x)/x", (-2, 2), lambda x: mp.sinc(x)),
+        ("(1-exp(-x))/x", (0, 100), lambda x: -mp.expm1(-x) / x if x else mp.mpf(1)),
+        (
+            "exp((1-cos(x))/x**2)+1",
+            (-1, 2),
+            lambda x: mp.exp((1 - mp.cos(x)) / x**2 if x else mp.mpf(0.5)) + 1,
+        ),
+        (
+            "(x-0.5)/(exp(x-0.5)-1)",
+            (-1, 2),
+            lambda x: (x - 0.5) / mp.expm1(x - 0.5) if x != 0.5 else mp.mpf(1),
+        ),
+    ],
+)
+def test_removable_singularities_are_removed(text, domain, f):
+    target = approx.formula(text, domain)
+    places = [*np.linspace(domain[0], domain[1], 17), 0.0, 0.5, 1e-3, 1e-9, 1e-200, 0.5 + 1e-12]
+    with mp.workdps(450):
+        for x in (float(v) for v in places if domain[0] <= v <= domain[1]):
+            exact = f(mp.mpf(x))
+            assert float(target(np.array([x]))[0]) == pytest.approx(float(exact), rel=1e-12)
+            assert target(arb(x)).overlaps(arb(mp.nstr(exact, 60), 1e-50))
+    fit = approx.minimax(target, (3, 2))
+    assert fit.converged
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.best_lower == pytest.approx(fit.error, rel=1e-6)
+
+
+@pytest.mark.parametrize("text", ["1/x", "sin(x)/x**2", "cos(x)/x"])
+def test_other_singularities_are_refused(text):
+    with pytest.raises(ValueError, match="not finite"):
+        approx.formula(text, (-1, 1))

@@ -77,3 +77,15 @@ def test_wrong_formats_are_named():
             approx.minimax(approx.exp(), (3, 0), coefficients=wrong)
     with pytest.raises(ValueError, match="overflows"):
         approx.minimax(approx.formula("1e6*exp(x)", (0, 1)), (3, 0), coefficients="float16")
+
+
+@pytest.mark.parametrize(
+    ("text", "high", "powers", "fpminimax"),
+    [("sin(x)", 0.785398, (1, 3, 5, 7), 2.120e-5), ("erf(x)", 0.84, (1, 3, 5, 7, 9), 2.996e-3)],
+)
+def test_coefficients_may_grow_out_of_their_last_place(text, high, powers, fpminimax):
+    """In 8 bits small coefficients make up for the rounding of large ones: they become several times larger."""
+    missing = {f"p{i}": 0 for i in range(powers[-1]) if i not in powers}
+    target = approx.formula(text, (2**-20, high)).with_weight("relative")
+    fit = approx.minimax(target, (powers[-1], 0), coefficients="bfloat16", fixed={"q0": 1, **missing})
+    assert fit.error <= fpminimax  # of Sollya 8.0
