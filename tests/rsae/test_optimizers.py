@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import approx
-from rsae import InputError, JumpReLU, TrainConfig, train
+from rsae import InputError, JumpReLU, Store, TrainConfig, new, train
 from rsae.optimizers import polar
 from rsae.sae.base import SAE
 from tests.rsae.helpers import random_sae
@@ -181,3 +181,17 @@ def test_the_schedule_has_no_end_where_none_is_needed():
 def test_an_unknown_optimiser_is_told():
     with pytest.raises(InputError, match="optimizer = 'sgd'.*'adam', 'muon' or 'schedule_free'"):
         TrainConfig().changed({"optimizer": "sgd"})
+
+
+@pytest.mark.parametrize("optimizer", OTHERS)
+def test_a_skip_connection_is_moved_too(optimizer):
+    """From its start, the best linear map, away from it and to a lower error."""
+    torch.manual_seed(0)
+    x = torch.randn(600, 10)
+    activations = Store.of(x, target=x[:, :6].square() + x[:, 4:], heldout=50)
+    sae = new("top_k", activations, d_sae=24, k=4, skip=True)
+    assert sae.W_skip is not None
+    before = sae.W_skip.detach().clone()
+    history = train(sae, activations, TrainConfig(steps=60, batch=64, optimizer=optimizer))
+    assert not torch.allclose(sae.W_skip, before, atol=1e-3)
+    assert history[-1]["sse"] < 0.95 * history[0]["sse"]
