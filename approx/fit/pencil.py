@@ -105,15 +105,14 @@ def _from_differences(reference: Reference, n: int, guess: list[arb] | None) -> 
 
     def differences(values: list[arb]) -> arb_mat:
         at = [values[k] for k in chosen]
-        first = arb_mat(
-            [
-                [((values[k] - v) * c).mid() for v, c in zip(at, row, strict=True)]
-                for k, row in zip(others, inverse, strict=True)
-            ]
-        )
-        rows = (first if divide is None else divide * first).tolist()
-        rows += [[v * b**k for v, b in zip(at, nodes, strict=True)] for k in range(n - m)]
-        return _mids(arb_mat(rows))
+        rows = [
+            [((values[k] - v) * c).mid() for v, c in zip(at, row, strict=True)]
+            for k, row in zip(others, inverse, strict=True)
+        ]
+        if divide is not None:
+            return _mids(divide * arb_mat(rows))
+        rows += [[(v * b**k).mid() for v, b in zip(at, nodes, strict=True)] for k in range(n - m)]
+        return arb_mat(rows)
 
     # unknown are q(t_j)/prod_{i != j} (t_j - t_i)
     slopes = [_product(a - b for b in nodes if b is not a) for a in nodes]
