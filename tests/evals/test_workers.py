@@ -56,7 +56,7 @@ def test_nobody_waits_for_ever(monkeypatch):
 
 def test_a_worker_that_does_not_see_the_run_refuses(suite_file, tmp_path):
     config = SuiteConfig.read(suite_file)
-    message = suite._attempt(config, tmp_path / "elsewhere", units(config)[0])
+    message = suite._attempt(config, tmp_path / "elsewhere", units(config)[0], "cpu")
     assert message is not None
     assert "must be common to all workers" in message
     assert not (tmp_path / "elsewhere").exists()
