@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -212,7 +213,8 @@ class Certificate:
             parts = branches(plain.rational, plain.target)
             if self.comparison:
                 parts = [Branch(parts[0].a, parts[-1].b, *self.comparison)]
-            if alternation(Error(plain.target, parts), self.points, plain.type, self.rel) < self.best:
+            found = alternation(Error(plain.target, parts), self.points, plain.type, self.rel)
+            if _beside_zeros(found, self.target, self.points) < self.best:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
@@ -284,7 +286,7 @@ def certify(
         if neighbour and levelled > best:
             best, comparison = levelled, (neighbour.num, neighbour.den)
     margin = width / 64  # a replay may round differently
-    best = best * (1 - margin)
+    best = _beside_zeros(best, target, points) * (1 - margin)
     if _shared(target) > kind[0]:
         best, points, comparison = fmpq(1), (), None
     digits = max(25, 5 - math.floor(math.log10(rel)))
@@ -325,6 +327,31 @@ def _divided(rational: Rational, target: Target, type: tuple[int, int]) -> _Divi
     # whoever has a finite relative error vanishes there too: R has as many degrees less
     total = sum(zero.multiplicity for zero in zeros)
     return _Divided(quotient, divided(target, zeros), (max(type[0] - total, 0), type[1]))
+
+
+def _beside_zeros(best: fmpq, target: Target, points: Sequence[tuple[int, fmpq]]) -> fmpq:
+    """What is left of a bound for functions that vanish somewhere in the gap of two floats that f's zero lies in.
+
+    The bound is that of functions which vanish at the zero itself. Whoever has a relative error e < 1 changes sign in
+    the gap, at one place or another; moved to the zero, it changes at each point by a share of eps at most, so that
+    e + (1 + e) eps >= best.
+
+    Args:
+        best: The bound, from alternation.
+        target: The target, with its zeros.
+        points: The points of alternation, (piece, x).
+    """
+    change = fmpq(1)
+    for zero in zeros_of(target) if target.weight == "relative" else ():
+        beyond = np.nextafter(zero.place, np.inf if zero.beside > 0 else -np.inf)
+        low, high = sorted((dyadic(zero.place), dyadic(float(beyond))))
+        if zero.beside == 0 or low < dyadic(target.hull[0]) or high > dyadic(target.hull[1]):
+            continue
+        away = min((max(low - x, x - high) for _, x in points), default=fmpq(1))
+        if away <= 0:
+            return fmpq(0)
+        change *= 1 + (high - low) / away
+    return max((best - (change - 1)) / change, fmpq(0))
 
 
 def _shared(target: Target) -> int:

@@ -11,7 +11,8 @@ from mpmath import mp
 
 import approx
 from approx import Target
-from approx.dyadic import precision
+from approx.dyadic import dyadic, precision
+from approx.proofs.certificate import _beside_zeros
 from approx.zeros import divided, zeros_of
 
 HALF_PI = np.pi / 2
@@ -219,3 +220,14 @@ def test_float64_keeps_the_relative_error_next_to_a_zero_that_is_no_float():
     scope: dict = {}
     exec(approx.export(fit, "python"), scope)
     assert np.max(np.abs(scope["rational"](x) / truth - 1)) <= fit.error + 1e-14
+
+
+def test_a_bound_gives_up_what_another_zero_in_the_gap_could_gain():
+    """sin has its zero between two floats: r may vanish at either of them, and the points see a share of the gap."""
+    target = approx.minimax(approx.formula("sin(x)", (2, 4)).with_weight("relative"), (5, 0)).target
+    (low, high), points = target.domain.gaps[0], [(0, fmpq(5, 2)), (0, fmpq(7, 2))]
+    best, gap = fmpq(1, 1000), dyadic(high) - dyadic(low)
+    change = 1 + gap / (fmpq(7, 2) - dyadic(high))
+    assert _beside_zeros(best, target, points) == (best - (change - 1)) / change < best
+    assert _beside_zeros(best, target, [*points, (0, dyadic(low))]) == 0
+    assert _beside_zeros(best, approx.formula("sin(x)", (1, 2)).with_weight("relative"), points) == best
