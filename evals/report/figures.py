@@ -50,7 +50,7 @@ _CONTROLS = (
 _BESIDE = (
     Style("#7d6b91", "cross", "P"),
     Style("#a0724a", "x", "X"),
-    Style("#4d7c6f", "star-triangle-up", "*"),
+    Style("#4d7c6f", "star-triangle-up", "<"),
     Style("#8c5a6b", "bowtie", "8"),
 )
 _BASELINES = tuple(

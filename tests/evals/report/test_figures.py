@@ -82,3 +82,9 @@ def test_known_features_against_l0():
 def truth(l0: float, f1: float) -> GroundTruth:
     figures_ = {f.name: 0.0 for f in fields(GroundTruth)} | {"l0": l0, "f1": f1, "true_l0": 3.0}
     return GroundTruth(**figures_)  # type: ignore[arg-type]
+
+
+def test_series_are_told_apart_without_colour():
+    filled = [figures._TEACHER, *figures._UPGRADES, *figures._CONTROLS, *figures._BESIDE]
+    for marks in ([look.symbol for look in filled], [look.marker for look in filled]):
+        assert len(set(marks)) == len(marks)
