@@ -1,6 +1,6 @@
 """Beside Sollya, the libm authors' tool (Debian package `sollya`): coefficients in a format, remez, supnorm.
 
-    pytest tests/benchmarks/test_sollya_benchmarks.py -s
+    pytest tests/benchmarks/sollya.py -s
 
 Each error is certified by `approx`, whoever found the coefficients. Seconds are those on the clock; Sollya's hold its
 start.
