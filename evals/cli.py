@@ -63,7 +63,7 @@ def _run_suite(
 
     Slurm, after one run with --prepare:  evals run my.toml --out RUN --shard $SLURM_ARRAY_TASK_ID/8  with --array=0-7
 
-    A GPU, which several processes share:  evals run my.toml --out RUN --device cuda --jobs 8
+    A GPU, which several processes share:  evals run my.toml --out RUN --device cuda --jobs 4
 
     A cluster, whose workers see RUN:  evals run my.toml --out RUN --backend dask --address tcp://HOST:8786
     """

@@ -32,6 +32,7 @@ from rsae import HarvestConfig, TrainConfig, UpgradeConfig
 from rsae.activations.hooks import POINTS
 from rsae.activations.host import EMBEDDED_HOST
 from rsae.sae import FAMILIES, SAE
+from rsae.sae import family as family_named
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import writing
 from rsae.upgrading.decide import upgraded_family
@@ -154,9 +155,19 @@ def takes_k(family: str) -> bool:
     return FAMILIES[family].sparsity_by == "k"
 
 
+def family_options(family: str) -> list[str]:
+    """The settings that a family takes beside its widths and k.
+
+    Args:
+        family: Its name.
+    """
+    out = ("self", "d_in", "d_sae", "k", "args", "kwargs")
+    return [option for option in inspect.signature(family_named(family)).parameters if option not in out]
+
+
 def _specimen(family: str, given: dict[str, Any] | None = None) -> SAE:
     """A tiny SAE of a family, to ask what can be made of it."""
-    known = set(inspect.signature(FAMILIES[family]).parameters) - {"d_in", "d_sae", "k"}
+    known = family_options(family)
     for name in given or {}:
         if name not in known:
             raise ValueError(f"grid.settings.{family}.{name} is no setting of it{did_you_mean(name, known)}")

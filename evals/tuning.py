@@ -7,7 +7,6 @@ kept, and a stopped sweep goes on where it was.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -22,12 +21,14 @@ from joblib import Parallel, delayed
 
 import rsae
 from approx.plot import figure, legend
+from evals.config import family_options
 from evals.metrics.reconstruction import reconstruction
 from evals.results import dump
 from evals.stats import Estimate
 from rsae import SAE, Activations, InputError, TrainConfig
 from rsae.sae import family as family_named
 from rsae.support.cache import Cache
+from rsae.support.devices import check_device
 from rsae.support.errors import did_you_mean
 from rsae.support.files import write_json, writing
 from rsae.support.progress import say
@@ -184,9 +185,10 @@ def tune(
         seeds,
         device,
     )
+    check_device(device)
     for name in families:
         _check(sweep, name)
-    known = {"d_sae", "skip", *_train_options(), *(o for name in families for o in _family_options(name))}
+    known = {"d_sae", "skip", *_train_options(), *(o for name in families for o in family_options(name))}
     for option in [*sweep.settings, *sweep.grid, *sweep.then]:
         if option not in known:
             raise InputError(f"option {option!r} is unknown{did_you_mean(option, known)}")
@@ -248,13 +250,8 @@ def _train_options() -> list[str]:
     return [field.name for field in fields(TrainConfig) if field.name not in _FIXED]  # type: ignore[arg-type]
 
 
-def _family_options(name: str) -> list[str]:
-    out = ("self", "d_in", "d_sae", "k", "args", "kwargs")
-    return [option for option in inspect.signature(family_named(name)).parameters if option not in out]
-
-
 def _knows(name: str, option: str) -> bool:
-    return option in _train_options() or option in _family_options(name)
+    return option in _train_options() or option in family_options(name)
 
 
 def _check(sweep: Sweep, name: str) -> None:
@@ -269,7 +266,7 @@ def _check(sweep: Sweep, name: str) -> None:
 
 
 def _settings(sweep: Sweep, name: str, changes: Changes) -> Changes:
-    options = ["d_sae", "skip", *_family_options(name)]
+    options = ["d_sae", "skip", *family_options(name)]
     own = {option: value for option, value in (sweep.settings | changes).items() if option in options}
     return own | ({"k": sweep.l0} if family_named(name).sparsity_by == "k" else {})
 

@@ -140,15 +140,20 @@ def downstream_by_point(
     clean = Sums()
     with progress(2 * sum(map(len, tokens)), f"downstream loss at {len(writes)} points", "tok") as bar:
         for chosen in chunks:
-            run, _, y = _read(sae, layout, host, reads, writes, chosen)
-            total = {point: total[point] + y[point].double().sum(0).cpu() for point in writes}
+            run, found = _read(sae, layout, host, reads, writes, chosen)
+            total = {
+                point: total[point] + found[point][run.replaced_BP].double().sum(0).cpu() for point in writes
+            }
             count += int(run.replaced_BP.sum())
             bar.update(sum(map(len, chosen)))
         means: dict[HookPoint, torch.Tensor] = {
             point: sum_O / max(1, count) for point, sum_O in total.items()
         }
         for chosen in chunks:
-            run, given, _ = _read(sae, layout, host, reads, writes, chosen)
+            run, found = _read(sae, layout, host, reads, writes, chosen)
+            given = _given(
+                sae, layout, reads, writes, {p: x_BPD[run.replaced_BP] for p, x_BPD in found.items()}
+            )
             reference = Clean.of(run.predictions({}))
             clean.add(against(run, reference, reference.log_NV))
             for place, points in places.items():
@@ -172,8 +177,8 @@ def _read(
     reads: list[HookPoint],
     writes: list[HookPoint],
     chosen: list[list[int]],
-) -> tuple[_Batch, dict[HookPoint, torch.Tensor], dict[HookPoint, torch.Tensor]]:
-    """A batch; what the SAE gives at the replaced tokens, and what the clean host has there, by point."""
+) -> tuple[_Batch, dict[HookPoint, torch.Tensor]]:
+    """A batch, and the clean host's activations by point."""
     tokens_BP, mask_BP = pad(chosen, host.device)
     points = [*dict.fromkeys([*reads, *writes])]
     found = dict(zip(points, activations_at_all(host, points, tokens_BP, mask_BP), strict=True))
@@ -182,13 +187,17 @@ def _read(
     for point, told in zip([*reads, *writes], [*layout.reads, *layout.writes], strict=True):
         limit = float("inf") if told.norm_limit is None else told.norm_limit
         replaced_BP = replaceable(found[point], replaced_BP, limit)
-    run = _Batch(host, tokens_BP, mask_BP, counted(mask_BP, kept_BP), replaced_BP)
-    x_ND = layout.read(
-        {p.name: found[point][replaced_BP] for p, point in zip(layout.reads, reads, strict=True)}
-    )
+    return _Batch(host, tokens_BP, mask_BP, counted(mask_BP, kept_BP), replaced_BP), found
+
+
+def _given(
+    sae: SAE,
+    layout: Layout,
+    reads: list[HookPoint],
+    writes: list[HookPoint],
+    at: dict[HookPoint, torch.Tensor],
+) -> dict[HookPoint, torch.Tensor]:
+    """What the SAE gives by point, from the activations [N, O] at the points."""
+    x_ND = layout.read({p.name: at[point] for p, point in zip(layout.reads, reads, strict=True)})
     given = layout.written(sae(x_ND.to(sae.W_enc)).to(x_ND))
-    return (
-        run,
-        {point: given[p.name] for p, point in zip(layout.writes, writes, strict=True)},
-        {point: found[point][replaced_BP] for point in writes},
-    )
+    return {point: given[p.name] for p, point in zip(layout.writes, writes, strict=True)}
