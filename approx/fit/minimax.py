@@ -18,10 +18,11 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 from numpy.polynomial.chebyshev import chebval
 
 from approx.dyadic import dyadic, precision
-from approx.fit.climb import climbed
-from approx.fit.error import errors, float_above, honest_error, measured_error
+from approx.family import fixed_coefficients
+from approx.fit.climb import climbed, zero_alternates
+from approx.fit.error import errors, float_above, honest_error, measured, measured_error
 from approx.fit.exchange import Failure
-from approx.fit.fixed import fixed_coefficients, with_fixed
+from approx.fit.fixed import with_fixed
 from approx.fit.formats import in_format
 from approx.fit.holding import centred, held, poles_inside
 from approx.fit.pinned import through_pins
@@ -181,7 +182,7 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
             if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= type[1]:
                 other = None
                 with suppress(RuntimeError):
-                    other = _fit(target, type, by_symmetry(target, type, (1, *sides)), goal)
+                    other = _across(target, type, (1, *sides), goal)
                 # a bound belongs to one pattern of signs; without that of each there is none for all
                 bound = min(bound, 0.0 if other is None else other.levelled)
                 if other is not None and other.error < fit.error:
@@ -190,10 +191,31 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
     return fit
 
 
+def _across(target: Target, type: tuple[int, int], sides: tuple[int, ...], goal: _Goal) -> Fit:
+    """The best fit whose denominator has given signs on the intervals.
+
+    Where nothing but rounding is left, a smaller type may be the target itself: its function has degrees to spare in
+    this one, and no exchange goes on from there.
+    """
+    fit = _fit(target, type, by_symmetry(target, type, sides), goal)
+    x = np.array([v for a, b in target.domain for v in (a, (a + b) / 2, b)])
+    if fit.converged or fit.error > 1e-12 * float(np.max(np.abs(target.weight_at(x) * target(x)))):
+        return fit
+    m, n = type
+    for smaller in ((m - 1, n - 1), (m - 1, n), (m, n - 1)):
+        if min(smaller) >= 0:
+            with suppress(RuntimeError):
+                other = _across(target, smaller, sides, goal)
+                if other.verdict is Verdict.EXACT:
+                    return replace(other, type=type, detail=f"it has type {other.rational.type}")
+    return fit
+
+
 def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: int) -> Fit | None:
     """The best fit from the best R of type (n, m) for 1/f, whose relative error is the same; None without one.
 
     |f R - 1| <= E makes |c/(f R) - 1| <= E with c = 1 - E^2, and the other way round: errors below 1 leave R no zero.
+    c = 2/(1/a + 1/b), where f R reaches from a > 0 to b, is the same, and right if E is off by much of 1 - E.
     For (0, n) the other problem is one of polynomials.
     """
     m, n = type
@@ -214,8 +236,12 @@ def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: in
     if not other.converged or other.error >= 1:
         return None
     num, den = other.rational.exact()
-    scale = 1 - dyadic(other.error) ** 2
-    rational, least = held(
+    # with the double of the c of a first guess a alone decides about the error
+    rough = 2 * (1 - dyadic(other.error))
+    whole = Rational.from_exact(rough * den, num, target.domain, "monomial", 256)
+    least = rough / (1 + dyadic(measured(whole, target, other.reference, count=64)))
+    scale = dyadic(2 / (1 / least + 1 / (1 + dyadic(other.error))), 128)
+    rational, top = held(
         scale * den,
         num,
         target,
@@ -224,7 +250,7 @@ def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: in
         arb(other.error),
         goal.bits,
     )
-    error = honest_error(rational, target, float_above(least), other.reference)
+    error = honest_error(rational, target, float_above(top), other.reference)
     if not error <= other.levelled * (1 + max(10 * goal.slack, 1e-8)) or poles_inside(rational):
         return None
     detail = f"through the reciprocal, in type {(n, m)}"
@@ -488,7 +514,11 @@ def _fit(
     error = honest_error(rational, target, error, reference)
     floor = 0.0
     if not outcome.exact and climb.problem is reduced.problem:
-        floor = float(outcome.bound(climb.problem, climb.type, reduced.type)) * (1 - 1e-14)
+        bound = outcome.bound(climb.problem, climb.type, reduced.type)
+        if not outcome.converged or climb.type != reduced.type:
+            zero = zero_alternates(reduced.problem, reduced.type[0])
+            bound = bound if zero is None else max(bound, zero.level.value, key=float)
+        floor = float(bound) * (1 - 1e-14)
     verdict = Verdict.BEST
     if outcome.exact:
         verdict = Verdict.EXACT if outcome.converged else Verdict.ROUNDING

@@ -195,20 +195,27 @@ def _expanded(
     """
     t = look.t(reference)
     weights, signs = _weights(t), np.where(np.arange(m + 2) % 2, -1.0, 1.0)
-    nodes = np.cos(np.pi * np.arange(m + 1) / max(m, 1))
-    c, level = np.zeros(m + 1), 0.0
     f, w = look.value(reference)
+    level = float(np.sum(weights * f) / np.sum(weights * signs / w))
+    aim = f - signs * level / w
+    # m + 1 points have a polynomial: without the one whose value has been rounded most
+    kept = np.arange(m + 2) != np.argmax(np.abs(weights * f))
+    reduced = (weights * (t - t[~kept]))[kept]
+    c = np.zeros(m + 1)
     for _ in range(3):
-        rest = f - chebyshev.chebval(t, c)
-        level = float(np.sum(weights * rest) / np.sum(weights * signs / w))
-        at = _interpolate(t, rest - signs * level / w, weights, nodes)
-        more: np.ndarray = np.asarray(dct(at, type=1)) / m if m > 0 else at  # pyright: ignore
-        if m > 0:
-            more[[0, -1]] /= 2
-        c += more
+        c = c + _series(t[kept], (aim - chebyshev.chebval(t, c))[kept], reduced, m)
     places, error = look.peaks(reference, lambda x: chebyshev.chebval(look.t(x), c))
     top = float(np.max(np.abs(error), initial=0.0))
     return Polynomial(c, reference, min(abs(level), top), top, history), _alternating(places, error, m + 2)
+
+
+def _series(t: np.ndarray, values: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
+    """Chebyshev coefficients of the polynomial through (t, values), shape (m + 1,)."""
+    c = _interpolate(t, values, weights, np.cos(np.pi * np.arange(m + 1) / max(m, 1)))
+    if m > 0:
+        c = np.asarray(dct(c, type=1)) / m  # pyright: ignore
+        c[[0, -1]] /= 2
+    return c
 
 
 def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | None:
