@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from approx.dyadic import precision
 from approx.family import Family
-from approx.fit.correction import corrected
+from approx.fit.correction import Corrected, corrected, weighted
 from approx.fit.exchange import Failure, Level, Outcome, Problem, Start, room, thinned
 from approx.fit.multipliers import found
 from approx.fit.symmetry import START_BITS, Reduced
@@ -155,6 +155,7 @@ def climbed(
         lambda: _walk(problem, diagonal, tolerance, progress),
         lambda: _walk(problem, numerator_first, tolerance, progress),
         lambda: _from_grid(problem, (m, n), tolerance),
+        lambda: _from_grid(problem, (m, n), tolerance, weighted),
         lambda: _layered(problem, (m, n), tolerance, progress),
     ]
     if (close := _chebyshev_start(problem, (m, n))) is not None:
@@ -303,15 +304,20 @@ def zero_alternates(problem: Problem, m: int) -> Outcome | None:
         return Outcome(level, top, [s for s, _ in peaks], True, [float(top)])
 
 
-def _from_grid(problem: Problem, type: tuple[int, int], tolerance: float) -> Climb:
+def _from_grid(
+    problem: Problem,
+    type: tuple[int, int],
+    tolerance: float,
+    near: Callable[[Problem, tuple[int, int]], Corrected | None] = corrected,
+) -> Climb:
     """The exchange from the best function on a grid, of the type or of the smaller one that is best in it."""
     climb = Climb(problem)
     zero = zero_alternates(problem, type[0])
     if zero is not None and zero.top > 0 and zero.level.value >= zero.top * arb(1 - 1e-9):
         return Climb(problem, zero, (0, 0), "", zero.history)
-    grid = corrected(problem, type) if sum(type) <= _LARGEST_PROGRAM else None
+    grid = near(problem, type) if sum(type) <= _LARGEST_PROGRAM else None
     if grid is None:
-        climb.reason = "differential correction found nothing"
+        climb.reason = "nothing was found on a grid"
         return climb
     m, n = type
     with precision(START_BITS):

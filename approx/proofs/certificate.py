@@ -217,7 +217,7 @@ class Certificate:
         plain = _divided(self.rational, self.target, self.type)
         parts = branches(plain.rational, plain.target)
         _verify_bounds(self, plain, parts)
-        if self.best <= 1 and not self.points and _shared(plain, self.target) > self.type[0]:
+        if self.best <= 1 and not self.points and _shared(plain.zeros, self.target) > self.type[0]:
             return
         if self.fixed and self.best != 0:
             families = _families(plain, self.fixed, self.type)
@@ -229,7 +229,7 @@ class Certificate:
             if self.comparison:
                 parts = [Branch(parts[0].a, parts[-1].b, *self.comparison)]
             found = alternation(Error(plain.target, parts), self.points, plain.type, self.rel)
-            if _beside_zeros(found, plain, self.target, self.points) < self.best:
+            if _beside_zeros(found, plain.zeros, self.target, self.points) < self.best:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
@@ -302,8 +302,8 @@ def certify(
         comparison = None
     else:
         best, points, comparison = _best(error, extrema, plain, width)
-    best = _beside_zeros(best, plain, target, points) * (1 - margin)
-    if _shared(plain, target) > kind[0]:
+    best = _beside_zeros(best, plain.zeros, target, points) * (1 - margin)
+    if _shared(plain.zeros, target) > kind[0]:
         best, points, comparison = fmpq(1), (), None
     digits = max(25, 5 - math.floor(math.log10(rel)))
     lower = rounded(least(witness.error) * (1 - margin), digits, -1)
@@ -385,7 +385,9 @@ def _families(plain: _Divided, names: Sequence[tuple[str, fmpq]], type: tuple[in
     return [Family.of(fixed, plain.type, side, middle) for side in sides_of(fixed, low, high)]
 
 
-def _beside_zeros(best: fmpq, plain: _Divided, target: Target, points: Sequence[tuple[int, fmpq]]) -> fmpq:
+def _beside_zeros(
+    best: fmpq, zeros: tuple[Zero, ...], target: Target, points: Sequence[tuple[int, fmpq]]
+) -> fmpq:
     """What is left of a bound for functions that vanish somewhere in the gap of two floats that f's zero lies in.
 
     The bound is that of functions which vanish at the zero itself. Whoever has a relative error e < 1 changes sign in
@@ -394,12 +396,12 @@ def _beside_zeros(best: fmpq, plain: _Divided, target: Target, points: Sequence[
 
     Args:
         best: The bound, from alternation.
-        plain: The problem without the zeros, which it names.
-        target: The target, with its zeros.
+        zeros: The zeros of the target that were divided out.
+        target: The target.
         points: The points of alternation, (piece, x).
     """
     change = fmpq(1)
-    for zero in plain.zeros:
+    for zero in zeros:
         beyond = np.nextafter(zero.place, np.inf if zero.beside > 0 else -np.inf)
         low, high = sorted((dyadic(zero.place), dyadic(float(beyond))))
         if zero.beside == 0 or low < dyadic(target.hull[0]) or high > dyadic(target.hull[1]):
@@ -411,10 +413,10 @@ def _beside_zeros(best: fmpq, plain: _Divided, target: Target, points: Sequence[
     return max((best - (change - 1)) / change, fmpq(0))
 
 
-def _shared(plain: _Divided, target: Target) -> int:
+def _shared(zeros: tuple[Zero, ...], target: Target) -> int:
     """How many zeros of a target, with multiplicity, every function shares whose relative error is below 1."""
     low, high = map(dyadic, target.hull)
-    return sum(zero.multiplicity for zero in plain.zeros if low <= zero.exact <= high)
+    return sum(zero.multiplicity for zero in zeros if low <= zero.exact <= high)
 
 
 def verify(path: str | os.PathLike[str]) -> Certificate:
