@@ -34,7 +34,7 @@ from rsae.activations.host import EMBEDDED_HOST
 from rsae.sae import FAMILIES, SAE
 from rsae.sae import family as family_named
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import writing
+from rsae.support.files import write_text
 from rsae.upgrading.decide import upgraded_family
 
 
@@ -314,7 +314,7 @@ class SuiteConfig(_Section):
         """
         file = preset(str(path)) if str(path) in PRESETS else Path(path)
         try:
-            data = tomllib.loads(file.read_text())
+            data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             remedy = f"; a preset is one of {', '.join(PRESETS)}" if not file.suffix else ""
             raise InputError(f"config {path}: not readable as TOML ({error}){remedy}") from None
@@ -325,8 +325,7 @@ class SuiteConfig(_Section):
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the suite as a TOML file that `read` takes."""
-        with writing(path) as temporary:
-            temporary.write_text(self.to_toml())
+        write_text(path, self.to_toml())
 
     def to_toml(self) -> str:
         """The suite as TOML, without what its sites and its grid give, and without what is None."""

@@ -147,7 +147,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _keep(config: SuiteConfig, out: Path) -> None:
     """Keep the settings in the run, for its readers."""
     file = out / _SETTINGS
-    if not file.exists() or file.read_text() != config.to_toml():
+    if not file.exists() or file.read_text(encoding="utf-8") != config.to_toml():
         config.write(file)
 
 

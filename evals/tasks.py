@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 import zstandard
 
-from rsae.activations.text import Document, package_directory, split_documents, wikipedia
+from rsae.activations.text import Document, json_lines, package_directory, split_documents, wikipedia
 from rsae.support.errors import InputError, did_you_mean
 
 _TRAIN_SHARE = 0.75
@@ -128,20 +127,28 @@ def _rows(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
         if path.suffix == ".csv":
             rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
         else:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        return [
-            {name: str(r[name]) for name in fields} | {"source": str(r.get("source") or r["text"])}
-            for r in rows
-        ]
-    except KeyError as error:
-        needed = ", ".join(f"`{name}`" for name in fields)
-        raise InputError(f"{path}: the field {error} is missing; it needs {needed}") from None
-    except (ValueError, AttributeError, TypeError) as error:
+            rows = [row for _, row in json_lines(path)]
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: not readable as {path.suffix} ({error})") from None
+    for number, row in enumerate(rows, 1):
+        given = row if isinstance(row, dict) else {}
+        # an empty text is passed over later, an empty label is none
+        if wrong := [n for n in fields if given.get(n) is None or (n != "text" and given[n] == "")]:
+            lacks = " and no ".join(f"`{name}`" for name in wrong)
+            raise InputError(f"{path}: row {number} has no {lacks}; leave such rows out, or fill them")
+        if not isinstance(row["text"], str):
+            raise InputError(f"{path}: row {number}: `text` is {row['text']!r}, not a text")
+    return [
+        {name: str(r[name]) for name in fields} | {"source": str(r.get("source") or r["text"])} for r in rows
+    ]
 
 
 def _file_and_class(name: str) -> tuple[Path, str | None]:
-    file, _, positive = name.partition("#")
+    file, _, positive = name.rpartition("#")
+    if not file or Path(name).is_file():
+        return Path(name), None
     return Path(file), positive or None
 
 

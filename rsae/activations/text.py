@@ -28,6 +28,8 @@ SPLITS = {"train": 0.7, "heldout": 0.1, "probing": 0.2}
 #: Fewer documents than these are split inside themselves, into pieces of about this many characters
 _FEW, _PIECE = 20, 2000
 _LONGEST_MESSAGE = 60
+#: Valid in JSON, in no text: tokenizers refuse it
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,16 @@ def _decoded(raw: bytes, where: str) -> str:
         ) from None
 
 
-def _json_lines(file: Path) -> Iterator[Document]:
+def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of JSON Lines (.jsonl, .jsonl.gz, .jsonl.zst), each with file and line for messages; empty lines are
+    none.
+
+    Args:
+        file: The file.
+
+    Raises:
+        InputError: A line is not JSON, or the file is torn or not UTF-8.
+    """
     with _opened(file) as stream:
         for number, raw in enumerate(_lines(stream, file), 1):
             where = f"{file}:{number}"
@@ -139,12 +150,16 @@ def _json_lines(file: Path) -> Iterator[Document]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{where}: not JSON ({error}); one object a line, with a field 'text'"
                 ) from None
-            yield _document(row, where, number)
+
+
+def _json_lines(file: Path) -> Iterator[Document]:
+    for number, (where, row) in enumerate(json_lines(file), 1):
+        yield _document(row, where, number)
 
 
 def _lines(stream: Any, file: Path) -> Iterator[bytes]:
@@ -176,6 +191,10 @@ def _document(row: Any, where: str, number: int) -> Document:
         raise InputError(f"{where}: needs an object with a field 'text', not {_short(row)}")
     if not isinstance(row["text"], str):
         raise InputError(f"{where}: field 'text' is {_short(row['text'])}, not a text; leave such rows out")
+    if not row["text"].isascii() and _SURROGATE.search(row["text"]):
+        raise InputError(
+            f"{where}: field 'text' holds half of a character (\\ud800 to \\udfff); leave it out"
+        )
     return Document(str(row.get("title", number)), row["text"], str(row.get("topic", "")), where)
 
 

@@ -144,3 +144,11 @@ def test_excluded_tokens_do_not_reach_the_store(harvest_config, store, host, tmp
     assert len(found) == (tokens != common).sum()
     assert not (found == common).any()
     assert kept.provenance.exclude_tokens == (common,)
+
+
+def test_half_a_character_is_named(tmp_path):
+    """Valid JSON, but no text: a tokenizer would fail later."""
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"text": "fine \\ud83d\\ude00"}\n{"text": "broken \\ud83d"}\n')
+    with pytest.raises(InputError, match=r"t.jsonl:2: field 'text' holds half of a character"):
+        load_documents(str(file))
