@@ -321,8 +321,9 @@ class _Run:
         self.result, self.activations, self.config, self.host_loss = sae, activations, config, host_loss
         self.penalty = sae.penalty_named(config.penalty)
         self.target_scale = activations.target.scale if activations.target else activations.scale
-        # whatever precision it is held in, and whether it is frozen: `sae` itself stays as it is
-        self.sae = copy.deepcopy(sae).float().requires_grad_()
+        self.sae = copy.deepcopy(sae).float()  # whatever precision it is held in
+        if not any(p.requires_grad for p in self.sae.parameters()):
+            self.sae.requires_grad_()  # held for inference; parameters that are frozen beside others stay so
         self.sae.rescale_(activations.scale, self.target_scale)
         self.norm_F = self.sae.balance_()
         self.sae.train()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import read_json
+from rsae.support.files import digest, read_json, sha256
 
 #: The packages behind the embedded default, and how to get them. Only their data files are read.
 EMBEDDED = {
@@ -91,16 +91,34 @@ def load_documents(source: str) -> list[Document]:
         raise InputError(
             f"text {source!r}: neither a file nor an embedded corpus{did_you_mean(source, ['wikipedia'])}"
         )
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and _reader(f) is not None)
-        if not files:
-            raise InputError(f"text {path}: no file in it ends in {', '.join(_READERS)}")
-    else:
-        files = [path]
+    files = _files(path)
+    if not files:
+        raise InputError(f"text {path}: no file in it ends in {', '.join(_READERS)}")
     documents = [document for file in files for document in _read(file)]
     if not documents:
         raise InputError(f"text {path}: holds no document")
     return documents
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(f for f in path.rglob("*") if f.is_file() and _reader(f) is not None)
+
+
+def digest_of(source: str) -> str | None:
+    """What tells a text from another of the same name, such as the file before it was edited.
+
+    Args:
+        source: See `load_documents`.
+
+    Returns:
+        A digest of its files; None for an embedded text, or one that is not there any more.
+    """
+    path = Path(source)
+    if source == "wikipedia" or not path.exists():
+        return None
+    return digest([[str(file.relative_to(path)), sha256(file)] for file in _files(path)])
 
 
 def _read(file: Path) -> Iterator[Document]:

@@ -178,7 +178,7 @@ def load(path: str | os.PathLike, input_scale: float | None = None) -> SAE:
     raw = read_json(cfg_file)
     cfg = parse_config(raw, cfg_file, _Cfg)
     tensors = as_floats(read_weights(weights_file), weights_file)
-    name, settings = _settings(cfg, raw, cfg_file)
+    name, settings = _settings(cfg, cfg_file)
     if cfg.rsae is None:
         tensors = _as_ours(tensors, cfg, name, weights_file)
     elif family(name).one_threshold:
@@ -232,7 +232,7 @@ def _trained(metadata: dict[str, Any], file: Path) -> Trained | None:
     return Trained(penalty, float(sparsity))
 
 
-def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str, Any]]:
+def _settings(cfg: _Cfg, file: Path) -> tuple[str, dict[str, Any]]:
     """Family and settings."""
     architecture_ = cfg.architecture
     if cfg.metadata is None and cfg.activation_fn == "topk":

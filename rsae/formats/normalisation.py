@@ -25,7 +25,6 @@ SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 class _Scaler(BaseModel):
     scaling_factor: float | None = None
-    has_whitening: bool = False
 
 
 class Normalised(NamedTuple):
