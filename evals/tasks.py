@@ -23,6 +23,8 @@ from rsae.activations.text import Document, json_lines, package_directory, split
 from rsae.support.errors import InputError, did_you_mean
 
 _TRAIN_SHARE = 0.75
+#: Texts of a class in a split, at least
+_LEAST = 10
 #: A file of a data set on the hub
 _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
 
@@ -181,7 +183,7 @@ def split_task(name: str, examples: Iterable[Example], train: int, test: int, se
         The task.
 
     Raises:
-        InputError: where a class has fewer than 10 examples in a split.
+        InputError: where a class has fewer than 10 examples in a split, or fewer are asked for.
     """
     pools: dict[tuple[str, int], list[str]] = {(s, y): [] for s in ("train", "test") for y in (0, 1)}
     seen: set[str] = set()
@@ -195,12 +197,18 @@ def split_task(name: str, examples: Iterable[Example], train: int, test: int, se
         seen.add(key)
         pools[split_of(example.source, seed), example.label].append(example.text)
     halves = {"train": train // 2, "test": test // 2}
+    if min(halves.values()) < _LEAST:
+        raise InputError(
+            f"task {name!r}: {train} training and {test} test texts; ask for {2 * _LEAST} of each at least"
+        )
     share = min(1.0, *(len(pools[s, y]) / halves[s] for s, y in pools))
     splits = {}
     for split, half in halves.items():
         count = int(half * share)
-        if count < 10:
-            raise InputError(f"task {name!r}: fewer than 10 examples a class in {split}; give more data")
+        if count < _LEAST:
+            raise InputError(
+                f"task {name!r}: fewer than {_LEAST} examples a class in {split}; give more data"
+            )
         texts = pools[split, 0][:count] + pools[split, 1][:count]
         splits[split] = (texts, np.repeat([0, 1], count))
     return Task(name, splits["train"], splits["test"])

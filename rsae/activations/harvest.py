@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import ConfigDict, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -48,7 +48,7 @@ class HarvestConfig:
     """The hook point that a transcoder is to predict of it, for the same tokens; None for none."""
     text: str = "wikipedia"
     """`wikipedia` (embedded), a .txt, .jsonl(.gz, .zst) or .parquet file, a directory of such files."""
-    context: PositiveInt = 128
+    context: Annotated[int, Field(ge=_SHORTEST)] = 128
     """Tokens a sequence, BOS included."""
     tokens: PositiveInt = 125_000
     """Training tokens, at least."""
