@@ -21,6 +21,7 @@ import zstandard
 
 from rsae.activations.text import Document, json_lines, package_directory, split_documents, wikipedia
 from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import contents
 
 _TRAIN_SHARE = 0.75
 #: Texts of a class in a split, at least
@@ -167,6 +168,16 @@ def _from_hub(repository: str, file: str) -> Path:
             f"task {repository}:{file}: the hub does not give it ({reason}); look at the data set's name, the file's "
             "name in it, your network and, for a private one, your login"
         ) from error
+
+
+def of_files(names: Iterable[str]) -> list[str]:
+    """What tells the local files among sets from those of the same name, such as before an edit.
+
+    Args:
+        names: Tasks, or sets of labelled texts.
+    """
+    files = [_file_and_class(name)[0] for name in names]
+    return [contents(file) for file in files if file.is_file()]
 
 
 def split_task(name: str, examples: Iterable[Example], train: int, test: int, seed: int) -> Task:

@@ -5,7 +5,6 @@ The same loop trains teachers, rational SAEs and their controls. Shapes: B batch
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import time
@@ -321,10 +320,9 @@ class _Run:
         self.result, self.activations, self.config, self.host_loss = sae, activations, config, host_loss
         self.penalty = sae.penalty_named(config.penalty)
         self.target_scale = activations.target.scale if activations.target else activations.scale
-        self.sae = copy.deepcopy(sae).float()  # whatever precision it is held in
+        self.sae = sae.in_units(activations.scale, self.target_scale)
         if not any(p.requires_grad for p in self.sae.parameters()):
             self.sae.requires_grad_()  # held for inference; parameters that are frozen beside others stay so
-        self.sae.rescale_(activations.scale, self.target_scale)
         self.norm_F = self.sae.balance_()
         self.sae.train()
         device = sae.W_enc.device

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import digest, read_json, sha256
+from rsae.support.files import contents, read_json
 
 #: The packages behind the embedded default, and how to get them. Only their data files are read.
 EMBEDDED = {
@@ -118,7 +118,7 @@ def digest_of(source: str) -> str | None:
     path = Path(source)
     if source == "wikipedia" or not path.exists():
         return None
-    return digest([[str(file.relative_to(path)), sha256(file)] for file in _files(path)])
+    return contents(path, _files(path))
 
 
 def _read(file: Path) -> Iterator[Document]:

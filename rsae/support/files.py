@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,18 @@ def sha256(path: str | os.PathLike) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def contents(path: Path, files: Iterable[Path] | None = None) -> str:
+    """Short hex digest of a file, or of a directory's files with their names in it.
+
+    Args:
+        path: The file or directory.
+        files: Which of its files; by default all.
+    """
+    if files is None:
+        files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    return digest([[str(file.relative_to(path)), sha256(file)] for file in files])
 
 
 def digest(value: Any) -> str:
