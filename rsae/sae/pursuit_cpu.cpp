@@ -2,6 +2,7 @@
 // in the processor's own cache. Shapes: B tokens, D d_in, F d_sae, N entries of all codes, S entries of one code.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -9,6 +10,7 @@ using Floats = std::vector<float>;
 using Latents = std::vector<long>;
 
 static const float TINY = 1e-12f;
+static const long LINE = 16;  // floats of a line of the cache
 
 struct Settings {
   long D, F, steps, rounds, candidates;
@@ -80,9 +82,9 @@ struct Code {
 
 struct Workspace {
   Code code, other;
-  Floats g_S, p_S, y_D, score_C, rank_F, largest_G, chosen_G;
-  Latents pool_C, order_C;
-  std::vector<float> at_F;  // the code's entries, 0 elsewhere
+  Floats g_S, p_S, y_D, score_C, rank_F, largest_G, size_C;
+  Latents pool_C, order_C, found_F;
+  Floats at_F;  // the code's entries, 0 elsewhere
 };
 
 // Steps of conjugate gradients on the code's support, from the code itself; left as it was where they make it worse.
@@ -116,6 +118,51 @@ static void solve(Code &code, Workspace &w, const float *W_FD, const Settings &s
   if (!(code.error <= error)) code.c_S = c_S, code.residual_D = residual_D, code.error = error;
 }
 
+// An edge that n of some numbers reach, and more only where they are equal, by halving the floats that it can be:
+// branches on the numbers themselves would be guessed wrong. -infinity where fewer are numbers.
+static float edge_of(const float *x, long size, long n) {
+  auto in_order = [](int i) {  // integers in the order of floats
+    i = i < 0 ? i ^ 0x7fffffff : i;
+    float f;
+    std::memcpy(&f, &i, sizeof f);
+    return f;
+  };
+  int low = (int)0xff800000 ^ 0x7fffffff, high = 0x7f800001;  // -infinity; beyond infinity, which none reaches
+  while ((long)high - low > 1) {
+    const int middle = (int)(((long)low + high) >> 1);
+    const float edge = in_order(middle);
+    int reach = 0;
+#pragma omp simd reduction(+ : reach)
+    for (long i = 0; i < size; i++) reach += x[i] >= edge;
+    (reach >= n ? low : high) = middle;
+    if (reach == n) break;
+  }
+  return in_order(low);
+}
+
+// Which numbers reach an edge, in order; their count. `out` has room for all.
+static long list(const float *x, long size, float edge, long *out) {
+  long n = 0;
+  for (long first = 0; first < size; first += LINE) {
+    const long last = std::min(first + LINE, size);
+    int reach = 0;
+    for (long i = first; i < last; i++) reach |= x[i] >= edge;
+    if (!reach) continue;
+    for (long i = first; i < last; i++) out[n] = i, n += x[i] >= edge;
+  }
+  return n;
+}
+
+// Which are the n largest of some numbers, in order; of equal ones the first. `out` has room for all.
+static long largest(const float *x, long size, long n, long *out) {
+  const float edge = edge_of(x, size, n);
+  const long found = list(x, size, edge, out);
+  if (found <= n) return found;
+  long equal = n;
+  for (long i = 0; i < found; i++) equal -= x[out[i]] > edge;
+  return std::remove_if(out, out + found, [&](long i) { return !(x[i] > edge) && equal-- <= 0; }) - out;
+}
+
 // The latents that a decision looks at: those of largest rank, the open ones among them.
 static void choose_pool(const Code &plain, Workspace &w, const float *h_F, const float *norm_F, const Settings &s) {
   w.rank_F.resize(s.F);
@@ -134,44 +181,32 @@ static void choose_pool(const Code &plain, Workspace &w, const float *h_F, const
     const long n = std::min(G, s.F - first);
     for (long g = 0; g < n; g++) largest_G[g] = std::max(largest_G[g], rank_F[first + g]);
   }
-  w.chosen_G = w.largest_G;
-  std::nth_element(w.chosen_G.begin(), w.chosen_G.begin() + (C - 1), w.chosen_G.end(), std::greater<float>());
-  const float least = w.chosen_G[C - 1];
-  w.pool_C.resize(s.F);
-  long n = 0;
-  for (long g = 0; g < G; g++)
-    if (largest_G[g] >= least)
-      for (long f = g; f < s.F; f += G) {
-        w.pool_C[n] = f;
-        n += rank_F[f] >= least;
-      }
-  const auto first = w.pool_C.begin();
-  if (n > C)
-    std::nth_element(first, first + (C - 1), first + n, [&](long i, long j) { return rank_F[i] > rank_F[j]; });
-  w.pool_C.resize(C);
+  const long n = list(rank_F, s.F, edge_of(largest_G, G, C), w.found_F.data());
+  w.size_C.resize(n), w.order_C.resize(n);
+  for (long i = 0; i < n; i++) w.size_C[i] = rank_F[w.found_F[i]];
+  w.pool_C.resize(largest(w.size_C.data(), n, C, w.order_C.data()));
+  for (size_t i = 0; i < w.pool_C.size(); i++) w.pool_C[i] = w.found_F[w.order_C[i]];
 }
 
 // The gate's decision on c + eta W r: as many latents as the plain code has.
 static void decide(const Code &code, Code &decided, size_t count, Workspace &w, const float *W_FD, const float *x_D,
                    const Settings &s) {
+  const size_t C = w.pool_C.size();
   products(W_FD, w.pool_C, code.residual_D.data(), s.D, w.score_C);
   for (size_t i = 0; i < code.latent_S.size(); i++) w.at_F[code.latent_S[i]] = code.c_S[i];
-  w.order_C.resize(w.pool_C.size());
-  for (size_t i = 0; i < w.pool_C.size(); i++) {
-    w.order_C[i] = i;
-    w.score_C[i] = w.at_F[w.pool_C[i]] + s.eta * w.score_C[i];
-  }
+  for (size_t i = 0; i < C; i++) w.score_C[i] = w.at_F[w.pool_C[i]] + s.eta * w.score_C[i];
   for (long f : code.latent_S) w.at_F[f] = 0;
-  auto size = [&](long i) { return s.is_signed ? std::fabs(w.score_C[i]) : w.score_C[i]; };
-  count = std::min(count, w.pool_C.size());
-  std::nth_element(w.order_C.begin(), w.order_C.begin() + (count - 1), w.order_C.end(),
-                   [&](long i, long j) { return size(i) > size(j); });
+  w.size_C = w.score_C;
+  if (s.is_signed)
+    for (float &size : w.size_C) size = std::fabs(size);
+  w.order_C.resize(C);
+  const long kept = largest(w.size_C.data(), C, count, w.order_C.data());
   decided.latent_S.clear(), decided.c_S.clear();
-  for (size_t i = 0; i < count; i++) {
-    const float score = w.score_C[w.order_C[i]];
-    if (!s.is_signed && !(score > 0)) continue;
-    decided.latent_S.push_back(w.pool_C[w.order_C[i]]);
-    decided.c_S.push_back(score);
+  for (long n = 0; n < kept; n++) {
+    const long i = w.order_C[n];
+    if (!s.is_signed && !(w.score_C[i] > 0)) continue;
+    decided.latent_S.push_back(w.pool_C[i]);
+    decided.c_S.push_back(w.score_C[i]);
   }
   decided.measure(W_FD, x_D, s.D);
 }
@@ -186,7 +221,7 @@ void pursue(const float *x_BD, const float *W_FD, const float *h_BF, const float
 #pragma omp parallel num_threads(threads)
   {
     Workspace w;
-    w.at_F.assign(F, 0.f);
+    w.at_F.assign(F, 0.f), w.found_F.resize(F);
 #pragma omp for schedule(dynamic, 16)
     for (long b = 0; b < B; b++) {
       const long start = start_B1[b], count = start_B1[b + 1] - start;
