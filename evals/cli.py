@@ -72,7 +72,7 @@ def _run_suite(
 
     config = SuiteConfig.read(suite)
     if show_config:
-        typer.echo((preset(suite) if suite in PRESETS else Path(suite)).read_text())
+        typer.echo((preset(suite) if suite in PRESETS else Path(suite)).read_text(encoding="utf-8-sig"))
         return
     if out is None:
         raise InputError("--out is missing: name the directory of the run, such as --out runs/demo")

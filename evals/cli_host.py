@@ -100,9 +100,10 @@ def jacobians(
     store, sae = Store.open(activations), load_address(transcoder)
     model = load_host(host or store.provenance.known("model", "jacobians"))
     found = compare(sae, model, store, tokens, vectors, seed, allow_mismatch)
-    low, high = found.cosine_interval.low, found.cosine_interval.high
+    within = found.cosine_interval
+    about = f" ({within.low:.3f} to {within.high:.3f})" if within else ""
     typer.echo(
-        f"cosine {found.cosine:.3f} ({low:.3f} to {high:.3f}), norm {found.norm_ratio:.3f} of the MLP's; "
+        f"cosine {found.cosine:.3f}{about}, norm {found.norm_ratio:.3f} of the MLP's; "
         f"varying: cosine {found.varying_cosine:.3f} ({found.varying_share:.0%} of the MLP's square); "
         f"{found.tokens} tokens"
     )

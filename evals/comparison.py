@@ -18,8 +18,8 @@ import numpy as np
 
 from evals import stats
 from evals.measures import AGAINST_REFERENCE, ALIVE, ERRORS, FVU, L0, MSE, Measure, probings
-from evals.results import Interval, Level, Result, Role, Site, read_results
-from evals.stats import Estimate
+from evals.results import Level, Result, Role, Site, read_results
+from evals.stats import Estimate, Interval
 from rsae.support.errors import InputError, did_you_mean
 
 
@@ -68,8 +68,8 @@ class Difference:
 
     mean: float
     """Nats a prediction."""
-    interval: Interval
-    """By resampling sequences."""
+    interval: Interval | None
+    """By resampling sequences; None of fewer than two."""
 
 
 @dataclass(frozen=True)
@@ -522,7 +522,7 @@ def difference(
         counts: The size of each group, the same for both.
     """
     gaps = [a - b for a, b in zip(mine, theirs, strict=True)]
-    return Difference(float(sum(gaps) / sum(counts)), Interval(*stats.ratio_interval(gaps, counts)))
+    return Difference(float(sum(gaps) / sum(counts)), stats.ratio_interval(gaps, counts))
 
 
 # --- side by side ----------------------------------------------------------------------------------------------

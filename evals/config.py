@@ -34,12 +34,27 @@ from rsae.activations.host import EMBEDDED_HOST
 from rsae.sae import FAMILIES, SAE
 from rsae.sae import family as family_named
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import writing
+from rsae.support.files import write_text
 from rsae.upgrading.decide import upgraded_family
+
+
+def _twice(values: list[Any]) -> Any:
+    """The first value that stands there before; None where there is none."""
+    return next((value for i, value in enumerate(values) if value in values[:i]), None)
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        """A seed that is given twice is no second repetition."""
+        for name in type(self).model_fields.keys() - {"hooks", "targets"}:
+            given = getattr(self, name)
+            for values in given.values() if isinstance(given, dict) else [given]:
+                if isinstance(values, list) and (twice := _twice(values)) is not None:
+                    raise ValueError(f"{name} holds {twice!r} twice")
+        return self
 
 
 class Place(_Section):
@@ -74,6 +89,8 @@ class Place(_Section):
     def _paired(self) -> Place:
         if self.targets and len(self.targets) != len(self.hooks):
             raise ValueError(f"{len(self.targets)} targets for {len(self.hooks)} hooks: give one for each")
+        if (twice := _twice(list(zip(self.hooks, self.targets or self.hooks, strict=True)))) is not None:
+            raise ValueError(f"hooks holds {twice[0]!r} twice")
         if self.skip and not self.targets:
             raise ValueError("skip is for transcoders: give targets, or leave it out")
         return self
@@ -185,10 +202,10 @@ class Evaluate(_Section):
     costs is measured."""
     tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
     """Probing tasks, embedded or from files."""
-    probe_train: PositiveInt = 300
+    probe_train: Annotated[int, Field(ge=20)] = 300
     """Training texts a task, half of each class; half as many of each class of `classes`, and of each combination of
     `crossed`."""
-    probe_test: PositiveInt = 150
+    probe_test: Annotated[int, Field(ge=20)] = 150
     """Test texts, likewise."""
     probe_context: PositiveInt = 32
     """Tokens a text, truncated on the right."""
@@ -314,7 +331,7 @@ class SuiteConfig(_Section):
         """
         file = preset(str(path)) if str(path) in PRESETS else Path(path)
         try:
-            data = tomllib.loads(file.read_text())
+            data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             remedy = f"; a preset is one of {', '.join(PRESETS)}" if not file.suffix else ""
             raise InputError(f"config {path}: not readable as TOML ({error}){remedy}") from None
@@ -325,8 +342,7 @@ class SuiteConfig(_Section):
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the suite as a TOML file that `read` takes."""
-        with writing(path) as temporary:
-            temporary.write_text(self.to_toml())
+        write_text(path, self.to_toml())
 
     def to_toml(self) -> str:
         """The suite as TOML, without what its sites and its grid give, and without what is None."""
@@ -377,6 +393,18 @@ class SuiteConfig(_Section):
                     raise ValueError(
                         "evaluate.jacobians are of transcoders of an MLP: give sites with hooks blocks.L.hook_mlp_in "
                         "and targets blocks.L.hook_mlp_out, or leave it out"
+                    )
+        for family in self.grid.families if self.sites else []:
+            try:
+                _specimen(family).penalty_named(self.train.penalty)
+            except InputError as error:
+                raise ValueError(f"train.{error}; or leave {family!r} out of the grid") from None
+            least = min(self.grid.widths_of(family))
+            e = self.evaluate
+            for name, most, asked in (("k", e.k, e.tasks), ("ablate", e.ablate, e.classes or e.crossed)):
+                if asked and max(most, default=0) > least:
+                    raise ValueError(
+                        f"evaluate.{name} {max(most)} is more than the {least} latents of a {family}"
                     )
         if self.baselines and any(place.targets for place in self.sites):
             raise ValueError("baselines stand beside SAEs: leave them out where sites have targets")

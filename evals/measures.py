@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,8 +43,12 @@ class Measure:
         return -self.of(result) if self.more else self.of(result)
 
     def difference(self, value: float, reference: float) -> float:
-        """Relative for a ratio, else absolute."""
-        return value / reference - 1 if self.ratio else value - reference
+        """Relative for a ratio, else absolute; of nothing, nothing is no more and anything infinitely more."""
+        if not self.ratio:
+            return value - reference
+        if not reference:
+            return math.inf if value else 0.0
+        return value / reference - 1
 
 
 def _to(value: float) -> Callable[[Result], float]:

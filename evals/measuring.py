@@ -37,7 +37,7 @@ from evals.results import (
     slug,
 )
 from evals.site import Cell, SiteRun, fingerprint
-from evals.tasks import load_task
+from evals.tasks import load_task, of_files
 from rsae import SAE
 from rsae.support.files import digest, read_tensors, write_tensors
 from rsae.support.progress import progress
@@ -78,7 +78,7 @@ class Measuring:
             return dump(baseline(data))
 
         sizes = [e.probe_train, e.probe_test, e.probe_context]
-        settings = [task, *self._reads, *sizes]
+        settings = [task, *self._reads, *sizes, *of_files([task])]
         found = place.cache.run(f"probing-{slug(task)}", settings, make)
         return ProbeData.load(file), parse(Baseline, found)
 
@@ -138,7 +138,7 @@ class Measuring:
         reconstructions = self._each(name, cells, "reconstruction", Reconstruction, [], self._reconstruct)
         settings = [e.downstream_tokens, self._precision, "mean ablation, by position"]
         spliced = self._each(name, cells, "downstream", Downstream, settings, self._splice)
-        sizes = [e.tasks, e.probe_train, e.probe_test, e.probe_context, e.k]
+        sizes = [e.tasks, e.probe_train, e.probe_test, e.probe_context, e.k, *of_files(e.tasks)]
         probed = self._each(name, cells, "probing", dict[str, Probing], sizes, self._probe)
         pushed: list[Any] = [None] * len(cells)
         if e.intervention:
@@ -149,7 +149,7 @@ class Measuring:
             turned = self._each(name, cells, "jacobians", Jacobians, [e.jacobians], self._turn)
         felt: list[Any] = [None] * len(cells)
         if e.features:
-            settings = [e.absorption, e.classes, e.crossed, e.ablate]
+            settings = [e.absorption, e.classes, e.crossed, e.ablate, *of_files([*e.classes, *e.crossed])]
             own = [cell for cell in cells if cell.role is not Role.CEILING]  # it borrows its latents
             scores = iter(self._each(name, own, "features", Features, settings, self._features))
             felt = [None if cell.role is Role.CEILING else next(scores) for cell in cells]

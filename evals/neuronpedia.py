@@ -27,7 +27,7 @@ from evals.latents import Card, Context, Extent, Side
 from evals.results import slug
 from rsae import SAE, InputError, Provenance
 from rsae.support.errors import did_you_mean
-from rsae.support.files import digest, write_json, writing
+from rsae.support.files import digest, write_json, write_text, writing
 
 #: What a card holds for an export: SAEDashboard's own numbers of sequences, intervals and logits
 EXPORTED = Extent(contexts=20, intervals=10, each=5, around=24, logits=10)
@@ -234,8 +234,7 @@ class _Dashboards:
             "sae_id_suffix": None,
             "features": features,
         }
-        with writing(file) as temporary:
-            temporary.write_text(json.dumps(batch, allow_nan=False))
+        write_text(file, json.dumps(batch, allow_nan=False))
         self.files.append(file)
 
     def finish(self, done: list[int]) -> list[Path]:

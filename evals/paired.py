@@ -16,9 +16,9 @@ import torch
 from evals.comparison import Difference, difference
 from evals.firings import Texts
 from evals.metrics.downstream import downstream
-from evals.metrics.reconstruction import read_and_predicted
-from evals.results import Downstream, Interval
-from evals.stats import ratio_interval
+from evals.metrics.reconstruction import read_and_predicted, spread
+from evals.results import Downstream
+from evals.stats import Interval, ratio_interval
 from rsae import SAE, Activations, Host, InputError, Store, load_host
 from rsae.activations.harvest import sequences_like
 from rsae.activations.protocol import check_fits
@@ -42,8 +42,8 @@ class Beside:
     """Mean non-zero entries of the code that is decoded."""
     fvu: float
     """Fraction of variance unexplained."""
-    fvu_interval: Interval
-    """Of FVU."""
+    fvu_interval: Interval | None
+    """Of FVU; None of fewer than two groups."""
     alive: float
     """Share of latents that fire."""
     host: Downstream | None
@@ -136,7 +136,7 @@ def compare_saes(
             d_sae=sae.d_sae,
             l0=sums[name].count_S.sum() / len(group_N),
             fvu=sums[name].error_S.sum() / variance,
-            fvu_interval=Interval(*ratio_interval(sums[name].error_S, variance_S)),
+            fvu_interval=ratio_interval(sums[name].error_S, variance_S),
             alive=sums[name].fired_F.double().mean().item(),
             host=spliced.get(name),
         )
@@ -202,4 +202,5 @@ def _measured(
                 sums[name].fired_F |= (z_BF != 0).any(0).cpu()
             start += len(x_BD)
             bar.update(len(x_BD))
+    spread(variance_S.sum() / start + mean_O.square().sum().item(), mean_O, activations.name)
     return sums, variance_S

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from evals.stats import Interval
 from rsae import HarvestConfig, InputError, TrainConfig, UpgradeConfig
 from rsae.support.files import read_json, write_json
 
@@ -167,16 +168,6 @@ class Reconstruction(Fit):
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A 95 % interval."""
-
-    low: float
-    """Lower end."""
-    high: float
-    """Upper end."""
-
-
-@dataclass(frozen=True)
 class BySequence:
     """What predictions cost in each sequence of the text, in nats: sums, so that cells can be compared in pairs."""
 
@@ -200,8 +191,8 @@ class AtPositions:
     """How many predictions are made there."""
     kl: float
     """KL(clean || spliced), their mean."""
-    kl_interval: Interval
-    """Of KL, by resampling sequences."""
+    kl_interval: Interval | None
+    """Of KL, by resampling sequences; None of fewer than two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,14 +201,14 @@ class Spliced(Figures):
 
     kl: float
     """KL(clean || spliced): the least noisy of these figures."""
-    kl_interval: Interval
-    """Of KL, by resampling sequences."""
+    kl_interval: Interval | None
+    """Of KL, by resampling sequences; None of fewer than two."""
     ce: float
     """Cross-entropy with the reconstruction spliced in."""
     dce: float
     """Cross-entropy with the reconstruction spliced in, minus clean."""
-    dce_interval: Interval
-    """Of dCE, by resampling sequences."""
+    dce_interval: Interval | None
+    """Of dCE, by resampling sequences; None of fewer than two."""
     loss_recovered: float
     """(CE_zero - CE) / (CE_zero - CE_clean): 0 is zero ablation, 1 the clean host."""
     top1: float
@@ -320,8 +311,8 @@ class Jacobians(Figures):
 
     cosine: float
     """Cosine of the two Jacobians at a token, mean over tokens; 0 where no latent is on."""
-    cosine_interval: Interval
-    """95 % bootstrap interval over tokens."""
+    cosine_interval: Interval | None
+    """95 % bootstrap interval over tokens; None of fewer than two."""
     norm_ratio: float
     """Frobenius norm of the transcoder's Jacobians over that of the MLP's, over all tokens."""
     varying_cosine: float

@@ -320,6 +320,8 @@ def _with_budget(
 
 def load_address(address: str) -> SAE:
     """An SAE from a path, or OWNER/NAME:SUBFOLDER on the hub."""
+    if Path(address).exists():
+        return rsae.load(address)
     place, _, subfolder = address.partition(":")
     return rsae.load(place, subfolder=subfolder or None)
 

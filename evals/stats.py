@@ -83,7 +83,8 @@ def at_l0(l0: float, points: Sequence[Point], ratio: bool = False, pareto: bool 
         pareto: Whether to read off the Pareto front alone (less is better), not off all cells.
 
     Returns:
-        The figure; None where `l0` lies more than 10 % outside, or there are fewer than two cells.
+        The figure; None where `l0` lies more than 10 % outside, or further than the last two cells lie apart, or there
+        are fewer than two cells.
     """
     known = [(math.log(x), y) for x, y in points if x > 0]
     if pareto:
@@ -91,13 +92,15 @@ def at_l0(l0: float, points: Sequence[Point], ratio: bool = False, pareto: bool 
     known.sort()
     if len(known) < 2 or l0 <= 0:
         return None
-    at, edge = math.log(l0), math.log(BEYOND)
-    if not known[0][0] - edge <= at <= known[-1][0] + edge:
-        return None
+    at = math.log(l0)
     i = int(np.clip(np.searchsorted([x for x, _ in known], at), 1, len(known) - 1))
     (x0, y0), (x1, y1) = known[i - 1], known[i]
+    # two cells of nearly one l0 tell no slope
+    if max(x0 - at, at - x1) > min(math.log(BEYOND), x1 - x0):
+        return None
     if x1 == x0:
         return y0
+    ratio = ratio and min(y0, y1) > 0  # nothing has no logarithm
     if ratio:
         y0, y1 = math.log(y0), math.log(y1)
     value = y0 + (y1 - y0) * (at - x0) / (x1 - x0)
@@ -127,15 +130,26 @@ def verdict(differences: Sequence[float], more: bool) -> str:
 RESAMPLES = 2000
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+
 def ratio_interval(
     sums: Sequence[float] | np.ndarray,
     counts: Sequence[float] | np.ndarray,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> tuple[float, float]:
+) -> Interval | None:
     """The 95 % bootstrap interval of sum(sums) / sum(counts), by resampling groups.
 
-    Predictions of one sequence depend on each other; sequences of different documents do not.
+    Predictions of one sequence depend on each other; sequences of different documents do not. Groups of size 0 say
+    nothing and are left out.
 
     Args:
         sums: The sum of each group.
@@ -144,10 +158,14 @@ def ratio_interval(
         resamples: How many.
 
     Returns:
-        The 2.5 % and the 97.5 % quantile.
+        From the 2.5 % to the 97.5 % quantile; None of fewer than two groups, whose spread nobody knows.
     """
     sum_S, count_S = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    said = (count_S != 0) | (sum_S != 0)
+    sum_S, count_S = sum_S[said], count_S[said]
+    if len(count_S) < 2:
+        return None
     generator = np.random.default_rng(seed)
     weight_RS = generator.multinomial(len(sum_S), np.full(len(sum_S), 1 / len(sum_S)), resamples)
     low, high = np.quantile((weight_RS @ sum_S) / (weight_RS @ count_S), (0.025, 0.975))
-    return float(low), float(high)
+    return Interval(float(low), float(high))

@@ -9,6 +9,7 @@ in any order, in several processes or on several machines that see the same dire
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from evals.results import Result, Role, Site, slug, variant, write_result
 from evals.rivals import Rivals, TwinRun
 from evals.site import Cell, Plan, SiteRun
 from evals.synthetic import run_protocol
+from evals.tasks import of_files
 from evals.truth import run_truth
 from evals.workers import Workers, check_shared
 from rsae import InputError
 from rsae.support.cache import say
 from rsae.support.devices import check_device
-from rsae.support.files import digest, read_json, write_json
+from rsae.support.files import contents, digest, read_json, write_json
 from rsae.upgrading.config import FINE_TUNING
 
 _SETTINGS = "suite.toml"  # in the run's directory
@@ -147,7 +149,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _keep(config: SuiteConfig, out: Path) -> None:
     """Keep the settings in the run, for its readers."""
     file = out / _SETTINGS
-    if not file.exists() or file.read_text() != config.to_toml():
+    if not file.exists() or file.read_text(encoding="utf-8") != config.to_toml():
         config.write(file)
 
 
@@ -184,9 +186,15 @@ def _attempt(config: SuiteConfig, out: Path, unit: Unit, device: str) -> str | N
     try:
         check_shared(out / _SETTINGS)
         run_unit(config, out, unit, device)
-    except InputError as error:
-        say(f"{unit.name}: {error}")
-        return f"{unit.name}: {error}"
+    except Exception as error:
+        told = next(iter(str(error).splitlines()), "")
+        if not isinstance(
+            error, InputError
+        ):  # a fault of ours, or of the machine: whoever reads it wants to see where
+            traceback.print_exc()
+            told = f"{type(error).__name__}: {told}"
+        say(f"{unit.name}: {told}")
+        return f"{unit.name}: {told}"
     return None
 
 
@@ -322,6 +330,12 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
         where += [site.target, site.skip]
     if options := grid.options(unit.source):
         where.append(options)
+    evaluate = config.evaluate
+    files = of_files([*evaluate.tasks, *evaluate.classes, *evaluate.crossed])
+    if unit.public and (path := Path(unit.source)).exists():
+        files.append(contents(path))
+    if files:  # what they hold may change behind their names
+        where.append(files)
     return digest([where, levels, settings_of(config)])
 
 

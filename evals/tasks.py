@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,10 +19,13 @@ import numpy as np
 import pandas as pd
 import zstandard
 
-from rsae.activations.text import Document, package_directory, split_documents, wikipedia
+from rsae.activations.text import Document, json_lines, package_directory, split_documents, wikipedia
 from rsae.support.errors import InputError, did_you_mean
+from rsae.support.files import contents
 
 _TRAIN_SHARE = 0.75
+#: Texts of a class in a split, at least
+_LEAST = 10
 #: A file of a data set on the hub
 _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
 
@@ -128,20 +130,28 @@ def _rows(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
         if path.suffix == ".csv":
             rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
         else:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        return [
-            {name: str(r[name]) for name in fields} | {"source": str(r.get("source") or r["text"])}
-            for r in rows
-        ]
-    except KeyError as error:
-        needed = ", ".join(f"`{name}`" for name in fields)
-        raise InputError(f"{path}: the field {error} is missing; it needs {needed}") from None
-    except (ValueError, AttributeError, TypeError) as error:
+            rows = [row for _, row in json_lines(path)]
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: not readable as {path.suffix} ({error})") from None
+    for number, row in enumerate(rows, 1):
+        given = row if isinstance(row, dict) else {}
+        # an empty text is passed over later, an empty label is none
+        if wrong := [n for n in fields if given.get(n) is None or (n != "text" and given[n] == "")]:
+            lacks = " and no ".join(f"`{name}`" for name in wrong)
+            raise InputError(f"{path}: row {number} has no {lacks}; leave such rows out, or fill them")
+        if not isinstance(row["text"], str):
+            raise InputError(f"{path}: row {number}: `text` is {row['text']!r}, not a text")
+    return [
+        {name: str(r[name]) for name in fields} | {"source": str(r.get("source") or r["text"])} for r in rows
+    ]
 
 
 def _file_and_class(name: str) -> tuple[Path, str | None]:
-    file, _, positive = name.partition("#")
+    file, _, positive = name.rpartition("#")
+    if not file or Path(name).is_file():
+        return Path(name), None
     return Path(file), positive or None
 
 
@@ -160,6 +170,16 @@ def _from_hub(repository: str, file: str) -> Path:
         ) from error
 
 
+def of_files(names: Iterable[str]) -> list[str]:
+    """What tells the local files among sets from those of the same name, such as before an edit.
+
+    Args:
+        names: Tasks, or sets of labelled texts.
+    """
+    files = [_file_and_class(name)[0] for name in names]
+    return [contents(file) for file in files if file.is_file()]
+
+
 def split_task(name: str, examples: Iterable[Example], train: int, test: int, seed: int) -> Task:
     """Part examples into a balanced task; a text that occurs twice is kept once.
 
@@ -174,7 +194,7 @@ def split_task(name: str, examples: Iterable[Example], train: int, test: int, se
         The task.
 
     Raises:
-        InputError: where a class has fewer than 10 examples in a split.
+        InputError: where a class has fewer than 10 examples in a split, or fewer are asked for.
     """
     pools: dict[tuple[str, int], list[str]] = {(s, y): [] for s in ("train", "test") for y in (0, 1)}
     seen: set[str] = set()
@@ -188,12 +208,18 @@ def split_task(name: str, examples: Iterable[Example], train: int, test: int, se
         seen.add(key)
         pools[split_of(example.source, seed), example.label].append(example.text)
     halves = {"train": train // 2, "test": test // 2}
+    if min(halves.values()) < _LEAST:
+        raise InputError(
+            f"task {name!r}: {train} training and {test} test texts; ask for {2 * _LEAST} of each at least"
+        )
     share = min(1.0, *(len(pools[s, y]) / halves[s] for s, y in pools))
     splits = {}
     for split, half in halves.items():
         count = int(half * share)
-        if count < 10:
-            raise InputError(f"task {name!r}: fewer than 10 examples a class in {split}; give more data")
+        if count < _LEAST:
+            raise InputError(
+                f"task {name!r}: fewer than {_LEAST} examples a class in {split}; give more data"
+            )
         texts = pools[split, 0][:count] + pools[split, 1][:count]
         splits[split] = (texts, np.repeat([0, 1], count))
     return Task(name, splits["train"], splits["test"])

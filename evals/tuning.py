@@ -30,7 +30,7 @@ from rsae.sae import family as family_named
 from rsae.support.cache import Cache
 from rsae.support.devices import check_device
 from rsae.support.errors import did_you_mean
-from rsae.support.files import write_json, writing
+from rsae.support.files import write_json, write_text, writing
 from rsae.support.progress import say
 from rsae.training import Diverged
 
@@ -481,8 +481,7 @@ def _write(sweep: Sweep, tuned: dict[str, Tuned]) -> None:
         assert one.best.at_goal is not None
         text = lines(one).replace("[", f"[{name}.")
         parts.append(f"# {name}: held-out FVU {one.best.at_goal.mean:.4f} at l0 {sweep.l0}\n{text}\n")
-    with writing(sweep.out / "tune.toml") as temporary:
-        temporary.write_text("\n".join(parts))
+    write_text(sweep.out / "tune.toml", "\n".join(parts))
     with writing(sweep.out / "tune.png") as temporary:
         _figure(sweep, tuned).savefig(temporary, format="png")
 

@@ -321,6 +321,8 @@ class _Run:
         self.penalty = sae.penalty_named(config.penalty)
         self.target_scale = activations.target.scale if activations.target else activations.scale
         self.sae = sae.in_units(activations.scale, self.target_scale)
+        if not any(p.requires_grad for p in self.sae.parameters()):
+            self.sae.requires_grad_()  # held for inference; parameters that are frozen beside others stay so
         self.norm_F = self.sae.balance_()
         self.sae.train()
         device = sae.W_enc.device
@@ -402,12 +404,18 @@ class _Run:
         """Append the means since the last call to the history; `number` is the run among those of the pass."""
         n = (step - 1) % LOG_EVERY + 1
         mean = {part: total / n for part, total in self.sums.items()}
-        if not all(map(math.isfinite, mean.values())):
+        last = step == self.config.steps  # no loss tells what the last step did
+        if not all(map(math.isfinite, mean.values())) or (last and not self.finite()):
             error = Diverged(f"training diverged at step {step} (loss {mean['total']}); lower `lr`")
             error.number = number
             raise error
         self.history.append({"step": step, **mean})
         self.sums = dict.fromkeys(self.parts, 0.0)
+
+    def finite(self) -> bool:
+        """Whether all weights are numbers, in every part of the dictionary."""
+        wrong = sum((~torch.isfinite(p.detach())).sum() for p in self.sae.parameters())
+        return not self.sae.shard.sum(torch.as_tensor(wrong))
 
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from evals.results import Interval, Jacobians
+from evals.results import Jacobians
 from evals.stats import ratio_interval
 from rsae import SAE, Activations, Host, InputError
 from rsae.activations.hooks import HookPoint, mlp_of
@@ -67,7 +67,7 @@ def jacobians(
     varying = [j_BKD - j_BKD.mean(0) for j_BKD in (ours_BKD, mlps_BKD)]
     return Jacobians(
         cosine=cosine_B.mean().item(),
-        cosine_interval=Interval(*ratio_interval(cosine_B.tolist(), [1] * len(cosine_B))),
+        cosine_interval=ratio_interval(cosine_B.tolist(), [1] * len(cosine_B)),
         norm_ratio=(ours_BKD.norm() / mlps_BKD.norm()).item(),
         varying_cosine=_cosine(varying[0], varying[1], (0, 1, 2)).item(),
         varying_share=(varying[1].norm() / mlps_BKD.norm()).square().item(),

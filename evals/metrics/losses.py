@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from evals.results import AtPositions, BySequence, Downstream, Interval, Spliced
+from evals.results import AtPositions, BySequence, Downstream, Spliced
 from evals.stats import ratio_interval
 from rsae.support.errors import InputError
 
@@ -146,10 +146,10 @@ class Sums:
         ce, ce_clean, ce_zero, ce_mean = (one.ce / clean.count for one in (self, clean, zero, mean))
         return Spliced(
             kl=self.kl / clean.count,
-            kl_interval=Interval(*ratio_interval(self.kl_S, self.count_S)),
+            kl_interval=ratio_interval(self.kl_S, self.count_S),
             ce=ce,
             dce=ce - ce_clean,
-            dce_interval=Interval(*ratio_interval(dce_S, self.count_S)),
+            dce_interval=ratio_interval(dce_S, self.count_S),
             loss_recovered=(ce_zero - ce) / (ce_zero - ce_clean),
             top1=self.agreed / clean.count,
             sequences=BySequence(tuple(self.count_S), tuple(dce_S), tuple(self.kl_S)),
@@ -161,8 +161,7 @@ class Sums:
         kl_S, count_S = self.kl_GS[group], self.count_GS[group]
         there = [i for i, count in enumerate(count_S) if count]  # only sequences that are so long
         kl, counts = [kl_S[i] for i in there], [count_S[i] for i in there]
-        interval = Interval(*ratio_interval(kl, counts))
-        return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), interval)
+        return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), ratio_interval(kl, counts))
 
 
 class Bounds(NamedTuple):

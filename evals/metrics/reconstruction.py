@@ -12,7 +12,7 @@ import torch
 
 from evals.metrics.codes import readings
 from evals.results import Density, Fit, Reconstruction
-from rsae import SAE, Activations, Store
+from rsae import SAE, Activations, InputError, Store
 from rsae.activations.protocol import check_fits
 
 #: Upper edges of the density histogram's decades; below the first stand the latents that never fire
@@ -97,7 +97,9 @@ def reconstruction(
         for encode, summed in sums.values():
             z_BF = encode(x_BD.to(sae.W_enc.device))
             summed.add(y64_BO, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
-    variance = square / tokens - (total_O / tokens).square().sum().item()
+    if not tokens:
+        raise InputError(f"{activations.name}: its split {split!r} holds no token")
+    variance = spread(square / tokens, total_O / tokens, activations.name)
     honest = sums[""][1]
     count_F, minus_F = honest.count_F, honest.minus_F
     rarer_F = torch.minimum(minus_F, count_F - minus_F)
@@ -112,6 +114,23 @@ def reconstruction(
         two_way=(10 * rarer_F > count_F).double().mean().item() if sae.signed else None,
         others={name: summed.fit(tokens, variance) for name, (_, summed) in sums.items() if name},
     )
+
+
+def spread(square: float, mean_O: torch.Tensor, name: str) -> float:
+    """Mean ||x - mean||^2, what FVU is a fraction of.
+
+    Args:
+        square: Mean ||x||^2, summed in float64.
+        mean_O: The mean.
+        name: What the activations are called in messages.
+
+    Raises:
+        InputError: The activations are all the same but for rounding: there is no variance to explain.
+    """
+    variance = square - mean_O.square().sum().item()
+    if not variance > 1e-12 * square:
+        raise InputError(f"{name}: its tokens are all alike, so that FVU is not defined; give more tokens")
+    return variance
 
 
 def read_and_predicted(

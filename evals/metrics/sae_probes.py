@@ -25,7 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from evals.metrics.codes import place_of
-from evals.results import Figures, Interval
+from evals.results import Figures
+from evals.stats import Interval
 from evals.tasks import split_of
 from rsae import SAE, Host
 from rsae.activations.hooks import activations_at, pad

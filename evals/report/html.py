@@ -39,7 +39,7 @@ from evals.results import Result, Role, read_results
 from evals.suite import finished, lacking, units
 from evals.truth import read_truth
 from rsae import InputError
-from rsae.support.files import writing
+from rsae.support.files import write_text
 
 
 def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
@@ -112,8 +112,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         config=_config(run),
         plots=plots,
     )
-    with writing(run / "report.html") as temporary:
-        temporary.write_text(page)
+    write_text(run / "report.html", page)
     return run / "report.html"
 
 
@@ -383,7 +382,7 @@ def missing(run: str | os.PathLike, results: Sequence[Result]) -> Missing:
 
 def _config(run: Path) -> str:
     file = run / "suite.toml"
-    return file.read_text() if file.exists() else ""
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def _versions(results: Sequence[Result]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from evals.dashboard import Dashboard
 from evals.report.environment import environment, source
 from evals.results import Fit
-from rsae.support.files import writing
+from rsae.support.files import write_text
 
 #: Of the table of figures: field, heading, how it is printed, what it means
 _FIGURES = (
@@ -42,8 +42,7 @@ def write_page(dashboard: Dashboard, path: str | os.PathLike) -> Path:
         figures=[(heading, told, text) for (_, heading, _, told), text in zip(_FIGURES, own, strict=True)],
         others=[(name, _texts(other)) for name, other in fit.others.items()],
     )
-    with writing(path) as temporary:
-        temporary.write_text(page)
+    write_text(path, page)
     return Path(path)
 
 

@@ -25,8 +25,8 @@ from evals.metrics.sae_probes import SetScores
 from evals.metrics.stability import Stability
 from evals.paired import SideBySide
 from evals.report.names import Names, place
-from evals.results import Downstream, Interval, Reconstruction, Result, Role, read_results
-from evals.stats import Estimate
+from evals.results import Downstream, Reconstruction, Result, Role, read_results
+from evals.stats import Estimate, Interval
 from evals.truth import TruthCell
 from evals.tuning import Tuned
 
@@ -408,7 +408,7 @@ def between_table(found: Comparison) -> Table:
 def _with_interval(figure: Difference | None) -> str:
     if figure is None:
         return "–"
-    return f"{figure.mean:+.4f} [{figure.interval.low:+.4f}, {figure.interval.high:+.4f}]"
+    return f"{figure.mean:+.4f} {_range(figure.interval, '+')}"
 
 
 def side_by_side_tables(found: SideBySide) -> list[Table]:
@@ -459,8 +459,10 @@ def side_by_side_tables(found: SideBySide) -> list[Table]:
     ]
 
 
-def _range(interval: Interval) -> str:
-    return f"[{interval.low:.4f}, {interval.high:.4f}]"
+def _range(interval: Interval | None, sign: str = "") -> str:
+    if interval is None:
+        return "[one group: no interval]"
+    return f"[{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
 
 
 def show(table: Table, markdown: bool = False) -> None:

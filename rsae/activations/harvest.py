@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import ConfigDict, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -22,7 +22,7 @@ from rsae.activations.hooks import HookPoint, activations_at_all, pad
 from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
 from rsae.activations.rows import Scaled
 from rsae.activations.store import MANIFEST, TARGET, VERSION, Manifest, Shard, Store
-from rsae.activations.text import Document, load_documents, split_documents
+from rsae.activations.text import Document, digest_of, load_documents, split_documents
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError
 from rsae.support.files import read_json, sha256, write_json, write_tensors
@@ -33,6 +33,7 @@ _SHARDS_AT_MOST = 4096  # more sequences than 128 times that make larger shards,
 _SEQUENCES_A_BATCH = 16
 _SHORTEST = 8  # a piece of fewer tokens is left out
 _PLAN = "plan.json"
+_TEXT = "text_digest"  # in it
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -47,7 +48,7 @@ class HarvestConfig:
     """The hook point that a transcoder is to predict of it, for the same tokens; None for none."""
     text: str = "wikipedia"
     """`wikipedia` (embedded), a .txt, .jsonl(.gz, .zst) or .parquet file, a directory of such files."""
-    context: PositiveInt = 128
+    context: Annotated[int, Field(ge=_SHORTEST)] = 128
     """Tokens a sequence, BOS included."""
     tokens: PositiveInt = 125_000
     """Training tokens, at least."""
@@ -126,7 +127,7 @@ def harvest_all(
         excluded = host.token_ids(config.exclude_tokens)
         for store in lacking:
             store.begin()
-        _run(host, list(missing.values()), plans, excluded, config)
+        _run(host, list(missing.values()), plans, excluded)
     for path in out.values():
         remote.sent(path)
     return {hook: Store.open(store.out, verify=False) for hook, store in stores.items()}
@@ -163,6 +164,7 @@ class _Unfinished:
         manifest = Manifest.read(self.out)
         if manifest.settings != self.settings:
             raise self._other_settings()
+        self._check_text()
         return all(
             (self.out / s.file).exists() and sha256(self.out / s.file) == s.sha256 for s in manifest.shards
         )
@@ -171,8 +173,20 @@ class _Unfinished:
         """A directory with finished shards of other settings is refused; one where nothing was finished is not."""
         plan = self.out / _PLAN
         marks = any(self.out.glob("*-[0-9][0-9][0-9][0-9][0-9].json"))
-        if marks and plan.exists() and read_json(plan) != self.settings:
+        if marks and plan.exists() and read_json(plan) | {_TEXT: None} != self.settings | {_TEXT: None}:
             raise self._other_settings()
+        if marks:
+            self._check_text()
+
+    def _check_text(self) -> None:
+        """What is there must be of the text as it is now; a plan of an earlier version does not say."""
+        plan = self.out / _PLAN
+        said = read_json(plan).get(_TEXT) if plan.exists() else None
+        if said is not None and digest_of(self.config.text) not in (None, said):
+            raise InputError(
+                f"{self.out} holds activations of another version of the text {self.config.text}; choose another "
+                "directory or delete it"
+            )
 
     def _other_settings(self) -> InputError:
         return InputError(
@@ -181,7 +195,7 @@ class _Unfinished:
 
     def begin(self) -> None:
         """The first write."""
-        write_json(self.out / _PLAN, self.settings)
+        write_json(self.out / _PLAN, self.settings | {_TEXT: digest_of(self.config.text)})
         for torn in self.out.glob(".*.tmp"):  # of a run that was killed while it wrote
             torn.unlink()
 
@@ -289,7 +303,6 @@ def _run(
     stores: list[_Unfinished],
     plans: dict[str, list[Sequence]],
     excluded: list[int],
-    config: HarvestConfig,
 ) -> None:
     """Shard by shard: the host runs once for all stores that lack one."""
     for split in ("train", "heldout"):

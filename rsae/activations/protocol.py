@@ -115,7 +115,7 @@ def check_fits(sae: SAE, activations: Activations, allow_mismatch: bool = False)
 
 
 def check_width(sae: SAE, width: int, name: str) -> None:
-    """Raise `InputError` where the SAE takes activations of another width.
+    """Raise `InputError` where the SAE takes activations of another width, or its weights are not numbers.
 
     Args:
         sae: The SAE.
@@ -126,6 +126,11 @@ def check_width(sae: SAE, width: int, name: str) -> None:
         raise InputError(
             f"the SAE takes {sae.d_in} dimensions, {name} has {width}; is it an SAE of another host or hook point?"
         )
+    for key, tensor in sae.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                f"the SAE's {key} holds NaN or infinity; load it anew, or train it with a lower lr"
+            )
 
 
 def epoch_of(step: int, size: int, total: int, seed: int, name: str) -> tuple[int, int]:

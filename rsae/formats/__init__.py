@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from rsae.formats import (
     circuit_tracer,
@@ -74,6 +75,8 @@ def load(
     Raises:
         InputError: The message names the file, the field or tensor, what was expected there and the remedy.
     """
+    if kind not in (None, *get_args(Kind)):
+        raise InputError(f"kind {kind!r} is unknown{did_you_mean(str(kind), get_args(Kind))}")
     path = os.fspath(path)
     local = Path(path)
     if not local.exists():
@@ -87,6 +90,9 @@ def load(
         if not local.exists():
             raise InputError(f"{local}: no such folder")
     sae = _load(local, detect(local), input_scale, hook, kind)
+    if kind is not None and sae.transcodes != (kind == "transcoder"):
+        is_ = "a transcoder" if sae.transcodes else "an SAE"
+        raise InputError(f"{local}: is {is_} by its own files: leave kind={kind!r} out")
     if hook is not None:
         sae.provenance = replace(sae.provenance, hook=hook)
     return sae
@@ -178,12 +184,24 @@ def detect(path: str | os.PathLike) -> str:
             raise InputError(
                 f"{path}: {what}, which predicts another activation than it reads: no autoencoder"
             )
-    if len(found := [*path.glob("*.pt"), *path.glob("*.pth")]) == 1:
+    if len(found := sorted([*path.glob("*.pt"), *path.glob("*.pth")])) == 1:
         return _format_of_pt(found[0])
-    marks = [found for mark in _MARKS for found in path.glob(f"**/{mark}")]
-    inside = sorted({str(found.parent.relative_to(path)) for found in marks})[:8]
+    inside = _inside(path)
     hint = f"; there are some in its folders {', '.join(inside)}" if inside else ""
+    if found:
+        hint = f"; of its torch files {', '.join(f.name for f in found[:8])} name one"
     raise InputError(f"{path}: no SAE ({', '.join(_MARKS)} or one .pt file){hint}")
+
+
+def _inside(path: Path) -> list[str]:
+    """Folders with an SAE, for a message: some, from a bounded number of folders, as the path may be a whole disk."""
+    inside = []
+    for directory, folders, _ in itertools.islice(os.walk(path), 2000):
+        folders.sort()
+        at = Path(directory)
+        if any((at / mark).exists() for mark in _MARKS):
+            inside.append(str(at.relative_to(path)))
+    return sorted(inside)[:8]
 
 
 def _format_of_pt(path: Path) -> str:

@@ -96,7 +96,7 @@ def read_provenance(metadata: Mapping[str, Any], file: Path) -> Provenance:
 def renamed(
     tensors: Mapping[str, Any], file: Path, names: Mapping[str, str], ignore: Sequence[str] = ()
 ) -> Tensors:
-    """Our names for a file's tensors. A missing or unknown one is an error.
+    """Our names for a file's tensors, as float32. One that is missing, unknown or not of floats is an error.
 
     Args:
         tensors: What the file holds.
@@ -106,10 +106,27 @@ def renamed(
     """
     for theirs in names.values():
         if not isinstance(tensors.get(theirs), torch.Tensor):
-            raise InputError(f"{file}: tensor {theirs!r} is missing")
+            held = ", ".join(sorted(map(str, tensors))[:6]) or "nothing"
+            raise InputError(f"{file}: tensor {theirs!r} is missing; the file holds {held}")
     if extra := tensors.keys() - set(names.values()) - set(ignore):
         raise InputError(f"{file}: unknown tensor {min(extra)!r}; is the config of another SAE beside it?")
-    return {ours: tensors[theirs] for ours, theirs in names.items()}
+    floats = as_floats({theirs: tensors[theirs] for theirs in names.values()}, file)
+    return {ours: floats[theirs] for ours, theirs in names.items()}
+
+
+def as_floats(tensors: Tensors, file: Path) -> Tensors:
+    """Weights in float32; `InputError` where one is not of floats, such as a quantised one without its scale.
+
+    Args:
+        tensors: The weights.
+        file: Where they lie, for messages.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"{file}: tensor {name!r} is of {tensor.dtype}, not of floats; dequantise it first"
+            )
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def transposed(x: torch.Tensor) -> torch.Tensor:
@@ -141,7 +158,7 @@ def assemble(name: str, settings: dict[str, Any], tensors: Tensors, config: Path
             raise _wrong_shape(key, tensors[key], list(value.shape), config, weights)
         if not torch.isfinite(tensors[key]).all():
             raise InputError(f"{weights}: {key} holds NaN or infinity")
-    sae.load_state_dict({k: v.to(torch.float32) for k, v in tensors.items()})
+    sae.load_state_dict(tensors)
     return sae.eval()
 
 

@@ -17,7 +17,7 @@ import yaml
 from rsae.formats.checks import Tensors, assemble, read_provenance, read_weights, renamed, transposed
 from rsae.sae import SAE
 from rsae.support.errors import InputError
-from rsae.support.files import write_tensors, writing
+from rsae.support.files import write_tensors, write_text
 
 CONFIG = "config.yaml"
 FAMILIES = ("relu", "jump_relu", "batch_top_k", "matryoshka_batch_top_k")
@@ -130,8 +130,7 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     if sae.W_skip is not None:
         tensors["W_skip"] = sae.W_skip.detach()
     write_tensors(path / f"layer_{layer}.safetensors", {k: v.contiguous() for k, v in tensors.items()})
-    with writing(config_file) as temporary:
-        temporary.write_text(yaml.safe_dump(there | config, sort_keys=False))
+    write_text(config_file, yaml.safe_dump(there | config, sort_keys=False))
 
 
 def _in_block(hook: str) -> tuple[str, str]:
@@ -145,7 +144,7 @@ def _in_block(hook: str) -> tuple[str, str]:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(file.read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{file}: not readable as YAML ({error}); fetch it anew") from None
     if not isinstance(config, dict):

@@ -132,8 +132,8 @@ def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = No
     # relu(h) 1[h > theta] = h 1[h > max(theta, 0)]
     tensors["threshold"] = tensors["threshold"].clamp_min(0)
     if named.embedding:  # trained on embeddings before Gemma multiplies them by sqrt(d_in)
-        tensors["W_enc"] = tensors["W_enc"].float() / d_in**0.5
-        tensors["W_dec"] = tensors["W_dec"].float() * d_in**0.5
+        tensors["W_enc"] = tensors["W_enc"] / d_in**0.5
+        tensors["W_dec"] = tensors["W_dec"] * d_in**0.5
     sae = assemble("jump_relu", settings, tensors, path, path)
     if hook is not None:
         metadata["hook_name"] = hook

@@ -98,7 +98,7 @@ def push_to_hub(
     api = HfApi()
     with tempfile.TemporaryDirectory() as directory:
         native.save(sae, directory)
-        (Path(directory) / "README.md").write_text(model_card(sae, repo_id))
+        (Path(directory) / "README.md").write_text(model_card(sae, repo_id), encoding="utf-8")
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             commit = api.upload_folder(

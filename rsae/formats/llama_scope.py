@@ -57,11 +57,11 @@ def load(path: str | os.PathLike) -> SAE:
     if cfg.hook_point_out not in (None, cfg.hook_point_in):
         raise InputError(f"{cfg_file}: a transcoder is no autoencoder")
     tensors = renamed(read_weights(weights_file), weights_file, _NAMES)
-    tensors |= {k: transposed(tensors[k]).float() for k in ("W_enc", "W_dec")}
+    tensors |= {k: transposed(tensors[k]) for k in ("W_enc", "W_dec")}
     scale = cfg.d_model**0.5 / cfg.dataset_average_activation_norm.in_
     # the code keeps the values that it has in the file's own units
     tensors["W_enc"] = tensors["W_enc"] * scale
-    tensors |= {k: tensors[k].float() / scale for k in ("W_dec", "b_dec")}
+    tensors |= {k: tensors[k] / scale for k in ("W_dec", "b_dec")}
     tensors["threshold"] = torch.full((cfg.d_sae,), max(0.0, cfg.jump_relu_threshold * scale))
     settings = {"d_in": cfg.d_model, "d_sae": cfg.d_sae, "subtract_b_dec": False}
     sae = assemble("jump_relu", settings, tensors, cfg_file, weights_file)

@@ -1,9 +1,9 @@
 """SAELens's directory layout, which is also the native one: `cfg.json` and `sae_weights.safetensors`.
 
-What SAELens knows, it is given under its own names: ReLU is `standard`, TopK `topk`, JumpReLU `jumprelu`, Gated
-`gated`, BatchTopK and Matryoshka BatchTopK `jumprelu` with a constant threshold. Other families are architecture
-`rsae_` and their name, which SAELens reads after `import rsae.formats.saelens`. Our own settings lie under `rsae` in
-cfg.json.
+What SAELens knows, it is given under its own names: ReLU is `standard`, TopK `topk`, AbsTopK `abstopk`, JumpReLU
+`jumprelu`, Gated `gated`, BatchTopK and Matryoshka BatchTopK `jumprelu` with a constant threshold. Other families are
+architecture `rsae_` and their name, which SAELens reads after `import rsae.formats.saelens`. Our own settings lie under
+`rsae` in cfg.json.
 
 It reads version 6, the flat cfg before it, and SAELens's training checkpoints.
 """
@@ -20,7 +20,7 @@ import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from rsae.checkpoints import write_whole
-from rsae.formats.checks import Tensors, assemble, parse_config, read_provenance, read_weights
+from rsae.formats.checks import Tensors, as_floats, assemble, parse_config, read_provenance, read_weights
 from rsae.formats.normalisation import folded
 from rsae.sae import FAMILIES, SAE, Target, Trained, family
 from rsae.sae.shard import Shard
@@ -158,7 +158,7 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     }
     if sae.transcodes:
         cfg["d_out"] = sae.d_out
-    if cfg["architecture"] == "topk":
+    if cfg["architecture"] in ("topk", "abstopk"):
         cfg |= {"k": settings["k"], "rescale_acts_by_decoder_norm": False}
     write_json(path / CFG, extra | cfg)
 
@@ -177,12 +177,18 @@ def load(path: str | os.PathLike, input_scale: float | None = None) -> SAE:
     cfg_file, weights_file = directory / CFG, directory / WEIGHTS
     raw = read_json(cfg_file)
     cfg = parse_config(raw, cfg_file, _Cfg)
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(weights_file).items()}
-    name, settings = _settings(cfg, raw, cfg_file)
+    tensors = as_floats(read_weights(weights_file), weights_file)
+    name, settings = _settings(cfg, cfg_file)
     if cfg.rsae is None:
         tensors = _as_ours(tensors, cfg, name, weights_file)
     elif family(name).one_threshold:
         tensors["threshold"] = _one_threshold(tensors, cfg, weights_file)
+    # other architectures pass over the field
+    by_norm = cfg.rescale_acts_by_decoder_norm and cfg.rsae is None and family(name).sparsity_by == "k"
+    if by_norm and cfg.normalisation == "covariance_whitening":
+        # the norms before the whitening is undone are those that select
+        tensors, by_norm = _with_unit_decoder(tensors, cfg), False
+    norm = tensors["W_dec"].norm() if "W_dec" in tensors else 1.0
     tensors, input_norm = folded(
         tensors,
         cfg.normalisation,
@@ -191,11 +197,10 @@ def load(path: str | os.PathLike, input_scale: float | None = None) -> SAE:
         input_scale,
         cfg.apply_b_dec_to_input,
     )
-    if cfg.rescale_acts_by_decoder_norm:
+    if by_norm:
         if cfg.normalisation == "expected_average_only_in" and "threshold" in tensors:
             # it is compared with z ||d||, and folding has divided ||d|| by the scale
-            before, after = read_weights(weights_file)["W_dec"].float().norm(), tensors["W_dec"].norm()
-            tensors["threshold"] = tensors["threshold"] * (after / before)
+            tensors["threshold"] = tensors["threshold"] * (tensors["W_dec"].norm() / norm)
         tensors = _with_unit_decoder(tensors, cfg)
     sae = assemble(name, settings, tensors, cfg_file, weights_file)
     sae.input_norm = input_norm
@@ -227,7 +232,7 @@ def _trained(metadata: dict[str, Any], file: Path) -> Trained | None:
     return Trained(penalty, float(sparsity))
 
 
-def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str, Any]]:
+def _settings(cfg: _Cfg, file: Path) -> tuple[str, dict[str, Any]]:
     """Family and settings."""
     architecture_ = cfg.architecture
     if cfg.metadata is None and cfg.activation_fn == "topk":
@@ -242,7 +247,7 @@ def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str
         settings = dict(cfg.rsae)
         name = settings.pop("family", name)
         for field, ours, theirs in (
-            ("architecture", architecture(family(name), _target(settings, file)), architecture_),
+            ("architecture", _spelled(name, settings, architecture_, file), architecture_),
             ("d_in", settings.get("d_in"), cfg.d_in),
             ("d_sae", settings.get("d_sae"), cfg.d_sae),
             ("apply_b_dec_to_input", settings.get("subtract_b_dec", True), cfg.apply_b_dec_to_input),
@@ -275,6 +280,12 @@ def _settings(cfg: _Cfg, raw: dict[str, Any], file: Path) -> tuple[str, dict[str
     return name, settings
 
 
+def _spelled(name: str, settings: dict[str, Any], found: str, file: Path) -> str:
+    """The architecture that a file of ours should name; `rsae_` and the family's name always will do."""
+    own = f"rsae_{name}"
+    return own if found == own else architecture(family(name), _target(settings, file))
+
+
 def _target(settings: dict[str, Any], file: Path) -> Target | None:
     target = settings.get("target")
     try:
@@ -297,7 +308,7 @@ def _as_ours(tensors: Tensors, cfg: _Cfg, name: str, file: Path) -> Tensors:
     if "log_threshold" in tensors and "threshold" not in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()
     if "topk_threshold" in tensors and family(name).one_threshold:
-        tensors["threshold"] = tensors.pop("topk_threshold").float()
+        tensors["threshold"] = tensors.pop("topk_threshold")
     if "threshold" in tensors:
         # relu(h) 1[h > theta] = h 1[h > max(theta, 0)]
         tensors["threshold"] = tensors["threshold"].clamp_min(0)

@@ -8,6 +8,7 @@ as a layer (`SAE.input_norm`). Shapes: D d_in.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,6 @@ SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 class _Scaler(BaseModel):
     scaling_factor: float | None = None
-    has_whitening: bool = False
 
 
 class Normalised(NamedTuple):
@@ -68,6 +68,8 @@ def folded(
                 f"{where} = {kind!r}: trained on x times sqrt(d_in) / mean ||x||, which no file here holds "
                 f"({SCALER} would); give that number as input_scale (it is a store's `scale`)"
             )
+        if not 0 < input_scale < math.inf:
+            raise InputError(f"{where} = {kind!r}: the scale {input_scale} is no positive number")
         s = float(input_scale)
         factors = {"W_enc": s, "W_dec": 1 / s, "b_dec": 1 / s}
         return Normalised({k: v * factors.get(k, 1.0) for k, v in tensors.items()}, None)

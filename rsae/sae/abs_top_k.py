@@ -17,7 +17,7 @@ from rsae.sae.top_k import TopK
 @register
 class AbsTopK(TopK):
     family = "abs_top_k"
-    saelens = None
+    saelens = "abstopk"
     signed = True
     supplied_threshold = False
 

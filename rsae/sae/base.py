@@ -568,13 +568,13 @@ class SAE(nn.Module):
         self.b_dec *= factor
 
     def in_units(self, factor: float, out: float | None = None) -> Self:
-        """A copy in other units; see `rescale_`.
+        """A copy in other units, in float32 whatever precision this one is held in; see `rescale_`.
 
         Args:
             factor: New units an old one.
             out: The same for what a transcoder predicts.
         """
-        sae = copy.deepcopy(self)
+        sae = copy.deepcopy(self).float()
         sae.rescale_(factor, out)
         return sae
 

@@ -49,8 +49,6 @@ def balance_(sae: Dictionary) -> torch.Tensor:
     odd = ((norm_F - 1).abs() >= _UNIT)[living_F].sum()
     logs = norm_F[living_F].double().log().sum()
     living, odds, total = sae.shard.sum(torch.stack([living_F.sum().double(), odd.double(), logs])).tolist()
-    if not living:  # untrained
-        return torch.ones_like(norm_F)
     if not odds or sae.homogeneous:
         if odds:
             sae.scale_latents_(torch.where(living_F, norm_F, 1.0))

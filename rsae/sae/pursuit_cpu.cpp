@@ -1,9 +1,8 @@
 // The pursuit of pursuit.py, a token at a time: its latents' decoder rows are read from main memory once and then stay
 // in the processor's own cache. Shapes: B tokens, D d_in, F d_sae, N entries of all codes, S entries of one code.
-#include <algorithm>
 #include <cmath>
-#include <limits>
-#include <vector>
+
+#include "choice.h"
 
 using Floats = std::vector<float>;
 using Latents = std::vector<long>;
@@ -80,9 +79,10 @@ struct Code {
 
 struct Workspace {
   Code code, other;
-  Floats g_S, p_S, y_D, score_C, rank_F, largest_G, chosen_G;
+  Floats g_S, p_S, y_D, score_C, rank_F, size_C;
   Latents pool_C, order_C;
-  std::vector<float> at_F;  // the code's entries, 0 elsewhere
+  Largest largest;
+  Floats at_F;  // the code's entries, 0 elsewhere
 };
 
 // Steps of conjugate gradients on the code's support, from the code itself; left as it was where they make it worse.
@@ -124,54 +124,28 @@ static void choose_pool(const Code &plain, Workspace &w, const float *h_F, const
   if (s.is_signed)
     for (long f = 0; f < s.F; f++) rank_F[f] = std::fabs(rank_F[f]);
   for (long f : plain.latent_S) rank_F[f] = std::numeric_limits<float>::infinity();
-  const long C = std::max<long>(s.candidates, plain.latent_S.size());
-  // C groups of latents have a largest rank of at least the C-th largest of all groups' largest ranks, so that at least
-  // C latents lie there or above: few more have to be sorted out
-  const long G = s.F / std::max(1L, s.F / (3 * C));
-  w.largest_G.assign(rank_F, rank_F + G);
-  float *largest_G = w.largest_G.data();
-  for (long first = G; first < s.F; first += G) {
-    const long n = std::min(G, s.F - first);
-    for (long g = 0; g < n; g++) largest_G[g] = std::max(largest_G[g], rank_F[first + g]);
-  }
-  w.chosen_G = w.largest_G;
-  std::nth_element(w.chosen_G.begin(), w.chosen_G.begin() + (C - 1), w.chosen_G.end(), std::greater<float>());
-  const float least = w.chosen_G[C - 1];
-  w.pool_C.resize(s.F);
-  long n = 0;
-  for (long g = 0; g < G; g++)
-    if (largest_G[g] >= least)
-      for (long f = g; f < s.F; f += G) {
-        w.pool_C[n] = f;
-        n += rank_F[f] >= least;
-      }
-  const auto first = w.pool_C.begin();
-  if (n > C)
-    std::nth_element(first, first + (C - 1), first + n, [&](long i, long j) { return rank_F[i] > rank_F[j]; });
-  w.pool_C.resize(C);
+  w.pool_C.resize(std::max<long>(s.candidates, plain.latent_S.size()));
+  w.largest(rank_F, s.F, w.pool_C.size(), w.pool_C.data());
 }
 
 // The gate's decision on c + eta W r: as many latents as the plain code has.
 static void decide(const Code &code, Code &decided, size_t count, Workspace &w, const float *W_FD, const float *x_D,
                    const Settings &s) {
+  const size_t C = w.pool_C.size();
   products(W_FD, w.pool_C, code.residual_D.data(), s.D, w.score_C);
   for (size_t i = 0; i < code.latent_S.size(); i++) w.at_F[code.latent_S[i]] = code.c_S[i];
-  w.order_C.resize(w.pool_C.size());
-  for (size_t i = 0; i < w.pool_C.size(); i++) {
-    w.order_C[i] = i;
-    w.score_C[i] = w.at_F[w.pool_C[i]] + s.eta * w.score_C[i];
-  }
+  for (size_t i = 0; i < C; i++) w.score_C[i] = w.at_F[w.pool_C[i]] + s.eta * w.score_C[i];
   for (long f : code.latent_S) w.at_F[f] = 0;
-  auto size = [&](long i) { return s.is_signed ? std::fabs(w.score_C[i]) : w.score_C[i]; };
-  count = std::min(count, w.pool_C.size());
-  std::nth_element(w.order_C.begin(), w.order_C.begin() + (count - 1), w.order_C.end(),
-                   [&](long i, long j) { return size(i) > size(j); });
+  w.size_C = w.score_C;
+  if (s.is_signed)
+    for (float &size : w.size_C) size = std::fabs(size);
+  w.order_C.resize(std::min(C, count));
+  w.largest(w.size_C.data(), C, w.order_C.size(), w.order_C.data());
   decided.latent_S.clear(), decided.c_S.clear();
-  for (size_t i = 0; i < count; i++) {
-    const float score = w.score_C[w.order_C[i]];
-    if (!s.is_signed && !(score > 0)) continue;
-    decided.latent_S.push_back(w.pool_C[w.order_C[i]]);
-    decided.c_S.push_back(score);
+  for (long i : w.order_C) {
+    if (!s.is_signed && !(w.score_C[i] > 0)) continue;
+    decided.latent_S.push_back(w.pool_C[i]);
+    decided.c_S.push_back(w.score_C[i]);
   }
   decided.measure(W_FD, x_D, s.D);
 }

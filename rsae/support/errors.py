@@ -19,8 +19,9 @@ class InputError(ValueError):
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """`"; did you mean 'seed'?"`, or (the first of) the options where none is near."""
     options = sorted(options)
-    near = difflib.get_close_matches(name, options, n=1)
+    folded = {option.casefold(): option for option in options}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
     if near:
-        return f"; did you mean {near[0]!r}?"
+        return f"; did you mean {folded[near[0]]!r}?"
     shown, more = options[:_SHOWN], len(options) - _SHOWN
     return f"; choose from {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")

@@ -6,8 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,17 +61,23 @@ def writing(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text as UTF-8, whatever the machine's own encoding is."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write `value` as indented JSON."""
-    with writing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike) -> Any:
     """Read JSON; `InputError` names the file where it is absent or broken."""
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        # bytes, as JSON says its own encoding; NaN and Infinity, which Python alone writes, are not known
+        return json.loads(path.read_bytes(), parse_constant=lambda name: None)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -108,6 +115,11 @@ def read_torch(path: str | os.PathLike) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except pickle.UnpicklingError:  # torch's own text advises to open it all the same
+        raise InputError(
+            f"{path}: not a whole file of tensors and plain values (it is torn, or holds pickled objects, which could "
+            "run code): fetch it anew, or convert it where you trust it"
+        ) from None
     except Exception as error:  # a torn or hostile file can fail in many ways
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -120,6 +132,18 @@ def sha256(path: str | os.PathLike) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def contents(path: Path, files: Iterable[Path] | None = None) -> str:
+    """Short hex digest of a file, or of a directory's files with their names in it.
+
+    Args:
+        path: The file or directory.
+        files: Which of its files; by default all.
+    """
+    if files is None:
+        files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    return digest([[str(file.relative_to(path)), sha256(file)] for file in files])
 
 
 def digest(value: Any) -> str:

@@ -117,4 +117,7 @@ def fit_of(sae: SAE, activations: Activations, tokens: int) -> dict[str, float]:
         error += (sae.decode(z_BF, rows_BD) - wanted_BO).square().sum().item()
         count += z_BF.count_nonzero().item()
     sae.train(training)
-    return {"fvu": error / (y_BO - y_BO.mean(0)).square().sum().item(), "l0": count / len(x_BD)}
+    variance = (y_BO - y_BO.mean(0)).square().sum().item()
+    if not variance:
+        raise InputError(f"{activations.name}: its tokens are all alike; there is nothing to fit")
+    return {"fvu": error / variance, "l0": count / len(x_BD)}

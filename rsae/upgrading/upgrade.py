@@ -60,9 +60,9 @@ def upgrade(
     config = config or UpgradeConfig()
     if type is not None:
         config = replace(config, type=type)
+    teacher = copy.deepcopy(teacher).float()  # whatever precision it is held in
     if isinstance(teacher, JumpReLU) and teacher.trained is None:
         # trained elsewhere: files do not say the bandwidth, and it has the activations' unit
-        teacher = copy.deepcopy(teacher)
         teacher.bandwidth = BANDWIDTH / activations.scale
     decided = decide(teacher, activations, config)
     steps = _Kept(teacher, activations, replace(config, tune=decided.tune), out)
@@ -124,7 +124,7 @@ class _Kept:
         self.settings = [
             asdict(config),
             teacher.settings(),
-            teacher.W_enc.double().sum().item(),
+            {name: value.double().sum().item() for name, value in teacher.state_dict().items()},
             activations.identity,
         ]
         self.history: dict[str, History] = {}

@@ -89,6 +89,7 @@ def test_minimax_to_brasils_tolerance(benchmark, name):
     assert fit.error == pytest.approx(truth(name), rel=2e-4)
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")  # BRASIL's own, where its interpolant meets a node
 @pytest.mark.parametrize("name", SQUARE)
 def test_brasil(benchmark, name):
     benchmark.group = name

@@ -10,6 +10,7 @@ import evals as library
 from evals.comparison import Counts, compare, controls_of
 from evals.measures import columns
 from evals.results import Role, dump, read_results, write_result
+from evals.stats import Interval
 from tests.command import assert_one_clear_line
 from tests.evals.conftest import evals
 from tests.evals.helpers import control, result, tuned
@@ -74,8 +75,9 @@ def test_pairs_are_on_the_same_predictions(tmp_path):
     ]
     assert found[0].kl.mean == pytest.approx(-0.1)
     # sequences of 50 predictions each lose 4 and 6 nats
+    assert found[0].kl.interval is not None
     assert (found[0].kl.interval.low, found[0].kl.interval.high) == pytest.approx((-0.12, -0.08))
-    assert found[0].dce.mean == found[0].dce.interval.low == 0
+    assert (found[0].dce.mean, found[0].dce.interval) == (0, Interval(0, 0))
 
 
 def test_the_same_cells_of_two_runs(tmp_path):
@@ -90,6 +92,7 @@ def test_the_same_cells_of_two_runs(tmp_path):
     assert (one.variant, one.seed) == ("control", 0)
     assert one.fvu == pytest.approx(-1 / 3)
     assert one.kl is not None
+    assert one.kl.interval is not None
     assert (one.kl.mean, one.kl.interval.low, one.kl.interval.high) == pytest.approx((-0.1, -0.12, -0.08))
     assert one.dce is not None
     assert one.dce.mean == 0

@@ -18,6 +18,21 @@ from tests.evals.conftest import evals
     [
         ("hooks = ", "hokos = ", ("unknown key 'sites.0.hokos'", "did you mean 'hooks'")),
         ("seeds = ", "sedes = ", ("unknown key 'grid.sedes'", "did you mean 'seeds'")),
+        ("probe_test = 20", "probe_test = 20\nk = [1, 49]", ("evaluate.k 49 is more than the 48 latents",)),
+        ("ablate = [2, 8]", "ablate = [2, 80]", ("evaluate.ablate 80 is more than",)),
+        (
+            "steps = 40",
+            'steps = 40\npenalty = "L1"',
+            ("train.penalty 'L1' does not fit family 'jump_relu'", "l1"),
+        ),
+        ("context = 32", "context = 7", ("harvest.context = 7", "greater than or equal to 8")),
+        ("seeds = [0, 1]", "seeds = [0, 1, 0]", ("seeds holds 0 twice",)),
+        ("d_sae = [48]", "widths.top_k = [48, 48]", ("widths holds 48 twice",)),
+        (
+            'hooks = ["blocks.1.hook_resid_post"]',
+            f"hooks = {['blocks.1.hook_resid_post'] * 2}",
+            ("hooks holds",),
+        ),
         ("type = [3, 2]", "typ = [3, 2]", ("unknown key 'upgrades.gated.typ'", "did you mean 'type'")),
         ("type = [3, 2]", "type = [4, 2]", ("upgrades.gated.type", "[3, 2]")),
         ('"top_k"]', '"topk"]', ("'topk'", "did you mean 'top_k'")),

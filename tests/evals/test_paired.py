@@ -12,6 +12,7 @@ from evals.firings import Texts
 from evals.metrics.downstream import downstream
 from evals.metrics.reconstruction import reconstruction
 from evals.paired import compare_saes
+from evals.stats import Interval
 from rsae import InputError
 from rsae.activations.harvest import sequences_like
 from tests.command import assert_one_clear_line
@@ -39,6 +40,7 @@ def test_each_has_its_own_figures(saes, store, host, found):
         own = reconstruction(saes[one.name], store)
         assert one.fvu == pytest.approx(own.fvu, rel=1e-6)
         assert (one.l0, one.alive) == pytest.approx((own.l0, own.alive))
+        assert one.fvu_interval is not None
         assert one.fvu_interval.low < one.fvu < one.fvu_interval.high
         assert one.host is not None
         assert one.host.kl == pytest.approx(downstream(saes[one.name], host, sequences).kl, rel=1e-5)
@@ -63,6 +65,7 @@ def test_differences_are_paired(saes, store, found):
             means.append(gap[drawn].sum() / variance[drawn].sum())
         low, high = np.quantile(means, (0.025, 0.975))
         spread = high - low
+        assert change.fvu.interval is not None
         assert abs(change.fvu.interval.low - low) < 0.15 * spread
         assert abs(change.fvu.interval.high - high) < 0.15 * spread
         one, first = (next(s for s in found.saes if s.name == n) for n in (change.name, "0"))
@@ -76,7 +79,7 @@ def test_differences_are_paired(saes, store, found):
 def test_an_sae_is_as_good_as_itself(saes, store):
     found = compare_saes({"a": saes["0"], "b": saes["0"]}, store)
     (change,) = found.changes
-    assert change.fvu.mean == change.fvu.interval.low == change.fvu.interval.high == 0
+    assert (change.fvu.mean, change.fvu.interval) == (0, Interval(0, 0))
     assert change.kl is None
 
 

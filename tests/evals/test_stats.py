@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.measures import KL
 from evals.stats import Estimate, at_l0, front, hypervolume, ratio_interval, verdict
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
@@ -71,6 +72,28 @@ def test_the_interval_of_a_ratio_covers_the_truth():
     for _ in range(2000):
         pick = rng.integers(0, len(sums), len(sums))
         slow.append(sum(sums[i] for i in pick) / sum(counts[i] for i in pick))
-    assert ratio_interval(sums, counts) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.01)
-    covered = [low <= 1 <= high for low, high in (ratio_interval(*text(), resamples=400) for _ in range(300))]
+    found = ratio_interval(sums, counts)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.01)
+    intervals = [ratio_interval(*text(), resamples=400) for _ in range(300)]
+    covered = [one is not None and one.low <= 1 <= one.high for one in intervals]
     assert 0.88 < np.mean(covered) <= 0.99
+
+
+@given(size=st.integers(1, 50), empty=st.integers(0, 3))
+def test_one_group_has_no_interval(size, empty):
+    """However many groups of nothing stand beside it: a width of 0 would look like certainty."""
+    assert ratio_interval([0.7 * size, *[0.0] * empty], [size, *[0] * empty]) is None
+
+
+@given(apart=st.floats(1.0001, 1.2), beyond=st.floats(1.0, 1.1))
+def test_a_slope_is_read_no_further_than_its_cells_lie_apart(apart, beyond):
+    """Two cells of nearly one l0 differ by noise: a tenth further on it would be any figure."""
+    found = at_l0(10.0 * apart * beyond, [(10.0, 0.4), (10.0 * apart, 0.3)], ratio=True)
+    assert found is None or 0.4 * (0.3 / 0.4) ** 2 - 1e-9 <= found <= 0.3 + 1e-9
+
+
+def test_a_figure_of_nothing_has_no_logarithm():
+    assert at_l0(2.0, [(1.0, 1.0), (4.0, 0.0)], ratio=True) == pytest.approx(0.5)
+    assert KL.difference(0.0, 0.0) == 0.0
+    assert KL.difference(0.1, 0.0) == math.inf

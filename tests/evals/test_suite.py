@@ -21,6 +21,7 @@ from evals.synthetic import pairs
 from rsae import InputError
 from tests.command import assert_one_clear_line
 from tests.evals.conftest import evals
+from tests.rsae.helpers import random_sae
 
 
 def test_every_cell_has_its_result_and_its_control(suite_run):
@@ -121,7 +122,41 @@ def test_a_cluster_makes_what_is_lost(suite_run, suite_file, tmp_path, cluster):
     assert "4 of them finished" in evals(*arguments, cluster.scheduler_address).stderr
 
 
-def test_a_failing_unit_does_not_stop_the_others(suite_file, tmp_path):
+@pytest.mark.parametrize("error", [InputError("boom"), RuntimeError("boom\nand more")])
+def test_a_failing_unit_does_not_stop_the_others(suite_file, tmp_path, monkeypatch, error, capsys):
+    tried = []
+
+    def failing(config, out, unit, device):
+        tried.append(unit)
+        if len(tried) == 2:
+            raise error
+
+    monkeypatch.setattr(suite, "run_unit", failing)
+    with pytest.raises(InputError, match=r"^1 of 4 units failed, the first: .*boom \(the rest is kept"):
+        suite.run(suite_file, tmp_path / "run")
+    assert len(tried) == 4
+    assert ("Traceback" in capsys.readouterr().err) == isinstance(error, RuntimeError)
+
+
+def test_files_that_were_edited_make_other_units(suite_file, tmp_path):
+    """Labelled texts and public SAEs are known by path; what they hold counts."""
+    task, teacher = tmp_path / "t.csv", tmp_path / "sae"
+    task.write_text("text,label\n")
+    rsae.save(random_sae("top_k"), teacher)
+    config = SuiteConfig.read(suite_file)
+    evaluate = config.evaluate.model_copy(update={"tasks": [f"{task}#a"]})
+    place = config.sites[0].model_copy(update={"teachers": [str(teacher)]})
+    config = config.model_copy(update={"evaluate": evaluate, "sites": [place]})
+    unit = units(config)[0]
+    keys = [suite._key(config, unit)]
+    task.write_text("text,label\nx,1\n")
+    keys.append(suite._key(config, unit))
+    rsae.save(random_sae("top_k", seed=1), teacher)
+    keys.append(suite._key(config, unit))
+    assert len({*keys}) == 3
+
+
+def test_a_wrong_hook_point_is_one_clear_line(suite_file, tmp_path):
     bad = tmp_path / "bad.toml"
     bad.write_text(suite_file.read_text().replace("[0, 1]", "[0]").replace("blocks.1", "blocks.9"))
     assert_one_clear_line(evals("run", bad, "--out", tmp_path / "run"), "blocks.9.hook_resid_post")

@@ -80,6 +80,20 @@ def test_tasks_from_files(tmp_path):
         assert [label[t] for t in texts] == labels.tolist()
 
 
+@pytest.mark.parametrize("char", ["\u2028", "\u0085", "\x0b"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_lines_end_where_the_format_says(tmp_path, char, bom):
+    """Characters at which `str.splitlines` would split stand inside texts; a directory's name may hold a #."""
+    path = tmp_path / "c# sets"
+    path.mkdir()
+    rows = [{"text": f"text{char}number {i}", "label": i % 2} for i in range(300)]
+    raw = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n"
+    (path / "t.jsonl").write_bytes(bom + raw.encode())
+    task = load_task(f"{path}/t.jsonl", 60, 20)
+    assert set(task.train[0]) < {row["text"] for row in rows}
+    assert load_task(f"{path}/t.jsonl#0", 60, 20).train[1].mean() == 0.5
+
+
 def test_task_from_a_data_set_on_the_hub(tmp_path, monkeypatch):
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -106,10 +120,14 @@ def test_task_from_a_data_set_on_the_hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("t.csv", "text,lable\nx,1\n", "'label' is missing"),
+        ("t.csv", "text,lable\nx,1\n", "row 1 has no `label`"),
+        ("t.csv", "text,label\nx,a\ny\n", "row 2 has no `label`"),
         ("t.csv", "text,label\nx,a\ny,b\nz,c\n", "a, b, c: name one"),
         ("t.csv", "text,label\nx,a\n", "labels a"),
-        ("t.jsonl", "{'text': 1}", "not readable as .jsonl"),
+        ("t.jsonl", "{'text': 1}", "t.jsonl:1: not JSON"),
+        ("t.jsonl", '{"text": "x", "label": null}', "row 1 has no `label`"),
+        ("t.jsonl", '{"text": 3, "label": 1}', "row 1: `text` is 3, not a text"),
+        ("t.jsonl", "[1]", "row 1 has no `text` and no `label`"),
         ("t.txt", "", "neither embedded nor a .csv or .jsonl"),
     ],
 )

@@ -106,6 +106,29 @@ def saelens_topk_rescaled(path: Path) -> Made:
 
 
 @case
+def saelens_abstopk(path: Path) -> Made:
+    return saelens(path, "abstopk", k=K)
+
+
+@case
+def saelens_whitened_rescaled(path: Path) -> Made:
+    """Decoder norms select before the whitening is undone, which changes them."""
+    import sae_lens
+
+    saelens(
+        path, "topk", k=K, rescale_acts_by_decoder_norm=True, normalize_activations="covariance_whitening"
+    )
+    generator = torch.Generator().manual_seed(3)
+    mean = torch.randn(D, generator=generator)
+    M = torch.eye(D) + 0.3 * torch.randn(D, D, generator=generator)
+    whitening = {"mean": mean, "matrix": M, "inverse_matrix": torch.linalg.inv(M).contiguous()}
+    save_file(whitening, path / "activation_whitening.safetensors")
+    sae = sae_lens.SAE.load_from_disk(path)
+    sae.fold_activation_whitening(mean, M, whitening["inverse_matrix"])
+    return by_saelens(sae)
+
+
+@case
 def saelens_jumprelu(path: Path) -> Made:
     return saelens(path, "jumprelu")
 

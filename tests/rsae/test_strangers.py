@@ -49,6 +49,65 @@ def test_pruned_latents_stay_pruned(store, name, scale):
         assert not new.tuned.W_dec[::7].any()
 
 
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_teacher_of_zero_rows_alone_stays_what_it_is(store, name):
+    teacher = random_sae(name, store).eval()
+    teacher.W_dec.data.zero_()
+    new = upgrade(teacher, store, config=UpgradeConfig(type=(3, 2), tune=ONE_STEP, calibration_tokens=512))
+    assert new.control is not None
+    assert not new.control.W_dec.any()
+    assert not new.tuned.W_dec.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", ["top_k", "gated"])
+def test_a_teacher_in_another_precision_and_frozen(store, name, dtype):
+    """It is trained in float32, and itself left as it is."""
+    teacher = random_sae(name, store).eval().to(dtype).requires_grad_(False)
+    x = store.sample(500, seed=3)
+    variants: tuple[Variant, ...] = ("gated", "pursuit")
+    for variant in variants:
+        config = UpgradeConfig(variant=variant, type=(3, 2), tune=ONE_STEP, calibration_tokens=512)
+        new = upgrade(teacher, store, config=config)
+        assert new.control is not None
+        assert new.control.W_dec.dtype == torch.float32
+        assert fvu(new.control, x) == pytest.approx(fvu(teacher, x), rel=0.01)
+    assert teacher.W_dec.dtype == dtype
+    assert not teacher.W_dec.requires_grad
+    rsae.train(teacher, store, ONE_STEP)
+    assert teacher.W_dec.dtype == dtype
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(store, value):
+    teacher = random_sae("jump_relu", store).eval()
+    assert isinstance(teacher, rsae.JumpReLU)
+    teacher.threshold.data[3] = value
+    with pytest.raises(InputError, match="threshold holds NaN or infinity"):
+        upgrade(teacher, store)
+    with pytest.raises(InputError, match="threshold holds NaN or infinity"):
+        rsae.train(teacher, store, ONE_STEP)
+
+
+def test_a_last_step_that_diverges_is_told(store):
+    """The loss before the step is a number; the weights after it are none, and the caller's SAE is as it was."""
+    sae = random_sae("top_k", store).eval()
+    before = {k: v.clone() for k, v in sae.state_dict().items()}
+    with pytest.raises(InputError, match="diverged at step 1"):
+        rsae.train(sae, store, TrainConfig(steps=1, batch=64, lr=1e38, bias_lr=1e3, lr_warmup=0))
+    assert all(torch.equal(v, before[k]) for k, v in sae.state_dict().items())
+
+
+def test_another_teacher_with_the_same_encoder_is_upgraded_anew(store, tmp_path):
+    teacher = random_sae("top_k", store).eval()
+    config = UpgradeConfig(type=(3, 2), tune=ONE_STEP, calibration_tokens=512)
+    upgrade(teacher, store, config=config, out=tmp_path)
+    with torch.no_grad():
+        teacher.W_dec[0] *= -1
+    again = upgrade(teacher, store, config=config, out=tmp_path)
+    assert torch.equal(again.initial.W_dec, teacher.W_dec)
+
+
 def rescaled_rows(sae: rsae.SAE, norm_F: torch.Tensor) -> rsae.SAE:
     """Decoder rows of other norms. Where the gate compares latents that is another function: a teacher all the same."""
     with torch.no_grad():

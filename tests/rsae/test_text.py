@@ -11,6 +11,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import rsae
 from rsae import InputError, harvest
 from rsae.activations.text import load_documents, split_documents
 
@@ -134,6 +135,40 @@ def test_a_directory_where_nothing_was_finished_takes_new_settings(
     harvest(replace(harvest_config, tokens=2000), tmp_path / "s", host)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_text_that_was_edited_is_another_text(harvest_config, host, tmp_path, finished, monkeypatch):
+    """Neither is a finished store of the old text taken for one of the new, nor are their shards mixed."""
+    from rsae.activations import harvest as module
+
+    file = tmp_path / "x.jsonl"
+    rows = [{"text": f"{i} a long enough text " * 9} for i in range(200)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    config = replace(harvest_config, text=str(file), tokens=6000, heldout_tokens=50)
+    real, calls = module.run_sequences, []
+
+    def dying(*args):
+        calls.append(args)
+        if len(calls) > 1 and not finished:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "run_sequences", dying)
+        if finished:
+            harvest(config, tmp_path / "s", host)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                harvest(config, tmp_path / "s", host)
+    text = file.read_text()
+    file.write_text(text.replace("long", "short"))
+    with pytest.raises(InputError, match=r"another version of the text .*x.jsonl; choose another directory"):
+        harvest(config, tmp_path / "s", host)
+    file.write_text(text)
+    assert harvest(config, tmp_path / "s", host).tokens() > 0
+    file.unlink()
+    assert not finished or rsae.Store.open(tmp_path / "s").tokens() > 0
+
+
 def test_excluded_tokens_do_not_reach_the_store(harvest_config, store, host, tmp_path):
     from rsae.support.files import read_tensors
 
@@ -144,3 +179,11 @@ def test_excluded_tokens_do_not_reach_the_store(harvest_config, store, host, tmp
     assert len(found) == (tokens != common).sum()
     assert not (found == common).any()
     assert kept.provenance.exclude_tokens == (common,)
+
+
+def test_half_a_character_is_named(tmp_path):
+    """Valid JSON, but no text: a tokenizer would fail later."""
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"text": "fine \\ud83d\\ude00"}\n{"text": "broken \\ud83d"}\n')
+    with pytest.raises(InputError, match=r"t.jsonl:2: field 'text' holds half of a character"):
+        load_documents(str(file))

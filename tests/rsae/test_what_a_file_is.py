@@ -200,6 +200,90 @@ def test_sharded_weights(tmp_path):
         rsae.load(path)
 
 
+#: One golden directory a way of reading tensors, and its file
+READERS = [
+    ("saelens_topk", "sae_weights.safetensors"),
+    ("sparsify_topk", "sae.safetensors"),
+    ("gemma_scope_2", "params.safetensors"),
+    ("dictionary_topk", "ae.pt"),
+]
+
+
+@pytest.mark.parametrize(("name", "file"), READERS)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int8, torch.complex64]
+)
+def test_weights_are_floats_of_any_width_and_nothing_else(tmp_path, name, file, dtype):
+    path = shutil.copytree(GOLDEN / name, tmp_path / "sae")
+    of_torch = file.endswith(".pt")
+    tensors = torch.load(path / file, weights_only=True) if of_torch else load_file(path / file)
+    tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    (torch.save if of_torch else save_file)(tensors, path / file)
+    if dtype.is_floating_point:
+        assert {p.dtype for p in rsae.load(path).parameters()} == {torch.float32}
+        return
+    with pytest.raises(InputError, match=rf"{file}: tensor '.*' is of {dtype}, not of floats; dequantise"):
+        rsae.load(path)
+
+
+def test_json_is_read_as_others_write_it(tmp_path):
+    """A byte order mark, and NaN, which Python writes and nobody else reads."""
+    path = shutil.copytree(GOLDEN / "saelens_topk", tmp_path / "sae")
+    cfg = json.loads((path / "cfg.json").read_text())
+    cfg["metadata"] |= {"their_loss": float("nan"), "their_limit": float("inf"), "note": "Łódź"}
+    (path / "cfg.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(cfg, ensure_ascii=False).encode())
+    rsae.save(rsae.load(path), tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "cfg.json").read_text())
+    assert again["metadata"]["their_loss"] is None
+    assert again["metadata"]["note"] == "Łódź"
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "standard"])
+def test_a_field_of_another_architecture_is_passed_over(tmp_path, architecture):
+    """SAELens reads `rescale_acts_by_decoder_norm` for TopK and its kin alone."""
+    path = shutil.copytree(GOLDEN / f"saelens_{architecture}", tmp_path / "sae")
+    x = torch.randn(9, 6)
+    before = rsae.load(path)(x)
+    cfg = json.loads((path / "cfg.json").read_text())
+    (path / "cfg.json").write_text(json.dumps(cfg | {"rescale_acts_by_decoder_norm": True}))
+    assert torch.equal(rsae.load(path)(x), before)
+
+
+def test_the_architecture_by_our_own_name_is_read_too(tmp_path):
+    rsae.save(random_sae("abs_top_k"), tmp_path)
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    assert cfg["architecture"] == "abstopk"
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"architecture": "rsae_abs_top_k"}))
+    assert rsae.load(tmp_path).family == "abs_top_k"
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_no_positive_number(scale):
+    with pytest.raises(InputError, match="is no positive number"):
+        rsae.load(GOLDEN / "saelens_expected_average", input_scale=scale)
+
+
+def test_a_kind_that_the_files_contradict():
+    with pytest.raises(InputError, match=r"is an SAE by its own files: leave kind='transcoder' out"):
+        rsae.load(GOLDEN / "saelens_topk", kind="transcoder")
+    with pytest.raises(InputError, match="kind 'clt' is unknown"):
+        rsae.load(GOLDEN / "gemma_scope_npz", kind="clt")  # type: ignore[arg-type]
+
+
+def test_a_directory_that_holds_several(tmp_path):
+    shutil.copytree(GOLDEN / "openai_topk", tmp_path / "a" / "b")
+    with pytest.raises(InputError, match="no SAE"):
+        rsae.load(tmp_path)  # one .pt of no known name, deeper down
+    shutil.copytree(GOLDEN / "saelens_topk", tmp_path / "c" / "d")
+    (tmp_path / "e").symlink_to("/proc")
+    with pytest.raises(InputError, match=r"in its folders c/d"):
+        rsae.load(tmp_path)
+    for name in ("x.pt", "y.pt"):
+        torch.save({}, tmp_path / name)
+    with pytest.raises(InputError, match=r"of its torch files x.pt, y.pt name one"):
+        rsae.load(tmp_path)
+
+
 def test_fields_that_mean_nothing_here_survive(tmp_path):
     path = shutil.copytree(GOLDEN / "saelens_standard", tmp_path / "sae")
     cfg = json.loads((path / "cfg.json").read_text())

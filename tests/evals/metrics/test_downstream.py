@@ -156,7 +156,10 @@ def test_mean_ablation_and_positions_are_their_definitions(host, sequences):
         values = [v for p in range(at.first, at.last + 1) for v in kl.get(p, [])]
         assert at.predictions == len(values)
         assert at.kl == pytest.approx(np.mean(values), rel=1e-3)
-        assert at.kl_interval.low <= at.kl <= at.kl_interval.high
+        if (within := at.kl_interval) is not None:
+            assert within.low <= at.kl <= within.high
+    # a single sequence is so long: no spread is known
+    assert [at.kl_interval is None for at in got.by_position] == [False, False, False, False, True]
     total = sum(at.kl * at.predictions for at in got.by_position) / got.predictions
     assert total == pytest.approx(got.kl, rel=1e-9)
 
@@ -193,6 +196,7 @@ def test_sequences_add_up_and_can_be_paired(host, sequences):
         assert one.sequences.predictions == (3, 7, 12, 15, 18)  # of the sequences by length
         assert sum(one.sequences.kl) / one.predictions == pytest.approx(one.kl)
         assert sum(one.sequences.dce) / one.predictions == pytest.approx(one.dce)
+        assert one.kl_interval is not None
         assert one.kl_interval.low <= one.kl <= one.kl_interval.high
         alone = [
             downstream(exact_sae(host.d_model, error), host, [ids], HOOK)

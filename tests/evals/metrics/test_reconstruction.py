@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
 
 from evals.metrics.reconstruction import largest_cosines, reconstruction
-from rsae import SoftRational
+from evals.results import dump
+from rsae import InputError, SoftRational
 from tests.evals.helpers import exact_sae
 from tests.rsae.helpers import random_sae
 
@@ -123,3 +125,19 @@ def test_a_tensor_or_an_array_is_measured_whole(store, convert):
     x = torch.cat(list(store.blocks("heldout")))
     assert reconstruction(sae, convert(x)).fvu == pytest.approx(reconstruction(sae, store).fvu)
     assert reconstruction(sae, convert(x)).tokens == len(x)
+
+
+@pytest.mark.parametrize("rows", [torch.full((50, 12), 0.1), torch.randn(1, 12), torch.zeros(9, 12)])
+def test_what_does_not_vary_has_no_fvu(rows):
+    with pytest.raises(InputError, match="all alike|all zero"):
+        reconstruction(random_sae("top_k"), rows)
+
+
+def test_a_dead_sae_has_figures():
+    sae = random_sae("jump_relu").eval()
+    sae.W_enc.data.zero_()
+    sae.encoder_bias.data.fill_(-1)
+    found = reconstruction(sae, torch.randn(60, 12))
+    assert (found.l0, found.alive) == (0, 0)
+    assert found.fvu >= 1 - 1e-9
+    json.dumps(dump(found), allow_nan=False)  # every figure is a number
