@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from approx.rational import Rational
@@ -26,6 +27,11 @@ class Fitted(Protocol):
     @property
     def type(self) -> tuple[int, int]:
         """The (m, n) that was asked for."""
+        ...
+
+    @property
+    def fixed(self) -> Mapping[str, Any] | None:
+        """The coefficients that were held, by name."""
         ...
 
 

@@ -47,7 +47,12 @@ def main(directory: Path) -> None:
     (wheel,) = directory.glob("*.whl")
     (sdist,) = directory.glob("*.tar.gz")
     names = zipfile.ZipFile(wheel).namelist()
-    for needed in ("rsae/rational/kernels/cpu.cpp", "evals/configs/demo.toml", "approx/py.typed"):
+    for needed in (
+        "rsae/rational/kernels/cpu.cpp",
+        "rsae/sae/choice.h",
+        "evals/configs/demo.toml",
+        "approx/py.typed",
+    ):
         assert needed in names, f"{wheel.name} lacks {needed}"
     with tarfile.open(sdist) as archive:
         held = archive.getnames()

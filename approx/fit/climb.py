@@ -12,9 +12,10 @@ from flint import arb, arb_poly
 from tqdm import tqdm
 
 from approx.dyadic import precision
-from approx.fit.correction import corrected
+from approx.family import Family
+from approx.fit.correction import Corrected, corrected, weighted
 from approx.fit.exchange import Failure, Level, Outcome, Problem, Start, room, thinned
-from approx.fit.multipliers import Family, found
+from approx.fit.multipliers import found
 from approx.fit.symmetry import START_BITS, Reduced
 
 
@@ -154,6 +155,7 @@ def climbed(
         lambda: _walk(problem, diagonal, tolerance, progress),
         lambda: _walk(problem, numerator_first, tolerance, progress),
         lambda: _from_grid(problem, (m, n), tolerance),
+        lambda: _from_grid(problem, (m, n), tolerance, weighted),
         lambda: _layered(problem, (m, n), tolerance, progress),
     ]
     if (close := _chebyshev_start(problem, (m, n))) is not None:
@@ -279,35 +281,43 @@ _LARGEST_PROGRAM = 60  # degrees; linear programs of larger types take minutes
 _LARGEST_FAMILY = 20  # and the exchange of single points, of which many are needed
 
 
-def _zero(problem: Problem, type: tuple[int, int]) -> Climb | None:
-    """The zero function, where w f alternates often enough at its largest size to make it the best one."""
+def zero_alternates(problem: Problem, m: int) -> Outcome | None:
+    """The zero function, the least of m + 2 alternating peaks of w f its level: a bound for all p/q, deg p <= m.
+
+    Args:
+        problem: what is solved, without changes of sign of q.
+        m: degree of the numerator.
+    """
+    if problem.sides:
+        return None
     with precision(START_BITS):
-        frame = problem.frame()
         ends = [e for interval in problem.intervals for e in interval]
-        level = Level(
-            arb_poly(), arb_poly([problem.side(ends[0])]), arb(0), ends, frame, START_BITS, 2 * START_BITS
-        )
+        level = Level(arb_poly(), arb_poly([1]), arb(0), ends, problem.frame(), START_BITS, 2 * START_BITS)
         try:
             runs, top = problem.runs(level)
         except Failure:
             return None
-        peaks = thinned(runs, type[0] + 2)
-        least = min((abs(e) for _, e in peaks), key=float) if peaks else arb(0)
-        if not (top > 0 and least >= top * arb(1 - 1e-9)):
+        peaks = thinned(runs, m + 2)
+        if not peaks:
             return None
-        level = replace(level, value=least.mid())
-        outcome = Outcome(level, top, [s for s, _ in peaks or []], True, [float(top)])
-        return Climb(problem, outcome, (0, 0), "", [float(top)])
+        level = replace(level, value=min((abs(e) for _, e in peaks), key=float).mid())
+        return Outcome(level, top, [s for s, _ in peaks], True, [float(top)])
 
 
-def _from_grid(problem: Problem, type: tuple[int, int], tolerance: float) -> Climb:
+def _from_grid(
+    problem: Problem,
+    type: tuple[int, int],
+    tolerance: float,
+    near: Callable[[Problem, tuple[int, int]], Corrected | None] = corrected,
+) -> Climb:
     """The exchange from the best function on a grid, of the type or of the smaller one that is best in it."""
     climb = Climb(problem)
-    if (zero := _zero(problem, type)) is not None:
-        return zero
-    grid = corrected(problem, type) if sum(type) <= _LARGEST_PROGRAM else None
+    zero = zero_alternates(problem, type[0])
+    if zero is not None and zero.top > 0 and zero.level.value >= zero.top * arb(1 - 1e-9):
+        return Climb(problem, zero, (0, 0), "", zero.history)
+    grid = near(problem, type) if sum(type) <= _LARGEST_PROGRAM else None
     if grid is None:
-        climb.reason = "differential correction found nothing"
+        climb.reason = "nothing was found on a grid"
         return climb
     m, n = type
     with precision(START_BITS):

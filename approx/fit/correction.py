@@ -142,6 +142,58 @@ def corrected(problem: Problem, type: tuple[int, int], rounds: int = 4) -> Corre
     return found
 
 
+def weighted(problem: Problem, type: tuple[int, int], steps: int = 60) -> Corrected | None:
+    """A near-best function of a type by Lawson's iteration: least squares whose weights follow the error.
+
+    Each step minimises sum_i v_i |w (f q - p)|^2 over all p and q with sum_i v_i q^2 = 1 (the smallest singular value
+    of the part of w f q that no p meets), and multiplies each v_i by the error there. It is AAA-Lawson's step for any
+    type, in Chebyshev polynomials.
+
+    Args:
+        problem: what to solve.
+        type: (m, n), the degrees of numerator and denominator.
+        steps: how many.
+
+    Returns:
+        The best function met, or None where q changed its sign each time.
+
+    Source:
+        Nakatsukasa and Trefethen, SIAM J. Sci. Comput. 42 (2020); Zhang, Yang, Yang and Zhang, Math. Comp. 94 (2025).
+    """
+    m, n = type
+    grid = Sampled.of(problem, places(problem, _POINTS + 10 * (m + n)))
+    fine = Sampled.of(problem, places(problem, 5 * (_POINTS + 10 * (m + n))))
+    if not all(np.all(np.isfinite(v)) for v in (grid.f, grid.w)) or not np.ptp(grid.t) > 0:
+        return None
+    P, Q = (chebyshev.chebvander(grid.t, degree) for degree in (m, n))
+    share = np.full(len(grid.t), 1 / len(grid.t))
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for _ in range(steps):
+        root = np.sqrt(share)[:, None]
+        over, above = np.linalg.qr(root * grid.w[:, None] * P)
+        under, below = np.linalg.qr(root * Q)
+        fq = (grid.w * grid.f)[:, None] * under
+        inner = over.T @ fq
+        b = np.linalg.svd(fq - over @ inner, full_matrices=False)[2][-1]
+        q = np.linalg.lstsq(below, b, rcond=None)[0]
+        p = np.linalg.lstsq(above, inner @ b, rcond=None)[0]
+        if np.sum((Q @ q) * grid.side) < 0:
+            p, q = -p, -q
+        with np.errstate(all="ignore"):
+            error = np.abs(grid.w * (grid.f - (P @ p) / (Q @ q)))
+        if not np.all(np.isfinite(error)) or not (size := float(np.max(error))) > 0:
+            break
+        top = float(np.max(np.abs(fine.error(p, q))))
+        if np.isfinite(top) and (best is None or top < best[0]):
+            best = top, p, q
+        share = np.maximum(share * error / size, 1e-18)
+        share /= share.sum()
+    if best is None:
+        return None
+    extrema, heights = _alternating(fine, fine.error(*best[1:]))
+    return Corrected(best[1], best[2], best[0], extrema, heights)
+
+
 def _closer(s: list[arb], peaks: np.ndarray) -> list[arb]:
     """Points between those at the peaks and their neighbours."""
     pairs = {(int(k) + j, int(k) + j + 1) for k in peaks for j in (-1, 0) if 0 <= k + j < len(s) - 1}

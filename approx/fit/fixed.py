@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from flint import arb, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
+from approx.family import Family, fixed_coefficients, sides_of, without_factor
 from approx.fit.error import float_above, honest_error, measured
 from approx.fit.exchange import Failure
 from approx.fit.holding import poles_inside
-from approx.fit.multipliers import Family, Found, found
+from approx.fit.multipliers import Found, found
 from approx.fit.result import Fit, Verdict, check_target
 from approx.fit.symmetry import plain
 from approx.rational import Rational
 from approx.target import Target
 from approx.zeros import divided, zeros_of
 
-_NAME = re.compile(r"([pq])(\d+)")
 _MAX_BITS = 1 << 11
-
-
-def fixed_coefficients(fixed: Mapping[str, Any], type: tuple[int, int]) -> dict[tuple[str, int], fmpq]:
-    """Fixed coefficients by polynomial and power, a denominator of degree 0 being 1.
-
-    Args:
-        fixed: {"p1": 1, "q0": 1}: what a user gave.
-        type: (m, n), the degrees of numerator and denominator.
-
-    Returns:
-        {("p", 1): 1, ("q", 0): 1}.
-
-    Raises:
-        ValueError: for another name, a power beyond the type, or a denominator of zeros.
-    """
-    m, n = type
-    found: dict[tuple[str, int], fmpq] = {}
-    for name, value in fixed.items():
-        parts = _NAME.fullmatch(str(name))
-        if parts is None or int(parts[2]) > {"p": m, "q": n}[parts[1]]:
-            raise ValueError(
-                f"fixed=: {name!r} is no coefficient of type {type}; they are p0 to p{m}, of the numerator, and q0 to "
-                f"q{n}, of the denominator"
-            )
-        found[parts[1], int(parts[2])] = dyadic(value)
-    if not found:
-        raise ValueError('fixed= is empty: expected coefficients by name, such as {"p1": 1, "q0": 1}')
-    if n == 0:
-        found.setdefault(("q", 0), fmpq(1))
-    if all(found.get(("q", j)) == 0 for j in range(n + 1)):
-        raise ValueError("fixed=: every coefficient of the denominator is 0")
-    return found
 
 
 def with_fixed(
@@ -79,16 +46,10 @@ def with_fixed(
     inner = divided(target, zeros_of(target)) if shift else target
     check_target(inner)
     kind = (type[0] - shift, type[1])
-    moved = {
-        (name, i - shift if name == "p" else i): v
-        for (name, i), v in given.items()
-        if name == "q" or i >= shift
-    }
+    moved = without_factor(given, shift)
     low, high = target.hull
     middle = (dyadic(low) + dyadic(high)) / 2
-    sides = [1, -1] if any(moved.values()) else [1]
-    if low <= 0 <= high and (at_0 := moved.get(("q", 0), fmpq(0))) != 0:
-        sides = [1 if at_0 > 0 else -1]
+    sides = sides_of(moved, low, high)
     problem = plain(inner, kind).problem
     fits: list[tuple[Found, int]] = []
     reasons: list[str] = []
@@ -143,6 +104,7 @@ def with_fixed(
         type,
         floor,
         "; ".join(notes),
+        fixed,
     )
 
 

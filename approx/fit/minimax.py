@@ -18,15 +18,16 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 from numpy.polynomial.chebyshev import chebval
 
 from approx.dyadic import dyadic, precision
-from approx.fit.climb import climbed
-from approx.fit.double_double import chebyshev_residual
-from approx.fit.error import errors, float_above, honest_error, measured_error
+from approx.family import fixed_coefficients
+from approx.fit.climb import climbed, zero_alternates
+from approx.fit.error import errors, float_above, honest_error, measured, measured_error
 from approx.fit.exchange import Failure
-from approx.fit.fixed import fixed_coefficients, with_fixed
+from approx.fit.fixed import with_fixed
 from approx.fit.formats import in_format
 from approx.fit.holding import centred, held, poles_inside
 from approx.fit.pinned import through_pins
-from approx.fit.polynomial import Polynomial, polynomial
+from approx.fit.polynomial import Polynomial, level_below, polynomial
+from approx.fit.remainder import Remainder, after_float64, after_series, smooth
 from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.samples import best_of_samples
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
@@ -181,7 +182,7 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
             if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= type[1]:
                 other = None
                 with suppress(RuntimeError):
-                    other = _fit(target, type, by_symmetry(target, type, (1, *sides)), goal)
+                    other = _across(target, type, (1, *sides), goal)
                 # a bound belongs to one pattern of signs; without that of each there is none for all
                 bound = min(bound, 0.0 if other is None else other.levelled)
                 if other is not None and other.error < fit.error:
@@ -190,10 +191,31 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
     return fit
 
 
+def _across(target: Target, type: tuple[int, int], sides: tuple[int, ...], goal: _Goal) -> Fit:
+    """The best fit whose denominator has given signs on the intervals.
+
+    Where nothing but rounding is left, a smaller type may be the target itself: its function has degrees to spare in
+    this one, and no exchange goes on from there.
+    """
+    fit = _fit(target, type, by_symmetry(target, type, sides), goal)
+    x = np.array([v for a, b in target.domain for v in (a, (a + b) / 2, b)])
+    if fit.converged or fit.error > 1e-12 * float(np.max(np.abs(target.weight_at(x) * target(x)))):
+        return fit
+    m, n = type
+    for smaller in ((m - 1, n - 1), (m - 1, n), (m, n - 1)):
+        if min(smaller) >= 0:
+            with suppress(RuntimeError):
+                other = _across(target, smaller, sides, goal)
+                if other.verdict is Verdict.EXACT:
+                    return replace(other, type=type, detail=f"it has type {other.rational.type}")
+    return fit
+
+
 def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: int) -> Fit | None:
     """The best fit from the best R of type (n, m) for 1/f, whose relative error is the same; None without one.
 
     |f R - 1| <= E makes |c/(f R) - 1| <= E with c = 1 - E^2, and the other way round: errors below 1 leave R no zero.
+    c = 2/(1/a + 1/b), where f R reaches from a > 0 to b, is the same, and right if E is off by much of 1 - E.
     For (0, n) the other problem is one of polynomials.
     """
     m, n = type
@@ -214,8 +236,12 @@ def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: in
     if not other.converged or other.error >= 1:
         return None
     num, den = other.rational.exact()
-    scale = 1 - dyadic(other.error) ** 2
-    rational, least = held(
+    # with the double of the c of a first guess a alone decides about the error
+    rough = 2 * (1 - dyadic(other.error))
+    whole = Rational.from_exact(rough * den, num, target.domain, "monomial", 256)
+    least = rough / (1 + dyadic(measured(whole, target, other.reference, count=64)))
+    scale = dyadic(2 / (1 / least + 1 / (1 + dyadic(other.error))), 128)
+    rational, top = held(
         scale * den,
         num,
         target,
@@ -224,7 +250,7 @@ def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: in
         arb(other.error),
         goal.bits,
     )
-    error = honest_error(rational, target, float_above(least), other.reference)
+    error = honest_error(rational, target, float_above(top), other.reference)
     if not error <= other.levelled * (1 + max(10 * goal.slack, 1e-8)) or poles_inside(rational):
         return None
     detail = f"through the reciprocal, in type {(n, m)}"
@@ -295,19 +321,10 @@ def _descended(
     fit: Fit | None = None
     near: np.ndarray = np.zeros(0)
     if type[1] == 0 and goal.bits == 53:
-        direct = polynomial(target, type[0])
-        rest = direct.top - direct.level
-        limited = rest < 0.5 * direct.top or direct.top < 1e-10 * float(np.max(np.abs(direct.coefficients)))
-        if target.enclosed and type[0] > _SMALL and rest > goal.slack * direct.top and limited:
-            # what float64 leaves over is a function that it sees well again
-            fit = _direct(target, type[0], polynomial(target, type[0], direct), goal, direct)
-        if fit is None or not (fit.converged or fit.error < direct.top):
-            plainly = _direct(target, type[0], direct, goal)
-            fit = plainly if fit is None or plainly.error < fit.error else fit
+        fit, near = _polynomials(target, type[0], goal)
         if fit.converged or type[0] > _LARGEST_EXPANSION:
             known[type] = fit
             return fit
-        near = direct.reference if direct.top - direct.level < 0.5 * direct.top else near
     reduced = by_symmetry(target, type) if not len(near) else plain(target, type)
     try:
         other = _fit(target, type, reduced, goal, near)
@@ -369,47 +386,71 @@ def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
     return replace(found, type=fit.type, verdict=Verdict.EXACT, detail=f"it has type {found.type}")
 
 
-def _direct(target: Target, m: int, found: Polynomial, goal: _Goal, base: Polynomial | None = None) -> Fit:
-    """The polynomial of the float64 exchange, added to one that it corrects, as a fit; its error proves its bound."""
+def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, np.ndarray]:
+    """What the exchange in float64 reaches in a degree, and a reference to go on from, empty for none."""
+    large = target.enclosed and m > _SMALL
+    remainder = after_series(target, m) if large and smooth(target, m) else None
+    if remainder is not None:
+        fit = _direct(target, polynomial(target, m, remainder), goal, remainder)
+        if fit.converged:
+            return fit, np.zeros(0)
+    direct = polynomial(target, m)
+    rest = direct.top - direct.level
+    limited = rest < 0.5 * direct.top or direct.top < 1e-10 * float(np.max(np.abs(direct.coefficients)))
+    fits: list[Fit] = []
+    if large and rest > goal.slack * direct.top and limited:
+        remainder = after_float64(target, direct.coefficients)
+        fits.append(_direct(target, polynomial(target, m, remainder, direct.reference), goal, remainder))
+    if not fits or not (fits[0].converged or fits[0].error < direct.top):
+        fits.append(_direct(target, direct, goal))
+    fit = min(fits, key=lambda one: one.error)
+    return fit, direct.reference if direct.top - direct.level < 0.5 * direct.top else np.zeros(0)
+
+
+def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder | None = None) -> Fit:
+    """The polynomial of the float64 exchange, added to what was taken off before, as a fit with a bound."""
     low, high = map(dyadic, target.hull)
     coefficients = found.coefficients.copy()
-    zero = base is None and float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
+    zero = remainder is None and float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
     for parity in (0, 1):  # an even or an odd function, but for rounding
         if np.all(np.abs(coefficients[parity::2]) <= 4e-16 * np.max(np.abs(coefficients))):
             coefficients[parity::2] = 0.0
     whole = [dyadic(c) for c in ([0.0] if zero else coefficients)]
-    if base is not None:
-        whole = [a + dyadic(b) for a, b in zip(whole, base.coefficients, strict=True)]
+    whole = whole if remainder is None else remainder.added(coefficients)
     rational = Rational.from_chebyshev(whole, [1], target.domain, (low + high) / 2, (high - low) / 2)
-    if base is None:
-        error = honest_error(rational, target, measured_error(rational, target, found.reference, count=64))
-        signed = errors(rational, target, found.reference)
+    x = found.reference
+    weights = np.broadcast_to(np.asarray(target.weight_at(x), dtype=float), x.shape)
+    if remainder is None:
+        top = measured_error(rational, target, x, count=64)
+        signed, values, lost, unit = errors(rational, target, x), target(x), 0.0, arb(1)
     else:
-        rest = chebyshev_residual(target, base.coefficients)
         centre, half = float((low + high) / 2), float((high - low) / 2)
-        signed = np.asarray(target.weight_at(found.reference)) * (
-            rest(found.reference) - chebval((found.reference - centre) / half, coefficients)
-        )
-        # 1e-13: what float64 makes of the small rest; above it every peak was seen by the exchange
-        error = honest_error(rational, target, max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-13))
+        values, unit = remainder.values(x), arb(2) ** remainder.exponent
+        signed = weights * (values - chebval((x - centre) / half, coefficients))
+        lost = remainder.lost * float(np.max(weights))
+        # 1e-11: rounded coefficients; every peak was seen by the exchange
+        top = max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-11) + lost
+    error = honest_error(rational, target, float_above(unit * top), x)
     alternates = bool(np.all(signed[1:] * signed[:-1] < 0))
-    floor = float(np.min(np.abs(signed))) * (1 - (1e-14 if base is None else 1e-12)) if alternates else 0.0
-    if base is not None:  # less what Clenshaw's recurrence may round in double-doubles
-        floor = max(floor - 1e-31 * m * m * float(np.sum(np.abs(base.coefficients))), 0.0)
-    levelled = error <= floor * (1 + goal.slack)
+    least = float(np.min(np.abs(signed))) * (1 - 1e-14) if alternates else 0.0
+    least = (
+        max(least, level_below(x, np.broadcast_to(np.asarray(values, dtype=float), x.shape), weights)) - lost
+    )
+    floor = float(unit * max(least, 0.0))  # 0 below all floats
+    levelled = top <= least * (1 + goal.slack) and error <= float_above(unit * least * (1 + goal.slack))
     verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
     details = ["it is the zero function"] if zero else []
-    if base is not None:
+    if rational.bits > 53:
         details.append(f"float64 parameters would raise the error: held with {rational.bits} bits")
     return Fit(
         rational,
         max(error, floor),
-        found.reference,
+        x,
         verdict,
-        found.history,
+        [float(unit * level) for level in found.history],
         "minimax",
         target,
-        (m, 0),
+        (len(found.coefficients) - 1, 0),
         floor,
         "; ".join(details),
     )
@@ -473,7 +514,11 @@ def _fit(
     error = honest_error(rational, target, error, reference)
     floor = 0.0
     if not outcome.exact and climb.problem is reduced.problem:
-        floor = float(outcome.bound(climb.problem, climb.type, reduced.type)) * (1 - 1e-14)
+        bound = outcome.bound(climb.problem, climb.type, reduced.type)
+        if not outcome.converged or climb.type != reduced.type:
+            zero = zero_alternates(reduced.problem, reduced.type[0])
+            bound = bound if zero is None else max(bound, zero.level.value, key=float)
+        floor = float(bound) * (1 - 1e-14)
     verdict = Verdict.BEST
     if outcome.exact:
         verdict = Verdict.EXACT if outcome.converged else Verdict.ROUNDING

@@ -21,14 +21,15 @@ start, with linear programs in arbitrary precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from flint import arb, arb_mat, arb_poly, ctx, fmpq, fmpq_poly
+from flint import arb, arb_mat, arb_poly, ctx, fmpq_poly
 
 from approx.dyadic import precision
+from approx.family import Family
 from approx.fit.correction import places
 from approx.fit.exchange import Failure, Frame, Level, Outcome, Problem
 
@@ -36,58 +37,6 @@ _MAX_BITS = 512  # beyond which an error that is nothing but rounding counts as 
 _POINTS = 20  # of the grid for a start, for each free coefficient
 _LOOKS = 60  # times the peaks of the error are searched at most
 _PIVOTS = 400  # exchanges of one point between two of these at most
-
-
-@dataclass(frozen=True)
-class Family:
-    """(p, q) = base + sum c_j free_j."""
-
-    base: tuple[fmpq_poly, fmpq_poly]
-    """(p, q) with every c_j = 0."""
-    free: list[tuple[fmpq_poly, fmpq_poly]]
-    """What c_j multiplies."""
-
-    @classmethod
-    def of(
-        cls, fixed: Mapping[tuple[str, int], fmpq], type: tuple[int, int], side: int, middle: fmpq
-    ) -> Family:
-        """The functions of a type with some coefficients; q(middle) = 1 where these leave the scale open.
-
-        Args:
-            fixed: coefficients, {("p", 1): 1}.
-            type: (m, n), the degrees of numerator and denominator.
-            side: 1, or -1 for the fixed ones with the other sign.
-            middle: a point of the domain.
-        """
-        m, n = type
-        base = tuple(
-            fmpq_poly([side * fixed.get((name, i), fmpq(0)) for i in range(degree + 1)])
-            for name, degree in (("p", m), ("q", n))
-        )
-        zero = fmpq_poly()
-        above = [(_power(i), zero) for i in range(m + 1) if ("p", i) not in fixed]
-        powers = [j for j in range(n + 1) if ("q", j) not in fixed]
-        if any(fixed.values()):
-            return cls((base[0], base[1]), [*above, *((zero, _power(j)) for j in powers)])
-        first, *rest = powers
-        lowest = _power(first) / _power(first)(middle) if first else _power(0)
-        return cls((zero, lowest), [*above, *((zero, _power(j) - _power(j)(middle) * lowest) for j in rest)])
-
-    def pair(self, c: list[arb]) -> tuple[fmpq_poly, fmpq_poly]:
-        """p and q.
-
-        Args:
-            c: the free coefficients, as many as `free`.
-        """
-        p, q = self.base
-        for value, (above, below) in zip(c, self.free, strict=True):
-            exact = value.mid().fmpq()
-            p, q = p + exact * above, q + exact * below
-        return p, q
-
-
-def _power(degree: int) -> fmpq_poly:
-    return fmpq_poly([0] * degree + [1])
 
 
 @dataclass(frozen=True)

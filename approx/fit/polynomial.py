@@ -1,25 +1,29 @@
 """The polynomial exchange in float64: barycentric interpolation, Chebyshev coefficients, any degree to 2500.
 
 The level on m + 2 points is explicit, and p is interpolated through the levelled values (Pachon and Trefethen,
-BIT 49, 2009): no system is solved, and the exchange converges from any start (Remez 1934).
+BIT 49, 2009): no system is solved, and the exchange converges from any start (Remez 1934). Where it creeps, as for
+targets with many more turns than degrees, linear programs on grids that gather the peaks take its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.polynomial import chebyshev
 from scipy.fft import dct
 
-from approx.fit.double_double import chebyshev_residual
 from approx.fit.exchange import thinned
 from approx.fit.grid import landmarks
+from approx.fit.interior import best_on_grid
+from approx.fit.remainder import Remainder
 from approx.target import Target
 
 _SHARES = np.array([0.02, 0.1, 0.22, 0.36, 0.5, 0.64, 0.78, 0.9, 0.98])
 _CELLS = 1 << 21  # entries of the largest matrix held at once
+_CREEPS = 1e-9  # of the error, the distance to the level that other ways are tried for
+_LARGEST_GRID = 500  # degree; linear programs of larger ones take minutes
 
 
 @dataclass(frozen=True)
@@ -31,45 +35,51 @@ class Polynomial:
     reference: np.ndarray
     """Points where the error alternates, ascending, shape (m + 2,)."""
     level: float
-    """The level on these points."""
+    """The highest level met, a lower bound on the best error up to rounding."""
     top: float
     """The largest error found."""
     history: list[float]
     """The level after each step."""
 
 
-def polynomial(target: Target, m: int, base: Polynomial | None = None, iterations: int = 60) -> Polynomial:
+def polynomial(
+    target: Target,
+    m: int,
+    remainder: Remainder | None = None,
+    reference: np.ndarray | None = None,
+    iterations: int = 60,
+) -> Polynomial:
     """The best polynomial as far as float64 tells.
 
     Args:
         target: the function to approximate.
         m: the degree.
-        base: a polynomial that is near: then the best one for what remains of an enclosed target is found, to be added.
+        remainder: what remains of it, in whose place the best polynomial for this is found, in its units.
+        reference: points to begin with, shape (m + 2,).
         iterations: the largest number of steps.
 
     Returns:
         The polynomial with its reference.
     """
     low, high = target.hull
-    centre, half = (low + high) / 2, (high - low) / 2
     parts = target.domain.split(target.breaks)
     marks = np.r_[landmarks(target), [x for x in target.breaks if low < x < high]]
 
-    rest = None if base is None else chebyshev_residual(target, base.coefficients)
-
     def value(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(all="ignore"):
-            f, w = target(x) if rest is None else rest(x), target.weight_at(x)
+            f, w = (target if remainder is None else remainder.values)(x), target.weight_at(x)
         return np.broadcast_to(np.asarray(f, float), x.shape), np.broadcast_to(np.asarray(w, float), x.shape)
 
+    look = _Look((low + high) / 2, (high - low) / 2, parts, marks, value)
     # symmetric points can have level 0, and evenly spread ones miss a target that oscillates
     starts = [lambda: _spread(target, m + 3)[:-1], lambda: _least_squares(target, m, marks, value)]
-    reference, still = _spread(target, m + 2) if base is None else base.reference, 0
+    reference, still = _spread(target, m + 2) if reference is None else reference, 0
     history: list[float] = []
     best: tuple[float, float, np.ndarray, np.ndarray] | None = None
+    noise = 0.0
 
     for _ in range(iterations):
-        t = (reference - centre) / half
+        t = look.t(reference)
         if best is not None and not np.all(np.diff(t) > 0):  # points on either side of a jump, say
             break
         weights = _weights(t)
@@ -78,31 +88,25 @@ def polynomial(target: Target, m: int, base: Polynomial | None = None, iteration
         level = float(np.sum(weights * f) / np.sum(weights * signs / w))
         values = f - signs * level / w
         history.append(abs(level))
-        x = _between(reference, marks, parts)
-        fx, wx = value(x)
-        error = wx * (fx - _interpolate(t, values, weights, (x - centre) / half))
+
+        def p(
+            x: np.ndarray, t: np.ndarray = t, values: np.ndarray = values, weights: np.ndarray = weights
+        ) -> np.ndarray:
+            return _interpolate(t, values, weights, look.t(x))
+
         # at the points themselves the error is what was asked for
-        at = np.searchsorted(x, reference)
-        error[at] = signs * level
-        peaks = _peaks(x, error, parts)
-        if not len(peaks):  # no error at all
+        places, error = look.peaks(reference, p, signs * level)
+        if not len(places):  # no error at all
             best = (0.0, 0.0, reference, values)
             break
-        refined = _refined(x, error, peaks, parts)
-        fr, wr = value(refined)
-        er = wr * (fr - _interpolate(t, values, weights, (refined - centre) / half))
-        kept = np.abs(er) >= np.abs(error[peaks])
-        refined, er = np.where(kept, refined, x[peaks]), np.where(kept, er, error[peaks])
-        top = float(np.max(np.abs(er)))
+        top = float(np.max(np.abs(error)))
         still += 1
         if best is None or top - abs(level) < best[0] - best[1]:
             best, still = (top, abs(level), reference, values), 0
-        noise = 1e-15 * float(np.max(np.abs(wx * fx)))
+        noise = 1e-15 * float(np.max(np.abs(w * f)))
         if top - abs(level) <= max(1e-14 * top, noise) or top <= noise:
             break
-        runs = _runs(refined, er)
-        thin = thinned(runs, m + 2)
-        new = None if thin is None else np.array([s for s, _ in thin])
+        new = _alternating(places, error, m + 2)
         if new is None or np.array_equal(new, reference) or still == 8:
             if not starts or top - abs(level) < 1e-3 * top:
                 break
@@ -111,14 +115,168 @@ def polynomial(target: Target, m: int, base: Polynomial | None = None, iteration
                 break
         reference = new
     assert best is not None
-    top, level, reference, values = best
-    t = (reference - centre) / half
-    nodes = np.cos(np.pi * np.arange(m + 1) / max(m, 1))
-    at = _interpolate(t, values, _weights(t), nodes)
-    coefficients: np.ndarray = np.asarray(dct(at, type=1)) / m if m > 0 else at  # pyright: ignore
+    found, following = _expanded(look, best[2], m, history)
+    while following is not None and found.top - found.level > _CREEPS / 4 * found.top:
+        other, following = _expanded(look, following, m, history)
+        if not other.top - other.level < found.top - found.level:
+            break
+        found = other
+    top, level = found.top, found.level
+    if top - level > _CREEPS * top and top > 1e3 * noise and m <= _LARGEST_GRID:
+        other = _on_grids(target, m, look)
+        if other is not None and other.top - other.level < top - level:
+            return replace(other, history=[*history, *other.history])
+    return found
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is approximated, and where peaks of an error are looked for."""
+
+    centre: float
+    half: float
+    parts: list[tuple[float, float]]
+    marks: np.ndarray
+    value: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+    def t(self, x: np.ndarray) -> np.ndarray:
+        """x in the variable of the Chebyshev series."""
+        return (x - self.centre) / self.half
+
+    def peaks(
+        self, x: np.ndarray, p: Callable[[np.ndarray], np.ndarray], known: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Peaks of the error of p, and the error there.
+
+        Args:
+            x: points between which to look.
+            p: a polynomial.
+            known: its error at these points, where that is known better.
+        """
+
+        def error(x: np.ndarray) -> np.ndarray:
+            f, w = self.value(x)
+            return w * (f - p(x))
+
+        all = _between(x, self.marks, self.parts)
+        e = error(all)
+        if known is not None:
+            e[np.searchsorted(all, x)] = known
+        k = _peaks(all, e, self.parts)
+        top, height = all[k], e[k]
+        ends = [end for part in self.parts for end in part]
+        inner = (k > 0) & (k < len(all) - 1) & ~np.isin(top, ends)
+        k, low, high = k[inner], all[k[inner] - 1], all[k[inner] + 1]
+        heights = e[k - 1], e[k + 1]
+        # a parabola through neighbours at unequal distances is off by its cubic term: a second one, through closer ones
+        for share in (0.02, None):
+            at, before = top[inner], height[inner]
+            new = np.clip(
+                _vertex(low - at, high - at, heights[0] - before, heights[1] - before) + at, low, high
+            )
+            found = error(new)
+            higher = np.abs(found) >= np.abs(before)
+            top[inner], height[inner] = np.where(higher, new, at), np.where(higher, found, before)
+            if share is not None:
+                at = top[inner]
+                near = share * np.minimum(at - low, high - at)
+                low, high = at - near, at + near
+                heights = error(low), error(high)
+        return top, height
+
+
+def _expanded(
+    look: _Look, reference: np.ndarray, m: int, history: list[float]
+) -> tuple[Polynomial, np.ndarray | None]:
+    """The levelled polynomial on a reference as a Chebyshev series, sharp to float64, and the next reference.
+
+    Barycentric interpolation magnifies the rounding of the values by Lebesgue's constant of the reference. What that
+    leaves of the level is taken off by interpolating it in turn.
+    """
+    t = look.t(reference)
+    weights, signs = _weights(t), np.where(np.arange(m + 2) % 2, -1.0, 1.0)
+    f, w = look.value(reference)
+    level = float(np.sum(weights * f) / np.sum(weights * signs / w))
+    aim = f - signs * level / w
+    # m + 1 points have a polynomial: without the one whose value has been rounded most
+    kept = np.arange(m + 2) != np.argmax(np.abs(weights * f))
+    reduced = (weights * (t - t[~kept]))[kept]
+    c = np.zeros(m + 1)
+    for _ in range(3):
+        c = c + _series(t[kept], (aim - chebyshev.chebval(t, c))[kept], reduced, m)
+    places, error = look.peaks(reference, lambda x: chebyshev.chebval(look.t(x), c))
+    top = float(np.max(np.abs(error), initial=0.0))
+    return Polynomial(c, reference, min(abs(level), top), top, history), _alternating(places, error, m + 2)
+
+
+def _series(t: np.ndarray, values: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
+    """Chebyshev coefficients of the polynomial through (t, values), shape (m + 1,)."""
+    c = _interpolate(t, values, weights, np.cos(np.pi * np.arange(m + 1) / max(m, 1)))
     if m > 0:
-        coefficients[[0, -1]] /= 2
-    return Polynomial(coefficients, reference, level, top, history)
+        c = np.asarray(dct(c, type=1)) / m  # pyright: ignore
+        c[[0, -1]] /= 2
+    return c
+
+
+def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | None:
+    """The next reference: the highest peaks that alternate; None where there are fewer."""
+    thin = thinned(_runs(x, error), count) if len(x) else None
+    return None if thin is None else np.array([s for s, _ in thin])
+
+
+def _on_grids(target: Target, m: int, look: _Look, rounds: int = 8) -> Polynomial | None:
+    """The best polynomial on grids that take in the peaks of its error, until it has no higher ones."""
+    ends = np.array([e for part in look.parts for e in part])
+    x = np.unique(np.r_[_spread(target, 4 * (m + 2)), look.marks, ends])
+    best: Polynomial | None = None
+    history: list[float] = []
+    enough = 1e-3
+    for _ in range(rounds):
+        f, w = look.value(x)
+        if not (np.all(np.isfinite(f)) and np.all(np.isfinite(w)) and len(x) > m + 2):
+            break
+        c = best_on_grid(look.t(x), f, w, m, enough)
+
+        def p(x: np.ndarray, c: np.ndarray = c) -> np.ndarray:
+            return chebyshev.chebval(look.t(x), c)
+
+        on_grid = float(np.max(np.abs(w * (f - p(x)))))
+        places, error = look.peaks(x, p)
+        top = float(np.max(np.abs(error)))
+        # a program is solved no better than its grid is worth: early ends of the path lie well inside
+        missed = top - on_grid
+        enough = max(1e-3 * enough, 1e-11) if missed <= enough * top else enough
+        if (reference := _alternating(places, error, m + 2)) is not None:
+            level = level_below(reference, *look.value(reference))
+            history.append(level)
+            if best is None or top < best.top or level > best.level:
+                top, c = (top, c) if best is None or top < best.top else (best.top, best.coefficients)
+                level = level if best is None else max(level, best.level)
+                best = Polynomial(c, reference, level, top, history)
+            if best.top - best.level <= _CREEPS / 4 * best.top:
+                break
+        x = np.unique(np.r_[x, places[np.abs(error) > 0.6 * on_grid]])
+    return best
+
+
+def level_below(x: np.ndarray, f: np.ndarray, w: np.ndarray) -> float:
+    """A lower bound on max w |f - p| over points for every p of degree len(x) - 2, rounding of this sum included.
+
+    sum_k v_k p(x_k) = 0 for v_k = 1/prod (x_k - x_i): so |sum v f| <= E sum |v|/w. Computed v_k are off by shares of
+    `lost`, which weigh p there, |p| <= |f| + E/w.
+
+    Args:
+        x: distinct points, ascending.
+        f: values there.
+        w: weights, positive.
+    """
+    if not np.all(np.diff(x) > 0):
+        return 0.0
+    unit = 2.0 ** np.ceil(np.log2(x[-1] - x[0]))  # differences of neighbours keep their digits
+    v = _weights(x / unit)
+    lost = 1e-15 * len(x) * (3 + np.log((x[-1] - x[0]) / np.min(np.diff(x))))
+    top, size = float(np.abs(np.sum(v * f))), float(np.sum(np.abs(v * f)))
+    return float(max(top - lost * size, 0.0) / (np.sum(np.abs(v) / w) * (1 + lost)))
 
 
 def _spread(target: Target, count: int) -> np.ndarray:
@@ -144,8 +302,7 @@ def _least_squares(
     root = np.sqrt(w / np.maximum(np.sqrt(np.maximum(1 - t * t, 0)), 1 / len(x)))
     columns = chebyshev.chebvander(t, m)
     c = np.linalg.lstsq(columns * root[:, None], f * root, rcond=None)[0]
-    thin = thinned(_runs(x, w * (f - columns @ c)), m + 2)
-    return None if thin is None else np.array([s for s, _ in thin])
+    return _alternating(x, w * (f - columns @ c), m + 2)
 
 
 def _weights(t: np.ndarray) -> np.ndarray:
@@ -197,19 +354,12 @@ def _peaks(x: np.ndarray, error: np.ndarray, parts: list[tuple[float, float]]) -
     return np.unique(np.concatenate(found))
 
 
-def _refined(
-    x: np.ndarray, error: np.ndarray, peaks: np.ndarray, parts: list[tuple[float, float]]
-) -> np.ndarray:
-    """The top of the parabola through each inner peak and its neighbours."""
-    fixed = {end for part in parts for end in part}
-    k = np.clip(peaks, 1, len(x) - 2)
-    left, right = x[k - 1] - x[k], x[k + 1] - x[k]
+def _vertex(left: np.ndarray, right: np.ndarray, rise: np.ndarray, fall: np.ndarray) -> np.ndarray:
+    """Where the parabola through (0, 0), (left, rise) and (right, fall) has its vertex; 0 where it is none between."""
     with np.errstate(all="ignore"):
-        rise, fall = (error[k - 1] - error[k]) / left, (error[k + 1] - error[k]) / right
+        rise, fall = rise / left, fall / right
         step = (rise * right - fall * left) / (left - right) / (2 * (fall - rise) / (right - left))
-    inner = (k == peaks) & np.isfinite(step) & (step > left) & (step < right)
-    inner &= ~np.isin(x[peaks], list(fixed))
-    return np.where(inner, x[k] + np.where(inner, step, 0.0), x[peaks])
+    return np.where(np.isfinite(step) & (step > left) & (step < right), step, 0.0)
 
 
 def _runs(x: np.ndarray, error: np.ndarray) -> list[tuple[float, float]]:

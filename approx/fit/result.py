@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from flint import arb
@@ -73,6 +75,8 @@ class Fit:
     """A lower bound on the best error of that type by de la Vallee-Poussin, up to rounding; 0 for none."""
     detail: str = ""
     """What else happened: a reduction, a number of bits, the type that it stopped at."""
+    fixed: Mapping[str, Any] | None = None
+    """The coefficients that were held, by name; `levelled` is about functions with these."""
 
     @property
     def converged(self) -> bool:

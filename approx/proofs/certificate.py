@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,12 +15,15 @@ import numpy as np
 from flint import fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
+from approx.family import Family, fixed_coefficients, sides_of, without_factor
 from approx.files import read_json, write_json
 from approx.fitted import Fitted, opened
 from approx.primitives import target_from_json
+from approx.proofs import duality
 from approx.proofs.bounds import (
     Branch,
     Error,
+    Point,
     alternation,
     branches,
     enough,
@@ -33,7 +36,7 @@ from approx.proofs.decimals import decimal, float_below, index, number, polynomi
 from approx.proofs.real_roots import Root, isolate, separated
 from approx.rational import Rational
 from approx.target import Target, check_kind
-from approx.zeros import divided, divided_rational, zeros_of
+from approx.zeros import Zero, divided, divided_rational, zeros_of
 
 VERSION = 1
 
@@ -102,6 +105,8 @@ class Certificate:
     """Pairs (piece, x) at which the error alternates, the proof of `best`."""
     comparison: tuple[fmpq_poly, fmpq_poly] | None
     """(num, den) of the function that alternates there; None for r itself."""
+    fixed: tuple[tuple[str, fmpq], ...] = ()
+    """Coefficients by name: `best` is about functions with these alone, and its points prove it by duality."""
     kind: str = "certificate"
     """What files call it."""
 
@@ -127,9 +132,10 @@ class Certificate:
 
     def __repr__(self) -> str:
         poles = f"{len(self.poles)} real poles" if self.poles else "pole-free"
+        held = "".join(f", {name} = {value}" for name, value in self.fixed)
         return (
             f"<Certificate {self.lower!r} <= error <= {self.upper!r}, {poles}, "
-            f"error of type {self.type} >= {self.best_lower!r}>"
+            f"error of type {self.type}{held} >= {self.best_lower!r}>"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -148,6 +154,8 @@ class Certificate:
             "points": [[piece, str(x)] for piece, x in self.points],
             "comparison": self.comparison and [[str(c) for c in p.coeffs()] for p in self.comparison],
         }
+        if self.fixed:
+            record["fixed"] = {name: str(value) for name, value in self.fixed}
         return record | {"sha256": _digest(record)}
 
     @classmethod
@@ -183,6 +191,7 @@ class Certificate:
                 comparison=None
                 if comparison is None
                 else (polynomial(comparison[0]), polynomial(comparison[1])),
+                fixed=tuple((str(name), number(value)) for name, value in data.get("fixed", {}).items()),
             )
             same = found.to_json() == data
         except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError) as error:
@@ -205,16 +214,22 @@ class Certificate:
     def verify(self) -> None:
         """Prove every claim anew from the exact data; a CertificateError names the claim that fails."""
         _verify_poles(self)
-        _verify_bounds(self)
-        if self.best <= 1 and not self.points and _shared(self.target) > self.type[0]:
+        plain = _divided(self.rational, self.target, self.type)
+        parts = branches(plain.rational, plain.target)
+        _verify_bounds(self, plain, parts)
+        if self.best <= 1 and not self.points and _shared(plain.zeros, self.target) > self.type[0]:
             return
-        if self.points or self.best != 0:
-            plain = _divided(self.rational, self.target, self.type)
-            parts = branches(plain.rational, plain.target)
+        if self.fixed and self.best != 0:
+            families = _families(plain, self.fixed, self.type)
+            if not duality.proves(Error(plain.target, parts), families, self.points, self.best):
+                raise CertificateError(
+                    "the points do not prove its bound on functions with the fixed coefficients"
+                )
+        elif self.points or self.best != 0:
             if self.comparison:
                 parts = [Branch(parts[0].a, parts[-1].b, *self.comparison)]
             found = alternation(Error(plain.target, parts), self.points, plain.type, self.rel)
-            if _beside_zeros(found, self.target, self.points) < self.best:
+            if _beside_zeros(found, plain.zeros, self.target, self.points) < self.best:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
@@ -224,6 +239,7 @@ def certify(
     *,
     rel: float = 1e-10,
     type: tuple[int, int] | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> Certificate | Estimate:
     """Prove bounds on sup |w (f - r)| over the target's domain.
 
@@ -238,6 +254,8 @@ def certify(
         rel: the relative distance between the two bounds, at most.
         type: the (m, n) that the bound on the best error is about; by default the type that the fit was
             given, or the exact type of `rational`.
+        fixed: {"p1": 1}: coefficients of x^i that the functions have which the bound on the best error is about; by
+            default those that the fit was given.
 
     Returns:
         A Certificate, or an Estimate when the target is a callable without an enclosure.
@@ -250,8 +268,9 @@ def certify(
     Source:
         docs/approx/certificates.md.
     """
-    if type is None and not isinstance(rational, Rational) and isinstance(rational, Fitted):
-        type = rational.type
+    if not isinstance(rational, Rational) and isinstance(rational, Fitted):
+        type = rational.type if type is None else type
+        fixed = rational.fixed if fixed is None else fixed
     rational, target = opened(rational, target)
     if target is None:
         raise ValueError(
@@ -275,19 +294,16 @@ def certify(
     error = Error(plain.target, parts)
     extrema = error.extrema(width)
     witness = max(extrema, key=lambda p: least(p.error))
-    chosen = reference(extrema, parts[0].den, enough(parts[0], plain.type)) if len(parts) == 1 else []
-    points = tuple((p.piece, p.x) for p in chosen)
-    best, comparison = alternation(error, points, plain.type, width), None
-    if len(chosen) == sum(plain.type) + 2 and best < most(witness.error) * (1 - width):
-        neighbour = improved(error, chosen, plain.type)
-        levelled = (
-            alternation(Error(plain.target, [neighbour]), points, plain.type, width) if neighbour else fmpq(0)
-        )
-        if neighbour and levelled > best:
-            best, comparison = levelled, (neighbour.num, neighbour.den)
     margin = width / 64  # a replay may round differently
-    best = _beside_zeros(best, target, points) * (1 - margin)
-    if _shared(target) > kind[0]:
+    names = tuple((name, dyadic(value)) for name, value in (fixed or {}).items())
+    if names:
+        families = _families(plain, names, kind) if len(parts) == 1 else []
+        best, points = duality.bound(error, families, extrema) if families else (fmpq(0), ())
+        comparison = None
+    else:
+        best, points, comparison = _best(error, extrema, plain, width)
+    best = _beside_zeros(best, plain.zeros, target, points) * (1 - margin)
+    if _shared(plain.zeros, target) > kind[0]:
         best, points, comparison = fmpq(1), (), None
     digits = max(25, 5 - math.floor(math.log10(rel)))
     lower = rounded(least(witness.error) * (1 - margin), digits, -1)
@@ -305,7 +321,35 @@ def certify(
         best=rounded(best, digits, -1),
         points=points if best else (),
         comparison=comparison,
+        fixed=names,
     )
+
+
+def _best(
+    error: Error, extrema: list[Point], plain: _Divided, width: fmpq
+) -> tuple[fmpq, tuple[tuple[int, fmpq], ...], tuple[fmpq_poly, fmpq_poly] | None]:
+    """The bound on the best error of the type, the points that prove it, and what alternates there."""
+    parts, top = error.branches, max(most(p.error) for p in extrema)
+    chosen = reference(extrema, parts[0].den, enough(parts[0], plain.type)) if len(parts) == 1 else []
+    points = tuple((p.piece, p.x) for p in chosen)
+    best, comparison = alternation(error, points, plain.type, width), None
+    if len(chosen) == sum(plain.type) + 2 and best < top * (1 - width):
+        neighbour = improved(error, chosen, plain.type)
+        levelled = (
+            alternation(Error(plain.target, [neighbour]), points, plain.type, width) if neighbour else fmpq(0)
+        )
+        if neighbour and levelled > best:
+            best, comparison = levelled, (neighbour.num, neighbour.den)
+    if len(parts) == 1 and best < top * (1 - fmpq(1, 10**6)):
+        # no levelled neighbour: where f alternates by itself, the zero function says more
+        zero = Branch(parts[0].a, parts[0].b, fmpq_poly(), fmpq_poly([1]))
+        own = Error(plain.target, [zero])
+        peaks = tuple(
+            (p.piece, p.x) for p in reference(own.extrema(width), zero.den, enough(zero, plain.type))
+        )
+        if (bound := alternation(own, peaks, plain.type, width)) > best:
+            best, points, comparison = bound, peaks, (zero.num, zero.den)
+    return best, points, comparison
 
 
 @dataclass(frozen=True)
@@ -315,21 +359,35 @@ class _Divided:
     rational: Rational
     target: Target
     type: tuple[int, int]
+    zeros: tuple[Zero, ...]
 
 
 def _divided(rational: Rational, target: Target, type: tuple[int, int]) -> _Divided:
     zeros = zeros_of(target) if target.weight == "relative" else ()
     if not zeros:
-        return _Divided(rational, target, type)
+        return _Divided(rational, target, type, zeros)
     quotient = divided_rational(rational, zeros)
     if quotient is None:
         raise ValueError("weight='relative': the target has a zero in its domain that the rational lacks")
     # whoever has a finite relative error vanishes there too: R has as many degrees less
     total = sum(zero.multiplicity for zero in zeros)
-    return _Divided(quotient, divided(target, zeros), (max(type[0] - total, 0), type[1]))
+    return _Divided(quotient, divided(target, zeros), (max(type[0] - total, 0), type[1]), zeros)
 
 
-def _beside_zeros(best: fmpq, target: Target, points: Sequence[tuple[int, fmpq]]) -> fmpq:
+def _families(plain: _Divided, names: Sequence[tuple[str, fmpq]], type: tuple[int, int]) -> list[Family]:
+    """All functions of the type with these coefficients, but for a common sign; none for zeros elsewhere than at 0."""
+    if any(zero.exact != 0 for zero in plain.zeros):
+        return []
+    shift = sum(zero.multiplicity for zero in plain.zeros)
+    fixed = without_factor(fixed_coefficients(dict(names), type), shift)
+    low, high = plain.target.hull
+    middle = (dyadic(low) + dyadic(high)) / 2
+    return [Family.of(fixed, plain.type, side, middle) for side in sides_of(fixed, low, high)]
+
+
+def _beside_zeros(
+    best: fmpq, zeros: tuple[Zero, ...], target: Target, points: Sequence[tuple[int, fmpq]]
+) -> fmpq:
     """What is left of a bound for functions that vanish somewhere in the gap of two floats that f's zero lies in.
 
     The bound is that of functions which vanish at the zero itself. Whoever has a relative error e < 1 changes sign in
@@ -338,11 +396,12 @@ def _beside_zeros(best: fmpq, target: Target, points: Sequence[tuple[int, fmpq]]
 
     Args:
         best: The bound, from alternation.
-        target: The target, with its zeros.
+        zeros: The zeros of the target that were divided out.
+        target: The target.
         points: The points of alternation, (piece, x).
     """
     change = fmpq(1)
-    for zero in zeros_of(target) if target.weight == "relative" else ():
+    for zero in zeros:
         beyond = np.nextafter(zero.place, np.inf if zero.beside > 0 else -np.inf)
         low, high = sorted((dyadic(zero.place), dyadic(float(beyond))))
         if zero.beside == 0 or low < dyadic(target.hull[0]) or high > dyadic(target.hull[1]):
@@ -354,12 +413,10 @@ def _beside_zeros(best: fmpq, target: Target, points: Sequence[tuple[int, fmpq]]
     return max((best - (change - 1)) / change, fmpq(0))
 
 
-def _shared(target: Target) -> int:
+def _shared(zeros: tuple[Zero, ...], target: Target) -> int:
     """How many zeros of a target, with multiplicity, every function shares whose relative error is below 1."""
-    if target.weight != "relative":
-        return 0
     low, high = map(dyadic, target.hull)
-    return sum(zero.multiplicity for zero in zeros_of(target) if low <= zero.exact <= high)
+    return sum(zero.multiplicity for zero in zeros if low <= zero.exact <= high)
 
 
 def verify(path: str | os.PathLike[str]) -> Certificate:
@@ -412,9 +469,7 @@ def _verify_poles(c: Certificate) -> None:
             raise CertificateError(f"there is not exactly one pole on the hull in [{lo}, {hi}]")
 
 
-def _verify_bounds(c: Certificate) -> None:
-    plain = _divided(c.rational, c.target, c.type)
-    parts = branches(plain.rational, plain.target)
+def _verify_bounds(c: Certificate, plain: _Divided, parts: list[Branch]) -> None:
     infinite = _pole_in_domain(parts, c.target)
     if infinite != (c.bounds is None) or infinite != (c.witness is None):
         raise CertificateError("a pole in the domain makes the error infinite, and nothing else does")

@@ -1,16 +1,13 @@
 // The pursuit of pursuit.py, a token at a time: its latents' decoder rows are read from main memory once and then stay
 // in the processor's own cache. Shapes: B tokens, D d_in, F d_sae, N entries of all codes, S entries of one code.
-#include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <limits>
-#include <vector>
+
+#include "choice.h"
 
 using Floats = std::vector<float>;
 using Latents = std::vector<long>;
 
 static const float TINY = 1e-12f;
-static const long LINE = 16;  // floats of a line of the cache
 
 struct Settings {
   long D, F, steps, rounds, candidates;
@@ -82,8 +79,9 @@ struct Code {
 
 struct Workspace {
   Code code, other;
-  Floats g_S, p_S, y_D, score_C, rank_F, largest_G, size_C;
-  Latents pool_C, order_C, found_F;
+  Floats g_S, p_S, y_D, score_C, rank_F, size_C;
+  Latents pool_C, order_C;
+  Largest largest;
   Floats at_F;  // the code's entries, 0 elsewhere
 };
 
@@ -118,51 +116,6 @@ static void solve(Code &code, Workspace &w, const float *W_FD, const Settings &s
   if (!(code.error <= error)) code.c_S = c_S, code.residual_D = residual_D, code.error = error;
 }
 
-// An edge that n of some numbers reach, and more only where they are equal, by halving the floats that it can be:
-// branches on the numbers themselves would be guessed wrong. -infinity where fewer are numbers.
-static float edge_of(const float *x, long size, long n) {
-  auto in_order = [](int i) {  // integers in the order of floats
-    i = i < 0 ? i ^ 0x7fffffff : i;
-    float f;
-    std::memcpy(&f, &i, sizeof f);
-    return f;
-  };
-  int low = (int)0xff800000 ^ 0x7fffffff, high = 0x7f800001;  // -infinity; beyond infinity, which none reaches
-  while ((long)high - low > 1) {
-    const int middle = (int)(((long)low + high) >> 1);
-    const float edge = in_order(middle);
-    int reach = 0;
-#pragma omp simd reduction(+ : reach)
-    for (long i = 0; i < size; i++) reach += x[i] >= edge;
-    (reach >= n ? low : high) = middle;
-    if (reach == n) break;
-  }
-  return in_order(low);
-}
-
-// Which numbers reach an edge, in order; their count. `out` has room for all.
-static long list(const float *x, long size, float edge, long *out) {
-  long n = 0;
-  for (long first = 0; first < size; first += LINE) {
-    const long last = std::min(first + LINE, size);
-    int reach = 0;
-    for (long i = first; i < last; i++) reach |= x[i] >= edge;
-    if (!reach) continue;
-    for (long i = first; i < last; i++) out[n] = i, n += x[i] >= edge;
-  }
-  return n;
-}
-
-// Which are the n largest of some numbers, in order; of equal ones the first. `out` has room for all.
-static long largest(const float *x, long size, long n, long *out) {
-  const float edge = edge_of(x, size, n);
-  const long found = list(x, size, edge, out);
-  if (found <= n) return found;
-  long equal = n;
-  for (long i = 0; i < found; i++) equal -= x[out[i]] > edge;
-  return std::remove_if(out, out + found, [&](long i) { return !(x[i] > edge) && equal-- <= 0; }) - out;
-}
-
 // The latents that a decision looks at: those of largest rank, the open ones among them.
 static void choose_pool(const Code &plain, Workspace &w, const float *h_F, const float *norm_F, const Settings &s) {
   w.rank_F.resize(s.F);
@@ -171,21 +124,8 @@ static void choose_pool(const Code &plain, Workspace &w, const float *h_F, const
   if (s.is_signed)
     for (long f = 0; f < s.F; f++) rank_F[f] = std::fabs(rank_F[f]);
   for (long f : plain.latent_S) rank_F[f] = std::numeric_limits<float>::infinity();
-  const long C = std::max<long>(s.candidates, plain.latent_S.size());
-  // C groups of latents have a largest rank of at least the C-th largest of all groups' largest ranks, so that at least
-  // C latents lie there or above: few more have to be sorted out
-  const long G = s.F / std::max(1L, s.F / (3 * C));
-  w.largest_G.assign(rank_F, rank_F + G);
-  float *largest_G = w.largest_G.data();
-  for (long first = G; first < s.F; first += G) {
-    const long n = std::min(G, s.F - first);
-    for (long g = 0; g < n; g++) largest_G[g] = std::max(largest_G[g], rank_F[first + g]);
-  }
-  const long n = list(rank_F, s.F, edge_of(largest_G, G, C), w.found_F.data());
-  w.size_C.resize(n), w.order_C.resize(n);
-  for (long i = 0; i < n; i++) w.size_C[i] = rank_F[w.found_F[i]];
-  w.pool_C.resize(largest(w.size_C.data(), n, C, w.order_C.data()));
-  for (size_t i = 0; i < w.pool_C.size(); i++) w.pool_C[i] = w.found_F[w.order_C[i]];
+  w.pool_C.resize(std::max<long>(s.candidates, plain.latent_S.size()));
+  w.largest(rank_F, s.F, w.pool_C.size(), w.pool_C.data());
 }
 
 // The gate's decision on c + eta W r: as many latents as the plain code has.
@@ -199,11 +139,10 @@ static void decide(const Code &code, Code &decided, size_t count, Workspace &w, 
   w.size_C = w.score_C;
   if (s.is_signed)
     for (float &size : w.size_C) size = std::fabs(size);
-  w.order_C.resize(C);
-  const long kept = largest(w.size_C.data(), C, count, w.order_C.data());
+  w.order_C.resize(std::min(C, count));
+  w.largest(w.size_C.data(), C, w.order_C.size(), w.order_C.data());
   decided.latent_S.clear(), decided.c_S.clear();
-  for (long n = 0; n < kept; n++) {
-    const long i = w.order_C[n];
+  for (long i : w.order_C) {
     if (!s.is_signed && !(w.score_C[i] > 0)) continue;
     decided.latent_S.push_back(w.pool_C[i]);
     decided.c_S.push_back(w.score_C[i]);
@@ -221,7 +160,7 @@ void pursue(const float *x_BD, const float *W_FD, const float *h_BF, const float
 #pragma omp parallel num_threads(threads)
   {
     Workspace w;
-    w.at_F.assign(F, 0.f), w.found_F.resize(F);
+    w.at_F.assign(F, 0.f);
 #pragma omp for schedule(dynamic, 16)
     for (long b = 0; b < B; b++) {
       const long start = start_B1[b], count = start_B1[b + 1] - start;

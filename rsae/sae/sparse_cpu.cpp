@@ -1,99 +1,18 @@
 // Choosing among pre-activations on the CPU, in one reading of h_BF, and products at the chosen places.
 // Shapes: B tokens, F latents, N places, D columns.
-#include <algorithm>
-#include <cstring>
-#include <functional>
-#include <limits>
-#include <vector>
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
+#include "choice.h"
 
 static const long LANES = 16;  // numbers that are multiplied together: a line of the cache
-static const long EIGHT = 8;   // numbers of a vector
-static const long WIDE = 64;   // columns that are kept in registers: eight vectors
 static const long AHEAD = 8;   // places
 static const long BLOCK = 256; // latents of a thread
 
-typedef float Vector __attribute__((vector_size(4 * EIGHT)));
-
-static inline Vector load(const float *x) {
-  Vector v;
-  std::memcpy(&v, x, sizeof v);
-  return v;
-}
-
-// Which of eight numbers lie above an edge (or reach it): bits.
-template <bool REACH> static inline unsigned beyond(const float *h, const float *edge) {
-#if defined(__AVX__)
-  const int how = REACH ? _CMP_GE_OQ : _CMP_GT_OQ;
-  return _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(h), _mm256_loadu_ps(edge), how));
-#else
-  unsigned bits = 0;
-  for (long i = 0; i < EIGHT; i++) bits |= (unsigned)(REACH ? h[i] >= edge[i] : h[i] > edge[i]) << i;
-  return bits;
-#endif
-}
-
-// Appends to `out` which numbers of a row lie beyond an edge: one of each (STEP 1), or one of all in eight copies (0).
-template <bool REACH, long STEP> static long list(const float *h, const float *edge, long F, long *out) {
-  long n = 0, start = 0;
-  for (; start + EIGHT <= F; start += EIGHT)
-    for (unsigned bits = beyond<REACH>(h + start, edge + STEP * start); bits; bits &= bits - 1)
-      out[n++] = start + __builtin_ctz(bits);
-  for (; start < F; start++)
-    if (REACH ? h[start] >= edge[STEP * start] : h[start] > edge[STEP * start]) out[n++] = start;
-  return n;
-}
-
-// The k largest of each row, in the order of their latents: latent_BK; of equal ones the first. With the row cut into 2k
-// columns or more, the k-th largest of the columns' maxima is a bound that k entries reach and few others: a second
-// reading, of a row that is near by then, lists those that reach it.
+// The k largest of each row, in the order of their latents: latent_BK; of equal ones the first.
 extern "C" void largest(const float *h_BF, long B, long F, long k, long *latent_BK, int threads) {
-  const long columns = std::min((2 * k + WIDE - 1) / WIDE * WIDE, F / WIDE * WIDE);
-  const float lowest = -std::numeric_limits<float>::infinity();
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> most(columns), value;
-    std::vector<long> found(F);
+    Largest choose;
 #pragma omp for schedule(static)
-    for (long b = 0; b < B; b++) {
-      const float *h = h_BF + b * F;
-      long *out = latent_BK + b * k;
-      float bound = lowest;
-      if (columns >= k) {
-        const long whole = F / columns * columns;  // what is left over can only raise maxima
-        for (long first = 0; first < columns; first += WIDE) {
-          Vector most_of[EIGHT];
-          for (Vector &m : most_of) m = Vector{} + lowest;
-          for (long start = first; start < whole; start += columns)
-#pragma GCC unroll 8
-            for (long j = 0; j < EIGHT; j++) {
-              const Vector v = load(h + start + EIGHT * j);
-              most_of[j] = v > most_of[j] ? v : most_of[j];
-            }
-          std::memcpy(most.data() + first, most_of, sizeof most_of);
-        }
-        std::nth_element(most.begin(), most.begin() + (k - 1), most.end(), std::greater<float>());
-        bound = most[k - 1];
-      }
-      const std::vector<float> bounds(EIGHT, bound);
-      long n = list<true, 0>(h, bounds.data(), F, found.data());
-      for (long f = 0; n < k; f++)  // only where numbers are missing (NaN)
-        if (!(h[f] >= bound)) found[n++] = f;
-      value.resize(n);
-      for (long i = 0; i < n; i++) value[i] = h[found[i]] == h[found[i]] ? h[found[i]] : lowest;
-      std::nth_element(value.begin(), value.begin() + (k - 1), value.end(), std::greater<float>());
-      const float edge = value[k - 1];
-      long above = 0;
-      for (long i = 0; i < k; i++) above += value[i] > edge;
-      long equal = k - above;
-      for (long i = 0; i < n; i++) {
-        const float v = h[found[i]];
-        const bool takes = v > edge || (!(v > edge) && !(v < edge) && equal-- > 0);
-        if (takes) *out++ = found[i];
-      }
-    }
+    for (long b = 0; b < B; b++) choose(h_BF + b * F, F, k, latent_BK + b * k);
   }
 }
 

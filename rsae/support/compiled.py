@@ -32,7 +32,7 @@ def compiled(source: Path, macros: dict[str, int], what: str) -> ctypes.CDLL | N
     """The compiled library, or None (with a warning) where it cannot be compiled.
 
     Args:
-        source: The C++ file.
+        source: The C++ file; it may include headers that lie beside it.
         macros: Preprocessor macros.
         what: What runs unfused without it, for the warning.
     """
@@ -44,7 +44,8 @@ def compiled(source: Path, macros: dict[str, int], what: str) -> ctypes.CDLL | N
         [compiler, "-march=native", "-E", "-dM", "-x", "c++", os.devnull], capture_output=True
     )
     command = [compiler, *_FLAGS, *(f"-D{name}={value}" for name, value in macros.items())]
-    key = digest([source.read_text(), command, machine.stdout.decode()])
+    headers = [file.read_text() for file in sorted(source.parent.glob("*.h"))]
+    key = digest([source.read_text(), headers, command, machine.stdout.decode()])
     file = cache_directory() / "kernels" / f"{source.stem}-{key}.so"
     if not file.exists():
         try:

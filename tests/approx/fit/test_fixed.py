@@ -73,6 +73,7 @@ def test_the_best_with_fixed_coefficients(text, domain, type, fixed):
     proof = approx.certify(fit)
     assert isinstance(proof, approx.Certificate)
     assert proof.upper == pytest.approx(fit.error, rel=1e-8)
+    assert proof.upper * (1 - 2e-6) <= proof.best_lower <= best * (1 + 2e-3)
 
 
 @given(st.data())

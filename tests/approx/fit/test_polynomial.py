@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import approx
+from approx import Verdict
+from approx.fit.polynomial import level_below
+
+chirps = st.tuples(st.floats(-1, 1), st.floats(1, 12)).map(lambda v: f"({v[0]:.3f})*sin({v[1]:.3f}*x*x)")
+squares = st.tuples(st.floats(-1, 1), st.floats(2, 40)).map(lambda v: f"({v[0]:.3f})*sin({v[1]:.3f}*x)**2")
+folds = st.tuples(st.floats(-1, 1), st.floats(1, 9)).map(lambda v: f"({v[0]:.3f})*abs(sin({v[1]:.3f}*x))")
+waves = st.lists(st.one_of(chirps, squares, folds), min_size=1, max_size=3).map("+".join)
+
+
+@given(waves, st.floats(-4, 0), st.floats(0.5, 4), st.integers(10, 60))
+@settings(max_examples=8, deadline=None)
+def test_polynomials_for_targets_with_many_turns_arrive(text, low, high, degree):
+    fit = approx.minimax(approx.formula(text, (low, high)), (degree, 0))
+    assert fit.verdict.converged
+    assert fit.levelled <= fit.error * (1 + 1e-9)
+    x = np.linspace(low, high, 20001)
+    seen = float(np.max(np.abs(fit.target(x) - fit.rational(x))))
+    assert seen <= fit.error * (1 + 1e-9) + 1e-13
+
+
+def test_a_level_that_a_few_points_make_up_is_proven():
+    fit = approx.minimax(approx.formula("sin(x)**2+sin(x**2)", (-10, 10)), (50, 0))
+    assert fit.verdict is Verdict.BEST
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.best_lower > proof.upper * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("degree", [100, 300])
+def test_peaks_between_points_at_unequal_distances_are_met(degree):
+    fit = approx.minimax(approx.formula("abs(x)"), (degree, 0))
+    assert fit.verdict is Verdict.BEST
+    # Varga and Carpenter (1985): 2 n E_2n of |x| tends to this number, from below as the square of 1/n
+    assert degree * fit.error == pytest.approx(0.28016949902386913 - 0.0439675 / (degree / 2) ** 2, abs=3e-8)
+
+
+def test_a_level_on_points_bounds_every_polynomial():
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(-1, 1, 9))
+    f, w = np.exp(x), 1 + x**2
+    bound = level_below(x, f, w)
+    basis = np.vander(x, 8)
+    for _ in range(200):
+        p = basis @ rng.normal(size=8)
+        assert np.max(w * np.abs(f - p)) >= bound
+    best = np.linalg.solve(np.c_[basis, (-1.0) ** np.arange(9) / w], f)
+    assert abs(best[-1]) == pytest.approx(bound, rel=1e-6)
