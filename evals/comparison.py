@@ -266,12 +266,11 @@ def compare(runs: Sequence[str | os.PathLike], reference: str | None = None) -> 
         group: [result for _, result in members]
         for group, members in groupby(sorted(cells, key=_order), key=lambda cell: _group(*cell))
     }
-    measures = (*ERRORS, *probings([result for _, result in cells]))
     return Comparison(
-        matched=tuple(found for group in groups.items() for found in _matched(*group, measures)),
-        fronts=tuple(found for group in groups.items() for found in _fronts(*group, measures)),
+        matched=tuple(found for group in groups.items() for found in _matched(*group)),
+        fronts=tuple(found for group in groups.items() for found in _fronts(*group)),
         sweet_zone=tuple(found for group in groups.items() for found in _sweet_zone(*group)),
-        tally=_tally(list(groups.values()), measures),
+        tally=_tally(list(groups.values())),
         paired=tuple(found for group in groups.items() for found in _paired(*group)),
         reference=_against(groups, reference) if reference else (),
         between=tuple(_between(cells, names[0])),
@@ -335,11 +334,16 @@ def _over_seeds(differences: Differences) -> list[float]:
     return [float(np.mean(values)) for _, values in sorted(by_seed.items())]
 
 
-def _matched(group: Group, members: Members, measures: Sequence[Measure]) -> list[Matched]:
+def _measures(members: Members) -> list[Measure]:
+    """What an upgrade and its control are compared by: what all cells of the group have."""
+    return [*ERRORS, *probings(members)]
+
+
+def _matched(group: Group, members: Members) -> list[Matched]:
     found = []
     for upgrade, control in upgraded(members).items():
         mine, theirs = _of(members, upgrade), _of(members, control)
-        gaps = {m.key: _differences(mine, theirs, m) for m in measures}
+        gaps = {m.key: _differences(mine, theirs, m) for m in _measures(members)}
         cells = len(gaps[FVU.key])
         if not cells:
             continue
@@ -379,12 +383,12 @@ def _against(groups: dict[Group, Members], reference: str) -> tuple[Against, ...
 # --- fronts ----------------------------------------------------------------------------------------------------
 
 
-def _fronts(group: Group, members: Members, measures: Sequence[Measure]) -> list[Front]:
+def _fronts(group: Group, members: Members) -> list[Front]:
     """For each pair of axes and each variant with its control: the front over all seeds, and hypervolumes."""
     pairs = upgraded(members)
     variants = ["teacher", *dict.fromkeys(v for pair in pairs.items() for v in pair)]
     variants = [v for v in variants if _of(members, v)]  # a run that is not finished may lack some
-    axes = [*((L0, m) for m in measures), (ALIVE, MSE)]
+    axes = [*((L0, m) for m in _measures(members)), (ALIVE, MSE)]
     return [
         front for x, y in (axes if pairs else ()) for front in _plane(group, members, x, y, variants, pairs)
     ]
@@ -438,7 +442,7 @@ def _sweet_zone(group: Group, members: Members) -> list[SweetZone]:
     ]
 
 
-def _tally(groups: list[Members], measures: Sequence[Measure]) -> tuple[Tally, ...]:
+def _tally(groups: list[Members]) -> tuple[Tally, ...]:
     """For each variant: against its control and, upgrade and control alike, against the teacher."""
     outcomes: dict[tuple[str, str, str], list[str]] = {}
 
@@ -451,7 +455,7 @@ def _tally(groups: list[Members], measures: Sequence[Measure]) -> tuple[Tally, .
     for members in groups:
         teachers = {(r.level, r.seed): r for r in _teachers(members)}
         pairs = upgraded(members)
-        for measure in measures:
+        for measure in _measures(members):
             for upgrade, control in pairs.items():
                 gaps = _differences(_of(members, upgrade), _of(members, control), measure)
                 judge(upgrade, control, measure, gaps)

@@ -33,6 +33,7 @@ from rsae.activations.hooks import POINTS
 from rsae.activations.host import EMBEDDED_HOST
 from rsae.sae import FAMILIES, SAE
 from rsae.sae import family as family_named
+from rsae.sae.registry import typed
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_text
 from rsae.upgrading.decide import upgraded_family
@@ -189,7 +190,7 @@ def _specimen(family: str, given: dict[str, Any] | None = None) -> SAE:
         if name not in known:
             raise ValueError(f"grid.settings.{family}.{name} is no setting of it{did_you_mean(name, known)}")
     settings = {"d_in": 4, "d_sae": 8} | ({"k": 2} if takes_k(family) else {})
-    return FAMILIES[family].from_settings(settings | (given or {}))
+    return FAMILIES[family].from_settings(settings | typed(FAMILIES[family], given or {}))
 
 
 class Evaluate(_Section):

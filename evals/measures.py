@@ -225,8 +225,9 @@ def _dense(result: Result) -> float | None:
 
 
 def probings(results: Sequence[Result]) -> list[Measure]:
-    """The probing measures that some cell has."""
-    return [probing(k) for k in sorted({k for r in results for k in probed(r)})]
+    """The probing measures that all cells have: runs, and the cells of one that was stopped, may differ in k."""
+    common = [set(probed(r)) for r in results]
+    return [probing(k) for k in sorted(set.intersection(*common) if common else ())]
 
 
 def columns(results: Sequence[Result]) -> list[Measure]:
@@ -322,7 +323,7 @@ def columns(results: Sequence[Result]) -> list[Measure]:
             "relative bias: below 1, reconstructions are too short",
             lambda r: r.metrics.reconstruction.relative_bias,
         ),
-        *probings(results),
+        *(probing(k) for k in sorted({k for r in results for k in probed(r)})),
         *_features(results),
         *_readings(results),
         Measure(

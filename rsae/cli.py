@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -251,7 +252,9 @@ def _train(
     from rsae import InputError, TrainConfig
     from rsae.grid import Grid, described, train_grid
     from rsae.monitoring import monitor_named
+    from rsae.sae import family as family_named
     from rsae.support import distributed
+    from rsae.support.errors import did_you_mean
 
     grid = Grid(
         k=_numbers("--k", k, int),
@@ -278,6 +281,11 @@ def _train(
     given = _settings(setting or [])
     of_training = {name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__}
     config = config.changed(of_training)
+    own = inspect.signature(family_named(family)).parameters.keys() - {"d_in", "args", "kwargs"}
+    if unknown := [name for name in given if name not in own]:
+        known = [*own, *TrainConfig.__dataclass_fields__]
+        what = f"--setting {unknown[0]}: neither {family!r} nor the training has it"
+        raise InputError(f"{what}{did_you_mean(unknown[0], known)}")
     settings = {"d_sae": d_sae} | given | ({"skip": True} if skip else {})
     if causal and not predict:
         raise InputError("--causal is of a cross-layer transcoder: name what it predicts by --predict")

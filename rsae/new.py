@@ -9,6 +9,7 @@ from rsae.activations.protocol import Activations
 from rsae.sae import SAE
 from rsae.sae import family as family_named
 from rsae.sae.layout import Layout
+from rsae.sae.registry import typed
 from rsae.sharding import part_of
 from rsae.support.errors import InputError, did_you_mean
 
@@ -53,6 +54,10 @@ def new(
     for name in settings if not cls.rational else ():
         if name not in known:
             raise InputError(f"family {family!r} takes no setting {name!r}{did_you_mean(name, known)}")
+    if not cls.rational:
+        settings = typed(cls, settings)
+        if settings.get("d_sae", 1) < 1:
+            raise InputError(f"d_sae={settings['d_sae']} must be 1 at least")
     for name in known:
         needed = parameters[name].default is inspect.Parameter.empty
         if needed and name not in settings and not cls.rational:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from evals import stats
@@ -461,7 +462,7 @@ def side_by_side_tables(found: SideBySide) -> list[Table]:
 
 def _range(interval: Interval | None, sign: str = "") -> str:
     if interval is None:
-        return "[one group: no interval]"
+        return "(one group: no interval)"
     return f"[{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
 
 
@@ -477,11 +478,12 @@ def show(table: Table, markdown: bool = False) -> None:
         for texts in (table.headings, rules, *(line.texts for line in table.lines)):
             print("| " + " | ".join(texts) + " |")
         return
-    rich = RichTable(title=table.title, title_justify="left")
+    # names of directories may hold what rich takes for markup
+    rich = RichTable(title=escape(table.title), title_justify="left")
     for heading, words in zip(table.headings, table.words, strict=True):
-        rich.add_column(heading, justify="left" if words else "right")
+        rich.add_column(escape(heading), justify="left" if words else "right")
     for line in table.lines:
-        rich.add_row(*line.texts, style="bold" if line.control else None)
+        rich.add_row(*map(escape, line.texts), style="bold" if line.control else None)
     Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(rich)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import importlib.util
 import io
@@ -145,9 +146,10 @@ def _decoded(raw: bytes, where: str) -> str:
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
+        other = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
         raise InputError(
-            f"{where}: byte {error.start} is not UTF-8 (is it another encoding, such as latin-1?); convert the file, "
-            "for example by iconv -f latin1 -t utf-8"
+            f"{where}: byte {error.start} is not UTF-8 (is it another encoding, such as {other}?); convert the file, "
+            f"for example by iconv -f {other} -t utf-8"
         ) from None
 
 

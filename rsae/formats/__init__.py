@@ -147,6 +147,9 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
         )
     if format != "saelens" and sae.input_norm is not None:
         raise InputError(f"format {format!r} cannot say that each token is normalised first; 'saelens' can")
+    for mark, other in _MARKS.items():  # formats share names such as cfg.json
+        if other != format and (Path(path) / mark).exists():
+            raise InputError(f"{os.fspath(path)}: holds an SAE as {other} ({mark}); choose another directory")
     write(sae, path)
 
 

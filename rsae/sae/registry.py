@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from rsae.support.errors import InputError, did_you_mean
 
@@ -50,3 +52,23 @@ def family(name: str) -> type[SAE]:
         if (cls := derive(name)) is not None:
             return cls
     raise InputError(f"family {name!r} is unknown{did_you_mean(name, FAMILIES)}")
+
+
+def typed(cls: type[SAE], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a plain family as it takes them: 32.0, or a numpy integer, is the number 32.
+
+    Args:
+        cls: The family.
+        given: Settings by name.
+
+    Raises:
+        InputError: One is of another kind.
+    """
+    hints, found = get_type_hints(cls.__init__), {}
+    for name, value in given.items():
+        try:
+            found[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].lower()
+            raise InputError(f"family {cls.family!r}: {name} = {value!r}: {said}") from None
+    return found

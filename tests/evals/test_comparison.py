@@ -80,6 +80,22 @@ def test_pairs_are_on_the_same_predictions(tmp_path):
     assert (found[0].dce.mean, found[0].dce.interval) == (0, Interval(0, 0))
 
 
+def test_cells_are_compared_by_what_all_have(tmp_path):
+    """Runs that probed with other numbers of latents, and a run that was stopped while it was measured anew."""
+    for run, probed in (("a", ("k1", "k5")), ("b", ("k5",)), ("c", ())):
+        for level, fvu in ((8, 0.5), (32, 0.3)):
+            figures = dict.fromkeys(probed, 0.7) | {"l0": level, "level": level, "fvu": fvu}
+            write_result(tmp_path / run, result(**figures))
+            write_result(tmp_path / run, control(**figures))
+            write_result(tmp_path / run, tuned(**figures))
+    write_result(tmp_path / "c", control(level=8, l0=8, k1=0.7))
+    found = compare([tmp_path / run for run in "abc"])
+    common = {m.group.run: m.figures.keys() - {"mse", "fvu", "kl", "dce"} for m in found.matched}
+    assert common == {"a": {"k1", "k5"}, "b": {"k5"}, "c": set()}
+    assert found.fronts
+    assert found.tally
+
+
 def test_the_same_cells_of_two_runs(tmp_path):
     """Two runs with the same name in different places, too; cells of one run alone are left out."""
     first, second = tmp_path / "before" / "run", tmp_path / "after" / "run"

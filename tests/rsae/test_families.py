@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,9 @@ from rsae import (
     RationalActivation,
     ReLU,
     SoftRational,
+    Store,
     TopK,
+    new,
     pursuit,
 )
 from rsae.sae import FAMILIES, family, sparse
@@ -280,6 +283,27 @@ def test_unknown_family_names_the_nearest():
 def test_k_out_of_range(k):
     with pytest.raises(InputError, match="k="):
         TopK(D, F, k)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "words"),
+    [
+        ("top_k", {"d_sae": 40, "k": 4.5}, "k = 4.5: .*fractional"),
+        ("top_k", {"d_sae": 40, "k": "many"}, "k = 'many'"),
+        ("top_k", {"d_sae": -1, "k": 1}, "d_sae=-1 must be 1 at least"),
+        ("top_k", {"d_sae": 40, "k": 3, "subtract_b_dec": "perhaps"}, "valid boolean"),
+        ("jump_relu", {"d_sae": 40, "bandwidth": "x"}, "bandwidth = 'x'"),
+        ("matryoshka_batch_top_k", {"d_sae": 40, "k": 3, "group_sizes": "x"}, "group_sizes = 'x'"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named(family, settings, words):
+    with pytest.raises(InputError, match=words):
+        new(family, Store.of(torch.randn(50, 12)), **settings)
+
+
+def test_whole_numbers_of_any_kind_are_taken():
+    for k in (3, 3.0, np.int64(3)):
+        assert new("top_k", Store.of(torch.randn(50, 12)), d_sae=40.0, k=k).settings()["k"] == 3
 
 
 @pytest.mark.parametrize("penalty", ["l1", "tanh", "l0"])

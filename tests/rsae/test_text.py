@@ -63,6 +63,7 @@ def test_compressed_parquet_arrow_and_directories(tmp_path):
         ("x.jsonl", b'{"text": "a"', r"x.jsonl:1: not JSON"),
         ("x.jsonl", '{"text": "caf\xe9"}'.encode("latin-1"), r"x.jsonl:1: byte 13 is not UTF-8.*iconv"),
         ("x.txt", "caf\xe9".encode("latin-1"), r"x.txt: byte 3 is not UTF-8"),
+        ("x.txt", "caf\xe9".encode("utf-16"), r"x.txt: byte 0 is not UTF-8.*iconv -f utf-16"),
         ("x.jsonl.gz", b"not gzip", r"x.jsonl.gz: not a whole compressed file"),
         ("x.jsonl.zst", b"not zstd", r"x.jsonl.zst: not a whole compressed file"),
         ("x.parquet", b"not parquet", r"x.parquet: not a whole file"),

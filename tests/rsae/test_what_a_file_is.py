@@ -362,3 +362,21 @@ def test_metadata_of_the_wrong_kind_is_named(tmp_path, value):
     (tmp_path / "cfg.json").write_text(json.dumps(cfg))
     with pytest.raises(InputError, match=r"cfg.json: metadata of"):
         rsae.load(tmp_path)
+
+
+def test_a_format_is_never_written_over_another(tmp_path):
+    """Formats share names: sparsify's cfg.json would leave SAELens's weights without theirs."""
+    sae = random_sae("top_k")
+    for first, then in [
+        ("saelens", "sparsify"),
+        ("sparsify", "saelens"),
+        ("dictionary_learning", "gemma_scope"),
+    ]:
+        if first == "dictionary_learning":
+            sae = random_sae("jump_relu")
+        rsae.save(sae, tmp_path / first, format=first)
+        before = {f: f.read_bytes() for f in (tmp_path / first).iterdir()}
+        with pytest.raises(InputError, match=f"holds an SAE as {first} .*; choose another directory"):
+            rsae.save(sae, tmp_path / first, format=then)
+        assert {f: f.read_bytes() for f in (tmp_path / first).iterdir()} == before
+        rsae.save(sae, tmp_path / first, format=first)

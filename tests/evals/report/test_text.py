@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from evals.measures import columns
 from evals.report.names import Names
-from evals.report.text import cells_table, figures, show
+from evals.report.text import Line, Table, cells_table, figures, show
 from evals.results import write_result
 from tests.evals.helpers import control, result, tuned
 
@@ -36,3 +36,10 @@ def test_a_table_of_cells(tmp_path, capsys):
 def test_figures_as_text():
     r = result(fvu=0.12345, l0=9.96)
     assert figures(r, columns([r]))[:3] == ["10.0", "1", "0.1235"]
+
+
+def test_names_are_shown_as_they_are(capsys):
+    """Square brackets are markup to the library that draws tables."""
+    show(Table("of [bold]x[/]", ["a [b]", "c"], [Line(["run [old]", "1"])]))
+    text = capsys.readouterr().out
+    assert all(words in text for words in ("of [bold]x[/]", "a [b]", "run [old]"))
