@@ -116,14 +116,14 @@ def polynomial(
         reference = new
     assert best is not None
     found, following = _expanded(look, best[2], m, history)
-    while following is not None and found.top - found.level > _CREEPS / 4 * found.top:
+    while following is not None and found.top - found.level > max(_CREEPS / 4 * found.top, 30 * noise):
         other, following = _expanded(look, following, m, history)
         if not other.top - other.level < found.top - found.level:
             break
         found = other
     top, level = found.top, found.level
-    if top - level > _CREEPS * top and top > 1e3 * noise and m <= _LARGEST_GRID:
-        other = _on_grids(target, m, look)
+    if top - level > max(_CREEPS * top, 100 * noise) and m <= _LARGEST_GRID:
+        other = _on_grids(target, m, look, noise)
         if other is not None and other.top - other.level < top - level:
             return replace(other, history=[*history, *other.history])
     return found
@@ -224,7 +224,7 @@ def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | N
     return None if thin is None else np.array([s for s, _ in thin])
 
 
-def _on_grids(target: Target, m: int, look: _Look, rounds: int = 8) -> Polynomial | None:
+def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 8) -> Polynomial | None:
     """The best polynomial on grids that take in the peaks of its error, until it has no higher ones."""
     ends = np.array([e for part in look.parts for e in part])
     x = np.unique(np.r_[_spread(target, 4 * (m + 2)), look.marks, ends])
@@ -253,7 +253,7 @@ def _on_grids(target: Target, m: int, look: _Look, rounds: int = 8) -> Polynomia
                 top, c = (top, c) if best is None or top < best.top else (best.top, best.coefficients)
                 level = level if best is None else max(level, best.level)
                 best = Polynomial(c, reference, level, top, history)
-            if best.top - best.level <= _CREEPS / 4 * best.top:
+            if best.top - best.level <= max(_CREEPS / 4 * best.top, 30 * noise):
                 break
         x = np.unique(np.r_[x, places[np.abs(error) > 0.6 * on_grid]])
     return best
