@@ -218,7 +218,7 @@ def _report(result: Any, certify: bool, output: Path | None) -> None:
     )
     if result.message:
         typer.echo(f"  note        {result.message}")
-    proof = prove(r, result.target, result.type) if certify else None
+    proof = prove(r, result.target, result.type, result.fixed) if certify else None
     if output:
         (r if proof is None else proof).save(output)
         typer.echo(f"  written to  {output}")

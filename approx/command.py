@@ -134,17 +134,18 @@ def pair(file: Path, target: str | None, *options: Any) -> tuple[Any, Any, Any]:
     return rational, certificate.target if target is None else target_of(target, *options), certificate
 
 
-def prove(rational: Any, target: Any, type: tuple[int, int]) -> Any:
+def prove(rational: Any, target: Any, type: tuple[int, int], fixed: Any = None) -> Any:
     """Certify, print and return the certificate.
 
     Args:
         rational: the function.
         target: what it approximates.
         type: the (m, n) of the bound on the best error.
+        fixed: coefficients of the functions that the bound is about.
     """
     import approx
 
-    proof = approx.certify(rational, target, type=type)
+    proof = approx.certify(rational, target, type=type, fixed=fixed)
     if not isinstance(proof, approx.Certificate):
         raise ValueError(
             f"target {target.name!r} has no enclosure: only an estimate, {proof.value:.6g}, can be given"
@@ -159,7 +160,12 @@ def show(certificate: Any) -> None:
     error = "|f - r|" if weight is None else "|f - r|/|f|" if weight == "relative" else "w |f - r|"
     typer.echo(f"  proven      {certificate.lower!r} <= sup {error} <= {certificate.upper!r}")
     typer.echo(f"  pole-free   {'yes' if certificate.pole_free else 'NO'}, on the convex hull of the domain")
-    best = f"no type {certificate.type} function has an error below {certificate.best_lower!r}"
+    held = (
+        " with " + ", ".join(f"{name} = {value}" for name, value in certificate.fixed)
+        if certificate.fixed
+        else ""
+    )
+    best = f"no type {certificate.type} function{held} has an error below {certificate.best_lower!r}"
     typer.echo(
         f"  best        {best if certificate.best_lower else 'nothing is proven: too few alternations'}"
     )

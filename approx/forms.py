@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,24 +137,29 @@ class Factored(Form):
     poles: Pairs
     """Roots of the denominator."""
 
-    def evaluate(self, t: Any, number: Number) -> Any:
-        def factor(root: tuple[fmpq, ...], parts: tuple[fmpq, ...] = ()) -> Any:
-            d = t
-            for part in parts or ((root[0],) if root[0] != 0 else ()):
-                d = d - number(part)
-            return d if len(root) == 1 else d * d + number(root[1] * root[1])
-
-        value = number(self.gain) + 0 * t
+    @cached_property
+    def _turns(self) -> list[tuple[bool, tuple[fmpq, ...], fmpq | None]]:
+        """The factors in the order in which they are taken: whether above, what is subtracted, v^2 of a pair."""
+        found: list[tuple[bool, tuple[fmpq, ...], fmpq | None]] = []
         balance = sum(map(len, self.zeros)) - sum(map(len, self.poles))
         zeros, poles = list(self.zeros), list(self.poles)
         while zeros or poles:
-            if zeros and (balance >= 0 or not poles):
-                root = zeros.pop()
-                parts = in_parts(root[0]) if len(root) == 1 else ()
-                value, balance = value * factor(root, parts), balance - len(root)
-            else:
-                root = poles.pop()
-                value, balance = value / factor(root), balance + len(root)
+            above = bool(zeros) and (balance >= 0 or not poles)
+            root = zeros.pop() if above else poles.pop()
+            parts = in_parts(root[0]) if above and len(root) == 1 else (root[0],) if root[0] != 0 else ()
+            found.append((above, parts, root[1] * root[1] if len(root) > 1 else None))
+            balance += -len(root) if above else len(root)
+        return found
+
+    def evaluate(self, t: Any, number: Number) -> Any:
+        value = number(self.gain) + 0 * t
+        for above, parts, square in self._turns:
+            d = t
+            for part in parts:
+                d = d - number(part)
+            if square is not None:
+                d = d * d + number(square)
+            value = value * d if above else value / d
         return value
 
     def exact(self) -> tuple[fmpq_poly, fmpq_poly]:

@@ -197,9 +197,10 @@ def _compile(node: ast.AST, text: str, domain: Domain | None = None) -> Expressi
             return lambda x: _extreme(_lifted(a(x), x), _lifted(b(x), x), larger)
         case _:
             pass
-    raise ValueError(
-        f"formula {text!r}: {ast.unparse(node)!r} is not known; see `help(approx.formula)` for what is"
-    )
+    power = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor)
+    known = f"known are + - * / **, x, numbers, pi, e, abs, max, min, {', '.join(_NAMES)}"
+    hint = "a power is written x**2" if power else known
+    raise ValueError(f"formula {text!r}: {ast.unparse(node)!r} is not known; {hint}")
 
 
 def _shared_zeros(a: Expression, b: Expression, domain: Domain) -> tuple[Zero, ...]:

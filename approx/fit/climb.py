@@ -272,9 +272,31 @@ def _chebyshev_start(problem: Problem, type: tuple[int, int]) -> Start | None:
                 return None
             if level > noise:
                 digits = -float((level / size).log()) / np.log(2) + 1.2 * count
+                points = _bent(problem, type, points) if min(type) >= _WORTHWHILE else points
                 return Start(points, problem.frame(), max(START_BITS, room(int(digits)) + 32))
         bits *= 2
     return None
+
+
+_WORTHWHILE = 40  # degree; below, a step of the exchange costs no more than the smaller type
+
+
+def _bent(problem: Problem, type: tuple[int, int], points: list[arb]) -> list[arb]:
+    """Chebyshev points moved as those of a quarter of the degrees are: by smooth shares of their distances."""
+    small = (type[0] // 4, type[1] // 4)
+    start = _chebyshev_start(problem, small)
+    found = None if start is None else _begun(problem, small, start, 1e-2)
+    if found is None or not (found.arrived and found.outcome):
+        return points
+    ((a, b),) = problem.intervals
+    middle, half = (a + b) / 2, (b - a) / 2
+    known = np.array([float((x - middle) / half) for x in found.outcome.extrema])
+    even = np.linspace(0, np.pi, len(known))
+    moved = (np.arccos(np.clip(-known, -1, 1)) - even) * (len(known) - 1)
+    places = np.linspace(0, np.pi, len(points))
+    places += np.interp(places, even, moved) / (len(points) - 1)
+    inner = [(middle - half * arb(float(np.cos(place)))).mid() for place in places[1:-1]]
+    return [a, *inner, b] if np.all(np.diff(places) > 0) else points
 
 
 _LARGEST_PROGRAM = 60  # degrees; linear programs of larger types take minutes

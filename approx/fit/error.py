@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -162,7 +163,7 @@ def float_above(error: arb) -> float:
     Args:
         error: an error, not negative.
     """
-    return max(float(error), np.nextafter(0.0, 1.0)) if error > 0 else 0.0
+    return max(float(error), math.ulp(0.0)) if error > 0 else 0.0
 
 
 def measured(

@@ -175,7 +175,7 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
     fit = _descended(target, type, goal, {}, patience)
     if turns and not fit.converged and type[0] > 0:
         other = _reciprocal(target, type, goal, patience)
-        fit = fit if other is None or other.error >= fit.error else other
+        fit = fit if other is None or other.error > fit.error * (1 + goal.slack) else other
     if poles == "allow_in_gaps":
         bound = fit.levelled
         for sides in product((1, -1), repeat=len(target.domain) - 1):
@@ -233,6 +233,11 @@ def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: in
         other = _descended(turned, (n, m), goal, {}, patience)
     except (RuntimeError, ValueError):
         return None
+    if other.levelled >= 1 - goal.slack:
+        zero = Rational.from_monomial([0], [1], target.domain)
+        detail = "no function of the type has an error that is clearly below 1, that of the zero function"
+        degenerate = Verdict.DEGENERATE
+        return Fit(zero, 1.0, np.zeros(0), degenerate, [1.0], "minimax", target, type, other.levelled, detail)
     if not other.converged or other.error >= 1:
         return None
     num, den = other.rational.exact()
@@ -353,6 +358,8 @@ def _descended(
                         best = other.error <= floor * (1 + goal.slack)
                         verdict = Verdict.DEGENERATE if best else Verdict.SMALLER
                         spare = False
+                        if not best and floor > 0:
+                            detail += f", and is within {other.error / floor - 1:.1e} (relative) of the best"
                         fit = replace(other, type=type, verdict=verdict, levelled=floor, detail=detail)
     if fit is None:
         failure = known[type]

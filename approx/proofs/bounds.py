@@ -248,7 +248,7 @@ class Error:
         weight, num, den = self.target.weight, r.num, r.den
         bits = 64 - min(0, bit_size(tolerance))
         if weight is None:
-            for lo, hi, (f,) in models([p], p.a, p.b, [tolerance], bits):
+            for lo, hi, (f,) in models([p], p.a, p.b, [tolerance], bits + _places([p], p)):
                 yield Box(lo, hi, f.poly * den - num, den, f.radius)
             return
         size = max(most(value) for _, value in extrema(num, den, p.a, p.b))
@@ -259,8 +259,20 @@ class Error:
             both: list[Any] = [lambda s: 1 + 0 * s, lambda s: 1 / p(s)]
         else:
             both = [lambda s: self._weight(s) * p(s), self._weight]
-        for lo, hi, (f, w) in models(both, p.a, p.b, limits, bits):
+        bits -= min(0, bit_size(limits[1] / tolerance))
+        for lo, hi, (f, w) in models(both, p.a, p.b, limits, bits + _places(both, p)):
             yield Box(lo, hi, f.poly * den - w.poly * num, den, f.radius + w.radius * size)
+
+
+def _places(functions: Sequence[Any], piece: Piece) -> int:
+    """Bits before the point of the values of functions on a piece, seen at a few points."""
+    places = 0
+    with precision(64):
+        for k in range(1, 16):
+            x = arb(piece.a + (piece.b - piece.a) * k / 16)
+            values = [abs(arb(f(x))) for f in functions]
+            places = max(places, *(bit_size(most(v)) for v in values if v.is_finite() and v > 0), 0)
+    return places
 
 
 def _bits(rel: fmpq) -> int:

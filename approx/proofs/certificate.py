@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from flint import fmpq, fmpq_poly
+from flint import arb, arb_series, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
 from approx.family import Family, fixed_coefficients, sides_of, without_factor
@@ -288,6 +288,7 @@ def certify(
     poles = tuple((root.lo, root.hi) for root in separated(_poles(parts), reach / (1 << 60)))
     if not target.enclosed:
         return _estimate(rational, target, not poles)
+    _check_weight(target)
     if _pole_in_domain(parts, target):
         return Certificate(rational, target, kind, width, None, None, poles, fmpq(0), (), None)
 
@@ -323,6 +324,22 @@ def certify(
         comparison=comparison,
         fixed=names,
     )
+
+
+def _check_weight(target: Target) -> None:
+    """Refuse a weight that does not run on balls: functions of numpy take a series for an array of its coefficients."""
+    if not callable(target.weight):
+        return
+    middle = arb(sum(target.domain[0]) / 2)
+    try:
+        values = [target.weight_at(middle), target.weight_at(arb_series([middle, 1]))]
+    except (TypeError, AttributeError, ValueError):
+        values = [None]
+    if not all(isinstance(value, arb | arb_series | int | float) for value in values):
+        raise ValueError(
+            f"weight= of target {target.name!r} runs on floats only, and a proof needs it on balls: give a formula, "
+            'such as with_weight(approx.formula("exp(-x)", domain)), or a function that has nothing but operators'
+        )
 
 
 def _best(

@@ -152,3 +152,8 @@ def test_removable_singularities_are_removed(text, domain, f):
 def test_other_singularities_are_refused(text):
     with pytest.raises(ValueError, match="not finite"):
         approx.formula(text, (-1, 1))
+
+
+def test_a_power_that_is_written_otherwise():
+    with pytest.raises(ValueError, match=r"x\*\*2"):
+        approx.formula("1 + x^2")

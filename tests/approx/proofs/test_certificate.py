@@ -687,3 +687,31 @@ def test_what_cannot_be_proven_raises():
         certify(r, targets.exp().with_weight(lambda x: x - 3))
     with pytest.raises(ValueError, match="whole number"):
         certify(r, targets.relu(), type=(-1, 2))
+
+
+def test_a_weight_on_floats_only_is_refused_by_its_name():
+    target = targets.formula("exp(x)").with_weight(lambda x: np.exp(-x))
+    with pytest.raises(ValueError, match="formula"):
+        certify(minimax(target, (2, 1)))
+    target = targets.formula("exp(x)").with_weight(targets.formula("exp(-x)"))
+    proof = certify(minimax(target, (2, 1)))
+    assert isinstance(proof, Certificate)
+    assert proof.best_lower > proof.upper * (1 - 1e-8)
+
+
+def test_the_zero_function_bounds_types_that_no_fit_of_reaches():
+    # |f| is 1.02681243479378 at atan(log(2)/3)/3, where f has the other sign than at the right end
+    fit = minimax(targets.formula("2**x*cos(3*x)", (-1.7, 0.8)), (0, 3))
+    proof = certify(fit, type=(0, 5))
+    assert isinstance(proof, Certificate)
+    assert proof.best_lower == pytest.approx(1.02681243479378, rel=1e-9)
+    proof.verify()
+
+
+def test_a_relative_error_over_forty_decades():
+    target = targets.formula("exp(-12*(x+0.8)**2)", (-0.8, 1.9)).with_weight("relative")
+    proof = certify(Rational.from_monomial([1, 1], [1, 2, 5], (-0.8, 1.9)), target, rel=1e-4)
+    assert isinstance(proof, Certificate)
+    x = np.linspace(-0.8, 1.9, 2001)
+    seen = np.max(np.abs((1 + x) / (1 + 2 * x + 5 * x * x) / target(x) - 1))
+    assert seen <= proof.upper <= seen * (1 + 1e-3)
