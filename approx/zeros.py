@@ -110,8 +110,35 @@ def _places(target: Target) -> list[float]:
             f = np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
         small = np.abs(f) < 1e-9 * np.nanmax(np.abs(f))
         places |= {float(v) for v in x[small]}
-        places |= {bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)}
+        crossings = (
+            bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)
+        )
+        places |= {_sharpened(target, place, a, b) for place in crossings}
     return sorted(places)
+
+
+def _sharpened(target: Target, place: float, a: float, b: float) -> float:
+    """The float64 beside which f changes its sign in balls, or at which it is 0: its rounding in float64 may be off."""
+
+    def sign(x: float) -> int:
+        value = target(arb(x))
+        return 1 if value > 0 else -1 if value < 0 else 0
+
+    with precision(256):
+        for k in range(30):
+            reach = 2.0**k * float(np.spacing(abs(place)))
+            low, high = max(place - reach, a), min(place + reach, b)
+            below, above = sign(low), sign(high)
+            if below * above > 0:
+                continue
+            while below and above and np.nextafter(low, high) < high:
+                middle = low + (high - low) / 2
+                side = sign(middle)
+                low, below, high, above = (
+                    (middle, side, high, above) if side in (below, 0) else (low, below, middle, side)
+                )
+            return low if below == 0 or above else high
+    return place
 
 
 def _neighbours(target: Target, place: float) -> tuple[float, float] | None:

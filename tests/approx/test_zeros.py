@@ -232,3 +232,25 @@ def test_a_bound_gives_up_what_another_zero_in_the_gap_could_gain():
     assert _beside_zeros(best, zeros, target, points) == (best - (change - 1)) / change < best
     assert _beside_zeros(best, zeros, target, [*points, (0, dyadic(low))]) == 0
     assert _beside_zeros(best, (), approx.formula("sin(x)", (1, 2)).with_weight("relative"), points) == best
+
+
+def test_a_zero_that_rounding_hides_is_found():
+    """In float64 the sign of f changes five numbers away from the zero."""
+    text = "sigmoid(30.80*(x-(0.104)))+-1.02*atan(3.34*(x-(-0.70)))+exp(-0.388*x)"
+    target = approx.formula(text, (-1.65, 1.82)).with_weight("relative")
+    fit = approx.minimax(target, (3, 2))
+    places = [zero.place for zero in zeros_of(fit.target)]
+    with mp.workdps(40):
+
+        def f(x):
+            return (
+                1 / (1 + mp.exp(-30.80 * (x - 0.104)))
+                - 1.02 * mp.atan(3.34 * (x + 0.70))
+                + mp.exp(-0.388 * x)
+            )
+
+        truths = [float(mp.findroot(f, guess)) for guess in (-0.18, 0.07)]
+    assert places == pytest.approx(truths, rel=1e-15)
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.best_lower > proof.upper * (1 - 1e-9)
