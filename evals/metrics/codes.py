@@ -12,6 +12,7 @@ import torch
 
 from rsae import SAE, Host, InputError, Provenance
 from rsae.activations.hooks import HookPoint
+from rsae.activations.protocol import check_finite
 from rsae.provenance import check_match
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -59,8 +60,8 @@ def place_of(
         The hook point, the limit and the ids of the excluded tokens.
 
     Raises:
-        InputError: where the hook point is not known, the SAE belongs to another model or hook point, or a token is
-            none of the host's.
+        InputError: where the hook point is not known, the SAE belongs to another model or hook point or has weights
+            that are no numbers, or a token is none of the host's.
     """
     known = sae.provenance
     if sae.layout is not None:
@@ -75,6 +76,7 @@ def place_of(
     point = HookPoint.parse(name, host, known.head if hook is None else None)
     here = Provenance(model=host.name, hook=point.name, head=point.head)
     check_match(known, here, "the SAE", f"host {host.name} at {point}", allow_mismatch)
+    check_finite(sae)
     limit = known.norm_limit if norm_limit is None else norm_limit
     excluded = known.exclude_tokens or () if exclude_tokens is None else host.token_ids(exclude_tokens)
     return Place(point, float("inf") if limit is None else limit, tuple(excluded))

@@ -121,6 +121,11 @@ def downstream(
         return downstream({"sae": sae}, host, tokens, *rest)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")
+    vocabulary = host.model.config.get_text_config().vocab_size
+    if not 0 <= min(map(min, tokens)) <= max(map(max, tokens)) < vocabulary:
+        raise InputError(
+            f"downstream: token ids of host {host.name!r} lie from 0 to {vocabulary - 1}; is it another's?"
+        )
     if not isinstance(sae, Mapping):
         if hook is not None:
             raise InputError(
@@ -409,5 +414,5 @@ def splice(
     """
     replaced_BP = replaceable(x_BPD, kept_BP, norm_limit)
     out_BPO = (x_BPD if y_BPO is None else y_BPO).clone()
-    out_BPO[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP])
+    out_BPO[replaced_BP] = 0.0 if sae is None else sae(x_BPD[replaced_BP]).to(out_BPO)
     return out_BPO

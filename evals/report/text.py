@@ -204,7 +204,7 @@ def _estimate(value: Estimate) -> str:
 
 
 def _share(fvu: float, best: float) -> str:
-    return f"{1 - fvu / best:+.1%}"
+    return f"{1 - fvu / best:+.1%}" if best > 1e-9 else "–"  # all dimensions are no baseline
 
 
 def perturbation_table(name: str, found: Perturbation) -> Table:

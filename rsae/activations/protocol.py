@@ -126,6 +126,15 @@ def check_width(sae: SAE, width: int, name: str) -> None:
         raise InputError(
             f"the SAE takes {sae.d_in} dimensions, {name} has {width}; is it an SAE of another host or hook point?"
         )
+    check_finite(sae)
+
+
+def check_finite(sae: SAE) -> None:
+    """Raise `InputError` where a weight is not a number: every figure of such an SAE would be none.
+
+    Args:
+        sae: The SAE.
+    """
     for key, tensor in sae.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise InputError(

@@ -284,3 +284,23 @@ def test_the_hook_point_is_read_from_the_sae(host, store, sequences):
 def test_sequences_too_short(host):
     with pytest.raises(InputError, match="three tokens"):
         downstream(exact_sae(host.d_model), host, [[1, 2]], HOOK)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_an_sae_in_another_precision_than_the_host(host, sequences, dtype):
+    sae = exact_sae(host.d_model, 0.3)
+    wanted = downstream(sae, host, sequences, HOOK).kl
+    assert downstream(sae.to(dtype), host, sequences, HOOK).kl == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.parametrize("token", [-1, 256])
+def test_tokens_of_another_host_are_named(host, token):
+    with pytest.raises(InputError, match="lie from 0 to 255"):
+        downstream(exact_sae(host.d_model), host, [[1, 2, 3, token]], HOOK)
+
+
+def test_weights_that_are_no_numbers_have_no_figures(host, sequences):
+    sae = exact_sae(host.d_model)
+    sae.b_dec.data[0] = float("nan")
+    with pytest.raises(InputError, match="b_dec holds NaN"):
+        downstream(sae, host, sequences, HOOK)
