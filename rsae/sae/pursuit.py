@@ -124,33 +124,36 @@ class PursuitSAE(SAE):
     def _pursued(
         self, x_BD: torch.Tensor, h_BF: torch.Tensor, z_N: torch.Tensor, pattern: Pattern
     ) -> tuple[torch.Tensor, Pattern]:
-        """The entries and places of the pursued code, from those of the plain one."""
-        config = self.pursuit
+        """The entries and places of the pursued code, from those of the plain one; solved in float32 at least."""
+        config, dtype = self.pursuit, z_N.dtype
         if not len(z_N):  # no gate is open, or there is no token
             return z_N, pattern
-        norm_F, unit_FD = self.W_dec.norm(dim=1).clamp_min(_TINY), self.W_dec
+        wide = torch.promote_types(dtype, torch.float32)
+        x_BD, h_BF, z_N, unit_FD, b_D = (t.to(wide) for t in (x_BD, h_BF, z_N, self.W_dec, self.b_dec))
+        centred_BD = x_BD - b_D
+        norm_F = unit_FD.norm(dim=1).clamp_min(_TINY)
         unit = bool(((norm_F - 1).abs() < _UNIT).all())
         if not unit:
-            unit_FD = self.W_dec / norm_F[:, None]
+            unit_FD = unit_FD / norm_F[:, None]
             z_N = z_N * norm_F.index_select(0, pattern.latent_N)
         pool_is_small = 0 < max(config.candidates, int(pattern.counts_B.max())) < self.d_sae
         wants_grad = torch.is_grad_enabled() and (z_N.requires_grad or x_BD.requires_grad)
-        if pool_is_small and config.candidates and not wants_grad and pursuit_cpu.available(x_BD):
+        if pool_is_small and config.candidates and not wants_grad and pursuit_cpu.available(centred_BD):
             factor_F = None if unit else norm_F
-            centred_BD = x_BD - self.b_dec
             c_N, found = pursuit_cpu.pursue(
                 centred_BD, unit_FD, h_BF, factor_F, z_N, pattern, **asdict(config), signed=self.signed
             )
-            return c_N if unit else c_N / norm_F.index_select(0, found.latent_N), found
-        plain = Code(z_N, pattern, x_BD - self.b_dec - decode_at(z_N, unit_FD, None, pattern))
+            c_N = c_N if unit else c_N / norm_F.index_select(0, found.latent_N)
+            return c_N.to(dtype), found
+        plain = Code(z_N, pattern, centred_BD - decode_at(z_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
         if config.rounds:
             pool = self._candidates(h_BF if unit else h_BF * norm_F, plain, unit)
             for _ in range(config.rounds):
-                decided = self._decided(code, plain, pool, unit_FD, x_BD)
+                decided = self._decided(code, plain, pool, unit_FD, centred_BD)
                 code = _better(self._solved(decided, unit_FD), code)
         c_N = code.c_N if unit else code.c_N / norm_F.index_select(0, code.pattern.latent_N)
-        return c_N, code.pattern
+        return c_N.to(dtype), code.pattern
 
     def _solved(self, code: Code, unit_FD: torch.Tensor) -> Code:
         """Steps of conjugate gradients on the code's support, from the code itself; never worse than it."""
@@ -201,7 +204,7 @@ class PursuitSAE(SAE):
         return code.c_N.new_zeros(len(pool.flat_N)).index_put((at_N[found_N],), code.c_N)
 
     def _decided(
-        self, code: Code, plain: Code, pool: Pattern | None, unit_FD: torch.Tensor, x_BD: torch.Tensor
+        self, code: Code, plain: Code, pool: Pattern | None, unit_FD: torch.Tensor, centred_BD: torch.Tensor
     ) -> Code:
         """The gate's decision on c + eta W r: each token keeps as many latents as its plain code has."""
         eta, count_B = self.pursuit.eta, plain.pattern.counts_B
@@ -209,24 +212,26 @@ class PursuitSAE(SAE):
             score_BC = code.pattern.scatter(code.c_N) + eta * (code.residual_BD @ unit_FD.T)
         else:
             at_N = self._at(pool, code)
-            score_BC = (at_N + eta * products_at(code.residual_BD, unit_FD, pool)).reshape(len(x_BD), -1)
+            score_BC = (at_N + eta * products_at(code.residual_BD, unit_FD, pool)).reshape(
+                len(centred_BD), -1
+            )
         most = int(count_B.max())
         size_BC = score_BC.abs() if self.signed else score_BC
         if (
             pool is not None and most > self.pursuit.candidates
         ):  # a token's pool is its own, whatever the others need
             own_B1 = count_B.clamp_min(self.pursuit.candidates)[:, None]
-            beyond_BC = torch.arange(size_BC.shape[1], device=x_BD.device) >= own_B1
+            beyond_BC = torch.arange(size_BC.shape[1], device=centred_BD.device) >= own_B1
             size_BC = size_BC.masked_fill(beyond_BC, -torch.inf)
         top_BK = size_BC.topk(most, dim=1).indices
-        keep_BK = torch.arange(most, device=x_BD.device) < count_B[:, None]
+        keep_BK = torch.arange(most, device=centred_BD.device) < count_B[:, None]
         value_BK = score_BC.gather(1, top_BK)
         if not self.signed:
             keep_BK = keep_BK & (value_BK > 0)
-        latent_BK = top_BK if pool is None else pool.latent_N.reshape(len(x_BD), -1).gather(1, top_BK)
+        latent_BK = top_BK if pool is None else pool.latent_N.reshape(len(centred_BD), -1).gather(1, top_BK)
         support = Pattern.of_columns(latent_BK, self.d_sae).where(keep_BK.flatten())
         c_N = value_BK.flatten()[keep_BK.flatten()]
-        residual_BD = x_BD - self.b_dec - decode_at(c_N, unit_FD, None, support)
+        residual_BD = centred_BD - decode_at(c_N, unit_FD, None, support)
         return Code(c_N, support, residual_BD)
 
 

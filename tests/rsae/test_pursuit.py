@@ -174,6 +174,26 @@ def test_open_latents_are_candidates_whatever_their_norms(name):
     assert error(sae, x, want).mean() <= error(sae, x, plain).mean()
 
 
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("candidates", [8, None])
+@torch.no_grad()
+def test_half_precision_loses_its_rounding_alone(name, dtype, candidates):
+    """It was solved in float16, where the smallest denominators are 0: NaN, or errors as large as the code."""
+    half = given_sae(name).to(dtype)
+    wide, x = (
+        random_sae(name).eval(),
+        torch.randn(60, D, generator=torch.Generator().manual_seed(1)).to(dtype),
+    )
+    wide.load_state_dict(half.state_dict())
+    z = rsae.pursuit(half, candidates=candidates).encode(x)
+    assert z.dtype == dtype
+    x, z, plain = x.float(), z.float(), half.encode(x).float()
+    best = error(wide, x, rsae.pursuit(wide, candidates=candidates).encode(x))
+    assert (error(wide, x, z) <= error(wide, x, plain) * 1.02 + 1e-2).all()
+    assert error(wide, x, z).mean() == pytest.approx(best.mean().item(), rel=0.1)  # a gate may tip
+
+
 def test_an_exact_code_stays():
     """Orthogonal decoder rows: the plain code is the solution."""
     sae = rsae.TopK(D, D, 4).eval()
