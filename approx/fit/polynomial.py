@@ -169,7 +169,7 @@ class _Look:
         k, low, high = k[inner], all[k[inner] - 1], all[k[inner] + 1]
         heights = e[k - 1], e[k + 1]
         # a parabola through neighbours at unequal distances is off by its cubic term: a second one, through closer ones
-        for share in (0.02, None):
+        for share in (0.25, None):
             at, before = top[inner], height[inner]
             new = np.clip(
                 _vertex(low - at, high - at, heights[0] - before, heights[1] - before) + at, low, high
@@ -355,11 +355,11 @@ def _peaks(x: np.ndarray, error: np.ndarray, parts: list[tuple[float, float]]) -
 
 
 def _vertex(left: np.ndarray, right: np.ndarray, rise: np.ndarray, fall: np.ndarray) -> np.ndarray:
-    """Where the parabola through (0, 0), (left, rise) and (right, fall) has its vertex; 0 where it is none between."""
+    """Where the parabola through (0, 0), (left, rise) and (right, fall) has its vertex, or the end nearer to it."""
     with np.errstate(all="ignore"):
         rise, fall = rise / left, fall / right
         step = (rise * right - fall * left) / (left - right) / (2 * (fall - rise) / (right - left))
-    return np.where(np.isfinite(step) & (step > left) & (step < right), step, 0.0)
+    return np.where(np.isfinite(step), np.clip(step, left, right), 0.0)
 
 
 def _runs(x: np.ndarray, error: np.ndarray) -> list[tuple[float, float]]:
