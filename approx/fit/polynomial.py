@@ -171,9 +171,9 @@ class _Look:
         # a parabola through neighbours at unequal distances is off by its cubic term: a second one, through closer ones
         for share in (0.25, None):
             at, before = top[inner], height[inner]
-            new = np.clip(
-                _vertex(low - at, high - at, heights[0] - before, heights[1] - before) + at, low, high
-            )
+            with np.errstate(invalid="ignore"):  # both may be infinite
+                rise, fall = heights[0] - before, heights[1] - before
+            new = np.clip(_vertex(low - at, high - at, rise, fall) + at, low, high)
             found = error(new)
             higher = np.abs(found) >= np.abs(before)
             top[inner], height[inner] = np.where(higher, new, at), np.where(higher, found, before)
