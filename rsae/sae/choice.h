@@ -91,8 +91,9 @@ struct Largest {
       bound = edge_of(most.data(), columns, k);
     }
     if ((long)found.size() < size) found.resize(size);
-    const std::vector<float> bounds(EIGHT, bound);
-    long n = list<true, 0>(x, bounds.data(), size, found.data());
+    float bounds[EIGHT];
+    std::fill_n(bounds, EIGHT, bound);
+    long n = list<true, 0>(x, bounds, size, found.data());
     value.resize(n);
     for (long i = 0; i < n; i++) value[i] = x[found[i]];
     const float edge = edge_of(value.data(), n, k);
