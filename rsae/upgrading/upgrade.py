@@ -7,10 +7,13 @@ fine-tune. The control that the paper lacks runs by default.
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+
+import torch
 
 import approx
 from rsae.activations.host import Host
@@ -112,6 +115,11 @@ def _tuned(
     return sae, train(sae, activations, decided.tune, checkpoint, description, True, host)
 
 
+def _contents(weight: torch.Tensor) -> str:
+    """A digest of a weight; a sum would be that of a teacher with its latents in another order, too."""
+    return hashlib.sha256(weight.detach().cpu().contiguous().reshape(-1).numpy().data).hexdigest()[:16]
+
+
 class _Kept:
     """The steps of one upgrade: each makes an SAE, which a later call with the same settings reads back."""
 
@@ -124,7 +132,7 @@ class _Kept:
         self.settings = [
             asdict(config),
             teacher.settings(),
-            {name: value.double().sum().item() for name, value in teacher.state_dict().items()},
+            {name: _contents(value) for name, value in teacher.state_dict().items()},
             activations.identity,
         ]
         self.history: dict[str, History] = {}

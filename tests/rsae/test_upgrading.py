@@ -1,3 +1,4 @@
+import copy
 import importlib
 from dataclasses import replace
 
@@ -231,3 +232,18 @@ def test_quantile_is_robust_and_positive():
     q = quantile(values, 0.999)
     assert q[0].item() == pytest.approx(0.999, abs=2e-3)
     assert q[1] > 0
+
+
+def test_a_teacher_with_its_latents_in_another_order_is_another_teacher(store):
+    """All sums of its weights can be the same: what is kept of an upgrade is told by their contents."""
+    kept = importlib.import_module("rsae.upgrading.upgrade")._Kept
+    one = rsae.JumpReLU(store.d_in, 8)
+    with torch.no_grad():  # sums of such numbers are exact in any order
+        one.W_enc.copy_(torch.arange(one.W_enc.numel()).reshape(one.W_enc.shape) / 64)
+        one.W_dec.copy_(torch.arange(one.W_dec.numel()).reshape(one.W_dec.shape) / 64)
+    other = copy.deepcopy(one)
+    with torch.no_grad():
+        other.W_enc.copy_(one.W_enc.flip(1))
+        other.W_dec.copy_(one.W_dec.flip(0))
+    settings = [kept(sae, store, UpgradeConfig(), None).settings for sae in (one, copy.deepcopy(one), other)]
+    assert settings[0] == settings[1] != settings[2]
