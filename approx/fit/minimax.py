@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
-from numpy.polynomial.chebyshev import chebval
 
 from approx.dyadic import dyadic, precision
 from approx.family import fixed_coefficients
@@ -30,6 +29,7 @@ from approx.fit.polynomial import Polynomial, level_below, polynomial
 from approx.fit.remainder import Remainder, after_float64, after_series, smooth
 from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.samples import best_of_samples
+from approx.fit.series import Series
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
 from approx.rational import Rational
@@ -433,7 +433,7 @@ def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder
     else:
         centre, half = float((low + high) / 2), float((high - low) / 2)
         values, unit = remainder.values(x), arb(2) ** remainder.exponent
-        signed = weights * (values - chebval((x - centre) / half, coefficients))
+        signed = weights * (values - Series(coefficients)((x - centre) / half))
         lost = remainder.lost * float(np.max(weights))
         # 1e-11: rounded coefficients; every peak was seen by the exchange
         top = max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-11) + lost
