@@ -19,6 +19,7 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 from approx.dyadic import dyadic, precision
 from approx.family import fixed_coefficients
 from approx.fit.climb import climbed, zero_alternates
+from approx.fit.double_double import in_unit
 from approx.fit.error import errors, float_above, honest_error, measured, measured_error
 from approx.fit.exchange import Failure
 from approx.fit.fixed import with_fixed
@@ -431,9 +432,8 @@ def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder
         top = measured_error(rational, target, x, count=64)
         signed, values, lost, unit = errors(rational, target, x), target(x), 0.0, arb(1)
     else:
-        centre, half = float((low + high) / 2), float((high - low) / 2)
         values, unit = remainder.values(x), arb(2) ** remainder.exponent
-        signed = weights * (values - Series(coefficients)((x - centre) / half))
+        signed = weights * (values - Series(coefficients)(*in_unit(x, target.hull)))
         lost = remainder.lost * float(np.max(weights))
         # 1e-11: rounded coefficients; every peak was seen by the exchange
         top = max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-11) + lost

@@ -82,9 +82,8 @@ def polynomial(
     noise, gap = 0.0, np.inf
 
     for _ in range(iterations):
-        if best is not None and not np.all(
-            np.diff(look.t(reference)[0]) > 0
-        ):  # on either side of a jump, say
+        # two points on either side of a jump, say
+        if best is not None and not np.all(np.diff(look.t(reference)[0]) > 0):
             break
         levelled = look.levelled(reference)
         level = abs(levelled.level)
@@ -193,9 +192,8 @@ class _Look:
 
     def interpolant(self, levelled: _Levelled) -> Callable[[np.ndarray], np.ndarray]:
         """A levelled polynomial as a function of x."""
-        if (
-            len(levelled.x) > _LONG and not self.gaps
-        ):  # in a gap it may be so large that its series loses the rest
+        # in a gap it may be so large that its series loses the rest
+        if len(levelled.x) > _LONG and not self.gaps:
             return self.series(self.coefficients(levelled))
         return levelled.at
 
@@ -229,7 +227,7 @@ class _Look:
             at, before = top[inner], height[inner]
             with np.errstate(invalid="ignore"):  # both may be infinite
                 rise, fall = heights[0] - before, heights[1] - before
-            new = np.clip(_vertex(low - at, high - at, rise, fall) + at, low, high)
+            new = _vertex(low - at, high - at, rise, fall) + at
             found = error(new)
             higher = np.abs(found) >= np.abs(before)
             top[inner], height[inner] = np.where(higher, new, at), np.where(higher, found, before)
@@ -249,9 +247,8 @@ def _expanded(
     c = look.coefficients(levelled)
     places, error = look.peaks(reference, look.series(c))
     top = float(np.max(np.abs(error), initial=0.0))
-    return Polynomial(c, reference, min(abs(levelled.level), top), top, history), _alternating(
-        places, error, m + 2
-    )
+    found = Polynomial(c, reference, min(abs(levelled.level), top), top, history)
+    return found, _alternating(places, error, m + 2)
 
 
 def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | None:
@@ -272,7 +269,6 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 8
         if not (np.all(np.isfinite(f)) and np.all(np.isfinite(w)) and len(x) > m + 2):
             break
         c = best_on_grid(look.t(x)[0], f, w, m, enough)
-
         p = look.series(c)
         on_grid = float(np.max(np.abs(w * (f - p(x)))))
         places, error = look.peaks(x, p)
@@ -341,15 +337,15 @@ def _least_squares(
 def _weights(x: np.ndarray) -> np.ndarray:
     """Barycentric weights of points, in units of the largest."""
     t = x / 2.0 ** np.ceil(np.log2(x[-1] - x[0]))  # differences of neighbours keep their digits
-    size, quarter = len(t), -(-len(t) // 4)
+    size, fold = len(t), 4 if np.min(np.diff(t)) > 1e-75 else 1  # so many factors do not underflow
+    columns, step = -(-size // fold), max(1, _CELLS // size)
     products, exponents = np.empty(size), np.empty(size, int)
-    step = max(1, _CELLS // size)
     for i in range(0, size, step):
-        rows = np.ones((min(step, size - i), 4 * quarter))
+        rows = np.ones((min(step, size - i), fold * columns))
         np.subtract(t[i : i + step, None], t, out=rows[:, :size])
         rows[np.arange(len(rows)), np.arange(i, i + len(rows))] = 1.0
         # sums of logarithms would lose as many digits as they have before the point
-        mantissas, powers = np.frexp(np.prod(rows.reshape(len(rows), 4, quarter), axis=1))
+        mantissas, powers = np.frexp(np.prod(rows.reshape(len(rows), fold, columns), axis=1))
         products[i : i + step], exponents[i : i + step] = np.prod(mantissas, axis=1), np.sum(powers, axis=1)
     mantissas, powers = np.frexp(1 / products)
     powers -= exponents

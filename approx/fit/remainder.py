@@ -15,7 +15,7 @@ from flint import arb, fmpq
 from scipy.fft import dct
 
 from approx.dyadic import dyadic, precision
-from approx.fit.double_double import chebyshev_residual
+from approx.fit.double_double import chebyshev_residual, in_unit
 from approx.fit.series import Series
 from approx.forms import Chebyshev
 from approx.target import Target
@@ -129,10 +129,8 @@ def after_series(target: Target, m: int) -> Remainder | None:
 
 
 def _sum(series: np.ndarray, hull: tuple[float, float]) -> Callable[[np.ndarray], np.ndarray]:
-    low, high = hull
-    centre, half = (low + high) / 2, (high - low) / 2
     values = Series(series)
-    return lambda x: values((x - centre) / half)
+    return lambda x: values(*in_unit(x, hull))
 
 
 def _sized(least: int) -> int:

@@ -46,7 +46,7 @@ class Series:
         self._c, m = coefficients, len(coefficients) - 1
         if m < _SHORT:
             return
-        self._steps = next_fast_len(4 * m, real=True)
+        self._steps: int = next_fast_len(4 * m, real=True)  # pyright: ignore
         order = np.arange(_TERMS)[:, None]
         # derivatives by m a: of cos(i a) cos, -sin, -cos, sin times (i/m)^k; over k! for Taylor's series
         signs = np.array([1.0, -1.0, -1.0, 1.0])[order % 4]
@@ -69,9 +69,8 @@ class Series:
             return chebyshev.chebval(t, self._c)
         t = np.clip(t, -1, 1)
         sign = np.where(t < 0, -1.0, 1.0)
-        angle = 2 * np.arcsin(
-            np.sqrt(np.maximum((1 - sign * t) - sign * below, 0) / 2)
-        )  # from the nearer end
+        # from the nearer end
+        angle = 2 * np.arcsin(np.sqrt(np.maximum((1 - sign * t) - sign * below, 0) / 2))
         nearest = np.rint(angle * (self._steps / np.pi)).astype(int)
         rest = sign * (angle - nearest * (np.pi / self._steps))
         nearest = np.where(t < 0, self._steps - nearest, nearest)
