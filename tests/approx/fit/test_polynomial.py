@@ -59,6 +59,23 @@ def test_a_steep_target_is_levelled_to_float64():
     assert len(fit.history) < 20
 
 
+def test_what_float64_hardly_sees_on_two_intervals_is_left_to_arbitrary_precision():
+    """Linear programs on grids of rounding took minutes."""
+    fit = approx.minimax(approx.formula("abs(x)", [(-1, -0.3), (0.2, 1)]), (100, 0))
+    assert fit.verdict is Verdict.BEST
+    # on symmetric domains within and around it |x| = sqrt(x^2)
+    below, above = (approx.minimax(approx.formula("sqrt(x)", (a * a, 1)), (50, 0)).error for a in (0.3, 0.2))
+    assert below < fit.levelled <= fit.error * (1 + 1e-12) < above
+
+
+@pytest.mark.parametrize("degree", [100, 1000])
+def test_zero_is_best_for_what_turns_often_enough(degree):
+    fit = approx.minimax(approx.formula("sin(3000*x)"), (degree, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.error == pytest.approx(1, rel=1e-9)
+    assert fit.levelled > 1 - 1e-9
+
+
 def test_a_level_on_points_bounds_every_polynomial():
     rng = np.random.default_rng(0)
     x = np.sort(rng.uniform(-1, 1, 9))
