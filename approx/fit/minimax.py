@@ -23,7 +23,7 @@ from approx.fit.double_double import in_unit
 from approx.fit.error import errors, float_above, honest_error, measured, measured_error
 from approx.fit.exchange import Failure
 from approx.fit.fixed import with_fixed
-from approx.fit.formats import in_format
+from approx.fit.formats import check_format, in_format
 from approx.fit.holding import centred, held, poles_inside
 from approx.fit.pinned import through_pins
 from approx.fit.polynomial import Polynomial, level_below, polynomial
@@ -117,6 +117,8 @@ def minimax(
             )
         return best_of_samples(problem, (m, n), tolerance)
     goal = _Goal(tolerance, progress, 53)
+    if coefficients is not None:
+        check_format(coefficients)
     if digits is not None:
         if not 1 <= digits <= 150 or not problem.enclosed:
             raise ValueError(

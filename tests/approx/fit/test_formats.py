@@ -73,7 +73,7 @@ def test_more_coefficients_are_no_worse():
 
 def test_wrong_formats_are_named():
     for wrong in ("float8", 1, 60):
-        with pytest.raises(ValueError, match="bits|dtype"):
+        with pytest.raises(ValueError, match="coefficients="):
             approx.minimax(approx.exp(), (3, 0), coefficients=wrong)
     with pytest.raises(ValueError, match="overflows"):
         approx.minimax(approx.formula("1e6*exp(x)", (0, 1)), (3, 0), coefficients="float16")
