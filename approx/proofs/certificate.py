@@ -271,7 +271,7 @@ def certify(
     """
     near: Sequence[float] = ()
     if not isinstance(rational, Rational) and isinstance(rational, Fitted):
-        near = [float(x) for x in getattr(rational, "reference", ())]
+        near = [float(x) for x in getattr(rational, "reference", ())] if target is None else ()
         type = rational.type if type is None else type
         fixed = rational.fixed if fixed is None else fixed
     rational, target = opened(rational, target)
