@@ -196,9 +196,12 @@ class _Look:
 
     def interpolant(self, levelled: _Levelled) -> Callable[[np.ndarray], np.ndarray]:
         """A levelled polynomial as a function of x."""
-        # in a gap it may be so large that its series loses the rest
         if len(levelled.x) > _LONG and not self.gaps:
-            return self.series(self.coefficients(levelled))
+            p = self.series(self.coefficients(levelled))
+            off = np.max(levelled.w * np.abs(p(levelled.x) - levelled.values))
+            # in a gap, or between points that are far apart, it may be so large that its series loses the rest
+            if off <= 1e-3 * abs(levelled.level) + 1e-13 * levelled.size:
+                return p
         return levelled.at
 
     def peaks(

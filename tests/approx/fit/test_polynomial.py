@@ -76,6 +76,14 @@ def test_zero_is_best_for_what_turns_often_enough(degree):
     assert fit.levelled > 1 - 1e-9
 
 
+def test_a_polynomial_that_is_huge_between_its_points_is_summed_beside_them():
+    """On the way its series, of terms up to 1e13, lost the errors of 5e-4 that the next points are found by."""
+    text = "-0.758*sin(31.856*x)**2+0.227*abs(sin(6.51*x))+0.594/(1+251*x**2)"
+    fit = approx.minimax(approx.formula(text, (-0.8035381334662404, 2.3200882413800734)), (1000, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.levelled > fit.error * (1 - 1e-9)
+
+
 def test_a_level_on_points_bounds_every_polynomial():
     rng = np.random.default_rng(0)
     x = np.sort(rng.uniform(-1, 1, 9))
