@@ -17,8 +17,17 @@ from evals.metrics.codes import Encode, Place, place_of, readings
 from evals.metrics.losses import Bounds, Clean, Measured, Sums, against
 from evals.results import Downstream
 from rsae import SAE, Host
-from rsae.activations.hooks import Edit, HookPoint, Prefix, activations_at_all, hooked, pad, prefixes_at
-from rsae.activations.splicing import counted, predictions, replaceable
+from rsae.activations.hooks import (
+    Edit,
+    HookPoint,
+    Prefix,
+    activations_at_all,
+    going_on,
+    hooked,
+    pad,
+    prefixes_at,
+)
+from rsae.activations.splicing import Logits, counted, counted_logits, replaceable
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
@@ -159,12 +168,12 @@ def downstream(
             kept_BP = place.kept(tokens_BP, mask_BP)
             movable_BP = kept_BP & (prefix.x_BPD.norm(dim=-1) <= target_limit)
             run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
-            exact = Clean.of(run.predictions(prefix.x_BPD))
-            reference = exact
+            exact = reference = Clean.of(run.predictions(prefix.x_BPD))
             if precision != "float32":
-                reference = Clean.of(run.predictions(prefix.x_BPD, precision))
-                rounded.add(against(run, exact, reference.log_NV))
-            clean.add(against(run, reference, reference.log_NV))
+                near = run.predictions(prefix.x_BPD, precision)
+                reference = Clean.of(near)
+                rounded.add(against(run, exact, near))
+            clean.add(reference.measured(run))
             measured: list[tuple[torch.Tensor, Measured]] = []
             for sums, reconstruct in every:
                 spliced_BPD = splice(reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
@@ -222,8 +231,8 @@ class _Whole(NamedTuple):
     @torch.no_grad()
     def predictions(
         self, reconstructs: Sequence[Reconstruct | None], precision: Precision = "float32"
-    ) -> torch.Tensor:
-        """log p_NV with what each of `reconstructs` gives in its part's place (zeros for None); none for the clean
+    ) -> Logits:
+        """Logits with what each of `reconstructs` gives in its part's place (zeros for None); none for the clean
         host."""
         with ExitStack() as stack:
             for part, replaced_BP, reconstruct in zip(self.parts, self.replaced, reconstructs, strict=False):
@@ -234,8 +243,7 @@ class _Whole(NamedTuple):
             stack.enter_context(
                 torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16")
             )
-            ran = self.host.model(input_ids=self.tokens_BP, attention_mask=self.mask_BP, use_cache=False)
-        return ran.logits[:, :-1][self.counted_BP].float().log_softmax(-1)
+            return counted_logits(self.host, self.tokens_BP, self.mask_BP, self.counted_BP)
 
 
 def _edits(part: _Part, replaced_BP: torch.Tensor, reconstruct: Reconstruct | None) -> tuple[Edit, Edit]:
@@ -322,9 +330,10 @@ def _at_once(
         for run in runs:
             exact = reference = Clean.of(run.predictions([]))
             if precision != "float32":
-                reference = Clean.of(run.predictions([], precision))
-                rounded.add(against(run, exact, reference.log_NV))
-            clean.add(against(run, reference, reference.log_NV))
+                near = run.predictions([], precision)
+                reference = Clean.of(near)
+                rounded.add(against(run, exact, near))
+            clean.add(reference.measured(run))
             for into, reconstructs in (
                 (zero, [None for _ in parts]),
                 (mean, [_constant(mean_O) for mean_O in means]),
@@ -381,11 +390,13 @@ class _Suffix(NamedTuple):
     prefix: Prefix
     counted_BP: torch.Tensor
 
-    def predictions(self, x_BPD: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
-        """log p_NV of the counted predictions with another activation."""
-        spliced = self.prefix._replace(x_BPD=x_BPD)
-        with torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
+    def predictions(self, x_BPD: torch.Tensor, precision: Precision = "float32") -> Logits:
+        """Logits of the counted predictions with another activation."""
+        with (
+            torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+            going_on(self.host, self.point, x_BPD, self.prefix.entering_BPD),
+        ):
+            return counted_logits(self.host, self.tokens_BP, self.mask_BP, self.counted_BP)
 
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:
