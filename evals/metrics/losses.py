@@ -6,6 +6,7 @@ Shapes: B batch, P position, N counted predictions, V vocabulary, S sequences, G
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
@@ -153,17 +154,22 @@ def against(run: Predicted, clean: Clean, logits: Logits) -> Measured:
     return Measured(len(run.counted_BP), row_N, position_N, lse_N - aim_N, kl_N, agreed)
 
 
+@dataclass
 class Sums:
     """What is summed over the predictions of each sequence, for one thing that is spliced in."""
 
-    def __init__(self) -> None:
-        self.ce_S: list[float] = []
-        self.kl_S: list[float] = []
-        self.count_S: list[int] = []
-        # by group of positions
-        self.kl_GS: list[list[float]] = [[] for _ in POSITIONS]
-        self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
-        self.agreed = 0
+    ce_S: list[float] = field(default_factory=list)
+    """Cross-entropies."""
+    kl_S: list[float] = field(default_factory=list)
+    """KL(clean || spliced)."""
+    count_S: list[int] = field(default_factory=list)
+    """Predictions."""
+    kl_GS: list[list[float]] = field(default_factory=lambda: [[] for _ in POSITIONS])
+    """KL by group of positions."""
+    count_GS: list[list[int]] = field(default_factory=lambda: [[] for _ in POSITIONS])
+    """Predictions by group of positions."""
+    agreed: int = 0
+    """Predictions whose most likely token is the clean host's, of all sequences."""
 
     def add(self, batch: Measured) -> None:
         """Predictions of a batch.
@@ -227,13 +233,18 @@ class Sums:
         return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), ratio_interval(kl, counts))
 
 
-class Bounds(NamedTuple):
-    """What the host gives without an SAE: as it is, with zeros, with means, and rounded (None for float32)."""
+@dataclass(frozen=True)
+class Bounds:
+    """What the host gives without an SAE."""
 
     clean: Sums
+    """As it is."""
     zero: Sums
+    """With zeros in the place."""
     mean: Sums
+    """With the mean activation in the place."""
     rounded: Sums | None
+    """As it is, rounded to the precision of the others; None for float32."""
 
     def record(
         self, sums: dict[str, Sums], exclude_tokens: Sequence[int] = (), precision: str = "float32"
@@ -245,7 +256,7 @@ class Bounds(NamedTuple):
             exclude_tokens: Ids of tokens that were left alone.
             precision: In which the host was run from the hook point on.
         """
-        clean, zero, mean, rounded = self
+        clean, zero, mean, rounded = self.clean, self.zero, self.mean, self.rounded
         if zero.ce == clean.ce:
             raise InputError(
                 "downstream: zeros change nothing, so no token is spliced; raise norm_limit, or exclude fewer tokens"
