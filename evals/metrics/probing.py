@@ -22,12 +22,11 @@ from evals.metrics.codes import place_of, readings, sharing_products
 from evals.results import Accuracy, Baseline, Probing
 from evals.tasks import Task
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, activations_at, pad
+from rsae.activations.hooks import HookPoint, activations_at, batches, pad
 from rsae.activations.text import Document
 from rsae.support.files import read_tensors, write_tensors
 from rsae.support.progress import progress
 
-_BATCH = 16
 _RESAMPLES = 1000
 
 
@@ -146,11 +145,10 @@ def text_activations(
     excluded = torch.tensor(exclude_tokens, dtype=torch.long)
     ids = [host.sequences([Document("", t)], context, shortest=2)[:1] for t in texts]
     kept = [i for i, s in enumerate(ids) if s]
-    order = sorted(kept, key=lambda i: len(ids[i][0]))
     x: dict[int, torch.Tensor] = {}
-    with progress(len(order), f"probe texts {what}", "text") as bar:
-        for start in range(0, len(order), _BATCH):
-            chosen = order[start : start + _BATCH]
+    with progress(len(kept), f"probe texts {what}", "text") as bar:
+        for numbers in batches([ids[i][0] for i in kept], host.device):
+            chosen = [kept[number] for number in numbers]
             tokens_BP, mask_BP = pad([ids[i][0] for i in chosen], host.device)
             x_BPD = activations_at(host, point, tokens_BP, mask_BP).cpu()
             for row, i in enumerate(chosen):

@@ -561,6 +561,28 @@ def _pass_through(hidden_states, *_args, **_kwargs):
     return hidden_states
 
 
+#: Sequences that run together at most; tokens for each thread of a CPU, so that what a layer makes stays in the caches
+_TOGETHER, _TOKENS_A_THREAD = 16, 512
+
+
+def batches(sequences: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> list[list[int]]:
+    """Which sequences run together, by their numbers: of about the same length, so that little is padded.
+
+    Args:
+        sequences: Token ids.
+        device: Where the host runs.
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    most = _TOKENS_A_THREAD * torch.get_num_threads() if on_cpu else float("inf")
+    found: list[list[int]] = []
+    for number in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
+        last = found[-1] if found else []
+        if not last or len(last) == _TOGETHER or (len(last) + 1) * len(sequences[number]) > most:
+            found.append(last := [])
+        last.append(number)
+    return found
+
+
 def pad(sequences: list[list[int]], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids [batch, longest] padded on the right with 0, and the attention mask of the same shape.
 

@@ -20,6 +20,7 @@ from rsae.activations.hooks import (
     HookPoint,
     activations_at,
     activations_at_all,
+    batches,
     head_of,
     logits_from,
     pad,
@@ -316,8 +317,25 @@ def test_a_head_that_is_no_plain_linear_layer_is_left_to_the_host():
 
     other = random_host("llama", CONFIGS["llama"])
     head = other.model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
     assert head is head_of(other)
     own = Halved(head.in_features, head.out_features, bias=False)
     changed = random_host("llama", CONFIGS["llama"])
     changed.model.set_output_embeddings(own)
     assert head_of(changed) is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_hold_all_sequences_of_like_lengths(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    lengths = torch.randint(1, 700, (100,), generator=torch.Generator().manual_seed(0)).tolist()
+    sequences = [[0] * n for n in [*lengths, *[3] * 40, 2000]]
+    found = batches(sequences)
+    assert sorted(i for chosen in found for i in chosen) == list(range(len(sequences)))
+    assert [len(sequences[i]) for chosen in found for i in chosen] == sorted(map(len, sequences))
+    for chosen in found:
+        longest = max(len(sequences[i]) for i in chosen)
+        assert len(chosen) == 1 or (len(chosen) <= 16 and len(chosen) * longest <= 512 * threads)
+    assert max(map(len, found)) == 16
+    assert len(batches(sequences, "meta")) == 9  # elsewhere by their number alone
+    assert batches([]) == []
