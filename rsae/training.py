@@ -94,8 +94,8 @@ class TrainConfig:
     beta1: Beta = 0.9
     """Decay of the running mean of gradients; Muon's momentum; `schedule_free`: how near the point of the gradients is
     to the mean over the steps."""
-    beta2: Beta = 0.999
-    """Decay of the running mean of their squares."""
+    beta2: Beta | None = None
+    """Decay of the running mean of their squares; None for the family's own."""
     clip: PositiveFloat | None = None
     """Largest gradient norm, of weights, biases, thresholds and coefficients each by itself."""
     revival: NonNegativeFloat = 1 / 32
@@ -138,7 +138,7 @@ class TrainConfig:
         Args:
             rates: Such as a family's own.
         """
-        own = {name: value for name in ("lr", "bias_lr") if (value := getattr(self, name)) is not None}
+        own = {name: value for name in asdict(rates) if (value := getattr(self, name)) is not None}
         return replace(self, **{**asdict(rates), **own})
 
     def lr_factor(self, step: int) -> float:
@@ -327,6 +327,7 @@ class _Run:
         self.sae.train()
         device = sae.W_enc.device
         groups = _parameter_groups(self.sae, config)
+        assert config.beta2 is not None
         self.optimiser = optimizer(config.optimizer, self.sae, groups, (config.beta1, config.beta2))
         self.names = {p: name for name, p in self.sae.named_parameters()}
         self.rates = [group["lr"] for group in self.optimiser.param_groups]

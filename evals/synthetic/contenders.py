@@ -127,6 +127,7 @@ def config_of(steps: int, seed: int, sparsity: float = 0.0, l0: float | None = N
         batch=BATCH,
         lr=LR,
         bias_lr=1.0,
+        beta2=0.999,
         dead_after=DEAD_AFTER,
         seed=seed,
         sparsity=FIRST_WEIGHT if l0 else sparsity,

@@ -25,7 +25,7 @@ from rsae.sae.norms import balance_
 from rsae.sae.records import Decoder, Entries, Loss, Rates, Target, Trained
 from rsae.sae.shard import WHOLE, Whole
 from rsae.sae.sparse import Pattern, at, decode_at, encode_at, l1_norm, mean_square, reconstruction_square
-from rsae.sae.transcoding import transcoder_start
+from rsae.sae.transcoding import begin_
 from rsae.support.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def initialise(self, x_BD: torch.Tensor, seed: int = 0, y_BO: torch.Tensor | None = None) -> None:
-        """Random unit decoder rows, the encoder its transpose, b_dec the mean of a sample; see `transcoder_start`.
+        """Random unit decoder rows, the encoder its transpose, b_dec the mean of a sample; transcoders: `begin_`.
 
         Args:
             x_BD: A sample of the activations.
@@ -112,19 +112,17 @@ class SAE(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         x_BD = self.standardise(x_BD)
         if self.target is not None:
-            y_BO = self._predicted(x_BD, y_BO)
-            start = transcoder_start(x_BD, y_BO, self.d_sae, self.target.skip, generator)
-            self.W_enc.copy_(start.W_enc_FD.T)
-            self.encoder_bias.copy_(start.b_enc_F)
-            self.W_dec.copy_(start.W_dec_FO)
-            self.b_dec.copy_(start.b_dec_O)
-            if self.W_skip is not None and start.W_skip_OD is not None:
-                self.W_skip.copy_(start.W_skip_OD)
+            begin_(self, x_BD, self._predicted(x_BD, y_BO), self._code, generator)
             return
         self.shard.random_rows_(self.W_dec, generator)
         self.constrain_()
         self.W_enc.copy_(self.W_dec.T)
         self.b_dec.copy_(x_BD.mean(0))
+
+    def _code(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The plain code z_BF of standardised activations, as training chooses it."""
+        z_N, pattern = self.plain_entries(self._linear(x_BD))
+        return pattern.scatter(z_N)
 
     # --- transcoding ---------------------------------------------------------------------------------------
 

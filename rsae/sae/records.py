@@ -30,12 +30,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates that suit a family: found by a sweep (docs/training-defaults.md)."""
+    """How to train a family: found by sweeps (docs/training-defaults.md)."""
 
     lr: float
     """Adam's peak rate."""
     bias_lr: float = 1.0
     """Factor on it for biases; 10 finds fewer known features."""
+    beta2: float = 0.99
+    """Adam's decay of the running mean of squares."""
 
 
 class Decoder(NamedTuple):

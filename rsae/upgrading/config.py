@@ -14,7 +14,7 @@ from rsae.sae.records import Rates
 from rsae.training import History, TrainConfig
 
 #: Rates of a fine-tuning that gives none: the best of the control's (docs/training-defaults.md)
-FINE_TUNING = Rates(1e-3)
+FINE_TUNING = Rates(1e-3, beta2=0.999)
 
 Variant = Literal["gated", "soft", "pursuit"]
 

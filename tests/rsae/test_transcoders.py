@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import rsae
 from rsae import InputError, Store, TrainConfig, UpgradeConfig
 from rsae.sae import FAMILIES, Target
+from rsae.sae.transcoding import aimed
 from rsae.upgrading.config import Variant
 from tests.rsae.helpers import random_sae
 
@@ -184,6 +185,41 @@ def test_gradients_of_the_loss(name, skip):
         assert (values[0] - values[1]) / 2e-2 == pytest.approx(
             (gradient * step).sum().item(), rel=0.02, abs=0.05
         )
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_beside_a_skip_connection_the_code_begins_as_a_help(name, given_pairs):
+    """Random images would be noise beside it, and training would begin by shutting the gates."""
+    settings: dict[str, Any] = {"k": 8} if "top_k" in name else {}
+    sae = rsae.new(name, given_pairs, 0, True, d_sae=F, **settings)
+    x, y = heldout(given_pairs)
+    assert sae.W_skip is not None
+    linear = x @ sae.W_skip.detach().T
+    rest = y - linear - (y - linear).mean(0)
+    with torch.no_grad():
+        left = (y - sae(x)).square().sum() / rest.square().sum()
+    assert left < (1.02 if sae.signed else 0.97)  # an odd code says little of an even rest
+    norms = sae.W_dec.norm(dim=1)
+    torch.testing.assert_close(norms, norms[:1].expand_as(norms))
+
+
+@given(seed=st.integers(0, 1000), each=st.booleans())
+@settings(max_examples=20)
+def test_images_are_those_of_least_squares(seed, each):
+    generator = torch.Generator().manual_seed(seed)
+    z, W = torch.rand(400, 6, generator=generator), torch.randn(6, O, generator=generator)
+    z[:, 5] = 0  # a latent that does not fire keeps its image
+    kept = torch.nn.functional.normalize(torch.randn(6, O, generator=generator), dim=1)
+    found, norms = aimed(z, z @ W + 3, kept, each, steps=60)
+    torch.testing.assert_close(found.norm(dim=1), norms)
+    cosines = torch.nn.functional.cosine_similarity(found, torch.cat([W[:5], kept[5:]]))
+    torch.testing.assert_close(cosines, torch.ones(6), rtol=0, atol=1e-3)
+    if each:
+        torch.testing.assert_close(found[:5], W[:5], rtol=0, atol=5e-3)
+    else:
+        directions = torch.nn.functional.normalize(found, dim=1)
+        p, rest = ((t - t.mean(0)).flatten() for t in (z @ directions, z @ W))
+        torch.testing.assert_close(norms, (p @ rest / (p @ p)).expand(6), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("skip", [False, True])
