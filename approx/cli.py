@@ -256,6 +256,10 @@ def certify_command(
     type: Annotated[
         str | None, typer.Option(help="m,n of the bound on the best error; default: the exact type.")
     ] = None,
+    fixed: Annotated[
+        str | None,
+        typer.Option(help='Coefficients of x^i, such as "p1=1,q0=1", that all functions of that bound have.'),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write the certificate.")
     ] = None,
@@ -264,6 +268,7 @@ def certify_command(
 
     \b
     approx certify fit.json --target relu -o proof.json
+    approx certify fit.json --target "log1p(x)" --domain=-0.25,0.5 --type 3,2 --fixed p0=0,p1=1,q0=1
 
     \f
     Args:
@@ -277,12 +282,14 @@ def certify_command(
         relative: the relative error.
         weight: a formula.
         type: the degrees, "m,n".
+        fixed: coefficients that are held, by name.
         output: the file to write.
     """
     _writable(output)
     rational, the_target, _ = pair(file, target, domain, theta, margin, delta, kinks)
     the_target = weighted(the_target, relative, weight)
-    proof = prove(rational, the_target, degrees_of(type) if type else rational.type)
+    held = fixed_of(fixed) if fixed else None
+    proof = prove(rational, the_target, degrees_of(type) if type else rational.type, held)
     if output:
         proof.save(output)
         typer.echo(f"  written to  {output}")

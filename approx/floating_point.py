@@ -26,18 +26,19 @@ WRITABLE = ("monomial", "chebyshev", "factored", "partial_fractions")
 CONVERTIBLE = (*WRITABLE, "barycentric")
 
 
-def known_dtype(dtype: Any) -> str:
+def known_dtype(dtype: Any, option: str = "dtype") -> str:
     """The name of a supported format; accepts names, numpy and torch dtypes.
 
     Args:
         dtype: "float64", "float32", "bfloat16" or "float16", or the numpy or torch dtype.
+        option: what it was given as, for the message.
 
     Raises:
         ValueError: for others.
     """
     name = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else np.dtype(dtype).name
     if name not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"{option}={dtype!r}: expected one of {', '.join(DTYPES)}")
     return name
 
 

@@ -8,19 +8,22 @@ polynomials over Q.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from flint import arb, fmpq, fmpq_poly, fmpz_poly
+from flint import arb, arb_mat, fmpq, fmpq_poly, fmpz_poly
 
 from approx.dyadic import decode, encode, in_parts
 
 Number = Callable[[fmpq], Any]
 Params = tuple[fmpq, ...]
 Pairs = tuple[tuple[fmpq, ...], ...]
+
+_LONG = 32  # coefficients, from which on a Chebyshev series in balls is summed by blocks
 
 
 def horner(coefficients: Sequence[Any], t: Any) -> Any:
@@ -42,6 +45,36 @@ def _clenshaw(coefficients: Sequence[Any], t: Any) -> Any:
     for c in reversed(coefficients[1:]):
         b1, b2 = 2 * t * b1 - b2 + c, b1
     return t * b1 - b2 + coefficients[0]
+
+
+class _Blocks:
+    """A long Chebyshev series, for its value in a ball: sum_j q_j T_j(T_s), q_j of degree below s.
+
+    The radius of Clenshaw's recurrence in balls grows as 2.4^degree; this one's as the square of the degree.
+    """
+
+    def __init__(self, coefficients: Params) -> None:
+        size = math.isqrt(len(coefficients) - 1) + 1
+        c = [*coefficients, *[fmpq(0)] * (-len(coefficients) % size)]
+        for k in range(len(c) - size, 0, -size):  # T_(k+i) = 2 T_k T_i - T_(k-i)
+            for i in range(1, size):
+                c[k - i] -= c[k + i]
+                c[k + i] *= 2
+        exact = [arb((x.p, 1 - int(x.q).bit_length())) for x in c]
+        self._size, self._rows = size, arb_mat(len(c) // size, size, exact)
+
+    def __call__(self, t: arb) -> arb:
+        low = _chebyshev_values(t, self._size + 1)
+        high = _chebyshev_values(low.pop(), self._rows.nrows())
+        return (arb_mat(1, len(high), high) * (self._rows * arb_mat(len(low), 1, low)))[0, 0]
+
+
+def _chebyshev_values(t: arb, count: int) -> list[arb]:
+    """T_0(t), T_1(t), ... by doubling."""
+    values = [arb(1), t]
+    for k in range(2, count):
+        values.append(2 * values[k // 2] * values[(k + 1) // 2] - values[k % 2])
+    return values[:count]
 
 
 def _quadratic(u: fmpq, v: fmpq) -> fmpq_poly:
@@ -110,8 +143,15 @@ class Chebyshev(Form):
     """Coefficients of the denominator."""
 
     def evaluate(self, t: Any, number: Number) -> Any:
+        if isinstance(t, arb) and max(len(self.num), len(self.den)) > _LONG:
+            num, den = self._blocks
+            return num(t) / den(t)
         num = _clenshaw([number(c) for c in self.num], t)
         return num if self.den == (1,) else num / _clenshaw([number(c) for c in self.den], t)
+
+    @cached_property
+    def _blocks(self) -> tuple[_Blocks, _Blocks]:
+        return _Blocks(self.num), _Blocks(self.den)
 
     def exact(self) -> tuple[fmpq_poly, fmpq_poly]:
         def expand(series: Params) -> fmpq_poly:

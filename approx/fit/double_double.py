@@ -43,6 +43,22 @@ def _multiply(a: Pair, b: Pair) -> Pair:
     return _sum(high, low + (a[0] * b[1] + a[1] * b[0]))
 
 
+def in_unit(x: np.ndarray, hull: tuple[float, float]) -> Pair:
+    """(2 x - (low + high))/(high - low), the variable of a Chebyshev series.
+
+    Args:
+        x: points, shape (size,).
+        hull: (low, high).
+    """
+    low, high = (np.array(end) for end in hull)
+    centre, half = _sum(low, high), _sum(high, -low)  # twice the centre, twice the half-width
+    above = _add((2 * x, 0 * x), (-centre[0] + 0 * x, -centre[1] + 0 * x))
+    guess = above[0] / half[0]  # and one step of refinement
+    back = _multiply((guess, 0 * x), (half[0] + 0 * x, half[1] + 0 * x))
+    rest = _add(above, (-back[0], -back[1]))
+    return _sum(guess, (rest[0] + rest[1]) / half[0])
+
+
 def chebyshev_residual(target: Target, coefficients: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The function f - p on float64 points, accurate to some 1e-30 of f.
 
@@ -53,17 +69,9 @@ def chebyshev_residual(target: Target, coefficients: np.ndarray) -> Callable[[np
     Returns:
         A function of float64 arrays, shape (size,).
     """
-    low, high = (np.array(end) for end in target.hull)
-    centre, half = _sum(low, high), _sum(high, -low)  # twice the centre, twice the half-width
 
     def residual(x: np.ndarray) -> np.ndarray:
-        # t = (2 x - (low + high))/(high - low), by one step of refinement of the float64 quotient
-        above = _add((2 * x, 0 * x), (-centre[0] + 0 * x, -centre[1] + 0 * x))
-        guess = above[0] / half[0]
-        whole = (half[0] + 0 * x, half[1] + 0 * x)
-        back = _multiply((guess, 0 * x), whole)
-        rest = _add(above, (-back[0], -back[1]))
-        t = _sum(guess, (rest[0] + rest[1]) / half[0])
+        t = in_unit(x, target.hull)
         twice = (2 * t[0], 2 * t[1])
         b1, b2 = (0 * x, 0 * x), (0 * x, 0 * x)
         for c in coefficients[:0:-1]:

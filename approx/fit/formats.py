@@ -54,7 +54,7 @@ class _Format:
                     f"coefficients={coefficients}: expected 2 to 53 bits, or the name of a format"
                 )
             return cls(coefficients, -1074, np.finfo(np.float64).max)
-        return cls(*_FORMATS[known_dtype(coefficients)])
+        return cls(*_FORMATS[known_dtype(coefficients, "coefficients")])
 
     def unit(self, value: float) -> int:
         """The exponent of the last place of a number of this size."""
@@ -90,6 +90,18 @@ class _Linear:
 
     def at(self, k: np.ndarray) -> np.ndarray:
         return self.error + self.columns @ k
+
+
+def check_format(coefficients: str | int) -> None:
+    """Refuse what names no format.
+
+    Args:
+        coefficients: the argument that a user gave.
+
+    Raises:
+        ValueError: for another name, or a number of bits outside 2 to 53.
+    """
+    _Format.of(coefficients)
 
 
 def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int], fmpq] | None = None) -> Fit:

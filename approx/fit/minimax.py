@@ -15,21 +15,22 @@ from typing import Any
 
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
-from numpy.polynomial.chebyshev import chebval
 
 from approx.dyadic import dyadic, precision
 from approx.family import fixed_coefficients
 from approx.fit.climb import climbed, zero_alternates
+from approx.fit.double_double import in_unit
 from approx.fit.error import errors, float_above, honest_error, measured, measured_error
 from approx.fit.exchange import Failure
 from approx.fit.fixed import with_fixed
-from approx.fit.formats import in_format
+from approx.fit.formats import check_format, in_format
 from approx.fit.holding import centred, held, poles_inside
 from approx.fit.pinned import through_pins
 from approx.fit.polynomial import Polynomial, level_below, polynomial
 from approx.fit.remainder import Remainder, after_float64, after_series, smooth
 from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.samples import best_of_samples
+from approx.fit.series import Series
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
 from approx.rational import Rational
@@ -116,6 +117,8 @@ def minimax(
             )
         return best_of_samples(problem, (m, n), tolerance)
     goal = _Goal(tolerance, progress, 53)
+    if coefficients is not None:
+        check_format(coefficients)
     if digits is not None:
         if not 1 <= digits <= 150 or not problem.enclosed:
             raise ValueError(
@@ -431,9 +434,8 @@ def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder
         top = measured_error(rational, target, x, count=64)
         signed, values, lost, unit = errors(rational, target, x), target(x), 0.0, arb(1)
     else:
-        centre, half = float((low + high) / 2), float((high - low) / 2)
         values, unit = remainder.values(x), arb(2) ** remainder.exponent
-        signed = weights * (values - chebval((x - centre) / half, coefficients))
+        signed = weights * (values - Series(coefficients)(*in_unit(x, target.hull)))
         lost = remainder.lost * float(np.max(weights))
         # 1e-11: rounded coefficients; every peak was seen by the exchange
         top = max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-11) + lost

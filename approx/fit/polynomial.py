@@ -14,15 +14,18 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from scipy.fft import dct
 
+from approx.fit.double_double import Pair, in_unit
 from approx.fit.exchange import thinned
 from approx.fit.grid import landmarks
 from approx.fit.interior import best_on_grid
 from approx.fit.remainder import Remainder
+from approx.fit.series import Series
 from approx.target import Target
 
 _SHARES = np.array([0.02, 0.1, 0.22, 0.36, 0.5, 0.64, 0.78, 0.9, 0.98])
-_CELLS = 1 << 21  # entries of the largest matrix held at once
+_CELLS = 1 << 17  # entries of the largest matrix held at once, which a cache holds
 _CREEPS = 1e-9  # of the error, the distance to the level that other ways are tried for
+_LONG = 64  # points, from which on a polynomial through them is evaluated by its Chebyshev series
 _LARGEST_GRID = 500  # degree; linear programs of larger ones take minutes
 
 
@@ -70,47 +73,44 @@ def polynomial(
             f, w = (target if remainder is None else remainder.values)(x), target.weight_at(x)
         return np.broadcast_to(np.asarray(f, float), x.shape), np.broadcast_to(np.asarray(w, float), x.shape)
 
-    look = _Look((low + high) / 2, (high - low) / 2, parts, marks, value)
+    look = _Look((low, high), parts, marks, value, len(target.domain) > 1)
     # symmetric points can have level 0, and evenly spread ones miss a target that oscillates
-    starts = [lambda: _spread(target, m + 3)[:-1], lambda: _least_squares(target, m, marks, value)]
+    starts = [
+        lambda: _spread(target, m + 3)[:-1],
+        lambda: _least_squares(target, m, marks, value),
+        lambda: _alternating(*look.peaks(_spread(target, m + 2), np.zeros_like), m + 2),
+    ]
     reference, still = _spread(target, m + 2) if reference is None else reference, 0
     history: list[float] = []
-    best: tuple[float, float, np.ndarray, np.ndarray] | None = None
-    noise = 0.0
+    best: tuple[float, float, np.ndarray] | None = None
+    noise, gap = 0.0, np.inf
 
     for _ in range(iterations):
-        t = look.t(reference)
-        if best is not None and not np.all(np.diff(t) > 0):  # points on either side of a jump, say
+        # two points on either side of a jump, say
+        if best is not None and not np.all(np.diff(look.t(reference)[0]) > 0):
             break
-        weights = _weights(t)
-        f, w = value(reference)
-        signs = np.where(np.arange(m + 2) % 2, -1.0, 1.0)
-        level = float(np.sum(weights * f) / np.sum(weights * signs / w))
-        values = f - signs * level / w
-        history.append(abs(level))
-
-        def p(
-            x: np.ndarray, t: np.ndarray = t, values: np.ndarray = values, weights: np.ndarray = weights
-        ) -> np.ndarray:
-            return _interpolate(t, values, weights, look.t(x))
+        levelled = look.levelled(reference)
+        level = abs(levelled.level)
+        history.append(level)
 
         # at the points themselves the error is what was asked for
-        places, error = look.peaks(reference, p, signs * level)
+        places, error = look.peaks(reference, look.interpolant(levelled), levelled.signs * levelled.level)
         if not len(places):  # no error at all
-            best = (0.0, 0.0, reference, values)
+            best = (0.0, 0.0, reference)
             break
         top = float(np.max(np.abs(error)))
         still += 1
-        if best is None or top - abs(level) < best[0] - best[1]:
-            best, still = (top, abs(level), reference, values), 0
-        noise = 1e-15 * float(np.max(np.abs(w * f)))
-        if top - abs(level) <= max(1e-14 * top, noise) or top <= noise:
+        gap, before = top - level, gap
+        if best is None or gap < best[0] - best[1]:
+            best, still = (top, level, reference), 0
+        noise = 1e-15 * levelled.size
+        if gap <= max(1e-14 * top, noise) or before / 4 < gap <= 1e-10 * top or top <= noise:
             break
         new = _alternating(places, error, m + 2)
         if new is None or np.array_equal(new, reference) or still == 8:
-            if not starts or top - abs(level) < 1e-3 * top:
-                break
-            new, still = starts.pop()(), 0
+            new, still = None, 0
+            while new is None and starts and gap >= 1e-3 * top:
+                new = starts.pop(0 if level < 1e-9 * top else -1)()
             if new is None:
                 break
         reference = new
@@ -130,18 +130,76 @@ def polynomial(
 
 
 @dataclass(frozen=True)
+class _Levelled:
+    """The polynomial of degree len(x) - 2 whose weighted errors on a reference are level and -level by turns."""
+
+    x: np.ndarray
+    barycentric: np.ndarray
+    w: np.ndarray
+    signs: np.ndarray
+    level: float
+    values: np.ndarray
+    size: float
+
+    def at(self, x: np.ndarray) -> np.ndarray:
+        """Its values at other points."""
+        return _interpolate(self.x, self.values, self.barycentric, x)
+
+
+@dataclass(frozen=True)
 class _Look:
     """What is approximated, and where peaks of an error are looked for."""
 
-    centre: float
-    half: float
+    hull: tuple[float, float]
     parts: list[tuple[float, float]]
     marks: np.ndarray
     value: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    gaps: bool = False
 
-    def t(self, x: np.ndarray) -> np.ndarray:
+    def t(self, x: np.ndarray) -> Pair:
         """x in the variable of the Chebyshev series."""
-        return (x - self.centre) / self.half
+        return in_unit(x, self.hull)
+
+    def series(self, c: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """The polynomial with Chebyshev coefficients c, as a function of x."""
+        values = Series(c)
+        return lambda x: values(*self.t(x))
+
+    def levelled(self, x: np.ndarray) -> _Levelled:
+        """The levelled polynomial on a reference."""
+        barycentric, signs = _weights(x), np.where(np.arange(len(x)) % 2, -1.0, 1.0)
+        f, w = self.value(x)
+        level = float(np.sum(barycentric * f) / np.sum(barycentric * signs / w))
+        return _Levelled(x, barycentric, w, signs, level, f - signs * level / w, float(np.max(np.abs(w * f))))
+
+    def coefficients(self, levelled: _Levelled) -> np.ndarray:
+        """Chebyshev coefficients of a levelled polynomial, sharp to float64, shape (m + 1,).
+
+        Barycentric interpolation magnifies the rounding of the values by Lebesgue's constant of the points. What that
+        leaves of the values is taken off by interpolating it in turn.
+        """
+        x, m = levelled.x, len(levelled.x) - 2
+        # m + 1 points have a polynomial: without the one where the rounding of the others weighs least
+        kept = np.arange(m + 2) != np.argmax(np.abs(levelled.barycentric) / levelled.w)
+        reduced = (levelled.barycentric * (x - x[~kept]))[kept]
+        low, high = self.hull
+        nodes = (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * np.arange(m + 1) / max(m, 1))
+        c = np.zeros(m + 1)
+        for _ in range(3):
+            rest = (levelled.values - Series(c)(*self.t(x)))[kept]
+            more = _interpolate(x[kept], rest, reduced, nodes)
+            if m > 0:
+                more = np.asarray(dct(more, type=1)) / m  # pyright: ignore
+                more[[0, -1]] /= 2
+            c = c + more
+        return c
+
+    def interpolant(self, levelled: _Levelled) -> Callable[[np.ndarray], np.ndarray]:
+        """A levelled polynomial as a function of x."""
+        # in a gap it may be so large that its series loses the rest
+        if len(levelled.x) > _LONG and not self.gaps:
+            return self.series(self.coefficients(levelled))
+        return levelled.at
 
     def peaks(
         self, x: np.ndarray, p: Callable[[np.ndarray], np.ndarray], known: np.ndarray | None = None
@@ -173,7 +231,7 @@ class _Look:
             at, before = top[inner], height[inner]
             with np.errstate(invalid="ignore"):  # both may be infinite
                 rise, fall = heights[0] - before, heights[1] - before
-            new = np.clip(_vertex(low - at, high - at, rise, fall) + at, low, high)
+            new = _vertex(low - at, high - at, rise, fall) + at
             found = error(new)
             higher = np.abs(found) >= np.abs(before)
             top[inner], height[inner] = np.where(higher, new, at), np.where(higher, found, before)
@@ -188,34 +246,13 @@ class _Look:
 def _expanded(
     look: _Look, reference: np.ndarray, m: int, history: list[float]
 ) -> tuple[Polynomial, np.ndarray | None]:
-    """The levelled polynomial on a reference as a Chebyshev series, sharp to float64, and the next reference.
-
-    Barycentric interpolation magnifies the rounding of the values by Lebesgue's constant of the reference. What that
-    leaves of the level is taken off by interpolating it in turn.
-    """
-    t = look.t(reference)
-    weights, signs = _weights(t), np.where(np.arange(m + 2) % 2, -1.0, 1.0)
-    f, w = look.value(reference)
-    level = float(np.sum(weights * f) / np.sum(weights * signs / w))
-    aim = f - signs * level / w
-    # m + 1 points have a polynomial: without the one whose value has been rounded most
-    kept = np.arange(m + 2) != np.argmax(np.abs(weights * f))
-    reduced = (weights * (t - t[~kept]))[kept]
-    c = np.zeros(m + 1)
-    for _ in range(3):
-        c = c + _series(t[kept], (aim - chebyshev.chebval(t, c))[kept], reduced, m)
-    places, error = look.peaks(reference, lambda x: chebyshev.chebval(look.t(x), c))
+    """The levelled polynomial on a reference as a Chebyshev series, sharp to float64, and the next reference."""
+    levelled = look.levelled(reference)
+    c = look.coefficients(levelled)
+    places, error = look.peaks(reference, look.series(c))
     top = float(np.max(np.abs(error), initial=0.0))
-    return Polynomial(c, reference, min(abs(level), top), top, history), _alternating(places, error, m + 2)
-
-
-def _series(t: np.ndarray, values: np.ndarray, weights: np.ndarray, m: int) -> np.ndarray:
-    """Chebyshev coefficients of the polynomial through (t, values), shape (m + 1,)."""
-    c = _interpolate(t, values, weights, np.cos(np.pi * np.arange(m + 1) / max(m, 1)))
-    if m > 0:
-        c = np.asarray(dct(c, type=1)) / m  # pyright: ignore
-        c[[0, -1]] /= 2
-    return c
+    found = Polynomial(c, reference, min(abs(levelled.level), top), top, history)
+    return found, _alternating(places, error, m + 2)
 
 
 def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | None:
@@ -235,12 +272,11 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 8
         f, w = look.value(x)
         if not (np.all(np.isfinite(f)) and np.all(np.isfinite(w)) and len(x) > m + 2):
             break
-        c = best_on_grid(look.t(x), f, w, m, enough)
-
-        def p(x: np.ndarray, c: np.ndarray = c) -> np.ndarray:
-            return chebyshev.chebval(look.t(x), c)
-
+        c = best_on_grid(look.t(x)[0], f, w, m, enough)
+        p = look.series(c)
         on_grid = float(np.max(np.abs(w * (f - p(x)))))
+        if on_grid <= 1e5 * noise:  # float64 solves no program whose answer it hardly sees
+            break
         places, error = look.peaks(x, p)
         top = float(np.max(np.abs(error)))
         # a program is solved no better than its grid is worth: early ends of the path lie well inside
@@ -272,9 +308,8 @@ def level_below(x: np.ndarray, f: np.ndarray, w: np.ndarray) -> float:
     """
     if not np.all(np.diff(x) > 0):
         return 0.0
-    unit = 2.0 ** np.ceil(np.log2(x[-1] - x[0]))  # differences of neighbours keep their digits
-    v = _weights(x / unit)
-    lost = 1e-15 * len(x) * (3 + np.log((x[-1] - x[0]) / np.min(np.diff(x))))
+    v = _weights(x)
+    lost = 1e-15 * len(x)  # a difference, a product and a sum for each point
     top, size = float(np.abs(np.sum(v * f))), float(np.sum(np.abs(v * f)))
     return float(max(top - lost * size, 0.0) / (np.sum(np.abs(v) / w) * (1 + lost)))
 
@@ -305,30 +340,36 @@ def _least_squares(
     return _alternating(x, w * (f - columns @ c), m + 2)
 
 
-def _weights(t: np.ndarray) -> np.ndarray:
-    """Barycentric weights, in units of the largest."""
-    logs, signs = np.empty(len(t)), np.where((len(t) - 1 - np.arange(len(t))) % 2, -1.0, 1.0)
-    step = max(1, _CELLS // len(t))
-    for i in range(0, len(t), step):
-        rows = np.abs(t[i : i + step, None] - t)
+def _weights(x: np.ndarray) -> np.ndarray:
+    """Barycentric weights of points, in units of the largest."""
+    t = x / 2.0 ** np.ceil(np.log2(x[-1] - x[0]))  # differences of neighbours keep their digits
+    size, fold = len(t), 4 if np.min(np.diff(t)) > 1e-75 else 1  # so many factors do not underflow
+    columns, step = -(-size // fold), max(1, _CELLS // size)
+    products, exponents = np.empty(size), np.empty(size, int)
+    for i in range(0, size, step):
+        rows = np.ones((min(step, size - i), fold * columns))
+        np.subtract(t[i : i + step, None], t, out=rows[:, :size])
         rows[np.arange(len(rows)), np.arange(i, i + len(rows))] = 1.0
-        logs[i : i + step] = -np.sum(np.log(rows), axis=1)
-    return signs * np.exp(logs - logs.max())
+        # sums of logarithms would lose as many digits as they have before the point
+        mantissas, powers = np.frexp(np.prod(rows.reshape(len(rows), fold, columns), axis=1))
+        products[i : i + step], exponents[i : i + step] = np.prod(mantissas, axis=1), np.sum(powers, axis=1)
+    mantissas, powers = np.frexp(1 / products)
+    powers -= exponents
+    weights = np.ldexp(mantissas, powers - powers.max())
+    return weights / np.max(np.abs(weights))
 
 
-def _interpolate(t: np.ndarray, values: np.ndarray, weights: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The polynomial through (t, values) at other points, in blocks."""
-    found = np.empty(len(at))
-    step = max(1, _CELLS // len(t))
-    for i in range(0, len(at), step):
-        gaps = at[i : i + step, None] - t
-        hit = gaps == 0
-        gaps[hit] = 1.0
-        rows = weights / gaps
-        with np.errstate(all="ignore"):
-            found[i : i + step] = rows @ values / np.sum(rows, axis=1)
-        where, which = np.nonzero(hit)
-        found[i + where] = values[which]
+def _interpolate(x: np.ndarray, values: np.ndarray, weights: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The polynomial through (x, values), x ascending, at other points, in blocks."""
+    sums, both = np.empty((len(at), 2)), np.c_[values, np.ones(len(x))]
+    step = max(1, _CELLS // len(x))
+    with np.errstate(all="ignore"):
+        for i in range(0, len(at), step):
+            sums[i : i + step] = (weights / (at[i : i + step, None] - x)) @ both
+        found = sums[:, 0] / sums[:, 1]
+    nearest = np.minimum(np.searchsorted(x, at), len(x) - 1)
+    hit = x[nearest] == at
+    found[hit] = values[nearest[hit]]
     return found
 
 

@@ -39,6 +39,7 @@ from approx.target import Target, check_kind
 from approx.zeros import Zero, divided, divided_rational, zeros_of
 
 VERSION = 1
+_MOST_POINTS = 140  # of a fit's reference that a levelled function is looked for on
 
 
 class CertificateError(ValueError):
@@ -268,7 +269,9 @@ def certify(
     Source:
         docs/approx/certificates.md.
     """
+    near: Sequence[float] = ()
     if not isinstance(rational, Rational) and isinstance(rational, Fitted):
+        near = [float(x) for x in getattr(rational, "reference", ())] if target is None else ()
         type = rational.type if type is None else type
         fixed = rational.fixed if fixed is None else fixed
     rational, target = opened(rational, target)
@@ -302,7 +305,7 @@ def certify(
         best, points = duality.bound(error, families, extrema) if families else (fmpq(0), ())
         comparison = None
     else:
-        best, points, comparison = _best(error, extrema, plain, width)
+        best, points, comparison = _best(error, extrema, plain, width, near)
     best = _beside_zeros(best, plain.zeros, target, points) * (1 - margin)
     if _shared(plain.zeros, target) > kind[0]:
         best, points, comparison = fmpq(1), (), None
@@ -343,7 +346,7 @@ def _check_weight(target: Target) -> None:
 
 
 def _best(
-    error: Error, extrema: list[Point], plain: _Divided, width: fmpq
+    error: Error, extrema: list[Point], plain: _Divided, width: fmpq, near: Sequence[float]
 ) -> tuple[fmpq, tuple[tuple[int, fmpq], ...], tuple[fmpq_poly, fmpq_poly] | None]:
     """The bound on the best error of the type, the points that prove it, and what alternates there."""
     parts, top = error.branches, max(most(p.error) for p in extrema)
@@ -366,6 +369,25 @@ def _best(
         )
         if (bound := alternation(own, peaks, plain.type, width)) > best:
             best, points, comparison = bound, peaks, (zero.num, zero.den)
+    seldom = len(parts) == 1 and best < top * (1 - fmpq(1, 10**6))
+    if seldom and sum(plain.type) + 2 <= len(near) <= _MOST_POINTS:
+        near = near[: sum(plain.type) + 2]
+        # r with rounded coefficients alternates too seldom: what its fit was before does on its reference
+        pieces = [
+            next((k for k in range(len(error.pieces)) if error.on_piece(k, dyadic(x))), 0) for x in near
+        ]
+        for sign in (1, -1):
+            given = [
+                Point(piece, dyadic(x), arb(top) * (sign if k % 2 else -sign))
+                for k, (piece, x) in enumerate(zip(pieces, near, strict=True))
+            ]
+            where = tuple((p.piece, p.x) for p in given)
+            neighbour = improved(error, given, plain.type)
+            if neighbour is None:
+                continue
+            bound = alternation(Error(plain.target, [neighbour]), where, plain.type, width)
+            if bound > best:
+                best, points, comparison = bound, where, (neighbour.num, neighbour.den)
     return best, points, comparison
 
 

@@ -162,6 +162,11 @@ def test_fixed_coefficients(approx_cli, tmp_path):
     assert code == 0
     assert "fixed: p0 = 0, p1 = 1, q0 = 1" in out
     assert approx.load(file).numerator[:2].tolist() == [0, 1]
+    target = ("--target", "log1p(x)", *options[:3])
+    code, out, _ = approx_cli("certify", file, *target, "--fixed", "p0=0,p1=1,q0=1")
+    assert code == 0
+    assert "with p0 = 0, p1 = 1, q0 = 1" in out
+    assert "with p0" not in approx_cli("certify", file, *target)[1]
 
 
 def test_coefficients_samples_errors_and_pieces(approx_cli, tmp_path):
@@ -199,7 +204,7 @@ def test_options_that_do_not_go_together(approx_cli, tmp_path):
         (("fit", "--samples", samples, "--domain", "0,1"), "--samples brings"),
         (("fit", "exp", "--method", "remez", "--coefficients", "float32"), "--coefficients belongs"),
         (("fit", "exp", "--error", "1e-3", "--digits", "40"), "--error finds"),
-        (("fit", "exp", "--coefficients", "float8"), "float8"),
+        (("fit", "exp", "--coefficients", "float8"), "coefficients='float8'"),
         (("fit", "exp", "--fixed", "p0"), "--fixed 'p0'"),
         (("fit", "exp", "--type", "3,0", "--fixed", "p7=1"), "p7"),
     ):

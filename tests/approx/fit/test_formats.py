@@ -65,6 +65,26 @@ def test_it_gains_where_rounding_is_bad():
     assert proof.upper == pytest.approx(fit.error, rel=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("text", "type", "coefficients", "weight"),
+    [
+        ("exp(x)", (4, 0), "bfloat16", None),
+        ("sin(x)", (5, 0), "float16", "relative"),
+        ("tanh(3*x)", (5, 4), "bfloat16", None),
+        ("abs(x)", (4, 4), 9, None),
+        ("log(2+x)", (6, 0), 10, None),
+    ],
+)
+def test_the_bound_of_real_coefficients_is_proven(text, type, coefficients, weight):
+    """Rounded coefficients level nothing: the certificate proved 0."""
+    fit = approx.minimax(approx.formula(text).with_weight(weight), type, coefficients=coefficients)
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    proof.verify()
+    assert proof.best_lower == pytest.approx(fit.levelled, rel=1e-8)
+    assert proof.best_lower < proof.lower
+
+
 def test_more_coefficients_are_no_worse():
     target = approx.formula("tanh(x)", (-4, 4))
     errors = [approx.minimax(target, type, coefficients="bfloat16").error for type in ((5, 4), (7, 6))]
@@ -73,7 +93,7 @@ def test_more_coefficients_are_no_worse():
 
 def test_wrong_formats_are_named():
     for wrong in ("float8", 1, 60):
-        with pytest.raises(ValueError, match="bits|dtype"):
+        with pytest.raises(ValueError, match="coefficients="):
             approx.minimax(approx.exp(), (3, 0), coefficients=wrong)
     with pytest.raises(ValueError, match="overflows"):
         approx.minimax(approx.formula("1e6*exp(x)", (0, 1)), (3, 0), coefficients="float16")
