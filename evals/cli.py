@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from approx.command import tell_version
 from evals.cli_host import jacobians, splice
 from evals.cli_tune import tune
 from rsae.support.command import run
@@ -21,6 +22,7 @@ app = typer.Typer(
     "    evals compare runs/demo\n\n"
     "A run can be interrupted: the same command resumes it.",
 )
+tell_version(app, "evals")
 
 Run = Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]
 Reference = Annotated[
