@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit('error: the command line needs typer: pip install "rsae[cli]"') from None
 
-from approx.command import degrees_of, fixed_of, pair, prove, read, show, target_of, weighted
+from approx.command import degrees_of, fixed_of, pair, prove, read, show, target_of, tell_version, weighted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,7 @@ app = typer.Typer(
     'sigmoid) or a formula in x such as "exp(-x**2)". '
     "A TYPE is m,n: the degrees of numerator and denominator.",
 )
+tell_version(app, "approx")
 
 TargetName = Annotated[
     str, typer.Argument(metavar="TARGET", help="Built-in name, or a formula in x.", show_default=False)

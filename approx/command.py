@@ -7,6 +7,24 @@ from typing import Any
 
 import typer
 
+import approx
+
+
+def tell_version(app: typer.Typer, package: str) -> None:
+    """Give an app the option --version."""
+
+    def told(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{package} {approx.__version__}")
+            raise typer.Exit
+
+    @app.callback(help=app.info.help)
+    def root(
+        version: bool = typer.Option(
+            False, "--version", callback=told, is_eager=True, help="Print the version, and end."
+        ),
+    ) -> None: ...
+
 
 def degrees_of(text: str) -> tuple[int, int]:
     """The type that "9,8" names."""

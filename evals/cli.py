@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from approx.command import tell_version
 from evals.cli_host import jacobians, splice
 from evals.cli_tune import tune
 from rsae.support.command import run
@@ -21,6 +22,7 @@ app = typer.Typer(
     "    evals compare runs/demo\n\n"
     "A run can be interrupted: the same command resumes it.",
 )
+tell_version(app, "evals")
 
 Run = Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]
 Reference = Annotated[
@@ -59,7 +61,7 @@ def _run_suite(
 ) -> None:
     """Run a grid of teachers, upgrades and controls; write a result file a cell, and report.html.
 
-    `demo` takes about 20 minutes on 2 cores; the same command again reuses what is finished.
+    `demo` takes about 20 minutes of processor time; the same command again reuses what is finished.
 
     Slurm, after one run with --prepare:  evals run my.toml --out RUN --shard $SLURM_ARRAY_TASK_ID/8  with --array=0-7
 

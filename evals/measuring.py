@@ -16,11 +16,13 @@ import torch
 from evals.config import Evaluate
 from evals.labelled import Labelled, load_classes, load_crossed
 from evals.metrics.absorption import absorption_of, read_words
-from evals.metrics.downstream import Precision, downstream, has_bfloat16
+from evals.metrics.codes import by_encoder
+from evals.metrics.downstream import Precision, bounds_of, downstream, has_bfloat16
 from evals.metrics.intervention import intervention
 from evals.metrics.jacobians import jacobians
+from evals.metrics.losses import Bounds
 from evals.metrics.perturbation import perturb, pool, remove
-from evals.metrics.probing import ProbeData, baseline, labelled_data, probe, probe_data
+from evals.metrics.probing import ProbeData, baseline, labelled_data, probe_all, probe_data
 from evals.metrics.reconstruction import reconstruction
 from evals.results import (
     Baseline,
@@ -205,8 +207,17 @@ class Measuring:
     def _splice(self, saes: dict[str, SAE]) -> dict[str, Downstream]:
         place = self.place
         tokens = place.heldout(self.evaluate.downstream_tokens)
-        left_out: dict[str, Any] = {"norm_limit": place.norm_limit, "exclude_tokens": place.exclude_tokens}
-        return downstream(saes, place.host, tokens, place.site.hook, **left_out, precision=self._precision)
+        rest: dict[str, Any] = {
+            "norm_limit": place.norm_limit,
+            "exclude_tokens": place.exclude_tokens,
+            "precision": self._precision,
+        }
+        where = (place.host, tokens, place.site.hook)
+        first = next(iter(saes.values()))  # the bounds are those of the place, whatever SAE it is
+        targets = [first.transcodes, place.site.target, first.provenance.target_norm_limit]
+        settings = [place.identity, *self._reads, targets, self.evaluate.downstream_tokens, self._precision]
+        made = place.cache.run("downstream-bounds", settings, lambda: dump(bounds_of(first, *where, **rest)))
+        return downstream(saes, *where, **rest, bounds=parse(Bounds, made))
 
     def _push(self, saes: dict[str, SAE]) -> dict[str, Intervention]:
         place, e = self.place, self.evaluate
@@ -249,11 +260,12 @@ class Measuring:
     def _probe(self, saes: dict[str, SAE]) -> dict[str, dict[str, Probing]]:
         e = self.evaluate
         found: dict[str, dict[str, Probing]] = {name: {} for name in saes}
+        groups = by_encoder(saes)
         with progress(len(e.tasks) * len(saes), f"sparse probing of {len(saes)} SAEs", "probe") as bar:
             for task in e.tasks:
                 data, dense = self.probe_data(task)
-                for name, sae in saes.items():
-                    made = probe(sae, data, e.k)
-                    found[name][task] = replace(made, baseline=dense)
-                    bar.update()
+                for group in groups:
+                    for name, made in probe_all(group, data, e.k).items():
+                        found[name][task] = replace(made, baseline=dense)
+                        bar.update()
         return found

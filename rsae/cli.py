@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from approx.command import tell_version
 from rsae.support.command import run
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     "    rsae upgrade teacher --activations store --out upgraded\n\n"
     "Each command can be interrupted: the same command again continues where it stopped.",
 )
+tell_version(app, "rsae")
 
 ActivationsPath = Annotated[
     str,

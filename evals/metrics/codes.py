@@ -5,8 +5,10 @@ Shapes: B batch, P position, D dimensions, F latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 
@@ -98,3 +100,59 @@ def row_unit(sae: SAE, x_BD: torch.Tensor) -> torch.Tensor | float:
 def readings(sae: SAE) -> dict[str, Encode]:
     """The codes that can be read of an SAE's weights; `` is the one that is decoded and counted, and comes first."""
     return {name.removesuffix("_"): encode for name, encode in sae.readings().items()}
+
+
+def by_encoder(saes: Mapping[str, SAE]) -> list[dict[str, SAE]]:
+    """SAEs in groups that have the same pre-activations: a pursuit, the SAE that it reads, a start and its teacher.
+
+    Args:
+        saes: The SAEs by name.
+    """
+    groups: list[dict[str, SAE]] = []
+    for name, sae in saes.items():
+        for group in groups:
+            if _same_encoder(next(iter(group.values())), sae):
+                group[name] = sae
+                break
+        else:
+            groups.append({name: sae})
+    return groups
+
+
+def _same_encoder(a: SAE, b: SAE) -> bool:
+    def tensors(sae: SAE) -> list[torch.Tensor]:
+        return [sae.W_enc, sae.encoder_bias, *([sae.b_dec] if sae.subtract_b_dec else [])]
+
+    if (a.subtract_b_dec, a.input_norm, a.W_enc.dtype) != (b.subtract_b_dec, b.input_norm, b.W_enc.dtype):
+        return False
+    return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+@contextmanager
+def sharing_products(group: Iterable[SAE]) -> Iterator[None]:
+    """While the context is open, SAEs of a group (`by_encoder`) multiply an activation with their encoder once, where
+    they are given it one after the other, and so do the readings of each.
+
+    Args:
+        group: The SAEs; their weights must not change meanwhile.
+    """
+    last: list[Any] = []  # the activation, its version, and what it gave
+    members = list({id(sae): sae for sae in group}.values())
+    for sae in members:
+        sae._linear = partial(_product, last, sae._linear)  # hides the method
+    try:
+        yield
+    finally:
+        for sae in members:
+            del sae._linear
+
+
+def _product(last: list[Any], linear: Encode, x_BD: torch.Tensor) -> torch.Tensor:
+    # kept with what it gave, so that no other tensor can lie in its place in memory
+    if not last or not (_same_memory(last[0], x_BD) and last[1] == x_BD._version):
+        last[:] = [x_BD, x_BD._version, linear(x_BD)]
+    return last[2]
+
+
+def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (a.data_ptr(), a.shape, a.stride(), a.dtype) == (b.data_ptr(), b.shape, b.stride(), b.dtype)

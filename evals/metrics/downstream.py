@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Literal, NamedTuple, overload
 
 import torch
+from tqdm import tqdm
 
 from evals.metrics.codes import Encode, Place, place_of, readings
 from evals.metrics.losses import Bounds, Clean, Measured, Sums, against
 from evals.results import Downstream
 from rsae import SAE, Host
-from rsae.activations.hooks import Edit, HookPoint, Prefix, activations_at_all, hooked, pad, prefixes_at
-from rsae.activations.splicing import counted, predictions, replaceable
+from rsae.activations.hooks import (
+    Edit,
+    HookPoint,
+    Prefix,
+    activations_at_all,
+    going_on,
+    hooked,
+    pad,
+    prefixes_at,
+)
+from rsae.activations.splicing import Logits, counted, counted_logits, replaceable
 from rsae.support.errors import InputError
 from rsae.support.progress import progress
 
@@ -54,9 +64,10 @@ def downstream(
     allow_mismatch: bool = False,
     exclude_tokens: Sequence[int | str] | None = None,
     precision: Precision = "float32",
+    bounds: Bounds | None = None,
 ) -> dict[str, Downstream]:
-    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` and
-    `precision` as below."""
+    """Several: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens`, `precision`
+    and `bounds` as below."""
     ...
 
 
@@ -87,12 +98,14 @@ def downstream(
     allow_mismatch: bool = False,
     exclude_tokens: Sequence[int | str] | None = None,
     precision: Precision = "float32",
+    bounds: Bounds | None = None,
 ) -> Downstream | dict[str, Downstream]:
     """CE, KL and top-1 agreement of a host with the reconstruction spliced in.
 
     A transcoder's prediction takes the place of its target; zeros and the mean are then the target's.
     The host's prefix runs twice a batch (first for the mean activation), the suffix once for the clean activation, for
-    zeros, for the mean and for each code of each SAE.
+    zeros, for the mean and for each code of each SAE; with `bounds` the prefix runs once, and nothing for zeros and the
+    mean.
     A list of SAEs is spliced in all at once, each at its own hook point, such as a transcoder for each layer's MLP.
     Each reads what the host computes with those before it in place. Zeros and means are then in all places at once.
 
@@ -108,6 +121,7 @@ def downstream(
         exclude_tokens: Tokens, by id or by text, whose activations are left alone and whose predictions do not count;
             by default the (first) SAE's: those that were left out of its training.
         precision: In which the host runs from the hook point on; its float32 predictions are made once beside it.
+        bounds: What `bounds_of` gave for SAEs of the same place with the same settings; by default it is made here.
 
     Returns:
         Means over predictions, in nats, with bootstrap intervals over sequences; for several SAEs by name.
@@ -133,40 +147,112 @@ def downstream(
             )
         parts = _parts(sae, host, norm_limit, allow_mismatch, exclude_tokens)
         return _at_once(parts, host, tokens, batch, precision)
-    first = next(iter(sae.values()))
-    place = place_of(first, host, hook, norm_limit, allow_mismatch, exclude_tokens)
-    point = place.point
-    for one in sae.values():
-        place_of(one, host, str(point), place.norm_limit, allow_mismatch)
-        if one.transcodes != first.transcodes or one.provenance.target != first.provenance.target:
-            raise InputError("downstream: SAEs that are measured together predict the same hook point")
-    target, target_limit = target_of(first, point, host)
-    order = sorted(tokens, key=len)  # little padding in a batch
-    chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
-    mean_O = _mean(host, place, target, target_limit, chunks)
-    zero, mean, clean, rounded = (Sums() for _ in range(4))
+    at = _Splices.of(sae, host, hook, norm_limit, allow_mismatch, exclude_tokens, precision)
     by_reading = {
         name: {reading: (Sums(), _through(one, encode)) for reading, encode in readings(one).items()}
         for name, one in sae.items()
     }
-    every: list[tuple[Sums, Reconstruct | None]] = [(zero, None), (mean, lambda _: mean_O)]
-    every += [pair for one in by_reading.values() for pair in one.values()]
+    pairs = [pair for one in by_reading.values() for pair in one.values()]
     with progress(sum(map(len, tokens)), f"downstream loss of {len(sae)} SAEs", "tok") as bar:
+        bounds = at.run(tokens, batch, pairs, bar, bounds)
+    return {
+        name: bounds.record({r: sums for r, (sums, _) in of.items()}, at.place.exclude_tokens, precision)
+        for name, of in by_reading.items()
+    }
+
+
+def bounds_of(
+    sae: SAE,
+    host: Host,
+    tokens: list[list[int]],
+    hook: str | None = None,
+    norm_limit: float | None = None,
+    batch: int = 8,
+    allow_mismatch: bool = False,
+    exclude_tokens: Sequence[int | str] | None = None,
+    precision: Precision = "float32",
+) -> Bounds:
+    """What the host gives without an SAE: as it is, with zeros and with means in the place. It is the same for all SAEs
+    of a place.
+
+    Args:
+        sae: One of them; only what it says of its place is used.
+        host: The model.
+        tokens: As for `downstream`, and so are all that follow.
+        hook: See there.
+        norm_limit: See there.
+        batch: See there.
+        allow_mismatch: See there.
+        exclude_tokens: See there.
+        precision: See there.
+    """
+    at = _Splices.of({"": sae}, host, hook, norm_limit, allow_mismatch, exclude_tokens, precision)
+    with progress(sum(map(len, tokens)), "downstream loss without an SAE", "tok") as bar:
+        return at.run(tokens, batch, [], bar, None)
+
+
+class _Splices(NamedTuple):
+    """A place in the host where reconstructions are put."""
+
+    host: Host
+    place: Place
+    target: HookPoint
+    target_limit: float
+    precision: Precision
+
+    @classmethod
+    def of(
+        cls,
+        saes: Mapping[str, SAE],
+        host: Host,
+        hook: str | None,
+        norm_limit: float | None,
+        allow_mismatch: bool,
+        exclude_tokens: Sequence[int | str] | None,
+        precision: Precision,
+    ) -> _Splices:
+        """That of SAEs that have it in common."""
+        first = next(iter(saes.values()))
+        place = place_of(first, host, hook, norm_limit, allow_mismatch, exclude_tokens)
+        for one in saes.values():
+            place_of(one, host, str(place.point), place.norm_limit, allow_mismatch)
+            if one.transcodes != first.transcodes or one.provenance.target != first.provenance.target:
+                raise InputError("downstream: SAEs that are measured together predict the same hook point")
+        return cls(host, place, *target_of(first, place.point, host), precision)
+
+    @torch.no_grad()
+    def run(
+        self,
+        tokens: list[list[int]],
+        batch: int,
+        pairs: Sequence[tuple[Sums, Reconstruct | None]],
+        bar: tqdm,
+        bounds: Bounds | None,
+    ) -> Bounds:
+        """Add to each pair's sums what its reconstruction costs; the bounds, made where they are not given."""
+        host, place, target, target_limit, precision = self
+        order = sorted(tokens, key=len)  # little padding in a batch
+        chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
+        made = None
+        if bounds is None:
+            mean_O = _mean(host, place, target, target_limit, chunks)
+            made = bounds = Bounds(Sums(), Sums(), Sums(), None if precision == "float32" else Sums())
+            pairs = [(made.zero, None), (made.mean, _constant(mean_O)), *pairs]
         for chosen in chunks:
             tokens_BP, mask_BP = pad(chosen, host.device)
-            read, *others = prefixes_at(host, _both(point, target), tokens_BP, mask_BP)
+            read, *others = prefixes_at(host, _both(place.point, target), tokens_BP, mask_BP)
             prefix = others[0] if others else read
             kept_BP = place.kept(tokens_BP, mask_BP)
             movable_BP = kept_BP & (prefix.x_BPD.norm(dim=-1) <= target_limit)
             run = _Suffix(host, target, tokens_BP, mask_BP, prefix, counted(mask_BP, kept_BP))
-            exact = Clean.of(run.predictions(prefix.x_BPD))
-            reference = exact
-            if precision != "float32":
-                reference = Clean.of(run.predictions(prefix.x_BPD, precision))
-                rounded.add(against(run, exact, reference.log_NV))
-            clean.add(against(run, reference, reference.log_NV))
+            near = run.predictions(prefix.x_BPD, precision)
+            reference = Clean.of(near)
+            if made is not None:
+                made.clean.add(reference.measured(run))
+                if made.rounded is not None:
+                    made.rounded.add(against(run, Clean.of(run.predictions(prefix.x_BPD)), near))
             measured: list[tuple[torch.Tensor, Measured]] = []
-            for sums, reconstruct in every:
+            for sums, reconstruct in pairs:
                 spliced_BPD = splice(reconstruct, read.x_BPD, movable_BP, place.norm_limit, prefix.x_BPD)
                 # a start is often its teacher bit for bit, and the host's run is what costs
                 figures = next((had for x_BPD, had in measured if torch.equal(x_BPD, spliced_BPD)), None)
@@ -175,11 +261,7 @@ def downstream(
                     measured.append((spliced_BPD, figures))
                 sums.add(figures)
             bar.update(sum(map(len, chosen)))
-    bounds = Bounds(clean, zero, mean, None if precision == "float32" else rounded)
-    return {
-        name: bounds.record({r: sums for r, (sums, _) in of.items()}, place.exclude_tokens, precision)
-        for name, of in by_reading.items()
-    }
+        return bounds
 
 
 def target_of(sae: SAE, point: HookPoint, host: Host) -> tuple[HookPoint, float]:
@@ -222,8 +304,8 @@ class _Whole(NamedTuple):
     @torch.no_grad()
     def predictions(
         self, reconstructs: Sequence[Reconstruct | None], precision: Precision = "float32"
-    ) -> torch.Tensor:
-        """log p_NV with what each of `reconstructs` gives in its part's place (zeros for None); none for the clean
+    ) -> Logits:
+        """Logits with what each of `reconstructs` gives in its part's place (zeros for None); none for the clean
         host."""
         with ExitStack() as stack:
             for part, replaced_BP, reconstruct in zip(self.parts, self.replaced, reconstructs, strict=False):
@@ -234,8 +316,7 @@ class _Whole(NamedTuple):
             stack.enter_context(
                 torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16")
             )
-            ran = self.host.model(input_ids=self.tokens_BP, attention_mask=self.mask_BP, use_cache=False)
-        return ran.logits[:, :-1][self.counted_BP].float().log_softmax(-1)
+            return counted_logits(self.host, self.tokens_BP, self.mask_BP, self.counted_BP)
 
 
 def _edits(part: _Part, replaced_BP: torch.Tensor, reconstruct: Reconstruct | None) -> tuple[Edit, Edit]:
@@ -322,9 +403,10 @@ def _at_once(
         for run in runs:
             exact = reference = Clean.of(run.predictions([]))
             if precision != "float32":
-                reference = Clean.of(run.predictions([], precision))
-                rounded.add(against(run, exact, reference.log_NV))
-            clean.add(against(run, reference, reference.log_NV))
+                near = run.predictions([], precision)
+                reference = Clean.of(near)
+                rounded.add(against(run, exact, near))
+            clean.add(reference.measured(run))
             for into, reconstructs in (
                 (zero, [None for _ in parts]),
                 (mean, [_constant(mean_O) for mean_O in means]),
@@ -381,11 +463,13 @@ class _Suffix(NamedTuple):
     prefix: Prefix
     counted_BP: torch.Tensor
 
-    def predictions(self, x_BPD: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
-        """log p_NV of the counted predictions with another activation."""
-        spliced = self.prefix._replace(x_BPD=x_BPD)
-        with torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            return predictions(self.host, self.point, self.tokens_BP, self.mask_BP, spliced, self.counted_BP)
+    def predictions(self, x_BPD: torch.Tensor, precision: Precision = "float32") -> Logits:
+        """Logits of the counted predictions with another activation."""
+        with (
+            torch.autocast(self.host.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+            going_on(self.host, self.point, x_BPD, self.prefix.entering_BPD),
+        ):
+            return counted_logits(self.host, self.tokens_BP, self.mask_BP, self.counted_BP)
 
 
 def _through(sae: SAE, encode: Encode) -> Reconstruct:

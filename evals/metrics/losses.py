@@ -6,12 +6,14 @@ Shapes: B batch, P position, N counted predictions, V vocabulary, S sequences, G
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 
 from evals.results import AtPositions, BySequence, Downstream, Spliced
 from evals.stats import ratio_interval
+from rsae.activations.splicing import Logits
 from rsae.support.errors import InputError
 
 #: Groups of positions, each twice as long as the one before: first and last
@@ -50,18 +52,65 @@ class Predicted(Protocol):
 class Clean(NamedTuple):
     """What the clean host predicts, with what every comparison with it needs."""
 
-    log_NV: torch.Tensor
+    #: logits, and the log of their exponentials' sum
+    logits_NV: torch.Tensor
+    lse_N: torch.Tensor
+    #: probabilities, and their sum, which is 1 but for rounding
     p_NV: torch.Tensor
+    mass_N: torch.Tensor
     top_N: torch.Tensor
 
     @staticmethod
-    def of(log_NV: torch.Tensor) -> Clean:
-        """From log p.
+    def of(logits: Logits) -> Clean:
+        """What the host predicts.
 
         Args:
-            log_NV: log p of the counted predictions.
+            logits: Those of the counted predictions.
         """
-        return Clean(log_NV, log_NV.exp(), log_NV.argmax(-1))
+        found = _Reduced(logits.left, len(logits.left))
+        logits_NV = logits.left.new_empty(logits.shape, dtype=torch.float32)
+        for columns, block_NV in logits.blocks():
+            logits_NV[:, columns] = block_NV
+            found.add(columns, block_NV)
+        lse_N = found.lse_N
+        p_NV, mass_N = torch.empty_like(logits_NV), torch.zeros_like(lse_N)
+        for columns, block_NV in Logits(logits_NV, None, False).blocks():
+            p_NV[:, columns] = (block_NV - lse_N[:, None].float()).exp_()
+            mass_N += p_NV[:, columns].sum(-1)
+        return Clean(logits_NV, lse_N, p_NV, mass_N, found.top_N)
+
+    def measured(self, run: Predicted) -> Measured:
+        """The clean host beside itself.
+
+        Args:
+            run: The batch.
+        """
+        row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
+        aim_N = self.logits_NV.gather(1, _next(run)[:, None])[:, 0].double()
+        return Measured(
+            len(run.counted_BP), row_N, position_N, self.lse_N - aim_N, torch.zeros_like(aim_N), len(row_N)
+        )
+
+
+class _Reduced:
+    """The largest of N rows of logits and the log of their exponentials' sum, block by block of their columns."""
+
+    def __init__(self, like: torch.Tensor, count: int):
+        self.most_N = like.new_full((count,), -torch.inf, dtype=torch.float32)
+        self.top_N = like.new_zeros(count, dtype=torch.long)
+        self.lses: list[torch.Tensor] = []
+
+    def add(self, columns: slice, block_NV: torch.Tensor) -> None:
+        most_N, at_N = block_NV.max(-1)
+        more_N = most_N > self.most_N  # of equal ones the first
+        self.most_N = torch.where(more_N, most_N, self.most_N)
+        self.top_N = torch.where(more_N, at_N + columns.start, self.top_N)
+        self.lses.append((block_NV - most_N[:, None]).exp_().sum(-1).double().log_() + most_N)
+
+    @property
+    def lse_N(self) -> torch.Tensor:
+        """In float64."""
+        return torch.stack(self.lses).logsumexp(0)
 
 
 class Measured(NamedTuple):
@@ -75,32 +124,52 @@ class Measured(NamedTuple):
     agreed: int
 
 
-def against(run: Predicted, clean: Clean, now_NV: torch.Tensor) -> Measured:
-    """The spliced host's predictions, compared with the clean host's.
+def _next(run: Predicted) -> torch.Tensor:
+    """The tokens that are predicted, [N]."""
+    return run.tokens_BP[:, 1:][run.counted_BP]
+
+
+def against(run: Predicted, clean: Clean, logits: Logits) -> Measured:
+    """The spliced host's predictions, compared with the clean host's, in one pass over blocks of the vocabulary.
 
     Args:
         run: The batch.
         clean: What the clean host predicts.
-        now_NV: log p of the spliced host.
+        logits: What the spliced host predicts.
     """
     row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
-    ce_N = -now_NV.gather(1, run.tokens_BP[:, 1:][run.counted_BP][:, None])[:, 0].double()
-    kl_N = (clean.log_NV - now_NV).mul_(clean.p_NV).sum(-1).double()
-    agreed = int((now_NV.argmax(-1) == clean.top_N).sum())
-    return Measured(len(run.counted_BP), row_N, position_N, ce_N, kl_N, agreed)
+    next_N = _next(run)
+    found = _Reduced(logits.left, len(row_N))
+    aim_N, apart_N = torch.zeros_like(clean.lse_N), torch.zeros_like(clean.lse_N)
+    for columns, block_NV in logits.blocks():
+        found.add(columns, block_NV)
+        here_N = (next_N >= columns.start) & (next_N < columns.stop)
+        at_N = (next_N - columns.start).clamp(0, block_NV.shape[1] - 1)
+        aim_N += torch.where(here_N, block_NV.gather(1, at_N[:, None])[:, 0], 0.0)
+        apart_N += (clean.logits_NV[:, columns] - block_NV).mul_(clean.p_NV[:, columns]).sum(-1)
+    lse_N = found.lse_N
+    # sum of p (log p - log q), with log p = logit - lse
+    kl_N = apart_N + (lse_N - clean.lse_N) * clean.mass_N
+    agreed = int((found.top_N == clean.top_N).sum())
+    return Measured(len(run.counted_BP), row_N, position_N, lse_N - aim_N, kl_N, agreed)
 
 
+@dataclass
 class Sums:
     """What is summed over the predictions of each sequence, for one thing that is spliced in."""
 
-    def __init__(self) -> None:
-        self.ce_S: list[float] = []
-        self.kl_S: list[float] = []
-        self.count_S: list[int] = []
-        # by group of positions
-        self.kl_GS: list[list[float]] = [[] for _ in POSITIONS]
-        self.count_GS: list[list[int]] = [[] for _ in POSITIONS]
-        self.agreed = 0
+    ce_S: list[float] = field(default_factory=list)
+    """Cross-entropies."""
+    kl_S: list[float] = field(default_factory=list)
+    """KL(clean || spliced)."""
+    count_S: list[int] = field(default_factory=list)
+    """Predictions."""
+    kl_GS: list[list[float]] = field(default_factory=lambda: [[] for _ in POSITIONS])
+    """KL by group of positions."""
+    count_GS: list[list[int]] = field(default_factory=lambda: [[] for _ in POSITIONS])
+    """Predictions by group of positions."""
+    agreed: int = 0
+    """Predictions whose most likely token is the clean host's, of all sequences."""
 
     def add(self, batch: Measured) -> None:
         """Predictions of a batch.
@@ -164,13 +233,18 @@ class Sums:
         return AtPositions(*POSITIONS[group], sum(counts), sum(kl) / sum(counts), ratio_interval(kl, counts))
 
 
-class Bounds(NamedTuple):
-    """What the host gives without an SAE: as it is, with zeros, with means, and rounded (None for float32)."""
+@dataclass(frozen=True)
+class Bounds:
+    """What the host gives without an SAE."""
 
     clean: Sums
+    """As it is."""
     zero: Sums
+    """With zeros in the place."""
     mean: Sums
+    """With the mean activation in the place."""
     rounded: Sums | None
+    """As it is, rounded to the precision of the others; None for float32."""
 
     def record(
         self, sums: dict[str, Sums], exclude_tokens: Sequence[int] = (), precision: str = "float32"
@@ -182,7 +256,7 @@ class Bounds(NamedTuple):
             exclude_tokens: Ids of tokens that were left alone.
             precision: In which the host was run from the hook point on.
         """
-        clean, zero, mean, rounded = self
+        clean, zero, mean, rounded = self.clean, self.zero, self.mean, self.rounded
         if zero.ce == clean.ce:
             raise InputError(
                 "downstream: zeros change nothing, so no token is spliced; raise norm_limit, or exclude fewer tokens"

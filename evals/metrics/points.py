@@ -17,7 +17,7 @@ from evals.results import Downstream
 from rsae import SAE, Activations, Host, InputError, Provenance
 from rsae.activations.hooks import HookPoint, activations_at_all, hooked, pad
 from rsae.activations.protocol import check_fits
-from rsae.activations.splicing import counted, replaceable
+from rsae.activations.splicing import Logits, counted, counted_logits, replaceable
 from rsae.provenance import check_match
 from rsae.sae.layout import Layout
 from rsae.support.progress import progress
@@ -73,13 +73,12 @@ class _Batch(NamedTuple):
     counted_BP: torch.Tensor
     replaced_BP: torch.Tensor
 
-    def predictions(self, instead: dict[HookPoint, torch.Tensor | float]) -> torch.Tensor:
-        """log p_NV with other activations [N, O] at some points; none for the clean host."""
+    def predictions(self, instead: dict[HookPoint, torch.Tensor | float]) -> Logits:
+        """Logits with other activations [N, O] at some points; none for the clean host."""
         with ExitStack() as stack:
             for point, new_NO in instead.items():
                 stack.enter_context(hooked(self.host, point, partial(_put, self.replaced_BP, new_NO)))
-            ran = self.host.model(input_ids=self.tokens_BP, attention_mask=self.mask_BP, use_cache=False)
-        return ran.logits[:, :-1][self.counted_BP].float().log_softmax(-1)
+            return counted_logits(self.host, self.tokens_BP, self.mask_BP, self.counted_BP)
 
 
 def _put(replaced_BP: torch.Tensor, new_NO: torch.Tensor | float, y_BPO: torch.Tensor) -> torch.Tensor:
@@ -155,12 +154,12 @@ def downstream_by_point(
                 sae, layout, reads, writes, {p: x_BPD[run.replaced_BP] for p, x_BPD in found.items()}
             )
             reference = Clean.of(run.predictions({}))
-            clean.add(against(run, reference, reference.log_NV))
+            clean.add(reference.measured(run))
             for place, points in places.items():
                 zero[place].add(against(run, reference, run.predictions(dict.fromkeys(points, 0.0))))
                 for sums, new in ((mean, means), (ours, given)):
-                    now_NV = run.predictions({point: new[point] for point in points})
-                    sums[place].add(against(run, reference, now_NV))
+                    now = run.predictions({point: new[point] for point in points})
+                    sums[place].add(against(run, reference, now))
             bar.update(sum(map(len, chosen)))
     return {
         place: Bounds(clean, zero[place], mean[place], None).record(

@@ -6,8 +6,8 @@ Shapes: B batch, P position, N tokens, D dimensions, T texts, F latents.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from evals.labelled import Labelled
-from evals.metrics.codes import Encode, place_of, readings
+from evals.metrics.codes import place_of, readings, sharing_products
 from evals.results import Accuracy, Baseline, Probing
 from evals.tasks import Task
 from rsae import SAE, Host
-from rsae.activations.hooks import HookPoint, activations_at, pad
+from rsae.activations.hooks import HookPoint, activations_at, batches, pad
 from rsae.activations.text import Document
 from rsae.support.files import read_tensors, write_tensors
 from rsae.support.progress import progress
 
-_BATCH = 16
 _RESAMPLES = 1000
 
 
@@ -146,11 +145,10 @@ def text_activations(
     excluded = torch.tensor(exclude_tokens, dtype=torch.long)
     ids = [host.sequences([Document("", t)], context, shortest=2)[:1] for t in texts]
     kept = [i for i, s in enumerate(ids) if s]
-    order = sorted(kept, key=lambda i: len(ids[i][0]))
     x: dict[int, torch.Tensor] = {}
-    with progress(len(order), f"probe texts {what}", "text") as bar:
-        for start in range(0, len(order), _BATCH):
-            chosen = order[start : start + _BATCH]
+    with progress(len(kept), f"probe texts {what}", "text") as bar:
+        for numbers in batches([ids[i][0] for i in kept], host.device):
+            chosen = [kept[number] for number in numbers]
             tokens_BP, mask_BP = pad([ids[i][0] for i in chosen], host.device)
             x_BPD = activations_at(host, point, tokens_BP, mask_BP).cpu()
             for row, i in enumerate(chosen):
@@ -163,9 +161,8 @@ def text_activations(
     return torch.cat([x[i] for i in kept]), torch.cat(numbers), kept
 
 
-@torch.no_grad()
 def pooled(
-    encode: Callable[[torch.Tensor], torch.Tensor] | None, data: ProbeData, rows: int = 4096
+    encode: Callable[[torch.Tensor], torch.Tensor] | None, data: ProbeData, rows: int = 1024
 ) -> np.ndarray:
     """The mean code of each text.
 
@@ -177,15 +174,30 @@ def pooled(
     Returns:
         Means over each text's tokens, float64 [T, F].
     """
-    total_TF: torch.Tensor | None = None
+    return pooled_all([encode], data, rows)[0]
+
+
+@torch.no_grad()
+def pooled_all(
+    encodes: Sequence[Callable[[torch.Tensor], torch.Tensor] | None], data: ProbeData, rows: int = 1024
+) -> list[np.ndarray]:
+    """The mean codes of each text, of several codes that see a block of tokens one after the other.
+
+    Args:
+        encodes: As for `pooled`.
+        data: A task's activations.
+        rows: Tokens at a time.
+    """
+    totals: list[torch.Tensor | None] = [None] * len(encodes)
     for x_BD, text_B in zip(data.x_ND.split(rows), data.text_N.split(rows), strict=True):
-        z_BF = (x_BD if encode is None else encode(x_BD)).double().cpu()
-        if total_TF is None:
-            total_TF = torch.zeros(len(data.label_T), z_BF.shape[1], dtype=torch.float64)
-        total_TF.index_add_(0, text_B.long(), z_BF)
-    assert total_TF is not None
+        for number, encode in enumerate(encodes):
+            z_BF = (x_BD if encode is None else encode(x_BD)).double().cpu()
+            total_TF = totals[number]
+            if total_TF is None:
+                total_TF = totals[number] = z_BF.new_zeros(len(data.label_T), z_BF.shape[1])
+            total_TF.index_add_(0, text_B.long(), z_BF)
     count_T = torch.bincount(data.text_N.long(), minlength=len(data.label_T))
-    return (total_TF / count_T[:, None]).numpy()
+    return [(total_TF / count_T[:, None]).numpy() for total_TF in totals if total_TF is not None]
 
 
 def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> Probing:
@@ -201,14 +213,30 @@ def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> Probin
     Returns:
         Accuracies by k.
     """
-    device = sae.W_enc.device
+    return probe_all({"": sae}, data, k)[""]
 
-    def accuracies(encode: Encode) -> dict[int, Accuracy]:
-        correct = correct_with_best(pooled(lambda x_BD: encode(x_BD.to(device)), data), data, k)
-        return {n: accuracy(correct_T) for n, correct_T in correct.items()}
 
-    found = {name: accuracies(encode) for name, encode in readings(sae).items()}
-    return Probing(found.pop(""), found)
+def probe_all(group: Mapping[str, SAE], data: ProbeData, k: Sequence[int]) -> dict[str, Probing]:
+    """`probe` of SAEs with the same encoder, which meets a token once.
+
+    Args:
+        group: The SAEs by name (`evals.metrics.codes.by_encoder`).
+        data: A task's activations.
+        k: Numbers of latents.
+
+    Returns:
+        Accuracies by k, of each.
+    """
+    device = next(iter(group.values())).W_enc.device
+    wanted = [(name, *found) for name, sae in group.items() for found in readings(sae).items()]
+    here = data if device.type == "cpu" else replace(data, x_ND=data.x_ND.to(device))
+    with sharing_products(group.values()):
+        codes = pooled_all([encode for _, _, encode in wanted], here)
+    found: dict[str, dict[str, dict[int, Accuracy]]] = {name: {} for name in group}
+    for (name, reading, _), z_TF in zip(wanted, codes, strict=True):
+        correct = correct_with_best(z_TF, data, k)
+        found[name][reading] = {n: accuracy(correct_T) for n, correct_T in correct.items()}
+    return {name: Probing(by_reading.pop(""), by_reading) for name, by_reading in found.items()}
 
 
 def correct_with_best(z_TF: np.ndarray, data: ProbeData, k: Sequence[int]) -> dict[int, np.ndarray]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from evals.metrics.codes import readings
+from evals.metrics.codes import readings, sharing_products
 from evals.results import Density, Fit, Reconstruction
 from rsae import SAE, Activations, InputError, Store
 from rsae.activations.protocol import check_fits
@@ -94,9 +94,11 @@ def reconstruction(
         tokens += len(x_BD)
         total_O += y64_BO.sum(0)
         square += y64_BO.square().sum().item()
-        for encode, summed in sums.values():
-            z_BF = encode(x_BD.to(sae.W_enc.device))
-            summed.add(y64_BO, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
+        here_BD = x_BD.to(sae.W_enc.device)
+        with sharing_products([sae]):
+            for encode, summed in sums.values():
+                z_BF = encode(here_BD)
+                summed.add(y64_BO, z_BF, sae.decode(z_BF, x_BD.to(z_BF)).double().cpu())
     if not tokens:
         raise InputError(f"{activations.name}: its split {split!r} holds no token")
     variance = spread(square / tokens, total_O / tokens, activations.name)

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from rsae.activations import remote
-from rsae.activations.hooks import HookPoint, activations_at_all, pad
+from rsae.activations.hooks import HookPoint, activations_at_all, batches, pad
 from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
 from rsae.activations.rows import Scaled
 from rsae.activations.store import MANIFEST, TARGET, VERSION, Manifest, Shard, Store
@@ -30,7 +30,6 @@ from rsae.support.progress import progress
 
 SEQUENCES_A_SHARD = 128
 _SHARDS_AT_MOST = 4096  # more sequences than 128 times that make larger shards, not more of them
-_SEQUENCES_A_BATCH = 16
 _SHORTEST = 8  # a piece of fewer tokens is left out
 _PLAN = "plan.json"
 _TEXT = "text_digest"  # in it
@@ -470,10 +469,8 @@ def run_sequences(
         sequences: Token ids.
         bar: Counts tokens.
     """
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))  # little padding in a batch
     rows: list[dict[int, torch.Tensor]] = [{} for _ in points]
-    for start in range(0, len(order), _SEQUENCES_A_BATCH):
-        chosen = order[start : start + _SEQUENCES_A_BATCH]
+    for chosen in batches(sequences, host.device):
         tokens_BP, mask_BP = pad([sequences[i] for i in chosen], host.device)
         for found, x_BPD in zip(rows, activations_at_all(host, points, tokens_BP, mask_BP), strict=True):
             x_BPD = x_BPD.float().cpu()

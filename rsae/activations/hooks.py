@@ -25,10 +25,11 @@ Shapes: B batch, P position, D width of the hook point, V vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -463,29 +464,123 @@ def logits_from(
         entering_BPD: The residual stream that enters the point's block, from `prefix_at`. A point within a block does
             not say what the residual stream beside it holds: without it, the blocks before run after all.
     """
+    wants_grad = torch.is_grad_enabled() and x_BPD.requires_grad
+    with torch.set_grad_enabled(wants_grad), going_on(host, point, x_BPD, entering_BPD):
+        return host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False).logits.float()
+
+
+@contextmanager
+def going_on(
+    host: Host, point: HookPoint, x_BPD: torch.Tensor, entering_BPD: torch.Tensor | None = None
+) -> Iterator[None]:
+    """While the context is open, a run of the host goes on from a hook point, with another activation there.
+
+    Args:
+        host: The host.
+        point: The hook point.
+        x_BPD: The activation, of the batch that will be run.
+        entering_BPD: As for `logits_from`.
+    """
     within = not point.residual
     known = point.layer is not None and (not within or entering_BPD is not None)
     first = (point.layer or 0) + (point.site == "resid_post")  # the first block that runs
-    skipped = host.blocks[: first if known else 0]
-    forwards = [block.forward for block in skipped]
-    wants_grad = torch.is_grad_enabled() and x_BPD.requires_grad
-    for block in skipped:
+    with ExitStack() as stack:
+        stack.enter_context(_passed_over(host.blocks[: first if known else 0]))
+        if within and known:
+            entry = HookPoint(point.layer, "resid_pre")._place(host)
+            stack.enter_context(_passed_through(entry, lambda _: entering_BPD))  # type: ignore[arg-type]
+        stack.enter_context(hooked(host, point, lambda _: x_BPD))
+        yield
+
+
+@contextmanager
+def _passed_over(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Blocks give what they get, while the context is open."""
+    forwards = [(block, block.forward) for block in blocks]
+    for block, _ in forwards:
         block.forward = _pass_through
     try:
-        with ExitStack() as stack:
-            stack.enter_context(torch.set_grad_enabled(wants_grad))
-            if within and known:
-                entry = HookPoint(point.layer, "resid_pre")._place(host)
-                stack.enter_context(_passed_through(entry, lambda _: entering_BPD))  # type: ignore[arg-type]
-            stack.enter_context(hooked(host, point, lambda _: x_BPD))
-            return host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False).logits.float()
+        yield
     finally:
-        for block, forward in zip(skipped, forwards, strict=True):
+        for block, forward in forwards:
             block.forward = forward
+
+
+def before_head(host: Host, head: nn.Module, tokens_BP: torch.Tensor, mask_BP: torch.Tensor) -> torch.Tensor:
+    """What the host's head would read, [batch, position, width], in the host's dtype; it does not run.
+
+    Args:
+        host: The host, with whatever is hooked.
+        head: As `head_of` gives it.
+        tokens_BP: Token ids.
+        mask_BP: 1 for tokens, 0 for padding.
+    """
+    found: list[torch.Tensor] = []
+
+    def stop(_module, args):
+        found.append(args[0])
+        raise _Stop
+
+    handle = head.register_forward_pre_hook(stop)
+    try:
+        with suppress(_Stop):
+            host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False)
+    finally:
+        handle.remove()
+    return found[0]
+
+
+_HEADS_OF: WeakKeyDictionary[nn.Module, nn.Linear | None] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def head_of(host: Host) -> nn.Linear | None:
+    """The linear layer whose output are the host's logits; None where something comes after it, such as a soft cap.
+
+    Args:
+        host: The host; it is tried once, on a few tokens, with its blocks passed over.
+    """
+    if host.model not in _HEADS_OF:
+        _HEADS_OF[host.model] = _tried_head(host)
+    return _HEADS_OF[host.model]
+
+
+def _tried_head(host: Host) -> nn.Linear | None:
+    head = host.model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.weight.is_meta:  # quantised or elsewhere: only its own code knows
+        return None
+    tokens_BP = torch.arange(4, device=host.device)[None] % host.model.config.get_text_config().vocab_size
+    mask_BP = torch.ones_like(tokens_BP)
+    with _passed_over(host.blocks):
+        logits_BPV = host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False).logits
+        read_BPD = before_head(host, head, tokens_BP, mask_BP)
+    return head if torch.equal(nn.functional.linear(read_BPD, head.weight, head.bias), logits_BPV) else None
 
 
 def _pass_through(hidden_states, *_args, **_kwargs):
     return hidden_states
+
+
+#: Sequences that run together at most; tokens for each thread of a CPU, so that what a layer makes stays in the caches
+_TOGETHER, _TOKENS_A_THREAD = 16, 512
+
+
+def batches(sequences: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> list[list[int]]:
+    """Which sequences run together, by their numbers: of about the same length, so that little is padded.
+
+    Args:
+        sequences: Token ids.
+        device: Where the host runs.
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    most = _TOKENS_A_THREAD * torch.get_num_threads() if on_cpu else float("inf")
+    found: list[list[int]] = []
+    for number in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
+        last = found[-1] if found else []
+        if not last or len(last) == _TOGETHER or (len(last) + 1) * len(sequences[number]) > most:
+            found.append(last := [])
+        last.append(number)
+    return found
 
 
 def pad(sequences: list[list[int]], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:

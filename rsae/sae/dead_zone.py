@@ -56,6 +56,6 @@ class _DeadZone(torch.autograd.Function):
         grad_value = torch.where(h > theta, grad, 0.0) if ctx.needs_input_grad[0] else None
         grad_theta = None
         if ctx.needs_input_grad[2]:
-            near = (h - theta).abs() < ctx.bandwidth / 2
-            grad_theta = torch.where(near, -(edge / ctx.bandwidth) * grad, 0.0)
+            far = (h - theta).abs_().lt(ctx.bandwidth / 2).logical_not_()
+            grad_theta = (grad * edge).div_(-ctx.bandwidth).masked_fill_(far, 0.0)
         return grad_value, None, grad_theta, None, None

@@ -49,7 +49,7 @@ class JumpReLU(SAE):
     def support(self, h_BF: torch.Tensor) -> Pattern:
         # in training also the places below the threshold that pull at it
         reach = self.bandwidth / 2 if self.training else 0.0
-        return Pattern.above(h_BF, self.threshold - reach)
+        return Pattern.above(h_BF, self.threshold - reach, some_shut=self.training)
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         theta_N = at(self.threshold, latent_N)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from rsae.rational import RationalActivation
+from rsae.sae import sparse_cpu
 from rsae.sae.rational import RationalSAE
 from rsae.sae.records import Loss
 from rsae.sae.registry import FAMILIES, register
-from rsae.sae.sparse import Pattern, mean_square
+from rsae.sae.sparse import Everywhere, Pattern, encode_at, l1_norm, mean_square
 from rsae.support.errors import InputError, did_you_mean
 
 
@@ -30,7 +31,10 @@ def supplied_threshold(h_BF: torch.Tensor, k: int) -> torch.Tensor:
         h_BF: Pre-activations.
         k: How many lie above the threshold.
     """
-    return h_BF.detach().topk(k + 1, dim=-1).values[..., -2:].mean(-1, keepdim=True)
+    h_BF = h_BF.detach()
+    latent_BK = sparse_cpu.largest(h_BF, k + 1)
+    value_BK = h_BF.topk(k + 1, dim=-1).values if latent_BK is None else h_BF.gather(-1, latent_BK)
+    return value_BK.topk(2, dim=-1, largest=False).values.mean(-1, keepdim=True)
 
 
 @register
@@ -114,13 +118,16 @@ class SoftRational(RationalSAE):
         y_BO: torch.Tensor | None = None,
     ) -> Loss:
         x_BD = self.standardise(x_BD)
-        z_BF = self.soft_code(self._linear(x_BD))
+        b_dec = self.b_dec if self.subtract_b_dec else None
+        everywhere = Everywhere(torch.Size((len(x_BD), self.d_sae)))
+        h_BF, _, _ = encode_at(x_BD, self.W_enc, self.encoder_bias, b_dec, lambda _: everywhere)
+        z_BF = self.soft_code(h_BF)
         sse = mean_square(F.linear(z_BF, self.W_dec.T, self.b_dec) - self.left_to_code(x_BD, y_BO))
         total = sse
         if self.penalty_named(penalty) is not None:
-            total = sse + sparsity * (z_BF.abs() @ self.W_dec.norm(dim=1)).mean()
-        fires_BF = z_BF.detach() != 0
-        return Loss(total, sse.detach(), fires_BF.sum() / len(x_BD), fires_BF.any(0), sse)
+            total = sse + sparsity * l1_norm(z_BF, self.W_dec.norm(dim=1)) / len(x_BD)
+        on, fired_F = everywhere.firings(z_BF.detach())
+        return Loss(total, sse.detach(), torch.tensor(on / len(x_BD), device=z_BF.device), fired_F, sse)
 
     @torch.no_grad()
     def scale_latents_(self, factor_F: torch.Tensor) -> None:

@@ -48,6 +48,9 @@ def open_where(value_BF: torch.Tensor, h_BF: torch.Tensor) -> torch.Tensor:
 class Pattern:
     """N places in a [B, F] matrix, in row order: `row_N`, `latent_N`, and `start_B1`, where each row begins."""
 
+    #: whether many weights are 0: sums by latent then leave these places out
+    some_shut = False
+
     def __init__(
         self, start_B1: torch.Tensor, row_N: torch.Tensor, latent_N: torch.Tensor, shape: torch.Size
     ):
@@ -64,17 +67,17 @@ class Pattern:
         return cls(_starts(row_N, len(mask_BF)), row_N, latent_N, mask_BF.shape)
 
     @classmethod
-    def above(cls, h_BF: torch.Tensor, edge_F: torch.Tensor) -> Pattern:
-        """The places of entries above their latent's edge."""
+    def above(cls, h_BF: torch.Tensor, edge_F: torch.Tensor, some_shut: bool = False) -> Pattern:
+        """The places of entries above their latent's edge; at some of them the gate may be shut (`some_shut`)."""
         edge_F = edge_F.detach()
         some = h_BF[::_SAMPLE] > edge_F
         few = int(some.count_nonzero()) <= _DENSE * some.numel()
         found = sparse_cpu.above(h_BF, edge_F) if few else None
         if found is None:
             return cls.of(h_BF > edge_F)
-        start_B1, latent_N = found
-        row_N = torch.arange(len(h_BF)).repeat_interleave(start_B1.diff(), output_size=len(latent_N))
-        return cls(start_B1, row_N, latent_N, h_BF.shape)
+        made = cls(*found, h_BF.shape)
+        made.some_shut = some_shut
+        return made
 
     @classmethod
     def of_largest(cls, h_BF: torch.Tensor, k: int) -> Pattern:
@@ -150,8 +153,12 @@ class Pattern:
         """sum over a latent's entries of weight * row, [F, D]: a weight gradient."""
         if self.dense:
             return self.scatter(weight_N).T @ row_BD
-        order_N, start_F1 = self.by_latent
-        return _bag(self.row_by_latent_N, row_BD, start_F1, weight_N.index_select(0, order_N))
+        if self.some_shut and (found := sparse_cpu.by_latent(self.latent_N, self.shape[1], weight_N)):
+            order_N, start_F1 = found
+            row_N = self.row_N.index_select(0, order_N)
+        else:
+            (order_N, start_F1), row_N = self.by_latent, self.row_by_latent_N
+        return _bag(row_N, row_BD, start_F1, weight_N.index_select(0, order_N))
 
 
 class _Unlisted(Pattern):

@@ -40,20 +40,23 @@ extern "C" void *above(const float *h_BF, const float *edge_F, long B, long F, l
   return lists;
 }
 
-// The entries that `above` found, one thread's after the other; its lists are gone then.
-extern "C" void take(void *found, long *latent_N) {
+// The entries that `above` found, one thread's after the other, and their rows; its lists are gone then.
+extern "C" void take(void *found, const long *count_B, long B, long *row_N, long *latent_N) {
   Lists *lists = (Lists *)found;
   for (const std::vector<long> &all : lists->of_thread) latent_N = std::copy(all.begin(), all.end(), latent_N);
+  for (long b = 0; b < B; b++) row_N = std::fill_n(row_N, count_B[b], b);
   delete lists;
 }
 
-// The order that sorts places by latent, earlier ones first, and where each latent begins in it.
-extern "C" void by_latent(const long *latent_N, long N, long F, long *order_N, long *start_F1) {
+// The order that sorts places by latent, earlier ones first, and where each latent begins in it; with weights, without
+// the places whose weight is 0.
+extern "C" void by_latent(const long *latent_N, const float *weight_N, long N, long F, long *order_N, long *start_F1) {
   std::fill(start_F1, start_F1 + F + 1, 0);
-  for (long i = 0; i < N; i++) start_F1[latent_N[i] + 1]++;
+  for (long i = 0; i < N; i++) start_F1[latent_N[i] + 1] += !weight_N || weight_N[i] != 0;
   for (long f = 0; f < F; f++) start_F1[f + 1] += start_F1[f];
   std::vector<long> next(start_F1, start_F1 + F);
-  for (long i = 0; i < N; i++) order_N[next[latent_N[i]]++] = i;
+  for (long i = 0; i < N; i++)
+    if (!weight_N || weight_N[i] != 0) order_N[next[latent_N[i]]++] = i;
 }
 
 // A sum that is the same wherever it stands; what is needed later is fetched ahead.

@@ -32,8 +32,8 @@ def largest(h_BF: torch.Tensor, k: int) -> torch.Tensor | None:
     return latent_BK
 
 
-def above(h_BF: torch.Tensor, edge_F: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Where entries lie above their latent's edge: where each row begins, [B + 1], and latent_N.
+def above(h_BF: torch.Tensor, edge_F: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """Where entries lie above their latent's edge: where each row begins, [B + 1], row_N and latent_N.
 
     Args:
         h_BF: Pre-activations.
@@ -46,24 +46,28 @@ def above(h_BF: torch.Tensor, edge_F: torch.Tensor) -> tuple[torch.Tensor, torch
     start_B1, count_B = torch.zeros(B + 1, dtype=torch.long), torch.empty(B, dtype=torch.long)
     found = library.above(pointer(h_BF), pointer(edge_F), B, F, pointer(count_B), torch.get_num_threads())
     torch.cumsum(count_B, 0, out=start_B1[1:])
-    latent_N = torch.empty(int(start_B1[-1]), dtype=torch.long)
-    library.take(found, pointer(latent_N))
-    return start_B1, latent_N
+    row_N, latent_N = (torch.empty(int(start_B1[-1]), dtype=torch.long) for _ in range(2))
+    library.take(found, pointer(count_B), B, pointer(row_N), pointer(latent_N))
+    return start_B1, row_N, latent_N
 
 
-def by_latent(latent_N: torch.Tensor, d_sae: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+def by_latent(
+    latent_N: torch.Tensor, d_sae: int, weight_N: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The stable order that sorts places by latent, and where each latent begins in it, [F + 1].
 
     Args:
         latent_N: The latent of each place.
         d_sae: Number of latents.
+        weight_N: Places whose weight is 0 are left out.
     """
     library = _library() if latent_N.device.type == "cpu" and latent_N.is_contiguous() else None
-    if library is None:
+    if library is None or (weight_N is not None and _library_for(weight_N) is None):
         return None
     order_N, start_F1 = torch.empty_like(latent_N), torch.empty(d_sae + 1, dtype=torch.long)
-    library.by_latent(pointer(latent_N), len(latent_N), d_sae, pointer(order_N), pointer(start_F1))
-    return order_N, start_F1
+    weights = None if weight_N is None else pointer(weight_N)
+    library.by_latent(pointer(latent_N), weights, len(latent_N), d_sae, pointer(order_N), pointer(start_F1))
+    return order_N if weight_N is None else order_N[: int(start_F1[-1])], start_F1
 
 
 def products(
@@ -142,8 +146,8 @@ def _library() -> ctypes.CDLL | None:
         arguments = {
             "largest": [address, long, long, long, address, int_],
             "above": [address, address, long, long, address, int_],
-            "take": [address, address],
-            "by_latent": [address, long, long, address, address],
+            "take": [address, address, long, address, address],
+            "by_latent": [address, address, long, long, address, address],
             "products": [address, address, address, address, long, long, address, int_],
             "residual": [address] * 6 + [long, long, address, address, int_],
             "firings": [address, long, long, address, int_],

@@ -31,7 +31,7 @@ def test_what_is_measured_is_kept(place, store, monkeypatch):
         real = getattr(measuring, name)
         monkeypatch.setattr(measuring, name, lambda *a, **k: calls.append(name) or real(*a, **k))
 
-    for name in ("reconstruction", "downstream", "probe", "probe_data"):
+    for name in ("reconstruction", "downstream", "bounds_of", "probe_all", "probe_data"):
         counting(name)
     e = Evaluate(
         downstream_tokens=60, tasks=["spam"], probe_train=40, probe_test=20, probe_context=8, k=[1, 2]
@@ -39,14 +39,14 @@ def test_what_is_measured_is_kept(place, store, monkeypatch):
     one = cell(random_sae("top_k", store))
     other = cell(random_sae("relu", store), Role.CONTROL, control="control")
     (first,) = Measuring(place, e).measure("t", [one])
-    assert sorted(calls) == ["downstream", "probe", "probe_data", "reconstruction"]
+    assert sorted(calls) == ["bounds_of", "downstream", "probe_all", "probe_data", "reconstruction"]
     assert Measuring(place, e).measure("t", [one]) == [first]
-    assert len(calls) == 4
+    assert len(calls) == 5
     both = Measuring(place, e).measure("t", [one, other])
     assert both[0] == first
-    assert calls[4:] == ["reconstruction", "downstream", "probe"]  # of the other one alone
+    assert calls[5:] == ["reconstruction", "downstream", "probe_all"]  # of the other one alone
     changed = Measuring(place, e.model_copy(update={"k": [1]})).measure("t", [one])[0]
-    assert calls[7:] == ["probe"]
+    assert calls[8:] == ["probe_all"]
     assert replace(changed, probing=first.probing) == first
     assert changed.probing["spam"].accuracy == {1: first.probing["spam"].accuracy[1]}
     assert changed.probing["spam"].baseline == first.probing["spam"].baseline

@@ -108,7 +108,7 @@ def test_a_start_is_the_certified_fit(demo_run):
 
 
 def test_plans():
-    train = TrainConfig(steps=3, seed=5, sparsity=2.0, lr=2e-3, bias_lr=1.0)
+    train = TrainConfig(steps=3, seed=5, sparsity=2.0, lr=2e-3, bias_lr=1.0, beta2=0.99)
     plan = Plan("top_k", 64, Level("k", 8), train)
     assert (plan.name, plan.settings, plan.training) == ("top_k-64-k8-s5", {"d_sae": 64, "k": 8}, train)
     assert Plan("relu", 64, Level("l0", 8), train).training == replace(train, l0=8.0)

@@ -14,11 +14,14 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from rsae import Host, InputError
+from rsae.activations import splicing
 from rsae.activations.hooks import (
     SITES,
     HookPoint,
     activations_at,
     activations_at_all,
+    batches,
+    head_of,
     logits_from,
     pad,
     prefix_at,
@@ -288,3 +291,51 @@ def test_the_dtype_ends_at_the_hook_point(host, dtype):
         logits = logits_from(half, point, tokens, mask, x, entering)
         assert logits.dtype == torch.float32
         torch.testing.assert_close(logits, logits_of(half, tokens, mask).float())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_counted_logits_are_those_of_the_whole_host(name, monkeypatch):
+    """By the head alone where nothing comes after it, else by the host's own code; in several blocks."""
+    host = random_host(name, CONFIGS[name])
+    tokens, mask = pad([[5, 6, 7, 8, 9], [3, 2, 1]])
+    counted = mask[:, 1:].bool()
+    assert (head_of(host) is None) == (name == "gemma2")  # which has a soft cap on its logits
+    want = host.model(input_ids=tokens, attention_mask=mask).logits[:, :-1][counted].float()
+    for block in (splicing._BLOCK, 6 * 40):
+        monkeypatch.setattr(splicing, "_BLOCK", block)
+        logits = splicing.counted_logits(host, tokens, mask, counted)
+        assert logits.shape == want.shape == (6, 97)
+        columns, parts = zip(*logits.blocks(), strict=True)
+        assert [c.start for c in columns] == list(range(0, 97, 40 if block == 240 else 97))
+        torch.testing.assert_close(torch.cat(parts, 1), want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_that_is_no_plain_linear_layer_is_left_to_the_host():
+    class Halved(torch.nn.Linear):
+        def forward(self, input):
+            return super().forward(input) / 2
+
+    other = random_host("llama", CONFIGS["llama"])
+    head = other.model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    assert head is head_of(other)
+    own = Halved(head.in_features, head.out_features, bias=False)
+    changed = random_host("llama", CONFIGS["llama"])
+    changed.model.set_output_embeddings(own)
+    assert head_of(changed) is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_hold_all_sequences_of_like_lengths(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    lengths = torch.randint(1, 700, (100,), generator=torch.Generator().manual_seed(0)).tolist()
+    sequences = [[0] * n for n in [*lengths, *[3] * 40, 2000]]
+    found = batches(sequences)
+    assert sorted(i for chosen in found for i in chosen) == list(range(len(sequences)))
+    assert [len(sequences[i]) for chosen in found for i in chosen] == sorted(map(len, sequences))
+    for chosen in found:
+        longest = max(len(sequences[i]) for i in chosen)
+        assert len(chosen) == 1 or (len(chosen) <= 16 and len(chosen) * longest <= 512 * threads)
+    assert max(map(len, found)) == 16
+    assert len(batches(sequences, "meta")) == 9  # elsewhere by their number alone
+    assert batches([]) == []

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rsae.sae import sparse_cpu
@@ -35,9 +35,10 @@ def test_places_above_an_edge_are_torchs(B, F, edge):
     h_BF, edge_F = torch.randn(B, F, generator=generator), torch.randn(F, generator=generator) + edge
     found = sparse_cpu.above(h_BF, edge_F)
     assert found is not None
-    start_B1, latent_N = found
+    start_B1, found_N, latent_N = found
     row_N, wanted_N = (h_BF > edge_F).nonzero(as_tuple=True)
     assert torch.equal(latent_N, wanted_N)
+    assert torch.equal(found_N, row_N)
     assert torch.equal(start_B1, torch.searchsorted(row_N, torch.arange(B + 1)))
     pattern = Pattern.above(h_BF, edge_F)
     assert torch.equal(pattern.row_N, row_N)
@@ -53,6 +54,20 @@ def test_the_order_by_latent_is_a_stable_sort(latents):
     sorted_N, wanted_N = torch.sort(latent_N, stable=True)
     assert torch.equal(order_N, wanted_N)
     assert torch.equal(start_F1, torch.searchsorted(sorted_N, torch.arange(32)))
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 99), st.sampled_from([0.0, 0.3, 1.0]))
+def test_sums_by_latent_are_the_same_without_the_places_of_no_weight(B, F, seed, share):
+    generator = torch.Generator().manual_seed(seed)
+    h_BF, x_BD = torch.randn(B, F, generator=generator) - 1.7, torch.randn(B, 7, generator=generator)
+    every, some = (Pattern.above(h_BF, torch.zeros(F), some_shut) for some_shut in (False, True))
+    assume(not every.dense)
+    weight_N = torch.randn(len(every.latent_N), generator=generator)
+    weight_N[torch.rand(len(weight_N), generator=generator) >= share] = 0.0
+    found = sparse_cpu.by_latent(every.latent_N, F, weight_N)
+    assert found is not None
+    assert torch.equal(found[0], every.by_latent[0][weight_N[every.by_latent[0]] != 0])
+    assert torch.equal(some.sum_by_latent(weight_N, x_BD), every.sum_by_latent(weight_N, x_BD))
 
 
 @given(st.integers(1, 9), st.integers(1, 60), st.integers(1, 80), st.integers(0, 99), st.integers(1, 3))

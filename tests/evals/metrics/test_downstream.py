@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 
@@ -11,9 +12,12 @@ import torch
 
 import evals
 import rsae
-from evals.metrics.downstream import Reconstruct, downstream, has_bfloat16, splice
+from evals.metrics.downstream import Reconstruct, bounds_of, downstream, has_bfloat16, splice
+from evals.metrics.losses import Bounds
+from evals.results import dump, parse
 from evals.tasks import Task
 from rsae import InputError, SoftRational
+from rsae.activations import splicing
 from rsae.activations.hooks import HookPoint, activations_at, pad
 from tests.evals.helpers import HOOK, exact_sae
 from tests.rsae.helpers import random_sae
@@ -250,6 +254,27 @@ def test_the_prefix_runs_once_however_many_saes(host, sequences):
     assert runs == {"prefix": 2, "suffix": 7}  # clean, zero, mean and four SAEs; the fifth is one of them
     assert found["again"] == found["0.2"]
     assert len({one.kl for one in found.values()}) == 4
+
+
+def test_bounds_are_made_once_for_all_saes_of_a_place(host, sequences):
+    saes = {str(error): exact_sae(host.d_model, error) for error in (0.1, 0.3)}
+    for precision in ("float32", "bfloat16"):
+        rest = {"hook": HOOK, "precision": precision, "norm_limit": 1e4}
+        bounds = bounds_of(saes["0.1"], host, sequences, **rest)
+        kept = parse(Bounds, json.loads(json.dumps(dump(bounds))))  # as a suite keeps them
+        assert downstream(saes, host, sequences, **rest, bounds=kept) == downstream(
+            saes, host, sequences, **rest
+        )
+        assert kept == bounds
+
+
+def test_a_host_whose_head_is_not_known_gives_the_same(host, sequences, monkeypatch):
+    saes = {"a": exact_sae(host.d_model, 0.3)}
+    by_head = downstream(saes, host, sequences, HOOK)["a"]
+    monkeypatch.setattr(splicing, "head_of", lambda _: None)
+    by_logits = downstream(saes, host, sequences, HOOK)["a"]
+    for key in ("ce", "kl", "top1", "ce_zero", "kl_mean"):
+        assert by_head[key] == pytest.approx(by_logits[key], rel=1e-5, abs=1e-7), key
 
 
 def test_tokens_above_the_norm_limit_are_left_alone(host, sequences):

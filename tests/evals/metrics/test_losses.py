@@ -1,0 +1,71 @@
+"""What is summed over blocks of the vocabulary, against whole matrices in float64."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.metrics.losses import Clean, against
+from rsae.activations import splicing
+from rsae.activations.splicing import Logits
+
+V, D = 53, 8
+
+
+class Batch(NamedTuple):
+    tokens_BP: torch.Tensor
+    counted_BP: torch.Tensor
+
+
+def batch(generator: torch.Generator) -> Batch:
+    tokens_BP = torch.randint(V, (3, 7), generator=generator)
+    return Batch(tokens_BP, torch.rand(3, 6, generator=generator) < 0.7)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.sampled_from([0.01, 1.0, 30.0]),
+    apart=st.sampled_from([1e-3, 1.0]),
+    block=st.sampled_from([200, 10**6]),
+    bias=st.booleans(),
+)
+def test_blocks_give_what_whole_matrices_give(seed, size, apart, block, bias):
+    generator = torch.Generator().manual_seed(seed)
+    run = batch(generator)
+    head = torch.nn.Linear(D, V, bias=bias)
+    read_ND = size * torch.randn(int(run.counted_BP.sum()), D, generator=generator)
+    other_ND = read_ND + apart * torch.randn(read_ND.shape, generator=generator)
+    whole = [torch.nn.functional.linear(x, head.weight, head.bias).detach() for x in (read_ND, other_ND)]
+    log_clean, log_now = (x.double().log_softmax(-1) for x in whole)
+    aim = run.tokens_BP[:, 1:][run.counted_BP][:, None]
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(splicing, "_BLOCK", block)
+        for clean, now in (
+            (Logits(read_ND, head, False), Logits(other_ND, head, False)),
+            (Logits(whole[0], None, False), Logits(whole[1], None, False)),
+        ):
+            reference = Clean.of(clean)
+            got, itself = against(run, reference, now), against(run, reference, clean)
+            near = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-6 * max(1.0, size))
+            near(got.ce_N, -log_now.gather(1, aim)[:, 0])
+            kl_N = (log_clean.exp() * (log_clean - log_now)).sum(1)
+            near(got.kl_N, kl_N)
+            assert got.agreed == int((log_clean.argmax(1) == log_now.argmax(1)).sum())
+            assert torch.equal(itself.kl_N, torch.zeros_like(kl_N))
+            assert torch.equal(itself.ce_N, reference.measured(run).ce_N)
+            assert itself.agreed == reference.measured(run).agreed == len(kl_N)
+
+
+def test_of_equally_likely_tokens_the_first_counts():
+    run = batch(torch.Generator().manual_seed(0))
+    N = int(run.counted_BP.sum())
+    clean, now = torch.zeros(N, V), torch.zeros(N, V)
+    clean[:, 5] = now[:, 5] = now[:, 30] = 1.0
+    now[0, 4] = 1.0  # before the clean host's
+    got = against(run, Clean.of(Logits(clean, None, False)), Logits(now, None, False))
+    assert got.agreed == N - 1
