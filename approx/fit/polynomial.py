@@ -50,7 +50,7 @@ def polynomial(
     m: int,
     remainder: Remainder | None = None,
     reference: np.ndarray | None = None,
-    iterations: int = 60,
+    iterations: int = 100,
 ) -> Polynomial:
     """The best polynomial as far as float64 tells.
 
@@ -103,6 +103,8 @@ def polynomial(
         gap, before = top - level, gap
         if best is None or gap < best[0] - best[1]:
             best, still = (top, level, reference), 0
+        elif m > _LARGEST_GRID and level >= 1.0005 * max(history[:-1]):
+            still = 0  # the level rises to the best error, however large p is between the points
         noise = 1e-15 * levelled.size
         if gap <= max(1e-14 * top, noise) or before / 4 < gap <= 1e-10 * top or top <= noise:
             break

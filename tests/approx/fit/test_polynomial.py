@@ -84,6 +84,15 @@ def test_a_polynomial_that_is_huge_between_its_points_is_summed_beside_them():
     assert fit.levelled > fit.error * (1 - 1e-9)
 
 
+def test_many_folds_arrive_however_large_the_polynomials_are_on_the_way():
+    """Errors of 1e7 on the way made the exchange give up, while its level rose with each step."""
+    fit = approx.minimax(
+        approx.formula("abs(sin(6.29*x))", (-1.9962863003348006, 2.1887305702720274)), (800, 0)
+    )
+    assert fit.verdict is Verdict.BEST
+    assert fit.levelled > fit.error * (1 - 1e-9)
+
+
 def test_a_level_on_points_bounds_every_polynomial():
     rng = np.random.default_rng(0)
     x = np.sort(rng.uniform(-1, 1, 9))
