@@ -202,7 +202,7 @@ class _Look:
             p = self.series(self.coefficients(levelled))
             off = np.max(levelled.w * np.abs(p(levelled.x) - levelled.values))
             # in a gap, or between points that are far apart, it may be so large that its series loses the rest
-            if off <= 1e-3 * abs(levelled.level) + 1e-13 * levelled.size:
+            if off <= 1e-3 * abs(levelled.level) + 1e-12 * levelled.size:
                 return p
         return levelled.at
 
