@@ -15,11 +15,30 @@ _ENTRIES = 2**26
 class Transcoder(Protocol):
     """What is asked of an SAE."""
 
-    W_enc: torch.nn.Parameter
-    W_dec: torch.nn.Parameter
-    b_dec: torch.nn.Parameter
-    W_skip: torch.nn.Parameter | None
-    d_sae: int
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        ...
+
+    @property
+    def W_enc(self) -> torch.Tensor:
+        """The encoder, [D, F]."""
+        ...
+
+    @property
+    def W_dec(self) -> torch.Tensor:
+        """The decoder, [F, O]."""
+        ...
+
+    @property
+    def b_dec(self) -> torch.Tensor:
+        """The decoder's bias, [O]."""
+        ...
+
+    @property
+    def W_skip(self) -> torch.Tensor | None:
+        """The skip connection, [O, D]; None for none."""
+        ...
 
     @property
     def encoder_bias(self) -> torch.Tensor:
