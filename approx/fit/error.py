@@ -236,7 +236,8 @@ def honest_error(
     edges = np.unique(np.r_[turns, target.domain.edges, target.breaks])
     between = [edges[:-1] + (edges[1:] - edges[:-1]) * u for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
     extra = np.concatenate([turns, *between])
-    x = sample(target, 2000, np.r_[np.asarray(near, dtype=float), extra[target.domain.contains(extra)]])
+    count = max(2000, 8 * len(near))  # an error of degree m + n turns about so often, wherever its peaks are
+    x = sample(target, count, np.r_[np.asarray(near, dtype=float), extra[target.domain.contains(extra)]])
     with np.errstate(all="ignore"):
         f, r, w = target(x), rational(x), target.weight_at(x)
         error = np.abs(np.asarray(w * (f - r), dtype=float))
