@@ -131,10 +131,10 @@ class Rivals:
             for cell in cells
             if isinstance(cell.sae, PursuitSAE) and (cell.role is Role.TUNED or cell.upgrade in untuned)
         ]
-        controls = {cell.control: cell for cell in cells if cell.role is Role.CONTROL}
+        controls = [cell for cell in cells if cell.role is Role.CONTROL]
         if not pursuits or not controls:
             return
-        control = controls.get(pursuits[0].control) or next(iter(controls.values()))
+        control = control_of(pursuits[0], controls)
         wanted = self.config.second_controls
         for upgrade in pursuits if "pursued" in wanted else []:
             yield self._pursued(control, upgrade)
@@ -194,3 +194,14 @@ class Rivals:
 
     def _key(self, sae: SAE) -> list[Any]:
         return [self.place.identity, fingerprint(sae), self.seed]
+
+
+def control_of(pursuit: Cell, controls: list[Cell]) -> Cell:
+    """The control that a pursuit is compared with.
+
+    Args:
+        pursuit: The pursuit. Untrained it has no control of its own: then it is the teacher fine-tuned by its own loss.
+        controls: All of the teacher's; not empty.
+    """
+    by_name = {cell.control: cell for cell in controls}
+    return by_name.get(pursuit.control) or by_name.get("control") or controls[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from evals.measures import FVU, KL, columns, probing
 from evals.metrics.reconstruction import reconstruction
 from evals.report.html import missing, write_report
 from evals.results import Role, read_results
+from evals.rivals import control_of
 from evals.site import load_sae, open_store
 from rsae import InputError
 from tests.evals.conftest import SUITE, evals
@@ -198,6 +201,16 @@ def test_a_figure_for_each_question(run, cells):
 def test_without_rivals_there_is_no_claim():
     assert claims([result(), control()]) == ()
     assert shares([result(), control()], [FVU]) == {}
+
+
+def test_an_untrained_pursuit_is_compared_with_the_teachers_own_fine_tuning():
+    def cell(control: str | None) -> Any:
+        return SimpleNamespace(control=control)
+
+    controls = [cell("control-l1"), cell("control"), cell("control-held")]
+    assert control_of(cell(None), controls) is controls[1]
+    assert control_of(cell("control-held"), controls) is controls[2]
+    assert control_of(cell(None), controls[:1]) is controls[0]
 
 
 def test_second_controls_need_a_pursuit(tmp_path):
