@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from flint import arb, arb_mat, fmpq, fmpq_poly, fmpz_poly
 
-from approx.dyadic import decode, encode, in_parts
+from approx.dyadic import decode, dyadic, encode, in_parts
 
 Number = Callable[[fmpq], Any]
 Params = tuple[fmpq, ...]
@@ -60,7 +60,7 @@ class _Blocks:
             for i in range(1, size):
                 c[k - i] -= c[k + i]
                 c[k + i] *= 2
-        exact = [arb((x.p, 1 - int(x.q).bit_length())) for x in c]
+        exact = [arb((x.p, 1 - int(x.q).bit_length())) for x in map(dyadic, c)]  # refuses what is none
         self._size, self._rows = size, arb_mat(len(c) // size, size, exact)
 
     def __call__(self, t: arb) -> arb:

@@ -47,9 +47,10 @@ def downstream(
     allow_mismatch: bool = False,
     exclude_tokens: Sequence[int | str] | None = None,
     precision: Precision = "float32",
+    bounds: Bounds | None = None,
 ) -> Downstream:
-    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens` and
-    `precision` as below."""
+    """One SAE: `sae`, `host`, `tokens`, `hook`, `norm_limit`, `batch`, `allow_mismatch`, `exclude_tokens`, `precision`
+    and `bounds` as below."""
     ...
 
 
@@ -131,7 +132,7 @@ def downstream(
             limit that leaves nothing to splice.
     """
     if isinstance(sae, SAE):
-        rest = (hook, norm_limit, batch, allow_mismatch, exclude_tokens, precision)
+        rest = (hook, norm_limit, batch, allow_mismatch, exclude_tokens, precision, bounds)
         return downstream({"sae": sae}, host, tokens, *rest)["sae"]
     if not tokens or min(map(len, tokens)) < 3:
         raise InputError("downstream: every sequence needs three tokens at least (position 0 is not counted)")

@@ -37,3 +37,9 @@ def test_the_highest_polynomial_is_exact_beside_the_ends(degree):
     c[-1] = 1.0
     assert Series(c)(*t) == pytest.approx(exact(c, *t), abs=2e-15)
     assert (1 + t[0]) / 2 + t[1] / 2 == pytest.approx(x, rel=1e-15)
+
+
+def test_a_long_series_in_balls_refuses_coefficients_that_are_not_dyadic():
+    series = Chebyshev((fmpq(1, 3),) * 50, (fmpq(1),))
+    with pytest.raises(ValueError, match="dyadic"):
+        series.evaluate(arb(0.3), arb)

@@ -265,6 +265,11 @@ def test_bounds_are_made_once_for_all_saes_of_a_place(host, sequences):
         assert downstream(saes, host, sequences, **rest, bounds=kept) == downstream(
             saes, host, sequences, **rest
         )
+        one = saes["0.1"]  # bounds that are given are used, of one SAE, too
+        wrong = replace(kept, mean=kept.zero)
+        assert downstream(one, host, sequences, **rest, bounds=wrong) != downstream(
+            one, host, sequences, **rest
+        )
         assert kept == bounds
 
 
