@@ -1,36 +1,68 @@
 """The best polynomial on a grid by an interior-point method in float64: where the exchange creeps.
 
 Of a target with many more turns than p has degrees, many polynomials are nearly best. The multipliers of the best
-reference then span sixteen decades, and points that hardly count decide where the exchange goes. The linear program
-min lam, w_i |f_i - p(t_i)| <= lam, has no such trouble: its central path ends inside the set of the nearly best, after
-some 25 steps whatever the target.
+reference then span sixteen decades and more, and points that hardly count decide where the exchange goes. The linear
+program min lam, w_i |f_i - p(t_i)| <= lam, has no such trouble: its central path ends inside the set of the nearly
+best, after some 30 steps whatever the target.
+
+The equations of a step have the matrix sum_k d_k T_i(t_k) T_j(t_k), which T_i T_j = (T_(i+j) + T_|i-j|)/2 makes a
+Toeplitz and a Hankel matrix of 2m + 1 sums: all but its factors costs next to nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.polynomial import chebyshev
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, hankel, toeplitz
+from scipy.linalg.lapack import dtpqrt
+
+from approx.fit.series import Nodes
 
 _STEPS = 80
+_HEAVY = 1e9  # times the usual weight of a row, that of one which products would let drown the others
 _LEAST = 1e-12  # of the level, the distance to the best one on the grid that float64 can reach
-_NEAR = 1e-4  # of the level, the distance from which on the equations are solved by QR
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Rows w_k T_i(t_k), i = 0..m."""
+
+    t: np.ndarray
+    nodes: Nodes
+    w: np.ndarray
+    m: int
+
+    def rows(self, k: np.ndarray) -> np.ndarray:
+        """Some of them, shape (size, m + 1)."""
+        return chebyshev.chebvander(self.t[k], self.m) * self.w[k, None]
+
+    def values(self, c: np.ndarray) -> np.ndarray:
+        return self.w * self.nodes.values(c)
+
+    def sums(self, d: np.ndarray) -> np.ndarray:
+        """The transpose of `values`."""
+        return self.nodes.sums(self.w * d, self.m + 1)
+
+    def squares(self, d: np.ndarray) -> np.ndarray:
+        """The rows' products, weighted with d and summed, shape (m + 1, m + 1)."""
+        sums = self.nodes.sums(self.w * self.w * d, 2 * self.m + 1)
+        return (toeplitz(sums[: self.m + 1]) + hankel(sums[: self.m + 1], sums[self.m :])) / 2
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A point of the path: slacks lam -+ (g - Q c) and multipliers y of both sides of each constraint, shape (2, size).
+    """A point of the path: slacks lam -+ (g - p) and multipliers y of both sides of each constraint, shape (2, size).
 
-    The multipliers have the sum 1, and Q^T (y_0 - y_1) = 0.
+    The multipliers have the sum 1, and y_0 - y_1 is orthogonal to every p.
     """
 
-    Q: np.ndarray
+    grid: _Grid
     slack: np.ndarray
     y: np.ndarray
-    near: bool
 
     @cached_property
     def sides(self) -> tuple[np.ndarray, np.ndarray]:
@@ -39,82 +71,132 @@ class _Place:
         return ratio[0] + ratio[1], ratio[0] - ratio[1]
 
     @cached_property
-    def factors(self) -> tuple[np.ndarray, tuple[np.ndarray, bool]]:
-        """The equations for the step of (c, lam): units of the unknowns, and the factors in these."""
-        total, difference = self.sides
-        if self.near:
-            # the square of the condition would be beyond float64; both sides of a point make one row, and one for all
-            rows = np.zeros((len(total) + 1, self.Q.shape[1] + 1))
-            rows[:-1, :-1] = np.sqrt(total)[:, None] * self.Q
-            rows[:-1, -1] = difference / np.sqrt(total)
-            rows[-1, -1] = np.sqrt(np.sum(4 * np.prod(self.y / self.slack, axis=0) / total))
-            unit = 1 / np.linalg.norm(rows, axis=0)
-            factor: np.ndarray = np.linalg.qr(rows * unit, mode="r")  # pyright: ignore
-            return unit, (factor, False)
-        beside = self.Q.T @ difference
-        corner = np.full((1, 1), total.sum())
-        matrix = np.block([[self.Q.T @ (self.Q * total[:, None]), beside[:, None]], [beside[None], corner]])
+    def solved(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The equations for the step of (c, lam).
+
+        Near the end the rows that count most outweigh the others by more than float64's digits, so that they are left
+        out of the products, and joined to their factor by reflections.
+        """
+        (total, difference), n = self.sides, self.grid.m + 2
+        order = np.argsort(total)
+        heavy = order[total[order] > _HEAVY * total[order[len(order) // 2]]]
+        light = total.copy(), difference.copy()
+        for column in light:
+            column[heavy] = 0.0
+        beside = self.grid.sums(light[1])
+        corner = light[0].sum() + np.sum(4 * np.prod((self.y / self.slack)[:, heavy], axis=0) / total[heavy])
+        matrix = np.block([[self.grid.squares(light[0]), beside[:, None]], [beside, corner]])
         unit = 1 / np.sqrt(np.diag(matrix))
-        return unit, cho_factor(matrix * unit[:, None] * unit)
+        factor = _factor(matrix * unit[:, None] * unit)
+        if len(heavy):
+            root = np.sqrt(total[heavy])
+            rows = np.c_[self.grid.rows(heavy) * root[:, None], difference[heavy] / root] * unit
+            factor = dtpqrt(0, min(32, n), factor, rows)[0]
+        return lambda right: unit * cho_solve((factor, False), unit * right)
 
     def step(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The change of (c, lam), of the slacks and of y after which y ds + slack dy is as wanted."""
-        (total, difference), (unit, factor) = self.sides, self.factors
+        total, difference = self.sides
         part = wanted / self.slack
         right = np.r_[
-            self.Q.T @ (self.y[0] - self.y[1] + part[0] - part[1]), np.sum(part) + np.sum(self.y) - 1
+            self.grid.sums(self.y[0] - self.y[1] + part[0] - part[1]), np.sum(part) + np.sum(self.y) - 1
         ]
-        change = np.zeros(len(right))
-        for _ in range(3):  # with refinement
-            at, up = self.Q @ change[:-1], change[-1]
-            image = np.r_[self.Q.T @ (total * at + difference * up), difference @ at + total.sum() * up]
-            change += unit * cho_solve(factor, unit * (right - image))
-        at, up = self.Q @ change[:-1], change[-1]
+        change, at = np.zeros(len(right)), np.zeros(len(total))
+        for _ in range(3):
+            # with refinement, of `at` itself: what the rounding of a large change did there would be magnified in y
+            up = change[-1]
+            image = np.r_[self.grid.sums(total * at + difference * up), difference @ at + total.sum() * up]
+            more = self.solved(right - image)
+            change, at = change + more, at + self.grid.values(more[:-1])
+        up = change[-1]
         ds = np.array([up + at, up - at])
         return change, ds, part - self.y / self.slack * ds
 
 
-def best_on_grid(t: np.ndarray, f: np.ndarray, w: np.ndarray, m: int, enough: float = _LEAST) -> np.ndarray:
+def _factor(matrix: np.ndarray) -> np.ndarray:
+    """The upper factor of a positive matrix of diagonal 1 that rounding may have made indefinite."""
+    for more in (1e-15, 1e-14, 1e-13, 1e-12, 1e-11):  # directions that rounding decides about are left alone
+        matrix[np.diag_indices_from(matrix)] = 1 + more
+        try:
+            return cholesky(matrix)
+        except LinAlgError:
+            continue
+    raise LinAlgError("no rounding makes a matrix as indefinite")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A point of a path, from which that of another grid can go on."""
+
+    t: np.ndarray
+    """The points of the grid, ascending."""
+    c: np.ndarray
+    """Chebyshev coefficients of p."""
+    y: np.ndarray
+    """Multipliers of both sides of each constraint, shape (2, size)."""
+    lam: float
+    """The largest error allowed."""
+    gap: float
+    """How far `lam` is above the least one at most, relatively."""
+
+
+def best_on_grid(
+    t: tuple[np.ndarray, np.ndarray],
+    f: np.ndarray,
+    w: np.ndarray,
+    m: int,
+    enough: float = _LEAST,
+    start: Stop | None = None,
+) -> tuple[np.ndarray, list[Stop]]:
     """The polynomial of degree m with the least max w |f - p| on a grid.
 
     Args:
-        t: points in [-1, 1], shape (size,), more than m of them.
+        t: points in [-1, 1], ascending, and what their rounding left out, each of shape (size,), more than m of them.
         f: values there.
         w: weights, positive.
         m: the degree.
         enough: how far from the best one on the grid its error may be, relatively, at about most.
+        start: where to begin, on another grid.
 
     Returns:
-        Its Chebyshev coefficients, shape (m + 1,).
+        Its Chebyshev coefficients, shape (m + 1,), and the path that led to it.
 
     Source:
         S. Mehrotra, SIAM J. Optim. 2 (1992): predictor and corrector.
     """
-    Q, R = np.linalg.qr(chebyshev.chebvander(t, m) * w[:, None])
-    size = max(float(np.max(np.abs(w * f))), 1e-300)
-    g = w * f / size
-    x = np.r_[Q.T @ g, 0.0]
-    best, least = x, float(np.max(np.abs(g - Q @ x[:-1])))
-    x[-1] = 1.1 * least
-    y = np.full((2, len(t)), 0.5 / len(t))
+    grid = _Grid(t[0], Nodes(*t, 2 * m), w, m)
+    if start is None:
+        squares = grid.squares(np.ones(len(f)))
+        unit = 1 / np.sqrt(np.diag(squares))
+        c = unit * cho_solve((_factor(squares * unit[:, None] * unit), False), unit * grid.sums(w * f))
+        lam = 1.1 * float(np.max(np.abs(w * f - grid.values(c))))
+        y = np.full((2, len(f)), 0.5 / len(f))
+    else:
+        c, rest = start.c, w * f - grid.values(start.c)
+        lam = max(start.lam, (1 + 0.1 * start.gap) * float(np.max(np.abs(rest))))
+        y = start.gap * lam / (2 * len(f)) / np.array([lam - rest, lam + rest])
+        _, old, new = np.intersect1d(start.t, t[0], assume_unique=True, return_indices=True)
+        y[:, new] = start.y[:, old]
+    best, least, path = c, np.inf, list[Stop]()
     for _ in range(_STEPS):
-        rest, lam = g - Q @ x[:-1], x[-1]
+        rest = w * f - grid.values(c)
         if (top := float(np.max(np.abs(rest)))) < least:
-            best, least = x, top
+            best, least = c, top
         slack = np.array([lam - rest, lam + rest])
         gap = float(np.sum(slack * y))
         if not (np.all(slack > 0) and gap > enough * lam):
             break
-        place = _Place(Q, slack, y, gap < _NEAR * lam)
+        path.append(Stop(t[0], c, y, lam, gap / lam))
+        place = _Place(grid, slack, y)
         try:
             _, ds, dy = place.step(-slack * y)
             ahead = np.sum((slack + _reach(slack, ds) * ds) * (y + _reach(y, dy) * dy)) / gap
             dx, ds, dy = place.step(ahead**3 * gap / y.size - slack * y - ds * dy)
         except (LinAlgError, ValueError):  # the rounding of float64
             break
-        x = x + 0.995 * _reach(slack, ds) * dx
+        c, lam = c + 0.995 * _reach(slack, ds) * dx[:-1], lam + 0.995 * _reach(slack, ds) * dx[-1]
         y = y + 0.995 * _reach(y, dy) * dy
-    return solve_triangular(R, best[:-1] * size)
+    return best, path
 
 
 def _reach(value: np.ndarray, change: np.ndarray) -> float:

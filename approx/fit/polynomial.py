@@ -8,7 +8,7 @@ targets with many more turns than degrees, linear programs on grids that gather 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -26,7 +26,6 @@ _SHARES = np.array([0.02, 0.1, 0.22, 0.36, 0.5, 0.64, 0.78, 0.9, 0.98])
 _CELLS = 1 << 17  # entries of the largest matrix held at once, which a cache holds
 _CREEPS = 1e-9  # of the error, the distance to the level that other ways are tried for
 _LONG = 64  # points, from which on a polynomial through them is evaluated by its Chebyshev series
-_LARGEST_GRID = 500  # degree; linear programs of larger ones take minutes
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,16 @@ class Polynomial:
     """The largest error found."""
     history: list[float]
     """The level after each step."""
+
+    def joined(self, other: Polynomial) -> Polynomial:
+        """The one with the least error, and the highest level of both.
+
+        Args:
+            other: a later one for the same problem.
+        """
+        near, high = min(self, other, key=lambda p: p.top), max(self, other, key=lambda p: p.level)
+        history = [*self.history, *other.history]
+        return Polynomial(near.coefficients, high.reference, high.level, near.top, history)
 
 
 def polynomial(
@@ -83,7 +92,7 @@ def polynomial(
     reference, still = _spread(target, m + 2) if reference is None else reference, 0
     history: list[float] = []
     best: tuple[float, float, np.ndarray] | None = None
-    noise, gap = 0.0, np.inf
+    noise, gap, rising = 0.0, np.inf, 0.0
 
     for _ in range(iterations):
         # two points on either side of a jump, say
@@ -103,31 +112,30 @@ def polynomial(
         gap, before = top - level, gap
         if best is None or gap < best[0] - best[1]:
             best, still = (top, level, reference), 0
-        elif m > _LARGEST_GRID and level >= 1.0005 * max(history[:-1]):
+        elif level >= 1.0005 * max(history[:-1]):
             still = 0  # the level rises to the best error, however large p is between the points
         noise = 1e-15 * levelled.size
         if gap <= max(1e-14 * top, noise) or before / 4 < gap <= 1e-10 * top or top <= noise:
             break
         new = _alternating(places, error, m + 2)
-        if new is None or np.array_equal(new, reference) or still == 8:
-            new, still = None, 0
+        # a level that falls is rounding: p is larger between the points than float64 has digits
+        if new is None or np.array_equal(new, reference) or still == 8 or level < 0.99 * rising:
+            new, still, rising = None, 0, 0.0
             while new is None and starts and gap >= 1e-3 * top:
                 new = starts.pop(0 if level < 1e-9 * top else -1)()
             if new is None:
                 break
+        else:
+            rising = level
         reference = new
     assert best is not None
-    found, following = _expanded(look, best[2], m, history)
-    while following is not None and found.top - found.level > max(_CREEPS / 4 * found.top, 30 * noise):
-        other, following = _expanded(look, following, m, history)
-        if not other.top - other.level < found.top - found.level:
-            break
-        found = other
-    top, level = found.top, found.level
-    if top - level > max(_CREEPS * top, 100 * noise) and m <= _LARGEST_GRID:
+    found = _expanded(look, best[2], m, history, noise)
+    if found.top - found.level > max(_CREEPS * found.top, 100 * noise):
         other = _on_grids(target, m, look, noise)
-        if other is not None and other.top - other.level < top - level:
-            return replace(other, history=[*history, *other.history])
+        if other is not None:
+            found = found.joined(other)
+            if found.top - found.level > max(_CREEPS * found.top, 100 * noise):
+                found = found.joined(_expanded(look, found.reference, m, [], noise))
     return found
 
 
@@ -238,7 +246,7 @@ class _Look:
                 rise, fall = heights[0] - before, heights[1] - before
             new = _vertex(low - at, high - at, rise, fall) + at
             found = error(new)
-            higher = np.abs(found) >= np.abs(before)
+            higher = found * np.sign(before) >= np.abs(before)
             top[inner], height[inner] = np.where(higher, new, at), np.where(higher, found, before)
             if share is not None:
                 at = top[inner]
@@ -248,16 +256,21 @@ class _Look:
         return top, height
 
 
-def _expanded(
-    look: _Look, reference: np.ndarray, m: int, history: list[float]
-) -> tuple[Polynomial, np.ndarray | None]:
-    """The levelled polynomial on a reference as a Chebyshev series, sharp to float64, and the next reference."""
-    levelled = look.levelled(reference)
-    c = look.coefficients(levelled)
-    places, error = look.peaks(reference, look.series(c))
-    top = float(np.max(np.abs(error), initial=0.0))
-    found = Polynomial(c, reference, min(abs(levelled.level), top), top, history)
-    return found, _alternating(places, error, m + 2)
+def _expanded(look: _Look, reference: np.ndarray, m: int, history: list[float], noise: float) -> Polynomial:
+    """The levelled polynomial on a reference, or on one after it, as a Chebyshev series that is sharp to float64."""
+    best: Polynomial | None = None
+    while True:
+        levelled = look.levelled(reference)
+        c = look.coefficients(levelled)
+        places, error = look.peaks(reference, look.series(c))
+        top = float(np.max(np.abs(error), initial=0.0))
+        found = Polynomial(c, reference, min(abs(levelled.level), top), top, history)
+        if best is not None and not found.top - found.level < best.top - best.level:
+            return best
+        best, following = found, _alternating(places, error, m + 2)
+        if following is None or top - found.level <= max(_CREEPS / 4 * top, 30 * noise):
+            return best
+        reference = following
 
 
 def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | None:
@@ -266,18 +279,22 @@ def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | N
     return None if thin is None else np.array([s for s, _ in thin])
 
 
-def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 8) -> Polynomial | None:
+def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 12) -> Polynomial | None:
     """The best polynomial on grids that take in the peaks of its error, until it has no higher ones."""
     ends = np.array([e for part in look.parts for e in part])
     x = np.unique(np.r_[_spread(target, 4 * (m + 2)), look.marks, ends])
+    size = float(np.max(np.abs(np.prod(look.value(x), axis=0))))
     best: Polynomial | None = None
-    history: list[float] = []
-    enough = 1e-3
+    new, enough, start = x[:0], 1e-3, None
     for _ in range(rounds):
+        x = np.unique(np.r_[x, new])
+        x = x[np.r_[True, np.diff(look.t(x)[0]) > 0]]
+        t = look.t(x)
         f, w = look.value(x)
-        if not (np.all(np.isfinite(f)) and np.all(np.isfinite(w)) and len(x) > m + 2):
+        if not (size > 0 and np.all(np.isfinite(f)) and np.all(np.isfinite(w)) and len(x) > m + 2):
             break
-        c = best_on_grid(look.t(x)[0], f, w, m, enough)
+        c, path = best_on_grid(t, f / size, w, m, enough, start)
+        c = c * size
         p = look.series(c)
         on_grid = float(np.max(np.abs(w * (f - p(x)))))
         if on_grid <= 1e5 * noise:  # float64 solves no program whose answer it hardly sees
@@ -285,18 +302,18 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 8
         places, error = look.peaks(x, p)
         top = float(np.max(np.abs(error)))
         # a program is solved no better than its grid is worth: early ends of the path lie well inside
-        missed = top - on_grid
-        enough = max(1e-3 * enough, 1e-11) if missed <= enough * top else enough
-        if (reference := _alternating(places, error, m + 2)) is not None:
-            level = level_below(reference, *look.value(reference))
-            history.append(level)
-            if best is None or top < best.top or level > best.level:
-                top, c = (top, c) if best is None or top < best.top else (best.top, best.coefficients)
-                level = level if best is None else max(level, best.level)
-                best = Polynomial(c, reference, level, top, history)
-            if best.top - best.level <= max(_CREEPS / 4 * best.top, 30 * noise):
-                break
-        x = np.unique(np.r_[x, places[np.abs(error) > 0.6 * on_grid]])
+        missed = top / on_grid - 1
+        enough = max(1e-3 * enough, 1e-11) if missed <= enough else enough
+        reference = _alternating(places, error, m + 2)
+        level = 0.0 if reference is None else level_below(reference, *look.value(reference))
+        found = Polynomial(c, x[: m + 2] if reference is None else reference, level, top, [level])
+        last, best = best, found if best is None else best.joined(found)
+        if missed < enough <= 1e-11 and last is not None and best.top - best.level > 0.5 * (last.top - last.level):
+            break  # it gets no better
+        if best.top - best.level <= max(_CREEPS / 4 * best.top, 30 * noise):
+            break
+        new = places[np.abs(error) > 0.6 * on_grid]
+        start = next((stop for stop in reversed(path) if stop.gap > 100 * missed), None)
     return best
 
 
@@ -375,6 +392,8 @@ def _interpolate(x: np.ndarray, values: np.ndarray, weights: np.ndarray, at: np.
     nearest = np.minimum(np.searchsorted(x, at), len(x) - 1)
     hit = x[nearest] == at
     found[hit] = values[nearest[hit]]
+    lost = np.isnan(found)  # beside a point by less than float64 divides by
+    found[lost] = np.interp(at[lost], x, values)
     return found
 
 
