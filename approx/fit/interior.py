@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.polynomial import chebyshev
 from scipy.linalg import LinAlgError, cho_solve, cholesky, hankel, toeplitz
-from scipy.linalg.lapack import dtpqrt
+from scipy.linalg.lapack import dtpqrt  # pyright: ignore
 
 from approx.fit.series import Nodes
 

@@ -268,7 +268,7 @@ def _expanded(look: _Look, reference: np.ndarray, m: int, history: list[float], 
         if best is not None and not found.top - found.level < best.top - best.level:
             return best
         best, following = found, _alternating(places, error, m + 2)
-        if following is None or top - found.level <= max(_CREEPS / 4 * top, 30 * noise):
+        if following is None or top - found.level <= max(_CREEPS / 2 * top, 30 * noise):
             return best
         reference = following
 
@@ -285,7 +285,7 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 1
     x = np.unique(np.r_[_spread(target, 4 * (m + 2)), look.marks, ends])
     size = float(np.max(np.abs(np.prod(look.value(x), axis=0))))
     best: Polynomial | None = None
-    new, enough, start = x[:0], 1e-3, None
+    new, enough, start, idle = x[:0], 1e-3, None, 0
     for _ in range(rounds):
         x = np.unique(np.r_[x, new])
         x = x[np.r_[True, np.diff(look.t(x)[0]) > 0]]
@@ -308,11 +308,12 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 1
         level = 0.0 if reference is None else level_below(reference, *look.value(reference))
         found = Polynomial(c, x[: m + 2] if reference is None else reference, level, top, [level])
         last, best = best, found if best is None else best.joined(found)
-        if missed < enough <= 1e-11 and last is not None and best.top - best.level > 0.5 * (last.top - last.level):
-            break  # it gets no better
-        if best.top - best.level <= max(_CREEPS / 4 * best.top, 30 * noise):
+        idle = 0 if last is None or best.top - best.level < 0.9 * (last.top - last.level) else idle + 1
+        if idle == 3:
             break
-        new = places[np.abs(error) > 0.6 * on_grid]
+        if best.top - best.level <= max(_CREEPS / 2 * best.top, 30 * noise):
+            break
+        new = np.array([s for s, e in _runs(places, error) if abs(e) > 0.6 * on_grid])
         start = next((stop for stop in reversed(path) if stop.gap > 100 * missed), None)
     return best
 

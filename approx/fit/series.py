@@ -39,7 +39,7 @@ def _steps(degree: int) -> int:
 
 
 def _factors(count: int, scale: int) -> np.ndarray:
-    """What the k-th derivative of cos(i a) by scale a, over k!, has before the cosine or sine, shape (_TERMS, count)."""
+    """What the k-th derivative of cos(i a) by scale a, over k!, has before its cosine or sine, (_TERMS, count)."""
     order = np.arange(_TERMS)[:, None]
     signs = np.array([1.0, -1.0, -1.0, 1.0])[order % 4]
     return signs / np.cumprod(np.maximum(order, 1), axis=0) * (np.arange(count) / scale) ** order

@@ -93,6 +93,40 @@ def test_many_folds_arrive_however_large_the_polynomials_are_on_the_way():
     assert fit.levelled > fit.error * (1 - 1e-9)
 
 
+turns = st.tuples(st.floats(0.3, 1), st.floats(0.5, 1.5), st.floats(0, 3))
+extra = st.sampled_from(
+    ["", "+sqrt(x+1)", "+0.3*abs(x-0.21)", "+tanh(300*(x-0.4))", "+0.4*exp(-200*(x+0.3)**2)"]
+)
+
+
+@given(turns, extra, st.floats(1, 1.5), st.integers(60, 250))
+@settings(max_examples=3, deadline=None)
+def test_targets_that_turn_about_as_often_as_the_degree_arrive(turn, more, high, degree):
+    """Errors of the size of the target, multipliers of many decades: levels fell by rounding, and it was given up."""
+    a, share, phase = turn
+    text = f"{a:.3f}*sin({share * degree * 2 / (1 + high):.2f}*x+{phase:.2f}){more}"
+    fit = approx.minimax(approx.formula(text, (-1, high)), (degree, 0))
+    assert fit.verdict.converged
+    assert fit.levelled <= fit.error * (1 + 1e-9)
+    x = np.linspace(-1, high, 20001)
+    assert float(np.max(np.abs(fit.target(x) - fit.rational(x)))) <= fit.error * (1 + 1e-9) + 1e-13
+
+
+@pytest.mark.parametrize("scale", ["1e100", "1e-100"])
+def test_turns_arrive_at_any_scale(scale):
+    target = approx.formula(f"{scale}*sin(150*x+1)", (-1, 1.3))
+    fit = approx.minimax(target, (150, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.error == pytest.approx(float(scale), rel=0.1)
+
+
+def test_a_spike_of_waves_arrives_in_a_high_degree():
+    """Most peaks of the error hardly count: the exchange met fewer points than it needs, and began anew."""
+    fit = approx.minimax(approx.formula("0.514*sin(1090.51*x)*exp(-519.3*(x-0.14)**2)"), (500, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.levelled > fit.error * (1 - 1e-9)
+
+
 def test_a_level_on_points_bounds_every_polynomial():
     rng = np.random.default_rng(0)
     x = np.sort(rng.uniform(-1, 1, 9))

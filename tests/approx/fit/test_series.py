@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from approx.dyadic import dyadic, precision
 from approx.fit.double_double import in_unit
-from approx.fit.series import Series
+from approx.fit.series import Nodes, Series
 from approx.forms import Chebyshev
 
 
@@ -37,6 +37,18 @@ def test_the_highest_polynomial_is_exact_beside_the_ends(degree):
     c[-1] = 1.0
     assert Series(c)(*t) == pytest.approx(exact(c, *t), abs=2e-15)
     assert (1 + t[0]) / 2 + t[1] / 2 == pytest.approx(x, rel=1e-15)
+
+
+@given(st.integers(0, 120), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_sums_over_points_are_the_transpose_of_sums_of_polynomials(degree, seed):
+    rng = np.random.default_rng(seed)
+    t = np.r_[-1.0, 1.0, np.sort(rng.uniform(-1, 1, 40))]
+    c, d = rng.normal(size=degree + 1), rng.normal(size=len(t))
+    nodes = Nodes(t, 0.0, 2 * degree)
+    assert nodes.values(c) == pytest.approx(exact(c, t), abs=2e-14 * np.sum(np.abs(c)))
+    columns = np.array([exact(row, t) for row in np.eye(2 * degree + 1)[:: max(1, degree // 2)]])
+    assert nodes.sums(d, 2 * degree + 1)[:: max(1, degree // 2)] == pytest.approx(columns @ d, abs=1e-12)
 
 
 def test_a_long_series_in_balls_refuses_coefficients_that_are_not_dyadic():
