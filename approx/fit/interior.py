@@ -78,8 +78,7 @@ class _Place:
         out of the products, and joined to their factor by reflections.
         """
         (total, difference), n = self.sides, self.grid.m + 2
-        order = np.argsort(total)
-        heavy = order[total[order] > _HEAVY * total[order[len(order) // 2]]]
+        heavy = np.flatnonzero(total > _HEAVY * np.median(total))
         light = total.copy(), difference.copy()
         for column in light:
             column[heavy] = 0.0
