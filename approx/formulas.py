@@ -6,6 +6,7 @@ import ast
 import copy
 import operator
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,23 @@ _NAMES = (
     "sin",
     "cos",
     "tan",
+    "asin",
+    "acos",
     "atan",
     "sinh",
     "cosh",
     "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
     "erf",
     "erfc",
     "expm1",
     "log1p",
     "log2",
+    "log10",
+    "gamma",
+    "lgamma",
     "sigmoid",
     "normal_cdf",
 )
@@ -55,10 +64,10 @@ def formula(
     """A target from a formula in x such as "exp(-x**2)", with an enclosure.
 
     Known are + - * / **, numbers (read as float64), pi, e, abs, max, min (of two) and the functions exp log
-    sqrt sin cos tan atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base
-    (any real exponent; x >= 0 then, unless it is an integer), in its exponent, or in both. Where `abs`, `max` and
-    `min` fold is found by their arguments' signs on a grid; folds that lie closer than a thousandth of the domain need
-    naming.
+    sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc expm1 log1p log2 log10 gamma lgamma (of
+    positive numbers) sigmoid normal_cdf. A power has x in its base (any real exponent; x >= 0 then, unless it is an
+    integer), in its exponent, or in both. Where `abs`, `max` and `min` fold is found by their arguments' signs on a
+    grid; folds that lie closer than a thousandth of the domain need naming.
     A quotient is continued over a float64 zero that its two parts share, and where a part is infinite and the whole is
     not the formula has its limit: x*log(x), exp(-1/x), x**x at 0.
 
@@ -274,9 +283,10 @@ def _shared_zeros(a: Expression, b: Expression, domain: Domain) -> tuple[Zero, .
         with precision(256):
             if not arb(b(arb(place))).contains(0):
                 continue
-        zero = Zero(place, multiplicity(b, place))
-        if vanishes(a, zero):
-            found.append(zero)
+        with suppress(ValueError):  # a zero that is not multiple, such as that of sqrt(x)
+            zero = Zero(place, multiplicity(b, place))
+            if vanishes(a, zero):
+                found.append(zero)
     return tuple(found)
 
 

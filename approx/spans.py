@@ -29,6 +29,7 @@ _MONOTONE = {
     "sinh": None,
     "tanh": None,
     "atan": None,
+    "asinh": None,
     "erf": None,
     "erfc": None,
     "sigmoid": None,
@@ -36,6 +37,7 @@ _MONOTONE = {
     "sqrt": 0,
     "log": 0,
     "log2": 0,
+    "log10": 0,
     "log1p": -1,
 }
 #: Limits at -infinity and infinity that balls do not know
@@ -168,7 +170,7 @@ def _called(name: str, u: Span) -> Span:
     if name in _MONOTONE:
         return Span.of(*(_at(name, end) for end in u.ends)) if _defined(u, _MONOTONE[name]) else EVERYTHING
     if not all(end.is_finite() for end in u.ends):
-        return EVERYTHING if name == "tan" else Span.of(arb(-1), arb(1))
+        return Span.of(arb(-1), arb(1)) if name in ("sin", "cos") else EVERYTHING
     return Span.of(getattr(Functions, name)(u.low.union(u.high)))
 
 
@@ -226,7 +228,7 @@ def _product(factors: list[ast.expr], x: Span) -> Span:
     whole, left = _ONE, list(factors)
     for factor in factors:
         match factor:
-            case ast.Call(func=ast.Name(id="log" | "log2" as name), args=[argument]):
+            case ast.Call(func=ast.Name(id="log" | "log2" | "log10" as name), args=[argument]):
                 inner, c = _core(argument, x)
                 partner = next((one for one in left if _is_power(one, inner)), None)
                 if partner is None:
@@ -234,7 +236,10 @@ def _product(factors: list[ast.expr], x: Span) -> Span:
                 left = [one for one in left if one is not factor and one is not partner]
                 base, p = _root(partner)
                 v = _values(base, x)
-                u, unit = v.size(), Span.of(arb(2).log() if name == "log2" else arb(1))
+                u, unit = (
+                    v.size(),
+                    Span.of(arb({"log2": 2, "log10": 10}[name]).log() if name != "log" else arb(1)),
+                )
                 sign = Span.of(arb(-1), arb(1)) if v.low < 0 else _ONE  # of u^p with a logarithm of abs(u)
                 own = _with_logarithm(u, p) + _raised(u, p) * _called("log", c)
                 whole *= own * unit.inverse() * sign

@@ -6,7 +6,7 @@ from flint import arb
 from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import mp
-from scipy.special import erfc
+from scipy.special import erfc, gamma, gammaln
 
 import approx
 from approx.dyadic import precision
@@ -48,6 +48,12 @@ def test_formulas_are_parsed_and_never_run_as_code(text):
         ("x**0.3 + (1 + x)**-1.7", lambda x: x**0.3 + (1 + x) ** -1.7),
         ("2**x - 0.5**(x*x)", lambda x: 2**x - 0.5 ** (x * x)),
         ("erfc(x) + expm1(x)*log1p(x) - log2(x)", lambda x: erfc(x) + np.expm1(x) * np.log1p(x) - np.log2(x)),
+        ("asin(x/2)*acos(x/2) + asinh(-x)", lambda x: np.arcsin(x / 2) * np.arccos(x / 2) - np.arcsinh(x)),
+        (
+            "acosh(x + 1) - atanh(x/2)/log10(x + 2)",
+            lambda x: np.arccosh(x + 1) - np.arctanh(x / 2) / np.log10(x + 2),
+        ),
+        ("gamma(x) + lgamma(x)", lambda x: gamma(x) + gammaln(x)),
         ("e*log(x) + sqrt(pi)", lambda x: np.e * np.log(x) + np.sqrt(np.pi)),
     ],
 )
@@ -66,6 +72,14 @@ def test_formulas_mean_what_they_say(text, f):
         ("erfc(x)", (-1, 2)),
         ("expm1(x)/2", (-1, 1)),
         ("log1p(x)", (-0.5, 2)),
+        ("asin(x)", (-1, 1)),
+        ("acos(x)", (0, 1)),
+        ("asinh(x)", (-3, 5)),
+        ("acosh(x)", (1, 3)),
+        ("atanh(x)", (-0.9, 0.5)),
+        ("log10(x)", (1, 10)),
+        ("gamma(x)", (0.5, 4)),
+        ("lgamma(x)", (0.5, 4)),
     ],
 )
 def test_powers_and_their_kin_are_fitted_and_proven(text, domain):
@@ -171,6 +185,7 @@ LIMITS = [
     ("2*sqrt(x)*log(x/3)", (0, 1), lambda x: 2 * mp.sqrt(x) * mp.log(x / 3)),
     ("x**2*log(abs(x))", (-1, 2), lambda x: x**2 * mp.log(abs(x))),
     ("x*log(abs(x))", (-1, 1), lambda x: x * mp.log(abs(x))),
+    ("x**2*log10(x) + asin(x/2)", (0, 2), lambda x: x**2 * mp.log10(x) + mp.asin(x / 2)),
     ("x**x", (0, 2), lambda x: x**x),
     ("x**(-x)/3", (0, 2), lambda x: x ** (-x) / 3),
 ]
@@ -219,7 +234,9 @@ def test_functions_with_such_limits_are_fitted_and_proven(text, domain, f):
     approx.Certificate.from_json(proof.to_json()).verify()
 
 
-@pytest.mark.parametrize("text", ["1/x", "log(x)/x", "sqrt(x)/x", "exp(1/x)", "x**(-x-1)"])
+@pytest.mark.parametrize(
+    "text", ["1/x", "sin(x)/sqrt(x)**3", "log(x)/x", "sqrt(x)/x", "exp(1/x)", "x**(-x-1)"]
+)
 def test_what_has_no_limit_is_refused(text):
     with pytest.raises(ValueError, match="not finite"):
         approx.formula(text, (0, 1))
