@@ -40,9 +40,10 @@ class Functions:
             # where the target is defined x is within 1, a ball around it may reach beyond
             low, high = max(x.lower(), arb(-1)), min(x.upper(), arb(1))
             return low.asin().union(high.asin()) if low <= high else arb.nan()
-        if isinstance(x, acb_series):  # these have no asin of their own
-            return (x / (1 - x * x).sqrt()).atan()
-        return x.asin() if isinstance(x, BALLS) else np.arcsin(x)
+        if isinstance(x, arb | acb | arb_series):
+            return x.asin()
+        # complex series have none of their own
+        return (x / (1 - x * x).sqrt()).atan() if isinstance(x, acb_series) else np.arcsin(x)
 
     @staticmethod
     def acos(x: Any) -> Any:
