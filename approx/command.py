@@ -118,7 +118,8 @@ def intervals(text: str) -> list[tuple[float, float]]:
         return [(constant(a), constant(b)) for a, b in (part.split(",") for part in text.split(";"))]
     except ValueError:
         raise ValueError(
-            f"--domain {text!r}: expected a,b or a,b;c,d with numbers such as -1.5 or pi/2"
+            f"--domain {text!r}: expected a,b or a,b;c,d with numbers such as -1.5 or pi/2 (for [a, inf) there is "
+            "approx.half_line in Python)"
         ) from None
 
 

@@ -33,7 +33,9 @@ class Domain(tuple[Interval, ...]):
             raise ValueError(f"domain={domain!r}: expected (a, b) or a list of such intervals") from None
         ends = [end for interval in intervals for end in interval]
         if not ends or not np.all(np.isfinite(ends)):
-            raise ValueError(f"domain={domain!r} must be bounded and not empty")
+            raise ValueError(
+                f"domain={domain!r} must be bounded and not empty; for [a, inf) there is `approx.half_line`"
+            )
         if any(a >= b for a, b in intervals) or any(b >= c for (_, b), (c, _) in pairwise(intervals)):
             raise ValueError(f"domain={domain!r}: intervals need a < b and must not touch or overlap")
         return super().__new__(cls, intervals)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import operator
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from flint import arb, arb_series, ctx, fmpq
 from approx.domain import Domain
 from approx.dyadic import dyadic, precision
 from approx.functions import BALLS, Functions
+from approx.spans import enclosure
 from approx.target import Expression, Target
 from approx.zeros import Zero, bisected, multiplicity, quotient, vanishes
 
@@ -29,18 +32,30 @@ _NAMES = (
     "sin",
     "cos",
     "tan",
+    "asin",
+    "acos",
     "atan",
     "sinh",
     "cosh",
     "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
     "erf",
     "erfc",
     "expm1",
     "log1p",
     "log2",
+    "log10",
+    "gamma",
+    "lgamma",
     "sigmoid",
     "normal_cdf",
 )
+
+
+#: Relative radius up to which balls do well enough
+_NARROW = 1e-6
 
 
 def formula(
@@ -49,10 +64,12 @@ def formula(
     """A target from a formula in x such as "exp(-x**2)", with an enclosure.
 
     Known are + - * / **, numbers (read as float64), pi, e, abs, max, min (of two) and the functions exp log
-    sqrt sin cos tan atan sinh cosh tanh erf erfc expm1 log1p log2 sigmoid normal_cdf. A power has x in its base
-    (any real exponent; x >= 0 then, unless it is an integer) or in its exponent. Where `abs`, `max` and `min` fold is
-    found by their arguments' signs on a grid; folds that lie closer than a thousandth of the domain need naming.
-    A quotient is continued over a float64 zero that its two parts share.
+    sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc expm1 log1p log2 log10 gamma lgamma (of
+    positive numbers) sigmoid normal_cdf. A power has x in its base (any real exponent; x >= 0 then, unless it is an
+    integer), in its exponent, or in both. Where `abs`, `max` and `min` fold is found by their arguments' signs on a
+    grid; folds that lie closer than a thousandth of the domain need naming.
+    A quotient is continued over a float64 zero that its two parts share, and where a part is infinite and the whole is
+    not the formula has its limit: x*log(x), exp(-1/x), x**x at 0.
 
     Args:
         text: the formula.
@@ -67,7 +84,7 @@ def formula(
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ValueError(f"formula {text!r} does not parse: {error.msg}") from None
-    inner = _compile(tree, text, Domain(domain))
+    inner = _completed(_compile(tree, text, Domain(domain)), tree, text, Domain(domain))
     kinks, jumps = sorted(float(k) for k in kinks), sorted(float(k) for k in jumps)
 
     def run(x: Any) -> Any:  # a constant formula takes the shape of x
@@ -181,6 +198,8 @@ def _compile(node: ast.AST, text: str, domain: Domain | None = None) -> Expressi
             if not number > 0:
                 raise ValueError(f"formula {text!r}: a power with x in its exponent needs a positive base")
             return lambda x: _exponential(number, _lifted(inner(x), x))
+        case ast.BinOp(left=base, op=ast.Pow(), right=exponent):
+            return _to_the(compiled(base), compiled(exponent))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             a, b, run = compiled(left), compiled(right), _OPERATORS[type(op)]
             if isinstance(op, ast.Div) and domain is not None and (shared := _shared_zeros(a, b, domain)):
@@ -203,6 +222,49 @@ def _compile(node: ast.AST, text: str, domain: Domain | None = None) -> Expressi
     raise ValueError(f"formula {text!r}: {ast.unparse(node)!r} is not known; {hint}")
 
 
+class _Numbers(ast.NodeTransformer):
+    """Makes constants of exponents without an x, by the arithmetic that the compiled formula does."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.BinOp:
+        if isinstance(node.op, ast.Pow) and "x" not in _names(node.right):
+            node.right = ast.Constant(value=float(_compile(node.right, self.text)(0.0)))
+        self.generic_visit(node)
+        return node
+
+
+def _completed(inner: Expression, tree: ast.expr, text: str, domain: Domain) -> Expression:
+    """A formula with its limits at points where a part of it is infinite, and with bounds around them."""
+    tree = _Numbers(text).visit(copy.deepcopy(tree))
+
+    def run(x: Any) -> Any:
+        if isinstance(x, arb):
+            value = arb(inner(x))
+            if value.is_finite() and x.rad() <= _NARROW * abs(x):
+                return value
+            bounds = enclosure(tree, domain, x)
+            if not bounds.is_finite():
+                return value
+            return value.intersection(bounds) if value.is_finite() else bounds
+        if isinstance(x, BALLS):
+            return inner(x)
+        with np.errstate(all="ignore"):
+            value = np.asarray(inner(x), dtype=float)
+        if np.all(np.isfinite(value)):
+            return value
+        value = np.array(np.broadcast_to(value, np.shape(x)))
+        for place in zip(*np.nonzero(~np.isfinite(value)), strict=True):
+            with precision(128):
+                limit = enclosure(tree, domain, arb(float(x[place])))
+            if limit.is_finite() and limit.rad() <= 1e-17 * (1 + abs(limit)):
+                value[place] = float(limit.mid())
+        return value
+
+    return run
+
+
 def _shared_zeros(a: Expression, b: Expression, domain: Domain) -> tuple[Zero, ...]:
     """The float64 zeros of b in a domain that are zeros of a as well: where a/b may have a limit."""
 
@@ -221,9 +283,10 @@ def _shared_zeros(a: Expression, b: Expression, domain: Domain) -> tuple[Zero, .
         with precision(256):
             if not arb(b(arb(place))).contains(0):
                 continue
-        zero = Zero(place, multiplicity(b, place))
-        if vanishes(a, zero):
-            found.append(zero)
+        with suppress(ValueError):  # a zero that is not multiple, such as that of sqrt(x)
+            zero = Zero(place, multiplicity(b, place))
+            if vanishes(a, zero):
+                found.append(zero)
     return tuple(found)
 
 
@@ -289,6 +352,16 @@ def _power(base: Expression, exponent: Expression, text: str) -> Expression:
 
 def _exponential(base: float, x: Any) -> Any:
     return (x * arb(base).log()).exp() if isinstance(x, BALLS) else np.power(base, x)
+
+
+def _to_the(base: Expression, exponent: Expression) -> Expression:
+    """A positive base to an exponent, with an x in both."""
+
+    def run(x: Any) -> Any:
+        a, b = _lifted(base(x), x), _lifted(exponent(x), x)
+        return (a.log() * b).exp() if isinstance(x, BALLS) else np.power(a, b)
+
+    return run
 
 
 def _extreme(a: Any, b: Any, larger: bool) -> Any:

@@ -30,6 +30,51 @@ class Functions:
     erf = _through("erf", special.erf)
 
     erfc = _through("erfc", special.erfc)
+    gamma = _through("gamma", special.gamma)
+    lgamma = _through("lgamma", special.gammaln)
+
+    @staticmethod
+    def asin(x: Any) -> Any:
+        """The inverse sine, -1 <= x <= 1."""
+        if isinstance(x, arb) and not (x > -1 and x < 1):
+            # where the target is defined x is within 1, a ball around it may reach beyond
+            low, high = max(x.lower(), arb(-1)), min(x.upper(), arb(1))
+            return low.asin().union(high.asin()) if low <= high else arb.nan()
+        if isinstance(x, arb | acb | arb_series):
+            return x.asin()
+        # complex series have none of their own
+        return (x / (1 - x * x).sqrt()).atan() if isinstance(x, acb_series) else np.arcsin(x)
+
+    @staticmethod
+    def acos(x: Any) -> Any:
+        """The inverse cosine, -1 <= x <= 1."""
+        return arb.pi() / 2 - Functions.asin(x) if isinstance(x, BALLS) else np.arccos(x)
+
+    @staticmethod
+    def asinh(x: Any) -> Any:
+        """The inverse hyperbolic sine."""
+        if isinstance(x, arb):
+            return x.asinh()
+        return (x + (x * x + 1).sqrt()).log() if isinstance(x, BALLS) else np.arcsinh(x)
+
+    @staticmethod
+    def acosh(x: Any) -> Any:
+        """The inverse hyperbolic cosine, x >= 1."""
+        if isinstance(x, arb):
+            return arb(0).union(x.upper().acosh()) if x.contains(1) else x.acosh()
+        return (x + (x * x - 1).sqrt()).log() if isinstance(x, BALLS) else np.arccosh(x)
+
+    @staticmethod
+    def atanh(x: Any) -> Any:
+        """The inverse hyperbolic tangent, -1 < x < 1."""
+        if isinstance(x, arb):
+            return x.atanh()
+        return ((1 + x) / (1 - x)).log() / 2 if isinstance(x, BALLS) else np.arctanh(x)
+
+    @staticmethod
+    def log10(x: Any) -> Any:
+        """The logarithm of x to base 10."""
+        return x.log() / arb(10).log() if isinstance(x, BALLS) else np.log10(x)
 
     @staticmethod
     def expm1(x: Any) -> Any:

@@ -206,14 +206,20 @@ def multiplicity(target: Callable[[Any], Any], place: float) -> int:
         place: its zero.
 
     Raises:
-        ValueError: for more than 6 times.
+        ValueError: for more than 6 times, and for a zero that is not multiple, such as that of x log(x).
     """
-    series = _series(target, arb(place), _MOST + 1, 256)
+    try:
+        series = _series(target, arb(place), _MOST + 1, 256)
+    except (ValueError, ZeroDivisionError):  # what flint raises for a quotient by 0
+        series = []
     for k, c in enumerate(series):
         if not c.contains(0):
             return k
     name = target.name if isinstance(target, Target) else "of the formula"
-    raise ValueError(f"target {name!r} has a zero of multiplicity above {_MOST} at x = {place!r}")
+    raise ValueError(
+        f"target {name!r} has a zero at x = {place!r} that is no polynomial's of degree {_MOST} or less: leave it "
+        "out of domain="
+    )
 
 
 def vanishes(function: Callable[[Any], Any], zero: Zero) -> bool:

@@ -53,7 +53,7 @@ def _run_suite(
     ] = None,
     device: Annotated[str, typer.Option(help="Where hosts and SAEs are: cpu, cuda, cuda:1, ...")] = "cpu",
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Only harvest, and run the host over the probing texts.")
+        bool, typer.Option("--prepare", help="Only harvest, and run the host over labelled texts and words.")
     ] = False,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the suite's file and stop.")

@@ -62,10 +62,21 @@ class Measuring:
         self.place, self.evaluate = place, evaluate
 
     def prepare(self) -> None:
-        """What all cells share: the activations and the tasks' activations."""
+        """What all cells share: the site's activations, and those of labelled texts and words."""
         _ = self.place.store
         for task in self.evaluate.tasks:
             self.probe_data(task)
+        if self.evaluate.absorption:
+            self.words()
+        for kind, name in self._sets:
+            self.labelled(kind, name)
+
+    @property
+    def _sets(self) -> list[tuple[str, str]]:
+        """Kind and name of each labelled set for the measures of features."""
+        return [("classes", name) for name in self.evaluate.classes] + [
+            ("crossed", name) for name in self.evaluate.crossed
+        ]
 
     def probe_data(self, task: str) -> tuple[ProbeData, Baseline]:
         """A task's activations and its dense baseline; the host runs over its texts once, for all SAEs."""
@@ -233,7 +244,7 @@ class Measuring:
     def _features(self, saes: dict[str, SAE]) -> dict[str, Features]:
         e = self.evaluate
         found: dict[str, Features] = dict.fromkeys(saes, Features())
-        sets = [("classes", name) for name in e.classes] + [("crossed", name) for name in e.crossed]
+        sets = self._sets
         scores = {name: {kind: {n: [] for n in e.ablate} for kind in ("classes", "crossed")} for name in saes}
         with progress(
             (len(sets) + bool(e.absorption)) * len(saes), f"features of {len(saes)} SAEs", "set"

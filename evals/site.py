@@ -56,10 +56,13 @@ class Plan:
         k = {"k": self.level.value} if self.level.kind == "k" else {}
         return {"d_sae": self.d_sae} | k | self.options
 
-    @property
-    def training(self) -> TrainConfig:
-        """The training with the level."""
-        train = self.train.rated(family(self.family).rates)
+    def training(self, skip: bool = False) -> TrainConfig:
+        """The training with the level.
+
+        Args:
+            skip: Whether the SAE has a skip connection.
+        """
+        train = self.train.rated(family(self.family).rates.beside(skip))
         given = {self.level.kind: self.level.number} if self.level.kind in ("l0", "sparsity") else {}
         return train.changed(given)
 
@@ -169,7 +172,7 @@ class SiteRun:
                 )
                 for plan in (of_step[step] for step in steps)
             ]
-            configs = [of_step[step].training for step in steps]
+            configs = [of_step[step].training(self.site.skip) for step in steps]
             checkpoint = self.directory / "checkpoints" / f"{of_step[steps[0]].name}.safetensors"
             what = f"{of_step[steps[0]].family} teacher" if len(steps) == 1 else f"{len(steps)} teachers"
             histories = rsae.train(saes, self.store, configs, checkpoint, f"train {what}")
@@ -178,7 +181,7 @@ class SiteRun:
             return dict(zip(steps, histories, strict=True))
 
         settings = {
-            step: [self.identity, plan.family, plan.settings, asdict(plan.training)]
+            step: [self.identity, plan.family, plan.settings, asdict(plan.training(self.site.skip))]
             for step, plan in of_step.items()
         }
         histories = self.cache.run_all(settings, make)
@@ -189,7 +192,11 @@ class SiteRun:
                 family=plan.family,
                 level=plan.level,
                 role=Role.TEACHER,
-                how=self.how(self.cache.seconds[step], train=plan.training, history=tuple(histories[step])),
+                how=self.how(
+                    self.cache.seconds[step],
+                    train=plan.training(self.site.skip),
+                    history=tuple(histories[step]),
+                ),
             )
             for step, plan in of_step.items()
         ]

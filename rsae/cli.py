@@ -397,6 +397,9 @@ def _upgrade(
             help="Instead: find the weight for this l0. A teacher of unknown weight keeps its own l0."
         ),
     ] = None,
+    hold_l0: Annotated[
+        bool, typer.Option("--hold-l0", help="Steer both sides to the teacher's l0; a pursuit always is.")
+    ] = False,
     optimizer: Annotated[str, typer.Option(help="adam, muon or schedule_free.")] = "adam",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; 1e-3 by default.")] = None,
     bias_lr: Annotated[float | None, typer.Option(help="Factor on --lr for biases; 1 by default.")] = None,
@@ -445,7 +448,13 @@ def _upgrade(
         objective=objective,
     )
     config = _checked(
-        UpgradeConfig, variant=variant, type=degrees, per_latent=per_latent, tune=tune, fine_tune=steps > 0
+        UpgradeConfig,
+        variant=variant,
+        type=degrees,
+        per_latent=per_latent,
+        hold_l0=hold_l0,
+        tune=tune,
+        fine_tune=steps > 0,
     )
     distributed.join()
     sae = load(teacher, input_scale=input_scale).to(device)

@@ -316,7 +316,7 @@ class _Run:
     def __init__(
         self, sae: SAE, activations: Activations, config: TrainConfig, host_loss: HostLoss | None = None
     ):
-        config = config.rated(sae.rates)
+        config = config.rated(sae.rates.beside(sae.W_skip is not None))
         self.result, self.activations, self.config, self.host_loss = sae, activations, config, host_loss
         self.penalty = sae.penalty_named(config.penalty)
         self.target_scale = activations.target.scale if activations.target else activations.scale

@@ -14,6 +14,8 @@ from approx.proofs.real_roots import MAX_BITS
 Series = Callable[[Any], Any]  # on arb, and on arb_series, which it maps to arb_series or a constant
 
 _MAX_BOXES = 5000
+#: Share of the tolerance below which a coefficient is none
+_LEAST = arb(2) ** -40
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ def models(
     A function maps a power series with ball coefficients to an enclosure of its Taylor coefficients. On a box
     c +- h the polynomial holds the first K Taylor coefficients at c, and the Lagrange remainder is at most
     the K-th coefficient over the whole box times h^K. A box whose bound is too large is halved. Next to a
-    singular derivative (sqrt at 0) halving never suffices, so a box that has become tiny may be modelled by
-    a constant.
+    singular derivative (sqrt at 0) halving never suffices; a box on which f hardly changes is modelled by a
+    constant.
 
     Args:
         functions: what to model, on arb and arb_series.
@@ -57,7 +59,7 @@ def models(
             return
         lo, hi, depth = todo.pop()
         work = bits + 2 * depth  # a function cancels next to its zeros and singularities
-        for kind in (_taylor, _constant) if depth > 60 else (_taylor,):
+        for kind in (_taylor, _constant):
             found = [kind(f, lo, hi, tol, work, order) for f, tol in zip(functions, tolerances, strict=True)]
             if None not in found:
                 yield lo, hi, [m for m in found if m is not None]
@@ -127,9 +129,11 @@ def _taylor(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int, order: in
     while bits <= MAX_BITS:
         with precision(bits):
             coefficients = expand(f, arb(mid), order - 1, bits)
-            radius = rest + sum((c.rad() * arb(half) ** k for k, c in enumerate(coefficients)), arb(0))
+            least = arb(tolerance) * _LEAST
+            parts = [_part(c, arb(half) ** k, least) for k, c in enumerate(coefficients)]
+            radius = sum((far for _, far in parts), rest + least)
             if radius <= arb(tolerance):
-                poly = fmpq_poly([c.mid().fmpq() for c in coefficients])
+                poly = fmpq_poly([c.fmpq() for c, _ in parts])
                 return Model(poly(fmpq_poly([-mid, 1])), radius.upper().fmpq())
         bits *= 2
     return None
@@ -138,7 +142,19 @@ def _taylor(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int, order: in
 def _constant(f: Series, lo: fmpq, hi: fmpq, tolerance: fmpq, bits: int, order: int) -> Model | None:
     """A polynomial of degree 0, whatever the order."""
     with precision(bits):
-        value = arb(f(ball(lo, hi, bits)))
-        if not value.rad() <= arb(tolerance):
+        try:
+            value = arb(f(ball(lo, hi, bits)))
+        except (ValueError, ZeroDivisionError):  # what flint raises for a quotient by 0
             return None
-        return Model(fmpq_poly([value.mid().fmpq()]), value.rad().upper().fmpq())
+        least = arb(tolerance) * _LEAST
+        value, far = _part(value, arb(1), least)
+        radius = far + least
+        return Model(fmpq_poly([value.fmpq()]), radius.upper().fmpq()) if radius <= arb(tolerance) else None
+
+
+def _part(c: arb, scale: arb, least: arb) -> tuple[arb, arb]:
+    """A coefficient without its radius, and what that leaves out. Of a least one all is left out: exp(-2^60) is no
+    rational that a machine could hold."""
+    if abs(c) * scale <= least:
+        return arb(0), abs(c) * scale
+    return c.mid(), c.rad() * scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -38,6 +38,14 @@ class Rates:
     """Factor on it for biases; 10 finds fewer known features."""
     beta2: float = 0.99
     """Adam's decay of the running mean of squares."""
+
+    def beside(self, skip: bool) -> Rates:
+        """Beside a skip connection, which explains most at once, a higher peak rate shuts gates for good.
+
+        Args:
+            skip: Whether there is one.
+        """
+        return replace(self, lr=min(self.lr, 5e-3)) if skip else self
 
 
 class Decoder(NamedTuple):

@@ -35,6 +35,9 @@ class UpgradeConfig:
     """One set of coefficients for each latent, not one for all."""
     dead_zone: bool = True
     """`gated` gives a teacher that has no threshold (ReLU) a trained one that starts at 0, and so does the control."""
+    hold_l0: bool = False
+    """Steers both sides to the teacher's l0, where `tune` gives neither a weight of the penalty nor an l0, so that they
+    compare at the same one. A trained `pursuit` and its control always are."""
     calibration_tokens: PositiveInt = 8192
     """Size of the sample that sets scales and tau."""
     pursuit: PursuitConfig = field(default_factory=PursuitConfig)
@@ -60,7 +63,7 @@ class Upgraded:
     budget: TrainConfig
     """The fine-tuning of both, as it was decided."""
     control_name: str
-    """`control`, or `control-PENALTY` where the penalty is not the teacher's own."""
+    """`control`; `control-PENALTY` where the penalty is not the teacher's own; with `-held` where the l0 is held."""
     history: dict[str, History]
     """By `initial`, `control`, `tuned`. That of `initial` is one entry, how well it and the teacher do on a sample:
     `fvu`, `l0`, `teacher_fvu`, `teacher_l0`."""

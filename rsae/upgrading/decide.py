@@ -31,7 +31,7 @@ class Decided:
     tune: TrainConfig
     """The budget: with a weight of the penalty or an l0 in any case where there is a penalty."""
     control_name: str
-    """`control`; `control-PENALTY` where the penalty is not the teacher's own; `control-held` where the l0 is held."""
+    """`control`; `control-PENALTY` where the penalty is not the teacher's own; with `-held` where the l0 is held."""
 
 
 def upgraded_family(teacher: SAE, config: UpgradeConfig) -> type[SAE]:
@@ -62,7 +62,8 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
     `soft` is dense and has no l0 to penalise: it gets the paper's L1. A dead zone gets l0: under L1 its magnitude
     learns to pass many tiny values. A pursuit is as sparse as its teacher: where no weight is given it is steered to
     the teacher's l0, and its control with it. Under L1's own weight the decoder that fits the pursued code, which is
-    not shrunk, leaves the plain one more to do, and its l0 grows by two thirds within 300 steps.
+    not shrunk, leaves the plain one more to do, and its l0 grows by two thirds within 300 steps. `hold_l0` asks for the
+    same of `gated`.
 
     Args:
         teacher: The trained SAE.
@@ -70,8 +71,12 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
         config: The upgrade.
 
     Raises:
-        InputError: The teacher has no rational form in this variant, or the weight of its penalty has to be given.
+        InputError: The teacher has no rational form in this variant, the weight of its penalty has to be given, or an
+            l0 is to be held that there is not.
     """
+    if config.hold_l0 and config.variant == "soft":
+        raise InputError("hold_l0: a `soft` SAE is dense in training, so that there is no l0 to hold")
+    held = config.hold_l0 or config.variant == "pursuit"
     family = upgraded_family(teacher, config)
     own = teacher.penalties[0]
     penalty = None if own is None else family.penalties[0]
@@ -85,15 +90,14 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
     trained = teacher.trained
     if trained is not None and trained.penalty == penalty and trained.sparsity:
         tune = replace(tune, sparsity=trained.sparsity)
-        if config.variant != "pursuit":
+        if not held:
             return Decided(family, penalty, tune, name)
     if config.variant == "soft":  # it is dense in training: there is no l0 to steer
         raise InputError(
             f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
         )
     l0 = fit_of(teacher, activations, config.calibration_tokens)["l0"]
-    held = "control-held" if config.variant == "pursuit" else name
-    return Decided(family, penalty, replace(tune, l0=l0), held)
+    return Decided(family, penalty, replace(tune, l0=l0), f"{name}-held" if held else name)
 
 
 @torch.no_grad()

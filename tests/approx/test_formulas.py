@@ -6,9 +6,10 @@ from flint import arb
 from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import mp
-from scipy.special import erfc
+from scipy.special import erfc, gamma, gammaln
 
 import approx
+from approx.dyadic import precision
 from approx.formulas import constant
 
 
@@ -47,6 +48,12 @@ def test_formulas_are_parsed_and_never_run_as_code(text):
         ("x**0.3 + (1 + x)**-1.7", lambda x: x**0.3 + (1 + x) ** -1.7),
         ("2**x - 0.5**(x*x)", lambda x: 2**x - 0.5 ** (x * x)),
         ("erfc(x) + expm1(x)*log1p(x) - log2(x)", lambda x: erfc(x) + np.expm1(x) * np.log1p(x) - np.log2(x)),
+        ("asin(x/2)*acos(x/2) + asinh(-x)", lambda x: np.arcsin(x / 2) * np.arccos(x / 2) - np.arcsinh(x)),
+        (
+            "acosh(x + 1) - atanh(x/2)/log10(x + 2)",
+            lambda x: np.arccosh(x + 1) - np.arctanh(x / 2) / np.log10(x + 2),
+        ),
+        ("gamma(x) + lgamma(x)", lambda x: gamma(x) + gammaln(x)),
         ("e*log(x) + sqrt(pi)", lambda x: np.e * np.log(x) + np.sqrt(np.pi)),
     ],
 )
@@ -65,6 +72,14 @@ def test_formulas_mean_what_they_say(text, f):
         ("erfc(x)", (-1, 2)),
         ("expm1(x)/2", (-1, 1)),
         ("log1p(x)", (-0.5, 2)),
+        ("asin(x)", (-1, 1)),
+        ("acos(x)", (0, 1)),
+        ("asinh(x)", (-3, 5)),
+        ("acosh(x)", (1, 3)),
+        ("atanh(x)", (-0.9, 0.5)),
+        ("log10(x)", (1, 10)),
+        ("gamma(x)", (0.5, 4)),
+        ("lgamma(x)", (0.5, 4)),
     ],
 )
 def test_powers_and_their_kin_are_fitted_and_proven(text, domain):
@@ -157,3 +172,85 @@ def test_other_singularities_are_refused(text):
 def test_a_power_that_is_written_otherwise():
     with pytest.raises(ValueError, match=r"x\*\*2"):
         approx.formula("1 + x^2")
+
+
+LIMITS = [
+    ("exp(-1/x)", (0, 1), lambda x: mp.exp(-1 / x)),
+    ("exp(-1/x**2)", (-1, 2), lambda x: mp.exp(-1 / x**2)),
+    ("exp(1 - 1/(1-x**2))", (-1, 1), lambda x: mp.exp(1 - 1 / (1 - x**2))),
+    ("1/(1+exp(1/x))", (0, 3), lambda x: 1 / (1 + mp.exp(1 / x))),
+    ("tanh(1/x) - erf(2/x)", (0, 2), lambda x: mp.tanh(1 / x) - mp.erf(2 / x)),
+    ("x*log(x)", (0, 1), lambda x: x * mp.log(x)),
+    ("-x*log2(x)-(1-x)*log2(1-x)", (0, 1), lambda x: -(x * mp.log(x) + (1 - x) * mp.log(1 - x)) / mp.log(2)),
+    ("2*sqrt(x)*log(x/3)", (0, 1), lambda x: 2 * mp.sqrt(x) * mp.log(x / 3)),
+    ("x**2*log(abs(x))", (-1, 2), lambda x: x**2 * mp.log(abs(x))),
+    ("x*log(abs(x))", (-1, 1), lambda x: x * mp.log(abs(x))),
+    ("x**2*log10(x) + asin(x/2)", (0, 2), lambda x: x**2 * mp.log10(x) + mp.asin(x / 2)),
+    ("x**x", (0, 2), lambda x: x**x),
+    ("x**(-x)/3", (0, 2), lambda x: x ** (-x) / 3),
+]
+
+
+@pytest.mark.parametrize(("text", "domain", "f"), LIMITS)
+def test_a_formula_has_its_limits_where_a_part_of_it_is_infinite(text, domain, f):
+    """The bump function, entropies, x^x: float64 gives nan there, and balls do too."""
+    target = approx.formula(text, domain)
+    beside = mp.mpf(2) ** -300
+    for place in {0.0, *domain}:
+        with mp.workprec(700):
+            value = float(f(place + beside if place < domain[1] else place - beside))
+        assert float(target(np.array([place]))[0]) == pytest.approx(value, rel=1e-14, abs=1e-15)
+        with precision(128):
+            assert float(target(arb(place))) == pytest.approx(value, rel=1e-14, abs=1e-15)
+
+
+@pytest.mark.parametrize(("text", "domain", "f"), LIMITS)
+@given(data=st.data())
+def test_bounds_around_such_a_point_hold(text, domain, f, data):
+    target = approx.formula(text, domain)
+    near = st.floats(0, 1).map(lambda u: u**9)  # share of the way, most of it close to an end or to 0
+    start = data.draw(st.sampled_from([domain[0], 0.0, domain[1]]))
+    end = data.draw(st.sampled_from([v for v in (domain[0], domain[1]) if v != start]))
+    low, high, at = (start + (end - start) * data.draw(near) for _ in range(3))
+    low, high = min(low, high, at), max(low, high, at)
+    with mp.workprec(200):
+        if at in (0, *domain):
+            return
+        true = f(mp.mpf(at))
+        ball = target(arb(low).union(arb(high)))
+        assert (
+            not ball.is_finite()
+            or abs(ball.mid() - arb(true)) <= ball.rad() + arb(abs(true)) * 2**-40 + 1e-60
+        )
+
+
+@pytest.mark.parametrize(("text", "domain", "f"), LIMITS)
+def test_functions_with_such_limits_are_fitted_and_proven(text, domain, f):
+    fit = approx.minimax(approx.formula(text, domain), (2, 2))
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert fit.converged
+    assert proof.best_lower == pytest.approx(fit.error, rel=1e-7)
+    approx.Certificate.from_json(proof.to_json()).verify()
+
+
+@pytest.mark.parametrize(
+    "text", ["1/x", "sin(x)/sqrt(x)**3", "log(x)/x", "sqrt(x)/x", "exp(1/x)", "x**(-x-1)"]
+)
+def test_what_has_no_limit_is_refused(text):
+    with pytest.raises(ValueError, match="not finite"):
+        approx.formula(text, (0, 1))
+
+
+def test_a_relative_error_needs_a_zero_that_a_polynomial_can_have():
+    for text in ("x*log(x)", "exp(-1/x)"):
+        with pytest.raises(ValueError, match=r"zero at x = 0\.0"):
+            approx.minimax(approx.formula(text, (0, 1)).with_weight("relative"), (3, 3))
+
+
+def test_values_too_small_for_a_rational_number_are_proven():
+    """exp(-1e25) as an exact rational ended the process."""
+    fit = approx.minimax(approx.formula("exp(-1/x)", (1e-25, 1)), (2, 2))
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.upper == pytest.approx(fit.error, rel=1e-9)

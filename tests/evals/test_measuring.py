@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from evals import measuring
 from evals.config import Evaluate
@@ -50,6 +52,35 @@ def test_what_is_measured_is_kept(place, store, monkeypatch):
     assert replace(changed, probing=first.probing) == first
     assert changed.probing["spam"].accuracy == {1: first.probing["spam"].accuracy[1]}
     assert changed.probing["spam"].baseline == first.probing["spam"].baseline
+
+
+def test_what_units_share_is_read_before_them(place, store, tmp_path, monkeypatch):
+    """Units in processes of their own would each run the host over the same texts."""
+    task = tmp_path / "colours.csv"
+    rows = [f"{'red' if i % 2 else 'blue'} thing {i},{i % 2},{i % 4 // 2}" for i in range(240)]
+    task.write_text("\n".join(["text,label,label2", *rows]))
+    e = Evaluate(
+        downstream_tokens=60,
+        tasks=[str(task)],
+        probe_train=40,
+        probe_test=20,
+        probe_context=8,
+        k=[1],
+        absorption=200,
+        classes=[str(task)],
+        crossed=[str(task)],
+        ablate=[2],
+    )
+    letters = np.array(list("abcd") * 50)
+    # the test's host has too few words of one token
+    monkeypatch.setattr(measuring, "read_words", lambda *_: (torch.randn(200, store.d_in), letters))
+    Measuring(place, e).prepare()
+    for name in ("probe_data", "labelled_data", "read_words"):
+        monkeypatch.setattr(measuring, name, lambda *_, **__: pytest.fail("the host reads a text again"))
+    (found,) = Measuring(place, e).measure("t", [cell(random_sae("relu", store))])
+    assert found.features is not None
+    assert found.features.tpp
+    assert found.features.scr
 
 
 def test_an_intervention_is_measured_where_it_is_asked_for(place, store):

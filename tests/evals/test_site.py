@@ -110,11 +110,12 @@ def test_a_start_is_the_certified_fit(demo_run):
 def test_plans():
     train = TrainConfig(steps=3, seed=5, sparsity=2.0, lr=2e-3, bias_lr=1.0, beta2=0.99)
     plan = Plan("top_k", 64, Level("k", 8), train)
-    assert (plan.name, plan.settings, plan.training) == ("top_k-64-k8-s5", {"d_sae": 64, "k": 8}, train)
-    assert Plan("relu", 64, Level("l0", 8), train).training == replace(train, l0=8.0)
-    assert Plan("relu", 64, Level("sparsity", 0.5), train).training == replace(train, sparsity=0.5)
-    own = Plan("relu", 64, Level("l0", 8), TrainConfig(steps=3)).training
+    assert (plan.name, plan.settings, plan.training()) == ("top_k-64-k8-s5", {"d_sae": 64, "k": 8}, train)
+    assert Plan("relu", 64, Level("l0", 8), train).training() == replace(train, l0=8.0)
+    assert Plan("relu", 64, Level("sparsity", 0.5), train).training() == replace(train, sparsity=0.5)
+    own = Plan("relu", 64, Level("l0", 8), TrainConfig(steps=3)).training()
     assert (own.lr, own.bias_lr) == (rsae.ReLU.rates.lr, rsae.ReLU.rates.bias_lr)
+    assert Plan("relu", 64, Level("l0", 8), TrainConfig(steps=3)).training(skip=True).lr == 5e-3
 
 
 def test_a_public_teacher_is_found_by_its_address(demo_run, demo_file, tmp_path):

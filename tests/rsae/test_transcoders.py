@@ -241,6 +241,16 @@ def test_training_learns_the_target(name, skip, given_pairs):
     assert fvu(sae, x, y) < (0.8 * linear if skip else 0.5)
 
 
+@pytest.mark.parametrize(("skip", "lr"), [(False, 1e-2), (True, 5e-3)])
+def test_the_rate_beside_a_skip_connection_is_lower(given_pairs, skip, lr):
+    """At 1e-2 ReLU, JumpReLU and Gated transcoders lost half of their l0 beside one."""
+    own, other = (rsae.new("relu", given_pairs, d_sae=64, skip=skip) for _ in range(2))
+    rsae.train(own, given_pairs, TrainConfig(steps=3, batch=64))
+    rsae.train(other, given_pairs, TrainConfig(steps=3, batch=64, lr=lr))
+    for key, value in own.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+
+
 @pytest.mark.parametrize("variant", ["gated", "soft"])
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("name", PLAIN)

@@ -7,8 +7,10 @@ import torch
 
 import rsae
 from rsae import InputError, SoftRational, Store, TrainConfig, UpgradeConfig, upgrade
+from rsae.sae.records import Trained
 from rsae.upgrading import decide
 from rsae.upgrading.config import FINE_TUNING
+from rsae.upgrading.decide import fit_of
 from rsae.upgrading.start import quantile
 from tests.rsae.helpers import random_sae
 
@@ -180,6 +182,27 @@ def test_l0_is_kept_where_the_teacher_does_not_tell_its_weight(store):
     assert decide(sae, store, replace(quiet, tune=replace(TUNE, l0=3.0))).tune.l0 == 3.0
     with pytest.raises(InputError, match=r"set tune\.sparsity"):
         decide(sae, store, replace(quiet, variant="soft"))  # dense in training: nothing to steer
+
+
+@pytest.mark.parametrize(
+    ("name", "control"), [("jump_relu", "control-held"), ("relu", "control-l0-held"), ("top_k", "control")]
+)
+def test_l0_is_held_on_both_sides_where_that_is_asked_for(store, name, control):
+    """Under the teacher's weight a magnitude that bends leads JumpReLU's l0 from 32 to 38, which flatters it."""
+    teacher = random_sae(name, store)
+    if teacher.penalties[0]:
+        teacher.trained = Trained(teacher.penalties[0], 1.5)
+    quiet = config("gated", tune=TrainConfig(steps=20), hold_l0=True)
+    found = decide(teacher, store, quiet)
+    assert found.control_name == control
+    wanted = None if name == "top_k" else fit_of(teacher, store, quiet.calibration_tokens)["l0"]
+    assert found.tune.l0 == wanted
+    assert decide(teacher, store, replace(quiet, hold_l0=False)).tune.l0 == (
+        None if name != "relu" else wanted
+    )
+    assert decide(teacher, store, replace(quiet, tune=replace(quiet.tune, l0=3.0))).tune.l0 == 3.0
+    with pytest.raises(InputError, match="hold_l0"):
+        decide(teacher, store, replace(quiet, variant="soft"))
 
 
 @pytest.mark.parametrize(
