@@ -171,7 +171,8 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
     if zeros:
         return _through_zeros(target, type, zeros, goal, poles)
     check_target(target)
-    patience = 16 if sum(type) <= 16 else 3
+    # a large type that does not arrive takes half a minute, and so does each smaller one
+    patience = 16 if sum(type) <= 16 else 1
     turns = target.weight == "relative" and len(target.domain) == 1 and target.enclosed
     early = _reciprocal(target, type, goal, patience) if turns and type[0] == 0 < type[1] else None
     if early is not None:
