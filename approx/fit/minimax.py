@@ -40,7 +40,7 @@ from approx.zeros import Zero, divided, divided_rational, multiplied, parted, ze
 
 _SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
 _LARGEST_EXPANSION = 700  # degree; above, the expansions of arbitrary precision take minutes
-_LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from the start does
+_LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from far away does
 
 
 @dataclass(frozen=True)
@@ -332,10 +332,9 @@ def _descended(
     near: np.ndarray = np.zeros(0)
     if type[1] == 0 and goal.bits == 53:
         fit, near = _polynomials(target, type[0], goal)
-        seen = fit.error > 1e-10 * float(
-            np.max(np.abs(target.weight_at(fit.reference) * target(fit.reference)))
-        )
-        if fit.converged or type[0] > (_LARGEST_EXCHANGE if seen else _LARGEST_EXPANSION):
+        size = float(np.max(np.abs(target.weight_at(fit.reference) * target(fit.reference))))
+        far = fit.error > max(1e-10 * size, fit.levelled * (1 + 1e-6))
+        if fit.converged or type[0] > (_LARGEST_EXCHANGE if far else _LARGEST_EXPANSION):
             known[type] = fit
             return fit
     reduced = by_symmetry(target, type) if not len(near) else plain(target, type)
