@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 #: Tokens of a timed encoding, and how often it is timed
 _TIMED_TOKENS, _TIMED = 1024, 5
+#: How labelled texts are encoded; it matters to the shuffled code alone
+_ORDER = "tokens in random order"
 
 
 class Measuring:
@@ -151,7 +153,15 @@ class Measuring:
         reconstructions = self._each(name, cells, "reconstruction", Reconstruction, [], self._reconstruct)
         settings = [e.downstream_tokens, self._precision, "mean ablation, by position"]
         spliced = self._each(name, cells, "downstream", Downstream, settings, self._splice)
-        sizes = [e.tasks, e.probe_train, e.probe_test, e.probe_context, e.k, *of_files(e.tasks)]
+        sizes = [
+            "tokens in random order",
+            e.tasks,
+            e.probe_train,
+            e.probe_test,
+            e.probe_context,
+            e.k,
+            *of_files(e.tasks),
+        ]
         probed = self._each(name, cells, "probing", dict[str, Probing], sizes, self._probe)
         pushed: list[Any] = [None] * len(cells)
         if e.intervention:
@@ -162,7 +172,8 @@ class Measuring:
             turned = self._each(name, cells, "jacobians", Jacobians, [e.jacobians], self._turn)
         felt: list[Any] = [None] * len(cells)
         if e.features:
-            settings = [e.absorption, e.classes, e.crossed, e.ablate, *of_files([*e.classes, *e.crossed])]
+            sets = of_files([*e.classes, *e.crossed])
+            settings = [e.absorption, e.classes, e.crossed, e.ablate, *sets, _ORDER]
             own = [cell for cell in cells if cell.role is not Role.CEILING]  # it borrows its latents
             scores = iter(self._each(name, own, "features", Features, settings, self._features))
             felt = [None if cell.role is Role.CEILING else next(scores) for cell in cells]

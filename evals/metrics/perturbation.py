@@ -125,10 +125,10 @@ def pool(sae: SAE, data: ProbeData, rows: int = 4096) -> Pooled:
     texts = len(data.label_T)
     x_TD = torch.zeros(texts, sae.d_in, dtype=torch.float64)
     z_TF = torch.zeros(texts, sae.d_sae, dtype=torch.float64)
-    for x_BD, text_B in zip(data.x_ND.split(rows), data.text_N.split(rows), strict=True):
+    for x_BD, text_B in data.blocks(rows):
         z_BF = (sae.encode(x_BD.to(sae.W_enc.device)) * row_unit(sae, x_BD)).double().cpu()
-        z_TF.index_add_(0, text_B.long(), z_BF)
-        x_TD.index_add_(0, text_B.long(), x_BD.double())
+        z_TF.index_add_(0, text_B, z_BF)
+        x_TD.index_add_(0, text_B, x_BD.double())
     count_T1 = torch.bincount(data.text_N.long(), minlength=texts)[:, None]
     return Pooled(
         (x_TD / count_T1).numpy(),

@@ -6,7 +6,7 @@ Shapes: B batch, P position, N tokens, D dimensions, T texts, F latents.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,19 @@ class ProbeData:
     """0 or 1; of texts with several labels a column each, [T, C]."""
     is_train_T: np.ndarray
     """True for a training text."""
+
+    def blocks(self, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All tokens in a random order: x_BD, and the text that each is of.
+
+        Texts stand in the order of their labels. A code that moves values among the tokens of a block (`shuffled`)
+        would tell the label of texts that were encoded together.
+
+        Args:
+            rows: Tokens at a time.
+        """
+        order_N = torch.randperm(len(self.x_ND), generator=torch.Generator().manual_seed(7_000_003))
+        for some_B in order_N.split(rows):
+            yield self.x_ND[some_B.to(self.x_ND.device)], self.text_N[some_B].long()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write one safetensors file."""
@@ -189,13 +202,13 @@ def pooled_all(
         rows: Tokens at a time.
     """
     totals: list[torch.Tensor | None] = [None] * len(encodes)
-    for x_BD, text_B in zip(data.x_ND.split(rows), data.text_N.split(rows), strict=True):
+    for x_BD, text_B in data.blocks(rows):
         for number, encode in enumerate(encodes):
             z_BF = (x_BD if encode is None else encode(x_BD)).double().cpu()
             total_TF = totals[number]
             if total_TF is None:
                 total_TF = totals[number] = z_BF.new_zeros(len(data.label_T), z_BF.shape[1])
-            total_TF.index_add_(0, text_B.long(), z_BF)
+            total_TF.index_add_(0, text_B, z_BF)
     count_T = torch.bincount(data.text_N.long(), minlength=len(data.label_T))
     return [(total_TF / count_T[:, None]).numpy() for total_TF in totals if total_TF is not None]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from evals.metrics.probing import ProbeData, accuracy, baseline, pooled, probe, probe_data
+from evals.stand_ins import wrap
 from evals.tasks import Task
 from rsae import SoftRational
 from rsae.activations.hooks import pad
@@ -35,6 +36,21 @@ def test_probe_finds_the_planted_latent(feature):
     assert got.accuracy[1].value >= 0.97
     assert baseline(data).dense.value >= 0.97
     assert (baseline(data).train, baseline(data).test) == (80, 40)
+
+
+def test_a_shuffled_code_tells_no_label():
+    """Texts stand in the order of their labels: shuffled among its neighbours a code of 1 in 4 tokens told them."""
+    rng, texts = np.random.default_rng(0), 600
+    label = np.repeat([0, 1, 0, 1], [200, 200, 100, 100])
+    x_ND = torch.tensor(rng.random((texts * 16, 6)) * 0.1, dtype=torch.float32)
+    text_N = torch.arange(texts).repeat_interleave(16).int()
+    x_ND[:, 2] += torch.tensor((label[text_N] == 1) & (rng.random(len(text_N)) < 0.25))
+    data = ProbeData(x_ND, text_N, label, np.arange(texts) < 400)
+    sae = exact_sae(6)
+    shuffled = wrap("shuffled", sae)
+    assert shuffled is not None
+    assert probe(sae, data, k=(1,)).accuracy[1].value > 0.95
+    assert 0.35 < probe(shuffled, data, k=(1,)).accuracy[1].value < 0.65
 
 
 def test_more_latents_and_the_dense_code_stand_beside(store):
