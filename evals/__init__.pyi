@@ -8,6 +8,7 @@ from .labelled import load_crossed as load_crossed
 from .metrics.absorption import absorption as absorption
 from .metrics.downstream import downstream as downstream
 from .metrics.ground_truth import ground_truth as ground_truth
+from .metrics.interchange import interchange as interchange
 from .metrics.intervention import intervention as intervention
 from .metrics.jacobians import jacobians as jacobians
 from .metrics.perturbation import spurious_removal as spurious_removal

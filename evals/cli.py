@@ -392,7 +392,9 @@ def _perturb(
     ] = None,
     crossed: Annotated[
         list[str] | None,
-        typer.Option(help="SCR: people_french, people_spanish, history_french, or a file. May be repeated."),
+        typer.Option(
+            help="SCR and interchange: people_french, people_spanish, history_french, or a file. May be repeated."
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="The host; by default the one that the SAE names.")] = None,
     context: Annotated[int, typer.Option(min=2, help="Tokens a text.")] = 64,
@@ -401,14 +403,16 @@ def _perturb(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
 ) -> None:
-    """Take concepts out of an SAE by ablating latents: SAEBench's TPP and SCR.
+    """Take concepts out of an SAE by ablating latents (SAEBench's TPP and SCR), and put them in by moving some (RAVEL).
 
     TPP: does ablating the latents of one class hurt the probe of that class alone? SCR: of a probe that has learnt two
-    concepts that go together, can one be taken out?
+    concepts that go together, can one be taken out? Interchange: do the latents of one attribute carry it from a text
+    to another, and nothing else?
     """
     from evals.labelled import load_classes, load_crossed
+    from evals.metrics.interchange import interchange
     from evals.metrics.perturbation import spurious_removal, targeted_perturbation
-    from evals.report.text import perturbation_table, removal_table, show
+    from evals.report.text import interchange_table, perturbation_table, removal_table, show
     from evals.results import dump
     from evals.site import load_address
     from rsae import InputError, load_host
@@ -422,12 +426,14 @@ def _perturb(
     model = load_host(host or loaded.provenance.known("model", "perturb"))
     targeted = {n: targeted_perturbation(loaded, model, t, context=context) for n, t in several.items()}
     removed = {n: spurious_removal(loaded, model, t, context=context) for n, t in pairs.items()}
+    moved = {n: interchange(loaded, model, t, context=context) for n, t in pairs.items()}
     tables = [perturbation_table(name, found) for name, found in targeted.items()]
     tables += [removal_table(name, found) for name, found in removed.items()]
+    tables += [interchange_table(name, found) for name, found in moved.items()]
     for table in tables:
         show(table, markdown)
     if json is not None:
-        write_json(json, {"targeted": dump(targeted), "removed": dump(removed)})
+        write_json(json, {"targeted": dump(targeted), "removed": dump(removed), "moved": dump(moved)})
 
 
 @app.command("interpret")

@@ -177,17 +177,18 @@ def _features(results: Sequence[Result]) -> list[Measure]:
         )
     ]
     meanings = {
-        "tpp": "targeted probe perturbation: fall of a class's own probe, minus that of the others",
-        "scr": "spurious correlation removal: share recovered of what the bias costs",
+        "tpp": ("TPP", "targeted probe perturbation: fall of a class's own probe, minus that of the others"),
+        "scr": ("SCR", "spurious correlation removal: share recovered of what the bias costs"),
+        "interchange": ("interchange", "as RAVEL: mean of cause and isolation, 0.5 where nothing is moved"),
     }
-    for kind, meaning in meanings.items():
+    for kind, (heading, meaning) in meanings.items():
         numbers = {n for r in results if r.metrics.features for n in r.metrics.features[kind]}
         found += [
             Measure(
                 f"{kind}{n}",
-                f"{kind.upper()} {n}",
+                f"{heading} {n}",
                 "{:+.3f}",
-                f"{meaning}, {n} latents ablated",
+                f"{meaning}, {n} latents",
                 _ablated(kind, n),
                 more=True,
             )

@@ -18,6 +18,7 @@ from evals.labelled import Labelled, load_classes, load_crossed
 from evals.metrics.absorption import absorption_of, read_words
 from evals.metrics.codes import by_encoder
 from evals.metrics.downstream import Precision, bounds_of, downstream, has_bfloat16
+from evals.metrics.interchange import interchanged
 from evals.metrics.intervention import intervention
 from evals.metrics.jacobians import jacobians
 from evals.metrics.losses import Bounds
@@ -48,6 +49,12 @@ T = TypeVar("T")
 
 #: Tokens of a timed encoding, and how often it is timed
 _TIMED_TOKENS, _TIMED = 1024, 5
+#: Measures of features by number of latents: the kind of sets that they need, and what scores a set
+_BY_NUMBER: dict[str, tuple[str, Callable[..., Any]]] = {
+    "tpp": ("classes", perturb),
+    "scr": ("crossed", remove),
+    "interchange": ("crossed", interchanged),
+}
 #: How labelled texts are encoded; it matters to the shuffled code alone
 _ORDER = "tokens in random order"
 
@@ -173,7 +180,7 @@ class Measuring:
         felt: list[Any] = [None] * len(cells)
         if e.features:
             sets = of_files([*e.classes, *e.crossed])
-            settings = [e.absorption, e.classes, e.crossed, e.ablate, *sets, _ORDER]
+            settings = [e.absorption, e.classes, e.crossed, e.ablate, *sets, _ORDER, "interchange"]
             own = [cell for cell in cells if cell.role is not Role.CEILING]  # it borrows its latents
             scores = iter(self._each(name, own, "features", Features, settings, self._features))
             felt = [None if cell.role is Role.CEILING else next(scores) for cell in cells]
@@ -256,7 +263,7 @@ class Measuring:
         e = self.evaluate
         found: dict[str, Features] = dict.fromkeys(saes, Features())
         sets = self._sets
-        scores = {name: {kind: {n: [] for n in e.ablate} for kind in ("classes", "crossed")} for name in saes}
+        scores = {name: {measure: {n: [] for n in e.ablate} for measure in _BY_NUMBER} for name in saes}
         with progress(
             (len(sets) + bool(e.absorption)) * len(saes), f"features of {len(saes)} SAEs", "set"
         ) as bar:
@@ -268,16 +275,21 @@ class Measuring:
                     bar.update()
             for kind, set_name in sets:
                 data, loaded = self.labelled(kind, set_name)
-                score = perturb if kind == "classes" else remove
                 for name, sae in saes.items():
-                    for one in score(pool(sae, data), loaded.classes, e.ablate).by_number:
-                        scores[name][kind][one.latents].append(one.score)
+                    pooled = pool(sae, data)
+                    for measure, (of_kind, score) in _BY_NUMBER.items():
+                        for one in (
+                            score(pooled, loaded.classes, e.ablate).by_number if of_kind == kind else ()
+                        ):
+                            scores[name][measure][one.latents].append(one.score)
                     bar.update()
-        means = {
-            name: {kind: {n: float(np.mean(v)) for n, v in by.items() if v} for kind, by in kinds.items()}
-            for name, kinds in scores.items()
-        }
-        return {n: replace(f, tpp=means[n]["classes"], scr=means[n]["crossed"]) for n, f in found.items()}
+        for name, by_measure in scores.items():
+            means = {
+                measure: {n: float(np.mean(v)) for n, v in by_number.items() if v}
+                for measure, by_number in by_measure.items()
+            }
+            found[name] = replace(found[name], **means)
+        return found
 
     def _probe(self, saes: dict[str, SAE]) -> dict[str, dict[str, Probing]]:
         e = self.evaluate

@@ -335,6 +335,8 @@ class Features(Figures):
     """Targeted probe perturbation by number of ablated latents, mean over sets."""
     scr: dict[int, float] = field(default_factory=dict)
     """Spurious correlation removal by number of ablated latents, mean over sets."""
+    interchange: dict[int, float] = field(default_factory=dict)
+    """RAVEL's disentanglement by number of moved latents, mean over sets."""
 
 
 @dataclass(frozen=True)

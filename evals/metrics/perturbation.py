@@ -141,22 +141,42 @@ def pool(sae: SAE, data: ProbeData, rows: int = 4096) -> Pooled:
 
 
 @dataclass(frozen=True)
-class _Probe:
+class Probe:
     """A linear probe."""
 
     weight_D: np.ndarray
+    """Its direction."""
     bias: float
+    """What is added."""
 
     @classmethod
-    def fit(cls, x_TD: np.ndarray, y_T: np.ndarray) -> _Probe:
-        """On activations in units of their mean norm, so that the penalty means the same in all hosts."""
+    def fit(cls, x_TD: np.ndarray, y_T: np.ndarray) -> Probe:
+        """On activations in units of their mean norm, so that the penalty means the same in all hosts.
+
+        Args:
+            x_TD: Mean activations.
+            y_T: Labels.
+        """
         unit = np.linalg.norm(x_TD, axis=1).mean() / np.sqrt(x_TD.shape[1])
         model = LogisticRegression(C=1.0, max_iter=1000, class_weight="balanced").fit(x_TD / unit, y_T)
         return cls(model.coef_[0] / unit, float(model.intercept_[0]))
 
+    def says(self, x_TD: np.ndarray) -> np.ndarray:
+        """What it takes each text for, [T].
+
+        Args:
+            x_TD: Mean activations.
+        """
+        return x_TD @ self.weight_D + self.bias > 0
+
     def accuracy(self, x_TD: np.ndarray, y_T: np.ndarray) -> float:
-        """Balanced over both classes."""
-        right_T = (x_TD @ self.weight_D + self.bias > 0) == y_T
+        """Balanced over both classes.
+
+        Args:
+            x_TD: Mean activations.
+            y_T: Labels.
+        """
+        right_T = self.says(x_TD) == y_T
         return float((right_T[y_T].mean() + right_T[~y_T].mean()) / 2)
 
 
@@ -173,8 +193,13 @@ def effects(data: Pooled, weight_D: np.ndarray, y_T: np.ndarray, chosen_T: np.nd
     return gap_F * (data.W_FD @ weight_D)
 
 
-def _largest(effect_F: np.ndarray, number: int) -> np.ndarray:
-    """The latents with the largest effects, of those that have any."""
+def largest(effect_F: np.ndarray, number: int) -> np.ndarray:
+    """The latents with the largest effects, of those that have any.
+
+    Args:
+        effect_F: The effects.
+        number: How many latents.
+    """
     order = np.argsort(-effect_F, kind="stable")[:number]
     return order[effect_F[order] != 0]
 
@@ -192,7 +217,7 @@ def perturb(data: Pooled, classes: Sequence[str], numbers: Sequence[int] = NUMBE
     """
     train_T, test_T = data.is_train_T, ~data.is_train_T
     label_TC = data.label_TC.astype(bool)
-    probes = [_Probe.fit(data.x_TD[train_T], y_T[train_T]) for y_T in label_TC.T]
+    probes = [Probe.fit(data.x_TD[train_T], y_T[train_T]) for y_T in label_TC.T]
 
     def accuracies(x_TD: np.ndarray) -> np.ndarray:
         pairs = zip(probes, label_TC.T, strict=True)
@@ -208,7 +233,7 @@ def perturb(data: Pooled, classes: Sequence[str], numbers: Sequence[int] = NUMBE
         effect_CF.append(effect_F)
     found = []
     for number in (n for n in numbers if n <= len(data.W_FD)):
-        fall_CC = np.array([clean_C - accuracies(data.ablated(_largest(e_F, number))) for e_F in effect_CF])
+        fall_CC = np.array([clean_C - accuracies(data.ablated(largest(e_F, number))) for e_F in effect_CF])
         own = np.eye(len(classes), dtype=bool)
         intended, unintended = float(fall_CC[own].mean()), float(fall_CC[~own].mean())
         found.append(Targeted(number, intended - unintended, intended, unintended))
@@ -228,8 +253,8 @@ def remove(data: Pooled, concepts: Sequence[str], numbers: Sequence[int] = NUMBE
     """
     label_TC, train_T, test_T = data.label_TC.astype(bool), data.is_train_T, ~data.is_train_T
     together_T = train_T & (label_TC[:, 0] == label_TC[:, 1])
-    biased_probe = _Probe.fit(data.x_TD[together_T], label_TC[together_T, 0])
-    probes = [_Probe.fit(data.x_TD[train_T], y_T[train_T]) for y_T in label_TC.T]
+    biased_probe = Probe.fit(data.x_TD[together_T], label_TC[together_T, 0])
+    probes = [Probe.fit(data.x_TD[train_T], y_T[train_T]) for y_T in label_TC.T]
     clean = [p.accuracy(data.x_TD[test_T], y_T[test_T]) for p, y_T in zip(probes, label_TC.T, strict=True)]
     biased = [biased_probe.accuracy(data.x_TD[test_T], y_T[test_T]) for y_T in label_TC.T]
     # the latents of each concept, by its own probe, whichever way they speak
@@ -240,7 +265,7 @@ def remove(data: Pooled, concepts: Sequence[str], numbers: Sequence[int] = NUMBE
     def recovered(concept: int, number: int) -> float:
         if clean[concept] - biased[concept] < _GAP:
             return 0.0
-        x_TD = data.ablated(_largest(effect_CF[1 - concept], number))
+        x_TD = data.ablated(largest(effect_CF[1 - concept], number))
         now = biased_probe.accuracy(x_TD[test_T], label_TC[test_T, concept])
         return (now - biased[concept]) / (clean[concept] - biased[concept])
 
@@ -305,8 +330,21 @@ def spurious_removal(
     Raises:
         InputError: where the texts have other than two labels.
     """
-    if len(texts.classes) != 2 or texts.label_TC.sum(1).max() < 2:
-        raise InputError(f"{texts.name}: spurious removal needs two labels a text (evals.load_crossed)")
+    check_crossed(texts, "spurious removal")
     place = place_of(sae, host, hook, None, allow_mismatch)
     data = labelled_data(host, str(place.point), texts, context, place.norm_limit, place.exclude_tokens)
     return remove(pool(sae, data), texts.classes, numbers)
+
+
+def check_crossed(texts: Labelled, what: str) -> None:
+    """Refuse texts with other than two labels.
+
+    Args:
+        texts: The texts.
+        what: What needs them.
+
+    Raises:
+        InputError: for such.
+    """
+    if len(texts.classes) != 2 or texts.label_TC.sum(1).max() < 2:
+        raise InputError(f"{texts.name}: {what} needs two labels a text (evals.load_crossed)")

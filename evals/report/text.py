@@ -21,6 +21,7 @@ from evals.interpretation import Interpretation
 from evals.matching import StableCell
 from evals.measures import AGAINST_REFERENCE, DCE, ERRORS, FVU, KL, MSE, Measure, columns
 from evals.metrics.absorption import Absorption
+from evals.metrics.interchange import Interchange
 from evals.metrics.perturbation import Perturbation, Removal
 from evals.metrics.sae_probes import SetScores
 from evals.metrics.stability import Stability
@@ -287,6 +288,16 @@ def removal_table(name: str, found: Removal) -> Table:
     ]
     title = f"SCR, {name}: share recovered of what the bias costs ({', '.join(told)})"
     return Table(title, ["latents", "score", *found.concepts], lines)
+
+
+def interchange_table(name: str, found: Interchange) -> Table:
+    """Interchange of latents on one set, by number of moved latents."""
+    lines = [
+        Line([str(one.latents), *(f"{one[key]:.3f}" for key in ("score", "cause", "isolation"))])
+        for one in found.by_number
+    ]
+    title = f"interchange, {name}: {found.pairs} pairs of texts; moving nothing scores 0.5"
+    return Table(title, ["latents", "score", "cause", "isolation"], lines)
 
 
 def truth_table(cells: Sequence[TruthCell]) -> Table:
