@@ -25,6 +25,8 @@ from approx.region import Part, Region
 from approx.target import Target
 
 _STEPS = 400  # of Lawson's iteration
+#: Share of the largest value below which an error may be nothing but rounding
+_NEAR = 1e-10
 _ROUNDS = 4  # how often the points where the error peaks between others join them
 _CLOSE = 1e-4  # how far, relatively, a proven bound may lie above the error
 
@@ -219,23 +221,24 @@ def complex_minimax(
         z, first = np.unique(places, return_index=True)
         share = np.r_[share, np.full(len(peaks), np.mean(share))][first]
         share /= share.sum()
-    if best is None:
-        # where a smaller type is as good, the poles that it lacks may lie anywhere
-        with suppress(RuntimeError):
-            smaller = complex_minimax(f, (m, n - 1), region, tolerance=tolerance)
-            best = _judged(smaller, levelled, f_dense, tolerance)
-        if best is None or not best.converged:
-            raise RuntimeError(
-                f"complex_minimax of type {(m, n)} on the {region.name}: every function that was met has a pole "
-                "inside; take a smaller n"
-            )
-        return best
-    if enclose is not None:  # float64 sees its own rounding too
+    if best is not None and enclose is not None:  # float64 sees its own rounding too
         highest = dense[np.argsort(np.abs(f_dense - best(dense)))[-32:]]
         with precision(128):
             signed = [acb(enclose(acb(complex(v)))) - best(acb(complex(v))) for v in highest]
             best = replace(best, error=max(float(abs(e).mid()) for e in signed))
-    return replace(_judged(best, levelled, f_dense, tolerance), enclose=enclose)
+    fit = None if best is None else _judged(best, levelled, f_dense, tolerance)
+    if fit is None or (not fit.converged and fit.error <= _NEAR * float(np.max(np.abs(f_dense)))):
+        # where a smaller type is as good, the poles that it lacks may lie anywhere
+        with suppress(RuntimeError):
+            smaller = complex_minimax(f, (m, n - 1), region, tolerance=tolerance) if n else None
+            if smaller is not None and (fit is None or smaller.error < fit.error):
+                fit = _judged(smaller, levelled, f_dense, tolerance)
+    if fit is None or (best is None and not fit.converged):
+        raise RuntimeError(
+            f"complex_minimax of type {(m, n)} on the {region.name}: every function that was met has a pole "
+            "inside; take a smaller n"
+        )
+    return replace(fit, enclose=enclose)
 
 
 def _judged(fit: ComplexMinimax, levelled: float, f: np.ndarray, tolerance: float) -> ComplexMinimax:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import approx
@@ -111,6 +111,8 @@ def test_no_function_that_exists_is_below_the_bound(pole, rate, m, n):
     st.floats(-3, 3),
 )
 @settings(max_examples=10)
+@example(-3.404946607998709, 3, 4, -2.2481283713153575)
+@example(2.8042713737282643, 3, 4, 0.9321069036228256)
 def test_a_function_of_a_smaller_type_is_found(pole, m, n, scale):
     fit = complex_minimax(lambda z: 10**scale / (z - pole), (m, n), Region.disc())
     z = look(fit.region)
