@@ -410,8 +410,8 @@ def _perturb(
     to another, and nothing else?
     """
     from evals.labelled import load_classes, load_crossed
-    from evals.metrics.interchange import interchange
-    from evals.metrics.perturbation import spurious_removal, targeted_perturbation
+    from evals.metrics.interchange import interchanged
+    from evals.metrics.perturbation import check_crossed, pooled_texts, remove, targeted_perturbation
     from evals.report.text import interchange_table, perturbation_table, removal_table, show
     from evals.results import dump
     from evals.site import load_address
@@ -422,11 +422,14 @@ def _perturb(
         raise InputError("perturb: name texts, such as --classes wiki_topics or --crossed people_french")
     several = {name: load_classes(name, train, test) for name in classes or ()}
     pairs = {name: load_crossed(name, train, test) for name in crossed or ()}
+    for texts in pairs.values():
+        check_crossed(texts, "perturb --crossed")
     loaded = load_address(sae)
     model = load_host(host or loaded.provenance.known("model", "perturb"))
     targeted = {n: targeted_perturbation(loaded, model, t, context=context) for n, t in several.items()}
-    removed = {n: spurious_removal(loaded, model, t, context=context) for n, t in pairs.items()}
-    moved = {n: interchange(loaded, model, t, context=context) for n, t in pairs.items()}
+    pooled = {n: pooled_texts(loaded, model, t, context=context) for n, t in pairs.items()}
+    removed = {n: remove(data, pairs[n].classes) for n, data in pooled.items()}
+    moved = {n: interchanged(data, pairs[n].classes) for n, data in pooled.items()}
     tables = [perturbation_table(name, found) for name, found in targeted.items()]
     tables += [removal_table(name, found) for name, found in removed.items()]
     tables += [interchange_table(name, found) for name, found in moved.items()]

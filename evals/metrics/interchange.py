@@ -18,9 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evals.labelled import Labelled
-from evals.metrics.codes import place_of
-from evals.metrics.perturbation import NUMBERS, Pooled, Probe, check_crossed, effects, largest, pool
-from evals.metrics.probing import labelled_data
+from evals.metrics.perturbation import NUMBERS, Pooled, Probe, check_crossed, effects, largest, pooled_texts
 from evals.results import Figures
 from rsae import SAE, Host
 
@@ -128,6 +126,4 @@ def interchange(
         InputError: where the texts have other than two labels.
     """
     check_crossed(texts, "interchange")
-    place = place_of(sae, host, hook, None, allow_mismatch)
-    data = labelled_data(host, str(place.point), texts, context, place.norm_limit, place.exclude_tokens)
-    return interchanged(pool(sae, data), texts.classes, numbers)
+    return interchanged(pooled_texts(sae, host, texts, hook, context, allow_mismatch), texts.classes, numbers)

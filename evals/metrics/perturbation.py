@@ -140,6 +140,29 @@ def pool(sae: SAE, data: ProbeData, rows: int = 4096) -> Pooled:
     )
 
 
+def pooled_texts(
+    sae: SAE,
+    host: Host,
+    texts: Labelled,
+    hook: str | None = None,
+    context: int = 128,
+    allow_mismatch: bool = False,
+) -> Pooled:
+    """Have the host read labelled texts, and encode them.
+
+    Args:
+        sae: The SAE.
+        host: The model.
+        texts: The texts.
+        hook: Hook point; by default the one that the SAE was trained at.
+        context: Tokens a text, truncated on the right.
+        allow_mismatch: Accept an SAE of another model or hook point.
+    """
+    place = place_of(sae, host, hook, None, allow_mismatch)
+    left_out = (place.norm_limit, place.exclude_tokens)
+    return pool(sae, labelled_data(host, str(place.point), texts, context, *left_out))
+
+
 @dataclass(frozen=True)
 class Probe:
     """A linear probe."""
@@ -299,9 +322,8 @@ def targeted_perturbation(
     Returns:
         The figures; a larger score is better.
     """
-    place = place_of(sae, host, hook, None, allow_mismatch)
-    data = labelled_data(host, str(place.point), texts, context, place.norm_limit, place.exclude_tokens)
-    return perturb(pool(sae, data), texts.classes, numbers)
+    data = pooled_texts(sae, host, texts, hook, context, allow_mismatch)
+    return perturb(data, texts.classes, numbers)
 
 
 def spurious_removal(
@@ -331,9 +353,7 @@ def spurious_removal(
         InputError: where the texts have other than two labels.
     """
     check_crossed(texts, "spurious removal")
-    place = place_of(sae, host, hook, None, allow_mismatch)
-    data = labelled_data(host, str(place.point), texts, context, place.norm_limit, place.exclude_tokens)
-    return remove(pool(sae, data), texts.classes, numbers)
+    return remove(pooled_texts(sae, host, texts, hook, context, allow_mismatch), texts.classes, numbers)
 
 
 def check_crossed(texts: Labelled, what: str) -> None:
