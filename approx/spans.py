@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from flint import arb
 
@@ -202,12 +203,12 @@ def _raised(u: Span, p: float) -> Span:
     if p.is_integer():
         u = u if p % 2 else u.size()
         return Span.of(*(end ** int(p) for end in u.ends)) if p else _ONE
-    return Span.of(*(_positive(end, p) for end in u.ends)) if _defined(u, 0) else EVERYTHING
+    return Span.of(*(_positive(end, arb(dyadic(p))) for end in u.ends)) if _defined(u, 0) else EVERYTHING
 
 
-def _positive(end: arb, p: float) -> arb:
+def _positive(end: arb, p: arb) -> arb:
     """end^p for p > 0; 0 for what is not positive."""
-    return (end.log() * dyadic(p)).exp() if end > 0 else arb(0)
+    return (end.log() * p).exp() if end > 0 else arb(0)
 
 
 def _factors(node: ast.expr) -> Iterator[ast.expr]:
@@ -224,30 +225,46 @@ def _factors(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _product(factors: list[ast.expr], x: Span) -> Span:
-    """A product; u^p log(c u) is bounded for constants p and c > 0, though its logarithm is not."""
+    """A product; u^p log(c u)^k is bounded for constants p, k and c > 0, though its logarithm is not."""
     whole, left = _ONE, list(factors)
     for factor in factors:
-        match factor:
-            case ast.Call(func=ast.Name(id="log" | "log2" | "log10" as name), args=[argument]):
+        power, k = (factor.left, _whole(factor.right)) if _is_raised(factor) else (factor, 1)
+        match power:
+            case ast.Call(func=ast.Name(id="log" | "log2" | "log10" as name), args=[argument]) if k:
                 inner, c = _core(argument, x)
                 partner = next((one for one in left if _is_power(one, inner)), None)
                 if partner is None:
                     continue
                 left = [one for one in left if one is not factor and one is not partner]
                 base, p = _root(partner)
-                v = _values(base, x)
+                v, q = _values(base, x), arb(dyadic(p)) / k  # u^p log(u)^k = (u^q log(u))^k
                 u, unit = (
                     v.size(),
                     Span.of(arb({"log2": 2, "log10": 10}[name]).log() if name != "log" else arb(1)),
                 )
                 sign = Span.of(arb(-1), arb(1)) if v.low < 0 else _ONE  # of u^p with a logarithm of abs(u)
-                own = _with_logarithm(u, p) + _raised(u, p) * _called("log", c)
-                whole *= own * unit.inverse() * sign
+                own = _with_logarithm(u, q) + Span.of(*(_positive(end, q) for end in u.ends)) * _called(
+                    "log", c
+                )
+                whole *= _raised(own * unit.inverse(), float(k)) * sign
             case _:
                 pass
     for one in left:
         whole *= _values(one, x)
     return whole
+
+
+def _is_raised(node: ast.expr) -> TypeGuard[ast.BinOp]:
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)
+
+
+def _whole(node: ast.expr) -> int:
+    """A positive whole exponent; 0 for any other."""
+    match node:
+        case ast.Constant(value=int() | float() as k) if k > 0 and k == int(k):
+            return int(k)
+        case _:
+            return 0
 
 
 def _is_power(node: ast.expr, u: ast.expr) -> bool:
@@ -289,10 +306,9 @@ def _inside(node: ast.expr) -> ast.expr:
             return node
 
 
-def _with_logarithm(u: Span, p: float) -> Span:
+def _with_logarithm(u: Span, p: arb) -> Span:
     """u^p log(u) for u >= 0: it falls to -1/(p e) at exp(-1/p), and rises from there."""
-    exponent = arb(dyadic(p))
-    lowest = (-1 / exponent).exp()
+    lowest = (-1 / p).exp()
     ends = [_positive(end, p) * end.log() if end > 0 else arb(0) for end in u.ends]
     turns = u.low <= lowest.upper() and u.high >= lowest.lower()
-    return Span.of(*ends, *([-1 / (exponent * arb(1).exp())] if turns else []))
+    return Span.of(*ends, *([-1 / (p * arb(1).exp())] if turns else []))

@@ -186,6 +186,9 @@ LIMITS = [
     ("x**2*log(abs(x))", (-1, 2), lambda x: x**2 * mp.log(abs(x))),
     ("x*log(abs(x))", (-1, 1), lambda x: x * mp.log(abs(x))),
     ("x**2*log10(x) + asin(x/2)", (0, 2), lambda x: x**2 * mp.log10(x) + mp.asin(x / 2)),
+    ("x*log(x)**2", (0, 1), lambda x: x * mp.log(x) ** 2),
+    ("sqrt(x)*log2(2*x)**3", (0, 2), lambda x: mp.sqrt(x) * (mp.log(2 * x) / mp.log(2)) ** 3),
+    ("exp(-1/x)*sin(5*x)", (0, 2), lambda x: mp.exp(-1 / x) * mp.sin(5 * x)),
     ("x**x", (0, 2), lambda x: x**x),
     ("x**(-x)/3", (0, 2), lambda x: x ** (-x) / 3),
 ]
