@@ -410,7 +410,7 @@ def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, np.ndarray]:
             return fit, np.zeros(0)
     direct = polynomial(target, m)
     rest = direct.top - direct.level
-    limited = rest < 0.5 * direct.top or direct.top < 1e-10 * float(np.max(np.abs(direct.coefficients)))
+    limited = rest < 1e-10 * float(np.max(np.abs(direct.coefficients)))  # by the digits of float64
     fits: list[Fit] = []
     if large and rest > goal.slack * direct.top and limited:
         remainder = after_float64(target, direct.coefficients)

@@ -23,6 +23,7 @@ from approx.fit.series import Series
 from approx.target import Target
 
 _SHARES = np.array([0.02, 0.1, 0.22, 0.36, 0.5, 0.64, 0.78, 0.9, 0.98])
+_CLOSE = 0.02 * 0.25 ** np.arange(1, 8)
 _CELLS = 1 << 17  # entries of the largest matrix held at once, which a cache holds
 _CREEPS = 1e-9  # of the error, the distance to the level that other ways are tried for
 _LONG = 64  # points, from which on a polynomial through them is evaluated by its Chebyshev series
@@ -194,9 +195,12 @@ class _Look:
         reduced = (levelled.barycentric * (x - x[~kept]))[kept]
         low, high = self.hull
         nodes = (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * np.arange(m + 1) / max(m, 1))
-        c = np.zeros(m + 1)
+        c, before = np.zeros(m + 1), np.inf
         for _ in range(3):
             rest = (levelled.values - Series(c)(*self.t(x)))[kept]
+            if not (off := float(np.max(np.abs(rest)))) < before:
+                break  # so large between the points that its series loses the values
+            before = off
             more = _interpolate(x[kept], rest, reduced, nodes)
             if m > 0:
                 more = np.asarray(dct(more, type=1)) / m  # pyright: ignore
@@ -383,12 +387,23 @@ def _weights(x: np.ndarray) -> np.ndarray:
 
 
 def _interpolate(x: np.ndarray, values: np.ndarray, weights: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The polynomial through (x, values), x ascending, at other points, in blocks."""
+    """The polynomial through (x, values), x ascending, at other points, in blocks.
+
+    The second barycentric formula loses digits far from the points, to a division by 0; the first does not (M. Webb,
+    L. N. Trefethen, P. Gonnet, SIAM J. Sci. Comput. 34, 2012).
+    """
     sums, both = np.empty((len(at), 2)), np.c_[values, np.ones(len(x))]
-    step = max(1, _CELLS // len(x))
+    step, largest = max(1, _CELLS // len(x)), int(np.argmax(np.abs(weights)))
     with np.errstate(all="ignore"):
         for i in range(0, len(at), step):
             sums[i : i + step] = (weights / (at[i : i + step, None] - x)) @ both
+        term, others = weights[largest] / (at - x[largest]), np.delete(x, largest)
+        far = np.flatnonzero(np.abs(sums[:, 1]) < 1e-4 * np.abs(term))
+        for i in range(0, len(far), step):
+            some = far[i : i + step]
+            ratios = (x[largest] - others) / (at[some, None] - others)
+            size = np.exp(np.maximum(np.sum(np.log(np.abs(ratios)), axis=1), -400.0))  # 1e-174
+            sums[some, 1] = term[some] * np.prod(np.sign(ratios), axis=1) * size
         found = sums[:, 0] / sums[:, 1]
     nearest = np.minimum(np.searchsorted(x, at), len(x) - 1)
     hit = x[nearest] == at
@@ -405,6 +420,8 @@ def _between(reference: np.ndarray, marks: np.ndarray, parts: list[tuple[float, 
         inside = np.r_[a, reference[(reference > a) & (reference < b)], marks[(marks > a) & (marks < b)], b]
         knots = np.unique(inside)
         found += [knots, (knots[:-1, None] + np.diff(knots)[:, None] * _SHARES).ravel()]
+        # a peak beside an end, or beside a fold, has no neighbour on its other side
+        found += [a + (knots[1] - a) * _CLOSE, b - (b - knots[-2]) * _CLOSE]
     return np.unique(np.concatenate(found))
 
 

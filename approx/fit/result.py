@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -179,27 +179,41 @@ def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
         # a constant's steps are rounding, and say nothing
         if not steps[k] > max(0.1 * float(np.ptp(values)), 1e-10 * large, 1e-13 * size):
             return
-        first, low, high = float(steps[k]), float(x[k]), float(x[k + 1])
-        left, right = float(x[max(top - 1, 0)]), float(x[min(top + 1, 129)])
+        largest, low, high = float(steps[k]), float(x[k]), float(x[k + 1])
+        for left, right in ((low, high), (float(x[max(top - 1, 0)]), float(x[min(top + 1, 129)]))):
+            place = _pole(f, left, right, 1e6 * size)
+            if place is not None:
+                raise ValueError(
+                    f"target {target.name!r} is not bounded near x = {place:.6g}: a pole inside the domain; "
+                    "leave a gap around it in domain="
+                )
         for _ in range(60):
             middle = low + (high - low) / 2
             fl, fm, fh = f(np.array([low, middle, high])).tolist()
+            largest = max(largest, abs(fm - fl), abs(fh - fm))
             low, high = (low, middle) if abs(fm - fl) >= abs(fh - fm) else (middle, high)
-            inner = np.linspace(left, right, 9)
-            heights = np.abs(f(inner))
-            j = int(np.argmax(np.where(np.isfinite(heights), heights, np.inf)))
-            left, right = float(inner[max(j - 1, 0)]), float(inner[min(j + 1, 8)])
-            for place, value in ((middle, abs(fm)), (float(inner[j]), float(heights[j]))):
-                if not value <= 1e6 * large:
-                    raise ValueError(
-                        f"target {target.name!r} is not bounded near x = {place:.6g}: a pole inside the domain; "
-                        "leave a gap around it in domain="
-                    )
-        if abs(float(np.diff(f(np.array([low, high])))[0])) > 0.3 * first:
+        if abs(float(np.diff(f(np.array([low, high])))[0])) > 0.3 * largest:
             raise ValueError(
                 f"target {target.name!r} jumps near x = {low:.6g}: name the place in jumps=, "
                 "or leave a gap in domain="
             )
+
+
+def _pole(f: Callable[[np.ndarray], np.ndarray], left: float, right: float, large: float) -> float | None:
+    """Where abs(f) passes a size and grows for as long as floats tell places apart; a narrow peak has a top."""
+    edges: list[float] = []
+    while True:
+        x = np.linspace(left, right, 9)
+        values = np.abs(f(x))
+        values = np.where(np.isfinite(values), values, np.inf)
+        edges.append(float(max(values[0], values[-1])))
+        j = int(np.argmax(values))
+        top = float(values[j])
+        if np.isinf(top) or right - left < 32 * np.spacing(max(abs(left), abs(right))):
+            break
+        left, right = float(x[max(j - 1, 0)]), float(x[min(j + 1, 8)])
+    grows = np.isinf(top) or top > 4 * edges[max(len(edges) - 6, 0)]  # from 1000 times as far
+    return float(x[j]) if top > large and grows else None
 
 
 class Substituted:

@@ -11,6 +11,7 @@ from mpmath import mp
 
 import approx
 from approx import Target, Verdict
+from approx.fit.result import check_target
 
 ORDINARY = [
     ("sin(2*x)*exp(-x/3)", (-0.5, 4)),
@@ -209,6 +210,13 @@ def test_poles_in_gaps_find_what_the_class_holds():
 def test_what_has_no_best_approximation_is_said(target, says):
     with pytest.raises(ValueError, match=says):
         approx.minimax(target, (3, 2))
+
+
+@given(st.floats(-0.99, 0.99), st.floats(1, 3), st.floats(-7, -1), st.sampled_from([1e-100, 1.0, 1e100]))
+def test_a_pole_is_told_from_a_narrow_peak(place, order, width, scale):
+    with pytest.raises(ValueError, match="a pole inside the domain|not finite on all"):
+        check_target(Target(lambda x: scale * np.abs(x - place) ** -order))
+    check_target(Target(lambda x: scale * np.exp(-(((x - place) / 10**width) ** 2))))
 
 
 def test_callables_of_single_floats():
