@@ -277,7 +277,10 @@ def _shared_zeros(a: Expression, b: Expression, domain: Domain) -> tuple[Zero, .
         x = np.unique(np.r_[np.linspace(low, high, 1025), 0.0 if low <= 0 <= high else low])
         f = floats(x)
         places |= {float(v) for v in x[f == 0]}
-        places |= {bisected(floats, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)}
+        places |= {
+            bisected(floats, float(x[k]), float(x[k + 1]))
+            for k in np.flatnonzero(np.sign(f[1:]) * np.sign(f[:-1]) < 0)
+        }
     found: list[Zero] = []
     for place in sorted(places):
         with precision(256):

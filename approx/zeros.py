@@ -111,7 +111,8 @@ def _places(target: Target) -> list[float]:
         small = np.abs(f) < 1e-9 * np.nanmax(np.abs(f))
         places |= {float(v) for v in x[small]}
         crossings = (
-            bisected(target, float(x[k]), float(x[k + 1])) for k in np.flatnonzero(f[1:] * f[:-1] < 0)
+            bisected(target, float(x[k]), float(x[k + 1]))
+            for k in np.flatnonzero(np.sign(f[1:]) * np.sign(f[:-1]) < 0)
         )
         places |= {_sharpened(target, place, a, b) for place in crossings}
     return sorted(places)

@@ -444,7 +444,7 @@ def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder
         # 1e-11: rounded coefficients; every peak was seen by the exchange
         top = max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-11) + lost
     error = honest_error(rational, target, float_above(unit * top), x)
-    alternates = bool(np.all(signed[1:] * signed[:-1] < 0))
+    alternates = bool(np.all(np.sign(signed[1:]) * np.sign(signed[:-1]) < 0))
     least = float(np.min(np.abs(signed))) * (1 - 1e-14) if alternates else 0.0
     least = (
         max(least, level_below(x, np.broadcast_to(np.asarray(values, dtype=float), x.shape), weights)) - lost

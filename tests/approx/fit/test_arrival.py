@@ -219,6 +219,18 @@ def test_a_pole_is_told_from_a_narrow_peak(place, order, width, scale):
     check_target(Target(lambda x: scale * np.exp(-(((x - place) / 10**width) ** 2))))
 
 
+@pytest.mark.parametrize("scale", ["1e-190", "1e190"])
+def test_signs_are_told_where_products_leave_float64(scale):
+    plain, scaled = (approx.formula(f"{c}*(x-0.25)*exp(x)") for c in ("1", scale))
+    assert approx.minimax(scaled.with_weight("relative"), (3, 2)).error == pytest.approx(
+        approx.minimax(plain.with_weight("relative"), (3, 2)).error, rel=1e-9
+    )
+    fit = approx.minimax(scaled, (5, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.error == pytest.approx(float(scale) * approx.minimax(plain, (5, 0)).error, rel=1e-9)
+    assert approx.minimax(approx.formula("1/cosh(3000*(x+0.21))"), (2, 2)).verdict is Verdict.BEST
+
+
 def test_callables_of_single_floats():
     assert approx.minimax(Target(math.exp), (3, 2)).error == pytest.approx(
         approx.minimax(approx.exp(), (3, 2)).error
