@@ -230,18 +230,20 @@ def _to_monomial(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:
 
 def _to_chebyshev(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:
     def series(poly: fmpq_poly) -> list[fmpq]:
-        # Horner's rule on Chebyshev series: T_1 T_k = (T_{k+1} + T_{|k-1|})/2
-        held = [fmpq(0)]
-        for c in reversed(poly.coeffs()):
-            shifted = [fmpq(0)] * (len(held) + 1)
-            for k, h in enumerate(held):
-                shifted[k + 1] += h / 2
-                shifted[abs(k - 1)] += h / 2
-            shifted[0] += c
-            held = shifted
-        return held[: max(poly.degree(), 0) + 1]
+        # t = (z + 1/z)/2 makes T_k (z^k + z^-k)/2
+        m = max(poly.degree(), 0)
+        whole = _homogeneous(poly.coeffs(), fmpq_poly([fmpq(1, 2), 0, fmpq(1, 2)]))
+        return [whole[m], *(2 * whole[m + k] for k in range(1, m + 1))]
 
     return Chebyshev(_rounded(series(num), bits), _rounded(series(den), bits))
+
+
+def _homogeneous(c: list[fmpq], u: fmpq_poly) -> fmpq_poly:
+    """sum_k c_k u^k z^(m - k), k = 0..m, by halves."""
+    if len(c) <= 1:
+        return fmpq_poly(c)
+    half, z = len(c) // 2, fmpq_poly([0, 1])
+    return _homogeneous(c[:half], u) * z ** (len(c) - half) + _homogeneous(c[half:], u) * u**half
 
 
 def _to_factored(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:

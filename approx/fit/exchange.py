@@ -537,16 +537,34 @@ def thinned(runs: Sequence[tuple[Any, Any]], count: int) -> list[tuple[Any, Any]
     Returns:
         The peaks, or None if there are fewer.
     """
-    runs = [*runs]
-    while len(runs) > count:
-        if len(runs) == count + 1:
-            runs.pop(0 if abs(runs[0][1]) < abs(runs[-1][1]) else -1)
-            continue
-        low = min(range(len(runs)), key=lambda i: abs(runs[i][1]))
-        if low in (0, len(runs) - 1):
-            runs.pop(low)
-        else:  # a neighbour goes too, so that the signs still alternate
-            other = low - 1 if abs(runs[low - 1][1]) < abs(runs[low + 1][1]) else low + 1
-            for i in sorted((low, other), reverse=True):
-                runs.pop(i)
-    return runs if len(runs) == count else None
+    size = len(runs)
+    if size < count:
+        return None
+    heights = [abs(error) for _, error in runs]
+    before, after = list(range(-1, size - 1)), list(range(1, size + 1))
+    alive, ends = [True] * size, [0, size - 1]
+
+    def drop(i: int) -> None:
+        alive[i] = False
+        if i == ends[0]:
+            ends[0] = after[i]
+        else:
+            after[before[i]] = after[i]
+        if i == ends[1]:
+            ends[1] = before[i]
+        else:
+            before[after[i]] = before[i]
+
+    left = size
+    for low in sorted(range(size), key=lambda i: heights[i]):
+        if left <= count + 1:
+            break
+        if alive[low]:
+            inner = low not in ends
+            if inner:  # a neighbour goes too, so that the signs still alternate
+                drop(min(before[low], after[low], key=lambda i: (heights[i], -i)))
+            drop(low)
+            left -= 2 if inner else 1
+    if left == count + 1:
+        drop(ends[0] if heights[ends[0]] < heights[ends[1]] else ends[1])
+    return [run for run, kept in zip(runs, alive, strict=True) if kept]

@@ -124,19 +124,15 @@ def _factor(matrix: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """A point of a path, from which that of another grid can go on."""
+class Solved:
+    """The best polynomial on a grid, or nearly."""
 
-    t: np.ndarray
-    """The points of the grid, ascending."""
     c: np.ndarray
-    """Chebyshev coefficients of p."""
+    """Chebyshev coefficients of p, shape (m + 1,)."""
     y: np.ndarray
-    """Multipliers of both sides of each constraint, shape (2, size)."""
-    lam: float
-    """The largest error allowed."""
+    """Multipliers of both sides of each constraint near it, shape (2, size)."""
     gap: float
-    """How far `lam` is above the least one at most, relatively."""
+    """How far these are from the best ones at most, relatively."""
 
 
 def best_on_grid(
@@ -145,8 +141,7 @@ def best_on_grid(
     w: np.ndarray,
     m: int,
     enough: float = _LEAST,
-    start: Stop | None = None,
-) -> tuple[np.ndarray, list[Stop]]:
+) -> Solved:
     """The polynomial of degree m with the least max w |f - p| on a grid.
 
     Args:
@@ -155,28 +150,15 @@ def best_on_grid(
         w: weights, positive.
         m: the degree.
         enough: how far from the best one on the grid its error may be, relatively, at about most.
-        start: where to begin, on another grid.
-
-    Returns:
-        Its Chebyshev coefficients, shape (m + 1,), and the path that led to it.
 
     Source:
         S. Mehrotra, SIAM J. Optim. 2 (1992): predictor and corrector.
     """
     grid = _Grid(t[0], Nodes(*t, 2 * m), w, m)
-    if start is None:
-        squares = grid.squares(np.ones(len(f)))
-        unit = 1 / np.sqrt(np.diag(squares))
-        c = unit * cho_solve((_factor(squares * unit[:, None] * unit), False), unit * grid.sums(w * f))
-        lam = 1.1 * float(np.max(np.abs(w * f - grid.values(c))))
-        y = np.full((2, len(f)), 0.5 / len(f))
-    else:
-        c, rest = start.c, w * f - grid.values(start.c)
-        lam = max(start.lam, (1 + 0.1 * start.gap) * float(np.max(np.abs(rest))))
-        y = start.gap * lam / (2 * len(f)) / np.array([lam - rest, lam + rest])
-        _, old, new = np.intersect1d(start.t, t[0], assume_unique=True, return_indices=True)
-        y[:, new] = start.y[:, old]
-    best, least, path = c, np.inf, list[Stop]()
+    c = _solver(grid.squares(np.ones(len(f))))(grid.sums(w * f))
+    lam = 1.1 * float(np.max(np.abs(w * f - grid.values(c))))
+    y = np.full((2, len(f)), 0.5 / len(f))
+    best, least, last = c, np.inf, (y, np.inf)
     for _ in range(_STEPS):
         rest = w * f - grid.values(c)
         if (top := float(np.max(np.abs(rest)))) < least:
@@ -185,7 +167,7 @@ def best_on_grid(
         gap = float(np.sum(slack * y))
         if not (np.all(slack > 0) and gap > enough * lam):
             break
-        path.append(Stop(t[0], c, y, lam, gap / lam))
+        last = y, gap / lam
         place = _Place(grid, slack, y)
         try:
             _, ds, dy = place.step(-slack * y)
@@ -195,7 +177,44 @@ def best_on_grid(
             break
         c, lam = c + 0.995 * _reach(slack, ds) * dx[:-1], lam + 0.995 * _reach(slack, ds) * dx[-1]
         y = y + 0.995 * _reach(y, dy) * dy
-    return best, path
+    return Solved(best, *last)
+
+
+def level_proven(
+    y: np.ndarray, t: tuple[np.ndarray, np.ndarray], f: np.ndarray, w: np.ndarray, c: np.ndarray, top: float
+) -> float:
+    """A lower bound on max w |f - p| over [-1, 1] for all p of a degree, by the multipliers on a grid.
+
+    Let mu = y_0 - y_1, p_0 near the best polynomial, r_i = sum_k mu_k w_k T_i(t_k). For each p of the degree
+
+        sum_k mu_k w_k (f - p)(t_k) = sum_k mu_k w_k (f - p_0)(t_k) - sum_i r_i c_i(p - p_0)
+
+    is at most sum |mu| times the error of p. One that is better than p_0 has |p - p_0| <= 2 top/min w, so that Parseval
+    bounds the last sum by |r| 2 sqrt(2) top/min w: r need only be small. No m + 2 points need be chosen, which are not
+    to be told from the multipliers where these span more than float64's digits.
+
+    Args:
+        y: multipliers of both sides, shape (2, size).
+        t: the points, and what their rounding left out, each of shape (size,).
+        f: values there.
+        w: weights there.
+        c: Chebyshev coefficients of p_0, shape (m + 1,).
+        top: its error on the whole interval.
+    """
+    m = len(c) - 1
+    grid = _Grid(t[0], Nodes(*t, 2 * m), w, m)
+    mu = y[0] - y[1]
+    values, size = grid.values(c), float(np.sum(np.abs(mu)))
+    off = float(np.linalg.norm(grid.sums(mu))) + 1e-15 * np.sqrt(m + 1) * float(np.sum(np.abs(mu) * w))
+    lost = 1e-15 * float(np.max(w * np.abs(f) + np.abs(values)))
+    return max(abs(float(mu @ (w * f - values))) / size - 3 * off / size * top / float(np.min(w)) - lost, 0.0)
+
+
+def _solver(matrix: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """x of matrix x = right, for a positive matrix that rounding may have made indefinite."""
+    unit = 1 / np.sqrt(np.diag(matrix))
+    factor = _factor(matrix * unit[:, None] * unit)
+    return lambda right: unit * cho_solve((factor, False), unit * right)
 
 
 def _reach(value: np.ndarray, change: np.ndarray) -> float:

@@ -26,7 +26,7 @@ from approx.fit.fixed import with_fixed
 from approx.fit.formats import check_format, in_format
 from approx.fit.holding import centred, held, poles_inside
 from approx.fit.pinned import through_pins
-from approx.fit.polynomial import Polynomial, level_below, polynomial
+from approx.fit.polynomial import LARGEST, Polynomial, level_below, polynomial
 from approx.fit.remainder import Remainder, after_float64, after_series, smooth
 from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.samples import best_of_samples
@@ -39,8 +39,8 @@ from approx.target import Target, check_kind
 from approx.zeros import Zero, divided, divided_rational, multiplied, parted, zeros_of
 
 _SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
-_LARGEST_EXPANSION = 700  # degree; above, the expansions of arbitrary precision take minutes
 _LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from far away does
+_EXACT = 1e-14  # of the function, the error of one that is met
 
 
 @dataclass(frozen=True)
@@ -331,10 +331,10 @@ def _descended(
     fit: Fit | None = None
     near: np.ndarray = np.zeros(0)
     if type[1] == 0 and goal.bits == 53:
-        fit, near = _polynomials(target, type[0], goal)
+        fit, settled, near = _polynomials(target, type[0], goal)
         size = float(np.max(np.abs(target.weight_at(fit.reference) * target(fit.reference))))
-        far = fit.error > max(1e-10 * size, fit.levelled * (1 + 1e-6))
-        if fit.converged or type[0] > (_LARGEST_EXCHANGE if far else _LARGEST_EXPANSION):
+        far = fit.error > max(1e-10 * size, fit.levelled * (1 + 1e-6)) and not settled
+        if fit.converged or type[0] > (_LARGEST_EXCHANGE if far else LARGEST):
             known[type] = fit
             return fit
     reduced = by_symmetry(target, type) if not len(near) else plain(target, type)
@@ -400,25 +400,25 @@ def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
     return replace(found, type=fit.type, verdict=Verdict.EXACT, detail=f"it has type {found.type}")
 
 
-def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, np.ndarray]:
-    """What the exchange in float64 reaches in a degree, and a reference to go on from, empty for none."""
+def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, bool, np.ndarray]:
+    """What the exchange in float64 reaches in a degree, whether it settled, and a reference to go on from, if any."""
     large = target.enclosed and m > _SMALL
     remainder = after_series(target, m) if large and smooth(target, m) else None
     if remainder is not None:
         fit = _direct(target, polynomial(target, m, remainder), goal, remainder)
         if fit.converged:
-            return fit, np.zeros(0)
+            return fit, False, np.zeros(0)
     direct = polynomial(target, m)
-    rest = direct.top - direct.level
-    limited = rest < 1e-10 * float(np.max(np.abs(direct.coefficients)))  # by the digits of float64
+    limited = direct.rest < 1e-10 * float(np.max(np.abs(direct.coefficients)))  # by the digits of float64
     fits: list[Fit] = []
-    if large and rest > goal.slack * direct.top and limited:
-        remainder = after_float64(target, direct.coefficients)
+    if large and direct.rest > goal.slack * direct.top and limited and not direct.settled:
+        remainder = after_float64(target, direct.coefficients, direct.top)
         fits.append(_direct(target, polynomial(target, m, remainder, direct.reference), goal, remainder))
     if not fits or not (fits[0].converged or fits[0].error < direct.top):
         fits.append(_direct(target, direct, goal))
     fit = min(fits, key=lambda one: one.error)
-    return fit, direct.reference if direct.top - direct.level < 0.5 * direct.top else np.zeros(0)
+    near = direct.settled or len(target.domain) > 1 or direct.top - direct.level < 0.5 * direct.top
+    return fit, direct.settled, direct.reference if near else np.zeros(0)
 
 
 def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder | None = None) -> Fit:
@@ -449,6 +449,7 @@ def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder
     least = (
         max(least, level_below(x, np.broadcast_to(np.asarray(values, dtype=float), x.shape), weights)) - lost
     )
+    least = max(least, found.proven - lost)
     floor = float(unit * max(least, 0.0))  # 0 below all floats
     levelled = top <= least * (1 + goal.slack) and error <= float_above(unit * least * (1 + goal.slack))
     verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
@@ -512,13 +513,21 @@ def _fit(
     slack, lost = goal.slack, False
     if outcome.exact:
         # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
-        rational = Rational.from_exact(num, den, target.domain, "chebyshev", centre=centred(den, target))
-        error = measured_error(rational, target, reference, count=64)
-        plain = _cleared(rational, level.bits)
-        plain_error = measured_error(plain, target, reference, count=64)
-        # 1e-30: both are measured to some 128 bits
-        if plain_error <= max(2 * error, 1e-30 * float(np.max(np.abs(target(reference)), initial=0.0))):
-            rational, error = plain, plain_error
+        size, bits = float(np.max(np.abs(target(reference)), initial=0.0)), goal.bits
+        while True:
+            rational = Rational.from_exact(
+                num, den, target.domain, "chebyshev", bits, centre=centred(den, target)
+            )
+            error = measured_error(rational, target, reference, count=64)
+            plain = _cleared(rational, level.bits)
+            plain_error = measured_error(plain, target, reference, count=64)
+            # 1e-30: both are measured to some 128 bits
+            if plain_error <= max(2 * error, 1e-30 * size):
+                rational, error = plain, plain_error
+            # beside a pole, coefficients of float64 are not exact to float64
+            if error <= _EXACT * size or 4 * bits > level.bits:
+                break
+            bits *= 2
     else:
         limit = outcome.top * arb(1 + slack)
         rational, least = held(num, den, target, reference, limit, outcome.top, goal.bits)

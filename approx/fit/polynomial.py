@@ -8,16 +8,17 @@ targets with many more turns than degrees, linear programs on grids that gather 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.polynomial import chebyshev
 from scipy.fft import dct
 
 from approx.fit.double_double import Pair, in_unit
+from approx.fit.equilibrium import equilibrium
 from approx.fit.exchange import thinned
 from approx.fit.grid import landmarks
-from approx.fit.interior import best_on_grid
+from approx.fit.interior import best_on_grid, level_proven
 from approx.fit.remainder import Remainder
 from approx.fit.series import Series
 from approx.target import Target
@@ -26,6 +27,12 @@ _SHARES = np.array([0.02, 0.1, 0.22, 0.36, 0.5, 0.64, 0.78, 0.9, 0.98])
 _CLOSE = 0.02 * 0.25 ** np.arange(1, 8)
 _CELLS = 1 << 17  # entries of the largest matrix held at once, which a cache holds
 _CREEPS = 1e-9  # of the error, the distance to the level that other ways are tried for
+LARGEST = 700  # degree; above, coefficients in arbitrary precision take minutes
+_SETTLED, _SPOILED = (
+    1e-6,
+    1e-3,
+)  # of the error, what is between levelled values and a polynomial that is not theirs
+_BESIDE = 0.02  # of the distance of points of a grid, what is between points that take each other's place
 _LONG = 64  # points, from which on a polynomial through them is evaluated by its Chebyshev series
 
 
@@ -43,6 +50,15 @@ class Polynomial:
     """The largest error found."""
     history: list[float]
     """The level after each step."""
+    proven: float = 0.0
+    """A lower bound on the best error by multipliers at more points than a reference has, rounding included, or 0."""
+    settled: bool = False
+    """Whether the reference is all but the best one: only float64's coefficients of its polynomial fall short."""
+
+    @property
+    def rest(self) -> float:
+        """How far the error is from the best one at most."""
+        return self.top - max(self.level, self.proven)
 
     def joined(self, other: Polynomial) -> Polynomial:
         """The one with the least error, and the highest level of both.
@@ -52,7 +68,8 @@ class Polynomial:
         """
         near, high = min(self, other, key=lambda p: p.top), max(self, other, key=lambda p: p.level)
         history = [*self.history, *other.history]
-        return Polynomial(near.coefficients, high.reference, high.level, near.top, history)
+        proven = max(self.proven, other.proven)
+        return Polynomial(near.coefficients, high.reference, high.level, near.top, history, proven)
 
 
 def polynomial(
@@ -86,11 +103,11 @@ def polynomial(
     look = _Look((low, high), parts, marks, value, len(target.domain) > 1)
     # symmetric points can have level 0, and evenly spread ones miss a target that oscillates
     starts = [
-        lambda: _spread(target, m + 3)[:-1],
+        lambda: equilibrium(target.domain, m + 3)[:-1],
         lambda: _least_squares(target, m, marks, value),
-        lambda: _alternating(*look.peaks(_spread(target, m + 2), np.zeros_like), m + 2),
+        lambda: _alternating(*look.peaks(equilibrium(target.domain, m + 2), np.zeros_like), m + 2),
     ]
-    reference, still = _spread(target, m + 2) if reference is None else reference, 0
+    reference, still = equilibrium(target.domain, m + 2) if reference is None else reference, 0
     history: list[float] = []
     best: tuple[float, float, np.ndarray] | None = None
     noise, gap, rising = 0.0, np.inf, 0.0
@@ -131,12 +148,15 @@ def polynomial(
         reference = new
     assert best is not None
     found = _expanded(look, best[2], m, history, noise)
-    if found.top - found.level > max(_CREEPS * found.top, 100 * noise):
-        other = _on_grids(target, m, look, noise)
-        if other is not None:
-            found = found.joined(other)
-            if found.top - found.level > max(_CREEPS * found.top, 100 * noise):
-                found = found.joined(_expanded(look, found.reference, m, [], noise))
+    if found.rest <= max(_CREEPS * found.top, 100 * noise):
+        return found
+    if m <= LARGEST and best[0] - best[1] <= _SETTLED * best[0] and found.rest > _SPOILED * found.top:
+        return replace(found, reference=best[2], level=best[1], settled=True)
+    other = _on_grids(target, m, look, noise)
+    if other is not None:
+        found = found.joined(other)
+        if found.rest > max(_CREEPS * found.top, 100 * noise):
+            found = found.joined(_expanded(look, found.reference, m, [], noise))
     return found
 
 
@@ -286,19 +306,24 @@ def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | N
 def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 12) -> Polynomial | None:
     """The best polynomial on grids that take in the peaks of its error, until it has no higher ones."""
     ends = np.array([e for part in look.parts for e in part])
-    x = np.unique(np.r_[_spread(target, 4 * (m + 2)), look.marks, ends])
+    base = x = np.unique(np.r_[equilibrium(target.domain, 4 * (m + 2)), look.marks, ends])
     size = float(np.max(np.abs(np.prod(look.value(x), axis=0))))
     best: Polynomial | None = None
-    new, enough, start, idle = x[:0], 1e-3, None, 0
+    new, added, enough, idle = x[:0], x[:0], 1e-3, 0
     for _ in range(rounds):
-        x = np.unique(np.r_[x, new])
+        if len(new):
+            nearest = new[np.clip(np.searchsorted(new, added), 1, len(new) - 1) - np.array([[1], [0]])]
+            place = np.clip(np.searchsorted(base, added), 1, len(base) - 1)
+            apart = np.min(np.abs(nearest - added), axis=0) > _BESIDE * (base[place] - base[place - 1])
+            added = np.r_[added[apart], new]
+        x = np.unique(np.r_[base, added])
         x = x[np.r_[True, np.diff(look.t(x)[0]) > 0]]
         t = look.t(x)
         f, w = look.value(x)
         if not (size > 0 and np.all(np.isfinite(f)) and np.all(np.isfinite(w)) and len(x) > m + 2):
             break
-        c, path = best_on_grid(t, f / size, w, m, enough, start)
-        c = c * size
+        solved = best_on_grid(t, f / size, w, m, enough)
+        c = solved.c * size
         p = look.series(c)
         on_grid = float(np.max(np.abs(w * (f - p(x)))))
         if on_grid <= 1e5 * noise:  # float64 solves no program whose answer it hardly sees
@@ -312,13 +337,13 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 1
         level = 0.0 if reference is None else level_below(reference, *look.value(reference))
         found = Polynomial(c, x[: m + 2] if reference is None else reference, level, top, [level])
         last, best = best, found if best is None else best.joined(found)
-        idle = 0 if last is None or best.top - best.level < 0.9 * (last.top - last.level) else idle + 1
-        if idle == 3:
-            break
-        if best.top - best.level <= max(_CREEPS / 2 * best.top, 30 * noise):
+        if not look.gaps and solved.gap < 10 * _CREEPS and best.rest > _CREEPS / 2 * best.top:
+            proven = level_proven(solved.y, t, f / size, w, best.coefficients / size, best.top / size) * size
+            best = replace(best, proven=max(best.proven, proven))
+        idle = 0 if last is None or best.rest < 0.9 * last.rest else idle + 1
+        if idle == 3 or best.rest <= max(_CREEPS / 2 * best.top, 30 * noise):
             break
         new = np.array([s for s, e in _runs(places, error) if abs(e) > 0.6 * on_grid])
-        start = next((stop for stop in reversed(path) if stop.gap > 100 * missed), None)
     return best
 
 
@@ -341,15 +366,6 @@ def level_below(x: np.ndarray, f: np.ndarray, w: np.ndarray) -> float:
     return float(max(top - lost * size, 0.0) / (np.sum(np.abs(v) / w) * (1 + lost)))
 
 
-def _spread(target: Target, count: int) -> np.ndarray:
-    """Chebyshev points of the domain, its gaps left out."""
-    places = (1 - np.cos(np.pi * np.arange(count) / max(count - 1, 1))) / 2 * target.domain.length
-    starts = np.cumsum([0.0, *(b - a for a, b in target.domain)])
-    interval = np.clip(np.searchsorted(starts, places, side="right") - 1, 0, len(target.domain) - 1)
-    low, high = np.array(target.domain).T
-    return np.minimum(low[interval] + places - starts[interval], high[interval])
-
-
 def _least_squares(
     target: Target, m: int, marks: np.ndarray, value: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray | None:
@@ -357,7 +373,7 @@ def _least_squares(
     if m > 400:
         return None
     low, high = target.hull
-    x = np.unique(np.r_[_spread(target, 8 * (m + 2) + 4 * len(marks)), marks])
+    x = np.unique(np.r_[equilibrium(target.domain, 8 * (m + 2) + 4 * len(marks)), marks])
     f, w = value(x)
     t = (2 * x - low - high) / (high - low)
     # Chebyshev's own weight, so that the ends count as they do for the largest error

@@ -73,15 +73,22 @@ def smooth(target: Target, m: int) -> bool:
     return bool(np.max(a[m + 1 :]) < _LIMIT * np.max(a))
 
 
-def after_float64(target: Target, coefficients: np.ndarray) -> Remainder:
+def after_float64(target: Target, coefficients: np.ndarray, size: float) -> Remainder:
     """What a polynomial that float64 found leaves over, to some 1e-30 of f.
 
     Args:
         target: f, enclosed.
         coefficients: Chebyshev coefficients over the hull, shape (m + 1,).
+        size: about how much is left, positive.
     """
+    exponent, residual = int(np.floor(np.log2(size))), chebyshev_residual(target, coefficients)
     lost = 1e-31 * len(coefficients) ** 2 * float(np.sum(np.abs(coefficients)))
-    return Remainder([dyadic(c) for c in coefficients], chebyshev_residual(target, coefficients), 0, lost)
+
+    def values(x: np.ndarray) -> np.ndarray:
+        return np.ldexp(residual(x), -exponent)
+
+    exact = [dyadic(c) for c in coefficients]
+    return Remainder(exact, values, exponent, float(np.ldexp(lost, -exponent)))
 
 
 def after_series(target: Target, m: int) -> Remainder | None:

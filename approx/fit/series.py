@@ -123,6 +123,9 @@ class Nodes:
         self._scale, self._steps = max(degree, 1), _steps(degree)
         self._nearest, rest = _placed(t, below, self._steps)
         self._rest = rest * self._scale
+        self._order = np.argsort(self._nearest, kind="stable")
+        self._met, self._starts = np.unique(self._nearest[self._order], return_index=True)
+        self._powers = self._rest[self._order] ** np.arange(_TERMS)[:, None]
 
     def values(self, coefficients: np.ndarray) -> np.ndarray:
         """sum_i c_i T_i at each point, shape (size,).
@@ -139,8 +142,8 @@ class Nodes:
             weights: d, shape (size,).
             count: how many.
         """
-        powers = weights * self._rest ** np.arange(_TERMS)[:, None]
-        near = np.array([np.bincount(self._nearest, power, self._steps + 1) for power in powers])
+        near = np.zeros((_TERMS, self._steps + 1))
+        near[:, self._met] = np.add.reduceat(weights[self._order] * self._powers, self._starts, axis=1)
         near[:, 1:-1] /= 2
         sums = np.zeros_like(near)
         sums[::2] = dct(near[::2], type=1)  # pyright: ignore

@@ -79,3 +79,12 @@ def test_roots_of_one_sign_are_found_one_by_one(gaps, side, pair):
     assert (_real_roots(poly, 80) is None) == pair
     found = [float(r[0]) for r in roots(poly, 80) if len(r) == 1]
     assert found == pytest.approx(sorted(float(x.p) / float(x.q) for x in exact), rel=1e-15)
+
+
+@given(st.lists(st.integers(-(10**30), 10**30), min_size=1, max_size=40))
+def test_powers_are_chebyshev_series(c):
+    series = Rational.from_exact(fmpq_poly(c), fmpq_poly([1]), (-1, 1), "chebyshev", 400).form
+    with precision(400):
+        x = arb(2).sqrt() / 3
+        summed = sum((arb(a) * x.chebyshev_t(k) for k, a in enumerate(series.num)), arb(0))
+        assert abs(summed - sum((arb(a) * x**k for k, a in enumerate(c)), arb(0))) < arb(2) ** -200

@@ -1,9 +1,12 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mpmath import mp
 
 import approx
+from approx.fit.exchange import thinned
 from tests.approx.helpers import alternates, meinardus
 
 
@@ -44,3 +47,20 @@ def test_type_80_80():
     assert fit.error <= fit.levelled * (1 + 1e-6)
     assert alternates(fit)
     assert len(fit.reference) >= 162
+
+
+@given(st.lists(st.floats(0.1, 9), max_size=14), st.integers(1, 12))
+def test_peaks_are_thinned_from_the_lowest_one(heights, count):
+    runs = [(k, h if k % 2 else -h) for k, h in enumerate(heights)]
+    left = list(runs)
+    while len(left) > count:  # one by one, by a new search each time
+        size = [abs(e) for _, e in left]
+        low, last = size.index(min(size)), len(left) - 1
+        if len(left) == count + 1:
+            gone = [0 if size[0] < size[-1] else last]
+        elif low in (0, last):
+            gone = [low]
+        else:
+            gone = [low, low - 1 if size[low - 1] < size[low + 1] else low + 1]
+        left = [run for k, run in enumerate(left) if k not in gone]
+    assert thinned(runs, count) == (left if len(left) == count else None)

@@ -1,16 +1,18 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 from scipy.optimize import linprog
 
-from approx.fit.interior import best_on_grid
+from approx.fit.interior import best_on_grid, level_proven
 
 
 @pytest.mark.parametrize("degree", [3, 12])
 def test_the_best_on_a_grid_is_that_of_a_linear_program(degree):
     t = -np.cos(np.linspace(0, np.pi, 120))
     f, w = np.abs(t - 0.2) + np.sin(30 * t), 1 + t**2
-    c, _ = best_on_grid((t, 0 * t), f, w, degree)
+    c = best_on_grid((t, 0 * t), f, w, degree).c
     columns = chebyshev.chebvander(t, degree) * w[:, None]
     ones = np.ones((len(t), 1))
     rows = np.vstack([np.hstack([columns, -ones]), np.hstack([-columns, -ones])])
@@ -21,5 +23,22 @@ def test_the_best_on_a_grid_is_that_of_a_linear_program(degree):
 
 def test_a_function_that_is_met_leaves_nothing():
     t = np.linspace(-1, 1, 40)
-    c, _ = best_on_grid((t, 0 * t), 3 * t**2 - t, np.ones(40), 4)
+    c = best_on_grid((t, 0 * t), 3 * t**2 - t, np.ones(40), 4).c
     assert np.max(np.abs(3 * t**2 - t - chebyshev.chebval(t, c))) < 1e-13
+
+
+@given(st.integers(2, 14), st.floats(3, 40), st.floats(0, 3), st.floats(0, 1e-3), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_multipliers_prove_no_more_than_the_least_error(degree, turn, bend, off, seed):
+    t = -np.cos(np.linspace(0, np.pi, 200))
+    f, w = np.abs(t - 0.2) + np.sin(turn * t), 1 + bend * t**2
+    solved = best_on_grid((t, 0 * t), f, w, degree)
+    least = float(np.max(w * np.abs(f - chebyshev.chebval(t, solved.c))))
+    level = level_proven(solved.y, (t, 0 * t), f, w, solved.c, least)
+    assert least * (1 - 1e-9) < level <= least * (1 + 1e-12)
+    # by other multipliers, and beside another polynomial, it is a bound all the same
+    chance = np.random.default_rng(seed)
+    y = solved.y * (1 + off * chance.uniform(-1, 1, solved.y.shape))
+    c = solved.c + off * chance.normal(size=degree + 1)
+    top = float(np.max(w * np.abs(f - chebyshev.chebval(t, c))))
+    assert level_proven(y, (t, 0 * t), f, w, c, top) <= least * (1 + 1e-12)

@@ -2,11 +2,13 @@ import itertools
 
 import numpy as np
 import pytest
+from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import approx
-from approx import Target
+from approx import Target, Verdict
+from approx.dyadic import precision
 from tests.approx.helpers import alternates, meinardus
 
 # Best errors from independent sources: Varga, Ruttan and Carpenter (1991) for |x|; Zolotarev
@@ -294,3 +296,14 @@ def test_a_certificate_says_that_it_is_best(target, type):
     assert proof.pole_free
     assert proof.lower <= fit.error * (1 + 1e-10)
     assert proof.upper <= proof.best_lower * (1 + 1e-8)
+
+
+@pytest.mark.parametrize("steep", [1e8, 1e12])
+def test_what_is_met_beside_a_pole_is_met_to_the_digits_of_float64(steep):
+    fit = approx.minimax(approx.formula(f"1/(1+{steep:.0f}*(x-0.3)**2)"), (3, 2))
+    assert fit.verdict is Verdict.EXACT
+    assert fit.error < 1e-14  # coefficients of float64 left 1.5e-9 and 3e-6
+    with precision(200):
+        x = arb(0.3) + arb(1e-6)
+        exact = 1 / (1 + arb(steep) * (x - arb(3) / 10) ** 2)
+        assert abs(fit.rational(x) - exact) < 1e-14

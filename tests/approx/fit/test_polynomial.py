@@ -170,3 +170,37 @@ def test_interpolation_is_sharp_off_its_points_too(count, beyond, spread, seed):
                     term *= (t - other) / (own - other)
             sum, size = sum + term, size + abs(term)
         assert abs(fmpq(*found.as_integer_ratio()) - sum) <= size * fmpq(1, 10**12)
+
+
+@given(st.floats(0.2, 0.8), st.floats(0.05, 0.9), st.floats(5, 60), st.integers(31, 130))
+@settings(max_examples=6, deadline=None)
+def test_squares_on_two_intervals_are_halves_of_degrees_on_one(a, fold, turn, half):
+    """Points of Chebyshev's on both were no start in high degrees, and float64 cannot hold the result in a gap."""
+    inside = a * a + (1 - a * a) * fold
+    text = "abs({x}-{inside:.4f})+0.1*sin({turn:.3f}*{x})"
+    whole = approx.formula(text.format(x="x**2", inside=inside, turn=turn), [(-1, -a), (a, 1)])
+    # a fold at sqrt(inside) is a fold of each half
+    part = approx.formula(text.format(x="x", inside=inside, turn=turn), (a * a, 1))
+    both, one = approx.minimax(whole, (2 * half, 0)), approx.minimax(part, (half, 0))
+    assert both.verdict is one.verdict is Verdict.BEST
+    assert both.error == pytest.approx(one.error, rel=3e-9)
+
+
+def test_a_filter_below_float64s_digits_arrives():
+    """A low pass of -160 dB: what was left was rounded in units of 1, not of itself."""
+    domain = [(-1, 0.3), (0.34, 1)]
+    fit = approx.minimax(approx.formula("abs(x-0.32)/(x-0.32)", domain), (700, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.rational.bits > 53
+    x = np.concatenate([np.linspace(a, b, 3001) for a, b in domain])
+    assert np.max(np.abs(fit.target(x) - fit.rational(x))) == pytest.approx(fit.error, rel=1e-3)
+
+
+def test_a_chirp_whose_multipliers_span_all_digits_is_proven():
+    """No m + 2 points prove more than 6e-8 of the error; the multipliers of the linear program do."""
+    text = "0.8564*abs(x-2.07512)**2.293-0.6116*cos(387.399*x**2)"
+    fit = approx.minimax(approx.formula(text, (-0.353916, 2.16173)), (292, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.levelled > fit.error * (1 - 1e-9)
+    x = np.linspace(-0.353916, 2.16173, 40001)
+    assert np.max(np.abs(fit.target(x) - fit.rational(x))) <= fit.error * (1 + 1e-9)
