@@ -86,6 +86,8 @@ def climbed(
     if len(known) == m + n + 2:
         tries.insert(0, lambda: _from_reference(problem, (m, n), known, tolerance))
     staged: list[tuple[Callable[[float], Problem], float]] = []
+    if (zoomed := _widened(problem)) is not None:
+        tries.insert(2, lambda: _followed(problem, (m, n), *zoomed, tolerance, progress))
     if len(problem.intervals) > 1:
         staged.append(_narrowed(problem))
     else:
@@ -365,6 +367,7 @@ def _narrowed(problem: Problem) -> tuple[Callable[[float], Problem], float]:
     return stage, 1 / steps
 
 
+_FEATURE, _NARROW = 3, 0.02  # turns and bends that make a feature; of the interval, its width that is narrow
 _LAYERS = (1e-3, 1e-6)  # of an interval, the widths of layers that are tried
 _SHORTEST = 1 / 32  # of the interval, where a continuation in the domain begins
 
@@ -379,6 +382,28 @@ def _lengthened(problem: Problem, at_right: bool) -> Callable[[float], Problem]:
         return replace(problem, intervals=[ends])
 
     return stage
+
+
+def _widened(problem: Problem) -> tuple[Callable[[float], Problem], float] | None:
+    """Stages in which one interval grows from about a narrow feature, to twice its size a step; None without one."""
+    if len(problem.intervals) > 1 or len(problem.landmarks) < _FEATURE:
+        return None
+    ((a, b),) = problem.intervals
+    low, high = problem.landmarks[0], problem.landmarks[-1]
+    if not high - low < (b - a) * arb(_NARROW):
+        return None
+    centre, reach = ((low + high) / 2).mid(), ((high - low) * 4).mid()
+    steps = int(np.ceil(np.log2(float((b - a) / reach))))
+
+    def stage(place: float) -> Problem:
+        def end(far: arb) -> arb:
+            off = abs(far - centre)
+            near = (off * (reach / off) ** arb(1 - place)).mid() if off > reach else off
+            return (centre - near if far < centre else centre + near).mid()
+
+        return replace(problem, intervals=[(end(a), end(b))])
+
+    return stage, 1 / steps
 
 
 def _weighted(problem: Problem) -> Callable[[float], Problem]:

@@ -307,3 +307,19 @@ def test_values_that_float64_cannot_hold_are_refused():
 def test_rounding_beside_a_kink_is_no_jump():
     fit = approx.minimax(Target(lambda x: np.where(x > 0, x, 6e-17 * np.sin(1e3 * x)), kinks=[0]), (2, 2))
     assert fit.error == pytest.approx(approx.minimax(approx.relu(), (2, 2)).error, rel=1e-6)
+
+
+@given(
+    st.floats(3, 6.5),
+    st.floats(-0.9, 0.9),
+    st.sampled_from(["exp(-{k}*{t}**2)", "1/(exp({r}*{t})+exp(-{r}*{t}))"]),
+)
+@settings(max_examples=5, deadline=None)
+def test_narrow_peaks_are_fitted_as_wide_ones_are(steepness, place, text):
+    """A type (4, 4) hardly feels the ends: the error of peaks that are far from them is one number."""
+    k = 10**steepness
+    target = approx.formula(text.format(k=f"{k:.2f}", r=f"{k**0.5:.3f}", t=f"(x-({place:.5f}))"))
+    fit = approx.minimax(target, (4, 4))
+    wide = approx.minimax(approx.formula(text.format(k="1e4", r="100", t="x")), (4, 4))
+    assert fit.verdict.converged
+    assert fit.error == pytest.approx(wide.error, rel=0.01)
