@@ -386,10 +386,12 @@ def _lengthened(problem: Problem, at_right: bool) -> Callable[[float], Problem]:
 
 def _widened(problem: Problem) -> tuple[Callable[[float], Problem], float] | None:
     """Stages in which one interval grows from about a narrow feature, to twice its size a step; None without one."""
-    if len(problem.intervals) > 1 or len(problem.landmarks) < _FEATURE:
+    marks = problem.landmarks
+    if len(problem.intervals) > 1 or len(marks) < _FEATURE:
         return None
     ((a, b),) = problem.intervals
-    low, high = problem.landmarks[0], problem.landmarks[-1]
+    bends = zip(marks, marks[_FEATURE - 1 :], strict=False)
+    low, high = min(bends, key=lambda pair: float(pair[1] - pair[0]))
     if not high - low < (b - a) * arb(_NARROW):
         return None
     centre, reach = ((low + high) / 2).mid(), ((high - low) * 4).mid()

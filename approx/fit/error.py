@@ -247,9 +247,11 @@ def honest_error(
         return known
     # float64 sees more than is known: its own rounding, or a peak
     if target.enclosed:
-        share = np.where(hidden, np.nan_to_num(error / (known + noise), nan=np.inf), -1.0)
+        share = np.where(hidden & np.isfinite(error), error / (known + noise), -1.0)
+        lost = np.flatnonzero(~np.isfinite(error))  # to float64; some of them, evenly
+        some = np.r_[np.argsort(-share)[:16], lost[:: max(1, len(lost) // 64)]]
         with precision(128 + rational.bits):
-            worst = _in_balls(rational, target)([arb(s) for s in x[np.argsort(-share)[:16]].tolist()])
+            worst = _in_balls(rational, target)([arb(s) for s in x[some].tolist()])
             if all(abs(e) <= arb(known) * arb(1 + 1e-9) for e in worst):
                 return known
     return max(known, measured_error(rational, target, x[hidden][:: max(1, int(hidden.sum()) // 64)], 1000))

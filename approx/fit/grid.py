@@ -68,7 +68,7 @@ def landmarks(target: Target) -> np.ndarray:
     """
     found: list[np.ndarray] = []
     for a, b in target.domain.split(target.breaks):
-        size, seen, height = 257, -1, 0.0
+        size, seen = 257, -1
         while True:
             x = a + (b - a) * (np.arange(size) + 0.5) / size
             with np.errstate(all="ignore"):
@@ -76,9 +76,9 @@ def landmarks(target: Target) -> np.ndarray:
             noise = 1e-12 * float(np.max(np.abs(f), initial=0.0))
             turns = [x[k // 2 + 1 : len(x)][_changes(np.diff(f, k), noise)] for k in (1, 2)]
             places = np.unique(np.concatenate(turns))
-            # resolved: some points between neighbours, no more of them than in the last look, and no higher peak
-            before, height = height, 1e12 * noise
-            if (len(places) == seen and 12 * seen < size and height < 1.05 * before) or size > _MOST:
+            # resolved: some points between neighbours, and no more of them than in the last look
+            apart = np.min(np.diff(places), initial=np.inf) > 3 * (b - a) / size
+            if (len(places) == seen and 12 * seen < size and apart) or size > _MOST:
                 break
             size, seen = 2 * size + 1, len(places)
         found.append(places)

@@ -15,6 +15,7 @@ from approx.fit.grid import landmarks
 from approx.target import Target
 
 START_BITS = 128
+_TURNS = 16  # of a target, about the number that are looked at
 
 
 class Symmetry(Enum):
@@ -128,6 +129,9 @@ def by_symmetry(target: Target, type: tuple[int, int], sides: tuple[int, ...] = 
             for a, b in right
             for k in (3, 17, 29, 44, 61, 83, 96)
         ]
+        # a narrow peak is symmetric to nothing where nothing else looks
+        turns = [arb(abs(dyadic(float(x)) - centre)) for x in landmarks(target)]
+        us += [u for u in turns if u > 0][:: max(1, len(turns) // _TURNS)]
         plus, minus = f([centre + u for u in us]), f([centre - u for u in us])
         size = max((abs(v) for v in (*plus, *minus)), key=float)
         if not size.is_finite():

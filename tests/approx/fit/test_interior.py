@@ -35,7 +35,7 @@ def test_multipliers_prove_no_more_than_the_least_error(degree, turn, bend, off,
     solved = best_on_grid((t, 0 * t), f, w, degree)
     least = float(np.max(w * np.abs(f - chebyshev.chebval(t, solved.c))))
     level = level_proven(solved.y, (t, 0 * t), f, w, solved.c, least)
-    assert least * (1 - 1e-9) < level <= least * (1 + 1e-12)
+    assert least * (1 - 1e-7) < level <= least * (1 + 1e-12)
     # by other multipliers, and beside another polynomial, it is a bound all the same
     chance = np.random.default_rng(seed)
     y = solved.y * (1 + off * chance.uniform(-1, 1, solved.y.shape))
