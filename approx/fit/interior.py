@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.polynomial import chebyshev
-from scipy.linalg import LinAlgError, cho_solve, cholesky, hankel, toeplitz
+from scipy.linalg import LinAlgError, cho_solve, cholesky
 from scipy.linalg.lapack import dtpqrt  # pyright: ignore
 
 from approx.fit.series import Nodes
@@ -47,10 +48,12 @@ class _Grid:
         """The transpose of `values`."""
         return self.nodes.sums(self.w * d, self.m + 1)
 
-    def squares(self, d: np.ndarray) -> np.ndarray:
-        """The rows' products, weighted with d and summed, shape (m + 1, m + 1)."""
-        sums = self.nodes.sums(self.w * self.w * d, 2 * self.m + 1)
-        return (toeplitz(sums[: self.m + 1]) + hankel(sums[: self.m + 1], sums[self.m :])) / 2
+    def squares(self, d: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The rows' products, weighted with d and summed, shape (m + 1, m + 1): a Toeplitz and a Hankel matrix."""
+        size = self.m + 1
+        sums = self.nodes.sums(self.w * self.w * d, 2 * self.m + 1) / 2
+        mirrored = np.r_[sums[self.m : 0 : -1], sums[:size]]
+        return np.add(sliding_window_view(mirrored, size)[::-1], sliding_window_view(sums, size), out=out)
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,16 @@ class _Place:
             column[heavy] = 0.0
         beside = self.grid.sums(light[1])
         corner = light[0].sum() + np.sum(4 * np.prod((self.y / self.slack)[:, heavy], axis=0) / total[heavy])
-        matrix = np.block([[self.grid.squares(light[0]), beside[:, None]], [beside, corner]])
-        unit = 1 / np.sqrt(np.diag(matrix))
-        factor = _factor(matrix * unit[:, None] * unit)
+        matrix = np.empty((n, n))
+        self.grid.squares(light[0], out=matrix[:-1, :-1])
+        matrix[-1, :-1] = matrix[:-1, -1] = beside
+        matrix[-1, -1] = corner
+        factor, unit = _factor(matrix)
         if len(heavy):
             root = np.sqrt(total[heavy])
             rows = np.c_[self.grid.rows(heavy) * root[:, None], difference[heavy] / root] * unit
             factor = dtpqrt(0, min(32, n), factor, rows)[0]
-        return lambda right: unit * cho_solve((factor, False), unit * right)
+        return lambda right: unit * cho_solve((factor, False), unit * right, check_finite=False)
 
     def step(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The change of (c, lam), of the slacks and of y after which y ds + slack dy is as wanted."""
@@ -112,12 +117,19 @@ class _Place:
         return change, ds, part - self.y / self.slack * ds
 
 
-def _factor(matrix: np.ndarray) -> np.ndarray:
-    """The upper factor of a positive matrix of diagonal 1 that rounding may have made indefinite."""
+def _factor(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The upper factor of a positive matrix that rounding may have made indefinite, and the scale of each row.
+
+    The matrix is overwritten by one of diagonal 1, which the factor belongs to.
+    """
+    unit = 1 / np.sqrt(np.diag(matrix))
+    matrix *= unit[:, None]
+    matrix *= unit
     for more in (1e-15, 1e-14, 1e-13, 1e-12, 1e-11):  # directions that rounding decides about are left alone
         matrix[np.diag_indices_from(matrix)] = 1 + more
         try:
-            return cholesky(matrix)
+            # symmetric: as its transpose it needs no copy in another order
+            return cholesky(matrix.T, check_finite=False), unit
         except LinAlgError:
             continue
     raise LinAlgError("no rounding makes a matrix as indefinite")
@@ -212,8 +224,7 @@ def level_proven(
 
 def _solver(matrix: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """x of matrix x = right, for a positive matrix that rounding may have made indefinite."""
-    unit = 1 / np.sqrt(np.diag(matrix))
-    factor = _factor(matrix * unit[:, None] * unit)
+    factor, unit = _factor(matrix)
     return lambda right: unit * cho_solve((factor, False), unit * right)
 
 
