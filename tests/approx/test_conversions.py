@@ -11,6 +11,7 @@ from approx import Rational
 from approx.conversions import _real_roots, roots
 from approx.dyadic import dyadic, precision
 from approx.floating_point import CONVERTIBLE
+from approx.forms import Chebyshev
 
 X = np.linspace(-1, 1, 41)
 
@@ -84,6 +85,7 @@ def test_roots_of_one_sign_are_found_one_by_one(gaps, side, pair):
 @given(st.lists(st.integers(-(10**30), 10**30), min_size=1, max_size=40))
 def test_powers_are_chebyshev_series(c):
     series = Rational.from_exact(fmpq_poly(c), fmpq_poly([1]), (-1, 1), "chebyshev", 400).form
+    assert isinstance(series, Chebyshev)
     with precision(400):
         x = arb(2).sqrt() / 3
         summed = sum((arb(a) * x.chebyshev_t(k) for k, a in enumerate(series.num)), arb(0))
