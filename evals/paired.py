@@ -118,13 +118,14 @@ def compare_saes(
         check_fits(sae, activations, allow_mismatch)
     if len({sae.transcodes for sae in saes.values()}) > 1:
         raise InputError("compare: a transcoder and an SAE give different things; compare two of a kind")
+    known = activations.provenance
+    # first of all: a text that is too short would be told of after minutes
+    sequences = [] if host is None else sequences_like(known, host, "heldout", tokens)
     group_N, groups = _groups(activations)
     count_S = np.bincount(group_N)
     sums, variance_S = _measured(saes, activations, group_N)
     spliced: dict[str, Downstream] = {}
     if host is not None:
-        known = activations.provenance
-        sequences = sequences_like(known, host, "heldout", tokens)
         rest = {"norm_limit": known.norm_limit, "exclude_tokens": known.exclude_tokens}
         place = {"hook": known.hook, "allow_mismatch": allow_mismatch}
         spliced = downstream(saes, host, sequences, **place, **rest)

@@ -110,3 +110,9 @@ def test_the_command(saes, store, tmp_path):
 def test_an_sae_of_another_width_is_refused(saes, store):
     with pytest.raises(InputError, match="dimensions"):
         compare_saes({"a": saes["0"], "b": random_sae("top_k")}, store)
+
+
+def test_a_text_that_is_too_short_is_told_before_anything_is_measured(saes, store, host, monkeypatch):
+    monkeypatch.setattr("evals.paired._measured", lambda *_: pytest.fail("measured first"))
+    with pytest.raises(InputError, match="asked for; lower `tokens` or add text"):
+        compare_saes(saes, store, host, tokens=10**9)
