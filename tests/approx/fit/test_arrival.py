@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from flint import fmpq
+from flint import arb, fmpq
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mpmath import mp
 
 import approx
 from approx import Target, Verdict
+from approx.dyadic import precision
 from approx.fit.result import check_target
 
 ORDINARY = [
@@ -324,3 +325,28 @@ def test_narrow_peaks_are_fitted_as_wide_ones_are(steepness, place, text):
     wide = approx.minimax(approx.formula(text.format(k="1e4", r="100", t="x")), (4, 4))
     assert fit.verdict.converged
     assert fit.error == pytest.approx(wide.error, rel=0.03)
+
+
+@given(
+    st.floats(2, 14),
+    st.floats(-0.99, 0.99),
+    st.floats(0.3, 2),
+    st.sampled_from(["x**2", "sin(x)", "exp(x)-x", "sin(50*x)", "1/(x+1.5)"]),
+    st.sampled_from([(3, 0), (3, 2), (1, 2), (80, 0)]),
+)
+@example(9, 0.3, 1, "x**2", (3, 2))  # EXACT, and 5e-324
+@settings(max_examples=12, deadline=None)
+def test_no_peak_is_too_narrow_to_be_seen(steepness, place, height, text, type):
+    place = round(place, 4)
+    target = approx.formula(f"{height:.2f}*exp(-{10**steepness:.1f}*(x-({place}))**2)+{text}")
+    fit = approx.minimax(target, type)
+    with precision(128):
+        at_peak = abs(target(arb(place)) - fit.rational(arb(place)))
+    assert float(at_peak) <= fit.error * (1 + 1e-9)
+
+
+def test_a_weight_peaks_between_all_samples():
+    weight = approx.formula("1+exp(-1e9*(x-0.3)**2)")
+    target = approx.formula("exp(x)").with_weight(weight)
+    fit = approx.minimax(target, (2, 2))
+    assert 2 * abs(float(target(0.3)) - fit.rational(0.3)) <= fit.error * (1 + 1e-6)
