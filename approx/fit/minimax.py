@@ -330,14 +330,17 @@ def _descended(
         return found
     fit: Fit | None = None
     near: np.ndarray = np.zeros(0)
+    reduced = by_symmetry(target, type)
+    # one interval of half the degree, where a reference of both would have a point too few
+    halved = len(target.domain) > 1 and reduced.symmetry is not Symmetry.NONE
     if type[1] == 0 and goal.bits == 53:
         fit, settled, near = _polynomials(target, type[0], goal)
         size = float(np.max(np.abs(target.weight_at(fit.reference) * target(fit.reference))))
-        far = fit.error > max(1e-10 * size, fit.levelled * (1 + 1e-6)) and not settled
+        far = fit.error > max(1e-10 * size, fit.levelled * (1 + 1e-6)) and not (settled or halved)
         if fit.converged or type[0] > (_LARGEST_EXCHANGE if far else LARGEST):
             known[type] = fit
             return fit
-    reduced = by_symmetry(target, type) if not len(near) else plain(target, type)
+    reduced = reduced if halved or not len(near) else plain(target, type)
     try:
         other = _fit(target, type, reduced, goal, near)
         fit = other if fit is None or other.converged or other.error < fit.error else fit
@@ -551,7 +554,7 @@ def _fit(
         proven = outcome.converged and floor >= top * (1 - slack)
         verdict = Verdict.DEGENERATE if proven else Verdict.SMALLER
         notes.append(f"it has type {climb.type}" + ("" if proven else f", since {climb.reason}"))
-    elif not outcome.converged:
+    elif not outcome.converged and (goal.bits > 53 or error > floor * (1 + slack)):
         verdict = Verdict.UNLEVELLED
         notes.append(f"the error is {outcome.gap:.1e} (relative) above the levelled error")
     if not reduced.problem.sides and poles_inside(rational):
