@@ -561,6 +561,12 @@ def _fit(
         verdict = Verdict.POLE
     if rational.bits > goal.bits:
         notes.append(f"float64 parameters would raise the error: held with {rational.bits} bits")
+        with np.errstate(all="ignore"):
+            off = float(
+                np.max(np.abs(target.weight_at(reference) * (target(reference) - rational(reference))))
+            )
+        if not off <= 2 * error + 1e-14 * float(np.max(np.abs(target(reference)))):
+            notes.append(f"evaluated on float64 arrays its error is {off:.1e}: evaluate it at flint.arb")
     return Fit(
         rational,
         max(error, floor),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from flint import fmpq
+from flint import arb, fmpq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -204,3 +204,15 @@ def test_a_chirp_whose_multipliers_span_all_digits_is_proven():
     assert fit.levelled > fit.error * (1 - 1e-9)
     x = np.linspace(-0.353916, 2.16173, 40001)
     assert np.max(np.abs(fit.target(x) - fit.rational(x))) <= fit.error * (1 + 1e-9)
+
+
+def test_what_float64_cannot_evaluate_is_said():
+    """The best polynomial is 1e40 in the gaps: its coefficients are, and their sum in float64 is noise."""
+    fit = approx.minimax(
+        approx.formula("sqrt(x+2)+sin(60*x)", [(-2, -1.5), (-0.2, 0.4), (1.2, 2.0)]), (250, 0)
+    )
+    assert fit.verdict is Verdict.BEST
+    assert np.max(np.abs(fit.target(fit.reference) - fit.rational(fit.reference))) > 1e3
+    assert "evaluate it at flint.arb" in fit.message
+    values = [abs(float(fit.target(arb(x)) - fit.rational(arb(x)))) for x in (-1.9, 0.1, 1.3)]
+    assert max(values) <= fit.error * (1 + 1e-9)
