@@ -566,7 +566,7 @@ def _fit(
                 np.max(np.abs(target.weight_at(reference) * (target(reference) - rational(reference))))
             )
         if not off <= 2 * error + 1e-14 * float(np.max(np.abs(target(reference)))):
-            notes.append(f"evaluated on float64 arrays its error is {off:.1e}: evaluate it at flint.arb")
+            notes.append(f"evaluated on float64 arrays its error is {off:.1e}: take flint.arb and more bits")
     return Fit(
         rational,
         max(error, floor),
