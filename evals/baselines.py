@@ -143,4 +143,5 @@ def untrained_twin(host: Host, seed: int = 0) -> Host:
         model,
         host.tokenizer,
         f"random weights; {host.note}" if host.note else "random weights",
+        host.mixed,
     )

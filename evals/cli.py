@@ -61,7 +61,7 @@ def _run_suite(
 ) -> None:
     """Run a grid of teachers, upgrades and controls; write a result file a cell, and report.html.
 
-    `demo` takes about 20 minutes of processor time; the same command again reuses what is finished.
+    `demo` takes 8 to 10 minutes on two idle cores; the same command again reuses what is finished.
 
     Slurm, after one run with --prepare:  evals run my.toml --out RUN --shard $SLURM_ARRAY_TASK_ID/8  with --array=0-7
 

@@ -92,6 +92,8 @@ class Paired:
     """Of KL."""
     dce: Difference
     """Of cross-entropy."""
+    rounding: float | None = None
+    """KL(clean in float32 || clean), where the host ran in bfloat16; None for float32."""
 
 
 @dataclass(frozen=True)
@@ -485,7 +487,10 @@ def _paired(group: Group, members: Members) -> list[Paired]:
         if (differences := _in_the_host(r, control)) is None:
             continue
         l0 = (L0.of(r), L0.of(control))
-        found.append(Paired(group, r.level, r.seed, str(r.upgrade), control.variant, l0, *differences))
+        rounding = r.metrics.downstream.precision_kl
+        found.append(
+            Paired(group, r.level, r.seed, str(r.upgrade), control.variant, l0, *differences, rounding)
+        )
     return found
 
 

@@ -17,7 +17,7 @@ from evals.config import Evaluate
 from evals.labelled import Labelled, load_classes, load_crossed
 from evals.metrics.absorption import absorption_of, read_words
 from evals.metrics.codes import by_encoder
-from evals.metrics.downstream import Precision, bounds_of, downstream, has_bfloat16
+from evals.metrics.downstream import Precision, bounds_of, downstream
 from evals.metrics.interchange import interchanged
 from evals.metrics.intervention import intervention
 from evals.metrics.jacobians import jacobians
@@ -42,6 +42,7 @@ from evals.results import (
 from evals.site import Cell, SiteRun, fingerprint
 from evals.tasks import load_task, of_files
 from rsae import SAE
+from rsae.support.devices import has_bfloat16
 from rsae.support.files import digest, read_tensors, write_tensors
 from rsae.support.progress import progress
 
@@ -143,7 +144,8 @@ class Measuring:
     def _reads(self) -> list[Any]:
         """Which activations are read, and what is left out of them."""
         place = self.place
-        return [place.site.host, place.site.hook, place.norm_limit, list(place.exclude_tokens)]
+        mixed = ["mixed"] if place.harvest.host_dtype == "mixed" else []
+        return [place.site.host, place.site.hook, place.norm_limit, list(place.exclude_tokens), *mixed]
 
     def measure(self, name: str, cells: list[Cell], timed: bool = False) -> list[Metrics]:
         """The figures of cells.

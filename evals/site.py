@@ -21,7 +21,7 @@ from evals.gates import fit_gate
 from evals.results import Curve, How, Level, Result, Role, Site, variant
 from evals.stand_ins import wrap
 from rsae import SAE, HarvestConfig, InputError, TrainConfig, UpgradeConfig
-from rsae.activations.harvest import sequences_like
+from rsae.activations.harvest import sequences_like, settled
 from rsae.activations.protocol import check_fits
 from rsae.sae import family
 from rsae.support.cache import Cache
@@ -108,7 +108,8 @@ class SiteRun:
 
     def __init__(self, site: Site, harvest: HarvestConfig, run: str | os.PathLike, device: str = "cpu"):
         self.site, self.run, self.device = site, Path(run), device
-        self.harvest = replace(harvest, host=site.host, hook=site.hook, target=site.target)
+        own = replace(harvest, host=site.host, hook=site.hook, target=site.target)
+        self.harvest = settled(own, [self._activations], device)
         self.directory = self.run / "sites" / site.name
         self.cache = Cache(self.directory / "steps")
 
@@ -116,8 +117,10 @@ class SiteRun:
 
     @cached_property
     def host(self) -> rsae.Host:
-        """The model."""
-        return _host(self.site.host, self.device)
+        """The model; its activations are computed as those of the harvest, its weights are float32."""
+        return _host(
+            self.site.host, self.device, "mixed" if self.harvest.host_dtype == "mixed" else "float32"
+        )
 
     @cached_property
     def store(self) -> rsae.Store:
@@ -377,9 +380,9 @@ def open_store(run: str | os.PathLike, result: Result) -> rsae.Store:
 
 
 @lru_cache(maxsize=1)
-def _host(name: str, device: str) -> rsae.Host:
+def _host(name: str, device: str, dtype: str) -> rsae.Host:
     """A host is kept for the next site in it."""
-    return rsae.load_host(name, device)
+    return rsae.load_host(name, device, dtype)
 
 
 def fingerprint(sae: SAE) -> list[Any]:

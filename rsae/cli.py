@@ -113,7 +113,11 @@ def _harvest(
     ] = None,
     device: Annotated[str, typer.Option(help="Where the host runs: cpu, cuda, ...")] = "cpu",
     host_dtype: Annotated[
-        str, typer.Option(help="Of the host's weights: float32, bfloat16, float16.")
+        str,
+        typer.Option(
+            help="Of the host's weights: float32, bfloat16, float16; mixed: float32 with products in bfloat16; "
+            "auto: mixed where the processor multiplies in bfloat16."
+        ),
     ] = "float32",
 ) -> None:
     """Run a host over text and store its activations: 125,000 tokens in about 100 s on 2 cores."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -439,19 +438,6 @@ def _mean(
         y_NO = y_BPO[replaceable(x_BPD, movable_BP, place.norm_limit)]
         total_O, count = total_O + y_NO.double().sum(0).cpu(), count + len(y_NO)
     return (total_O / max(1, count)).float().to(host.device)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself: it only pays there.
-
-    Args:
-        device: Where the host runs.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
-    return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
 class _Suffix(NamedTuple):

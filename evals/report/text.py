@@ -390,9 +390,10 @@ def pairs_table(found: Comparison) -> Table:
         for r in found.paired
     ]
     headings = ["place", "difference", "l0", "control's", "KL", "dCE"]
-    return Table(
-        "on the same predictions, at the l0 that each has; 95 % intervals over sequences", headings, lines
-    )
+    rounding = max((r.rounding or 0.0 for r in found.paired), default=0.0)
+    told = f"; the host in bfloat16, which by itself is KL {rounding:.1g}" if rounding else ""
+    what = f"on the same predictions, at the l0 that each has; 95 % intervals over sequences{told}"
+    return Table(what, headings, lines)
 
 
 def between_table(found: Comparison) -> Table:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from rsae.activations import remote
 from rsae.activations.hooks import HookPoint, activations_at_all, batches, pad
-from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, load_host
+from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, HostDtype, computed_in, load_host
 from rsae.activations.rows import Scaled
 from rsae.activations.store import MANIFEST, TARGET, VERSION, Manifest, Shard, Store
 from rsae.activations.text import Document, digest_of, load_documents, split_documents
@@ -61,12 +61,22 @@ class HarvestConfig:
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     """Of the activations on disk: bfloat16 and float16 halve the store, int8 with a scale a token makes it a quarter.
     What that costs stands in the manifest (`storage_error`)."""
-    host_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the host's weights and of its forward pass."""
+    host_dtype: HostDtype = "float32"
+    """Of the host's weights and of its forward pass; `mixed`: float32, but for products in bfloat16; `auto`: `mixed`
+    where the processor multiplies in bfloat16, else float32 (a store that is there goes on as it was begun)."""
     bos: Literal["host", "on", "off"] = "host"
     """A BOS token in front of every sequence: as the host's tokenizer does it, always, or never."""
     exclude_tokens: tuple[int | str, ...] = ()
     """Tokens whose activations are left out, by id or by text."""
+
+    def run_by(self, host: Host) -> Self:
+        """It with what is true of a host that was loaded already: whether its products are in bfloat16.
+
+        Args:
+            host: The host.
+        """
+        own = "mixed" if host.mixed else "float32"
+        return replace(self, host_dtype=own) if host.mixed or self.host_dtype in ("mixed", "auto") else self
 
 
 class Sequence(NamedTuple):
@@ -112,6 +122,7 @@ def harvest_all(
     """
     for path in out.values():
         remote.fetched_manifest(path)
+    config = settled(config, map(remote.local, out.values())) if host is None else config.run_by(host)
     stores = {hook: _Unfinished(replace(config, hook=hook), remote.local(path)) for hook, path in out.items()}
     missing = {hook: store for hook, store in stores.items() if not all(s.finished() for s in store.both)}
     if missing:
@@ -130,6 +141,20 @@ def harvest_all(
     for path in out.values():
         remote.sent(path)
     return {hook: Store.open(store.out, verify=False) for hook, store in stores.items()}
+
+
+def settled(config: HarvestConfig, out: Iterable[Path], device: str | torch.device = "cpu") -> HarvestConfig:
+    """The harvest with its `auto` settled: as the first of the stores there was begun, else as suits the device.
+
+    Args:
+        config: The harvest.
+        out: Directories of stores.
+        device: Where the host runs.
+    """
+    if config.host_dtype != "auto":
+        return config
+    begun = (read_json(path / _PLAN).get("host_dtype", "float32") for path in out if (path / _PLAN).exists())
+    return replace(config, host_dtype=next(begun, None) or computed_in("auto", device))
 
 
 class _Unfinished:
@@ -376,7 +401,8 @@ def provenance_of(
         exclude_tokens=tuple(excluded),
         norm_limit=limit,
         target_norm_limit=target_limit,
-        note=host.note or None,
+        note="; ".join(filter(None, [host.note, "run with products in bfloat16" if host.mixed else ""]))
+        or None,
         split_seed=config.seed,
     )
 

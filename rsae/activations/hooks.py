@@ -433,6 +433,7 @@ def _run_to(
 
     with ExitStack() as stack:
         stack.enter_context(suppress(_Stop))
+        stack.enter_context(host.precisely())
         for number, point in enumerate(points):
             if entering and point.layer is not None:
                 place = HookPoint(point.layer, "resid_pre")._place(host)

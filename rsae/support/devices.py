@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from rsae.support.errors import InputError
@@ -21,3 +23,16 @@ def check_device(device: str) -> None:
         raise InputError(
             f"device {device!r} cannot be used ({reason}); here are: {', '.join(there)}"
         ) from error
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 itself: it only pays there.
+
+    Args:
+        device: Where the host runs.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import evals as library
 from evals.comparison import Counts, compare, controls_of
 from evals.measures import columns
+from evals.report.text import pairs_table
 from evals.results import Role, dump, read_results, write_result
 from evals.stats import Interval
 from tests.command import assert_one_clear_line
@@ -78,6 +80,16 @@ def test_pairs_are_on_the_same_predictions(tmp_path):
     assert found[0].kl.interval is not None
     assert (found[0].kl.interval.low, found[0].kl.interval.high) == pytest.approx((-0.12, -0.08))
     assert (found[0].dce.mean, found[0].dce.interval) == (0, Interval(0, 0))
+
+
+@pytest.mark.parametrize("rounding", [None, 5e-4])
+def test_what_rounding_costs_stands_above_the_differences(tmp_path, rounding):
+    """Whoever reads a difference in KL sees how much of one bfloat16 makes by itself."""
+    for made in (result(), control(kl=0.3), tuned(kl=0.2)):
+        downstream = replace(made.metrics.downstream, precision_kl=rounding)
+        write_result(tmp_path, replace(made, metrics=replace(made.metrics, downstream=downstream)))
+    title = pairs_table(compare([tmp_path])).title
+    assert ("bfloat16, which by itself is KL 0.0005" in title) == (rounding is not None)
 
 
 def test_cells_are_compared_by_what_all_have(tmp_path):

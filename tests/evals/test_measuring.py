@@ -54,6 +54,16 @@ def test_what_is_measured_is_kept(place, store, monkeypatch):
     assert changed.probing["spam"].baseline == first.probing["spam"].baseline
 
 
+def test_a_run_reads_with_the_host_that_it_harvested_with(harvest_config, tmp_path):
+    """Its activations are of one kind: in training, in probing, and before the hook point where it is spliced."""
+    site = Site(harvest_config.host, harvest_config.hook)
+    mixed = SiteRun(site, replace(harvest_config, host_dtype="mixed"), tmp_path)
+    assert mixed.store.manifest.settings["host_dtype"] == "mixed"
+    assert mixed.host.mixed
+    # opened once more, with settings that leave it to the machine
+    assert SiteRun(site, replace(harvest_config, host_dtype="auto"), tmp_path).harvest == mixed.harvest
+
+
 def test_what_units_share_is_read_before_them(place, store, tmp_path, monkeypatch):
     """Units in processes of their own would each run the host over the same texts."""
     task = tmp_path / "colours.csv"

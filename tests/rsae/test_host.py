@@ -9,6 +9,7 @@ import torch
 
 from rsae import InputError, load_host
 from rsae.activations import host as module
+from rsae.activations.hooks import HookPoint, activations_at, pad
 from rsae.activations.text import Document
 
 
@@ -87,6 +88,27 @@ def test_dtype_of_the_weights(host_directory):
     assert next(load_host(str(host_directory), dtype="bfloat16").model.parameters()).dtype == torch.bfloat16
     with pytest.raises(InputError, match="did you mean 'bfloat16'"):
         load_host(str(host_directory), dtype="bfloat")
+
+
+def test_a_mixed_host_keeps_weights_and_stream_and_rounds_its_products(host, host_directory):
+    """So that it is nearer to the float32 host than one whose weights and stream are bfloat16."""
+    mixed = load_host(str(host_directory), dtype="mixed")
+    assert {p.dtype for p in mixed.model.parameters()} == {torch.float32}
+    batch = pad([[5, 6, 7, 8, 9, 10, 11, 12]] * 2)
+    point = HookPoint.parse("blocks.1.hook_resid_post", host)
+    exact, near, rough = (
+        activations_at(h, point, *batch)
+        for h in (host, mixed, load_host(str(host_directory), dtype="bfloat16"))
+    )
+    assert near.dtype == torch.float32
+    assert 0 < (near - exact).norm() < (rough - exact).norm() < 0.02 * exact.norm()
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_auto_is_mixed_where_the_processor_multiplies_in_bfloat16(host_directory, monkeypatch, has):
+    monkeypatch.setattr(module, "has_bfloat16", lambda _: has)
+    assert load_host(str(host_directory), dtype="auto").mixed == has
 
 
 @pytest.mark.parametrize("name", ["nobody/no-model", "missing.gguf", "smollm2"])

@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from rsae import InputError, Store, Stream, TrainConfig, harvest, train
 from rsae.activations import harvest as module
+from rsae.activations import host as host_module
 from rsae.activations import remote
 from rsae.activations.open import open_activations
 from rsae.activations.prefetch import prefetched
@@ -161,6 +162,36 @@ def test_a_store_of_other_settings_is_not_overwritten(store, harvest_config, hos
     path = copy(store, tmp_path)
     with pytest.raises(InputError, match="other settings"):
         harvest(replace(harvest_config, tokens=2000), path, host)
+
+
+def test_what_the_host_was_computed_in_is_told(store, harvest_config, tmp_path):
+    made = harvest(replace(harvest_config, host_dtype="mixed"), tmp_path / "mixed")
+    assert made.manifest.settings["host_dtype"] == "mixed"
+    assert "run with products in bfloat16" in (made.provenance.note or "")
+    x_ND, y_ND = (torch.cat(list(s.blocks("train"))) for s in (store, made))
+    assert 0 < (x_ND - y_ND).norm() < 0.02 * x_ND.norm()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_auto_goes_on_as_a_store_was_begun(harvest_config, tmp_path, monkeypatch, begun):
+    """On whatever machine: a run's directory may be seen from several."""
+    config = replace(harvest_config, host_dtype="auto")
+    monkeypatch.setattr(host_module, "has_bfloat16", lambda _: begun)
+    first = harvest(config, tmp_path / "store")
+    (tmp_path / "store" / "manifest.json").unlink()
+    monkeypatch.setattr(host_module, "has_bfloat16", lambda _: not begun)
+    again = harvest(config, tmp_path / "store")
+    assert again.manifest == first.manifest
+    assert again.manifest.settings.get("host_dtype", "float32") == ("mixed" if begun else "float32")
+
+
+def test_a_host_that_is_there_says_what_it_computes_in(harvest_config, host, tmp_path):
+    """Whatever the settings ask of one that would be loaded."""
+    mixed = replace(host, mixed=True)
+    assert harvest(harvest_config, tmp_path / "a", mixed).manifest.settings["host_dtype"] == "mixed"
+    exact = harvest(replace(harvest_config, host_dtype="mixed"), tmp_path / "b", host)
+    assert "host_dtype" not in exact.manifest.settings
+    assert Stream(harvest_config, mixed).identity["host_dtype"] == "mixed"
 
 
 def test_norm_limit_leaves_outliers_out(harvest_config, host, tmp_path, monkeypatch):
