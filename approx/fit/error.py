@@ -157,6 +157,13 @@ def measured_error(
     return float_above(measured(rational, target, near, count))
 
 
+def _highest(error: np.ndarray, noise: float, most: int) -> np.ndarray:
+    """Indices of the samples that may be the highest once they are refined, highest first."""
+    is_peak = np.r_[True, error[1:] >= error[:-1]] & np.r_[error[:-1] >= error[1:], True]
+    peaks = np.flatnonzero(is_peak & (error >= 0.98 * error.max() - noise))
+    return peaks[np.argsort(-error[peaks])][:most]
+
+
 def float_above(error: arb) -> float:
     """The nearest float64; the smallest positive one where a positive error is below it.
 
@@ -199,16 +206,15 @@ def measured(
     noise = 1e-14 * np.max(np.abs(values))
     bits = 128 + rational.bits
     with precision(bits):
-        if error.max() < 1e4 * noise and target.enclosed:  # float64 sees its own rounding: sample in balls
-            balls = exact([arb(s) for s in x])
-            largest = max(balls)
-            # in units of the largest, which may be below all floats
-            error, noise = np.array([float(e / largest) if largest > 0 else 0.0 for e in balls]), 0.0
-        # a peak within a share of the top may be the top once it is refined
-        is_peak = np.r_[True, error[1:] >= error[:-1]] & np.r_[error[:-1] >= error[1:], True]
-        peaks = np.flatnonzero(is_peak & (error >= 0.98 * error.max() - noise))
-        peaks = peaks[np.argsort(-error[peaks])][:most]
+        peaks = _highest(error, noise, most)
         best = max(exact([arb(s) for s in x[peaks]]))
+        # where float64 sees its own rounding: sample in balls
+        if target.enclosed and (error.max() < 1e4 * noise or best < error.max() / 2):
+            balls = exact([arb(s) for s in x])
+            best = max(balls)
+            # in units of the largest, which may be below all floats
+            error = np.array([float(e / best) if best > 0 else 0.0 for e in balls])
+            peaks = _highest(error, 0.0, most)
         corners = {*target.domain.edges, *target.breaks}
         for i in peaks:
             if x[i] not in corners and target.enclosed:
@@ -216,6 +222,21 @@ def measured(
                 top = peak(lambda s: exact([s])[0], bracket, exact(bracket), 1e-12)[1]
                 best = max(best, top)
     return best
+
+
+#: Where the error of a function near a pole u + iv turns, at u + v t: what rounded coefficients cost does so some times
+_BESIDE = np.r_[np.linspace(-2, 2, 17), -4, 4, -16, 16]
+
+
+def beside_poles(rational: Rational) -> np.ndarray:
+    """Points of the domain about the real parts of the poles, as dense as these are near it.
+
+    Args:
+        rational: the rational function.
+    """
+    poles = rational.poles()
+    x = (poles.real[:, None] + np.abs(poles.imag)[:, None] * _BESIDE).ravel()
+    return x[rational.domain.contains(x)]
 
 
 def honest_error(
@@ -247,7 +268,8 @@ def honest_error(
         return known
     # float64 sees more than is known: its own rounding, or a peak
     if target.enclosed:
-        share = np.where(hidden & np.isfinite(error), error / (known + noise), -1.0)
+        with np.errstate(all="ignore"):  # 0/0 where the target is 0 and met
+            share = np.where(hidden & np.isfinite(error), error / (known + noise), -1.0)
         lost = np.flatnonzero(~np.isfinite(error))  # to float64; some of them, evenly
         some = np.r_[np.argsort(-share)[:16], lost[:: max(1, len(lost) // 64)]]
         with precision(128 + rational.bits):

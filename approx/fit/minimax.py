@@ -20,7 +20,7 @@ from approx.dyadic import dyadic, precision
 from approx.family import fixed_coefficients
 from approx.fit.climb import climbed, zero_alternates
 from approx.fit.double_double import in_unit
-from approx.fit.error import errors, float_above, honest_error, measured, measured_error
+from approx.fit.error import beside_poles, errors, float_above, honest_error, measured, measured_error
 from approx.fit.exchange import Failure
 from approx.fit.fixed import with_fixed
 from approx.fit.formats import check_format, in_format
@@ -521,9 +521,10 @@ def _fit(
             rational = Rational.from_exact(
                 num, den, target.domain, "chebyshev", bits, centre=centred(den, target)
             )
-            error = measured_error(rational, target, reference, count=64)
+            near = np.r_[reference, beside_poles(rational)]
+            error = measured_error(rational, target, near, count=64)
             plain = _cleared(rational, level.bits)
-            plain_error = measured_error(plain, target, reference, count=64)
+            plain_error = measured_error(plain, target, near, count=64)
             # 1e-30: both are measured to some 128 bits
             if plain_error <= max(2 * error, 1e-30 * size):
                 rational, error = plain, plain_error

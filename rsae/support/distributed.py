@@ -44,9 +44,17 @@ def join(shards: int | None = None) -> None:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         alone = {} if several else {"store": HashStore(), "rank": 0, "world_size": 1}
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=_timeout()), **alone)
-        atexit.register(dist.destroy_process_group)  # else its threads can abort the process as it ends
+        atexit.register(_leave)
     if dist.is_initialized():
         lay_out(shards or 1)
+
+
+def _leave() -> None:
+    """End the groups, of which nothing may be held any more: else their threads can abort the process as it ends."""
+    global _mesh
+    _mesh = None
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def lay_out(shards: int) -> None:
