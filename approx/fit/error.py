@@ -235,7 +235,7 @@ def beside_poles(rational: Rational) -> np.ndarray:
         rational: the rational function.
     """
     poles = rational.poles()
-    x = (poles.real[:, None] + np.abs(poles.imag)[:, None] * _BESIDE).ravel()
+    x = (np.real(poles)[:, None] + np.abs(np.imag(poles))[:, None] * _BESIDE).ravel()
     return x[rational.domain.contains(x)]
 
 
