@@ -187,7 +187,7 @@ class _Unfinished:
             return False
         manifest = Manifest.read(self.out)
         if manifest.settings != self.settings:
-            raise self._other_settings()
+            raise self._other_settings(manifest.settings)
         self._check_text()
         return all(
             (self.out / s.file).exists() and sha256(self.out / s.file) == s.sha256 for s in manifest.shards
@@ -198,7 +198,7 @@ class _Unfinished:
         plan = self.out / _PLAN
         marks = any(self.out.glob("*-[0-9][0-9][0-9][0-9][0-9].json"))
         if marks and plan.exists() and read_json(plan) | {_TEXT: None} != self.settings | {_TEXT: None}:
-            raise self._other_settings()
+            raise self._other_settings(read_json(plan))
         if marks:
             self._check_text()
 
@@ -212,9 +212,12 @@ class _Unfinished:
                 "directory or delete it"
             )
 
-    def _other_settings(self) -> InputError:
+    def _other_settings(self, there: dict) -> InputError:
+        usual = asdict(HarvestConfig())
+        there, mine = usual | there, usual | self.settings
+        told = ", ".join(f"{k} {there[k]!r} and not {mine[k]!r}" for k in usual if there[k] != mine[k])
         return InputError(
-            f"{self.out} holds a store of other settings (see {_PLAN}); choose another directory or delete it"
+            f"{self.out} holds a store of other settings ({told}); choose another directory or delete it"
         )
 
     def begin(self) -> None:

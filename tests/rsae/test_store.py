@@ -160,8 +160,12 @@ def test_a_missing_shard_is_named(store, tmp_path):
 
 def test_a_store_of_other_settings_is_not_overwritten(store, harvest_config, host, tmp_path):
     path = copy(store, tmp_path)
-    with pytest.raises(InputError, match="other settings"):
-        harvest(replace(harvest_config, tokens=2000), path, host)
+    told = rf"other settings \(tokens {harvest_config.tokens} and not 2000, dtype 'float32' and not 'int8'\)"
+    with pytest.raises(InputError, match=told):
+        harvest(replace(harvest_config, tokens=2000, dtype="int8"), path, host)
+    (path / "manifest.json").unlink()  # begun, and not finished
+    with pytest.raises(InputError, match=told):
+        harvest(replace(harvest_config, tokens=2000, dtype="int8"), path, host)
 
 
 def test_what_the_host_was_computed_in_is_told(store, harvest_config, tmp_path):
