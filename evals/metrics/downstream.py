@@ -335,7 +335,8 @@ def _edits(part: _Part, replaced_BP: torch.Tensor, reconstruct: Reconstruct | No
             )
         x_BPD = seen.pop() if part.sae.transcodes else y_BPO
         out_BPO = y_BPO.clone()
-        out_BPO[replaced_BP] = 0.0 if reconstruct is None else reconstruct(x_BPD[replaced_BP]).to(y_BPO)
+        with torch.autocast(y_BPO.device.type, enabled=False):  # it is the host that may be rounded
+            out_BPO[replaced_BP] = 0.0 if reconstruct is None else reconstruct(x_BPD[replaced_BP]).to(y_BPO)
         return out_BPO
 
     return read, put

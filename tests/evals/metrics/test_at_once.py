@@ -142,6 +142,18 @@ def test_in_bfloat16_the_rounding_is_told(host, transcoders):
     assert got.kl == pytest.approx(exact.kl, rel=0.2)
 
 
+def test_in_bfloat16_it_is_the_host_that_is_rounded(host):
+    """An SAE is measured as it is: an exact one changes nothing."""
+    saes = []
+    for hook in ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post"):
+        sae = exact_sae(host.d_model)
+        sae.provenance = Provenance(model=host.name, hook=hook)
+        saes.append(sae)
+    got = evals.downstream(saes, host, TOKENS, precision="bfloat16")
+    assert got.precision_kl is not None
+    assert abs(got.kl) < got.precision_kl / 100
+
+
 def test_what_does_not_go_together_is_told(host, transcoders):
     with pytest.raises(InputError, match=r"two of the SAEs take the place of blocks\.0\.hook_mlp_out"):
         evals.downstream([transcoders[0], transcoders[0]], host, TOKENS)
