@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,7 +74,7 @@ class Measuring:
 
     def prepare(self) -> None:
         """What all cells share: the site's activations, and those of labelled texts and words."""
-        _ = self.place.store
+        _ = self.place.store, self._precision
         for task in self.evaluate.tasks:
             self.probe_data(task)
         if self.evaluate.absorption:
@@ -228,12 +229,16 @@ class Measuring:
                 took[name] = min(took[name], (time.perf_counter() - start) / len(x_BD) * 1e6)
         return took
 
-    @property
+    @cached_property
     def _precision(self) -> Precision:
         wanted = self.evaluate.downstream_precision
-        if wanted == "auto":
-            return "bfloat16" if has_bfloat16(self.place.host.device) else "float32"
-        return wanted
+        if wanted != "auto":
+            return wanted
+        device = torch.device(self.place.device)
+        # the first who asks settles it for the run: one table has one precision, whatever machines make it
+        return self.place.cache.run(
+            "downstream-precision", [], lambda: "bfloat16" if has_bfloat16(device) else "float32"
+        )
 
     def _splice(self, saes: dict[str, SAE]) -> dict[str, Downstream]:
         place = self.place

@@ -153,8 +153,12 @@ def settled(config: HarvestConfig, out: Iterable[Path], device: str | torch.devi
     """
     if config.host_dtype != "auto":
         return config
-    begun = (read_json(path / _PLAN).get("host_dtype", "float32") for path in out if (path / _PLAN).exists())
-    return replace(config, host_dtype=next(begun, None) or computed_in("auto", device))
+    for path in out:
+        if (path / MANIFEST).exists():  # all that is known of one in object storage
+            return replace(config, host_dtype=Manifest.read(path).settings.get("host_dtype", "float32"))
+        if (path / _PLAN).exists():
+            return replace(config, host_dtype=read_json(path / _PLAN).get("host_dtype", "float32"))
+    return replace(config, host_dtype=computed_in("auto", device))
 
 
 class _Unfinished:

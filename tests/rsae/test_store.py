@@ -189,6 +189,18 @@ def test_auto_goes_on_as_a_store_was_begun(harvest_config, tmp_path, monkeypatch
     assert again.manifest.settings.get("host_dtype", "float32") == ("mixed" if begun else "float32")
 
 
+def test_auto_goes_on_as_a_store_in_object_storage_was_begun(harvest_config, tmp_path, monkeypatch):
+    """From another machine, which has no part of it yet."""
+    config, url = replace(harvest_config, host_dtype="auto"), f"file://{tmp_path}/bucket/store"
+    made = []
+    for has in (True, False):
+        monkeypatch.setenv("RSAE_CACHE", str(tmp_path / f"here-{has}"))
+        monkeypatch.setattr(host_module, "has_bfloat16", lambda _, has=has: has)
+        made.append(harvest(config, url))
+    assert made[0].manifest == made[1].manifest
+    assert made[0].manifest.settings["host_dtype"] == "mixed"
+
+
 def test_a_host_that_is_there_says_what_it_computes_in(harvest_config, host, tmp_path):
     """Whatever the settings ask of one that would be loaded."""
     mixed = replace(host, mixed=True)
