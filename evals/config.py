@@ -199,8 +199,8 @@ class Evaluate(_Section):
     downstream_tokens: PositiveInt = 5000
     """Held-out tokens to splice through the host; the standard error of KL at 5,000 is 1 to 2 %."""
     downstream_precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """In which the host runs from the hook point on; `auto` takes bfloat16 where the first processor of the run computes in it. What it
-    costs is measured."""
+    """In which the host runs from the hook point on; `auto` takes bfloat16 where the processor computes in it, and is
+    settled once for a run. What it costs is measured."""
     tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
     """Probing tasks, embedded or from files."""
     probe_train: Annotated[int, Field(ge=20)] = 300
