@@ -6,11 +6,13 @@ import inspect
 import os
 import re
 import tomllib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import tomli_w
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -34,6 +36,7 @@ from rsae.activations.host import EMBEDDED_HOST
 from rsae.sae import FAMILIES, SAE
 from rsae.sae import family as family_named
 from rsae.sae.registry import typed
+from rsae.support.devices import has_bfloat16
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_text
 from rsae.upgrading.decide import upgraded_family
@@ -200,7 +203,7 @@ class Evaluate(_Section):
     """Held-out tokens to splice through the host; the standard error of KL at 5,000 is 1 to 2 %."""
     downstream_precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """In which the host runs from the hook point on; `auto` takes bfloat16 where the processor computes in it, and is
-    settled once for a run. What it costs is measured."""
+    settled once for a run (as the precision of `train` and `tune` is). What it costs is measured."""
     tasks: list[str] = ["spam", "agnews_sports", "code_python", "wiki_people", "french"]
     """Probing tasks, embedded or from files."""
     probe_train: Annotated[int, Field(ge=20)] = 300
@@ -316,6 +319,31 @@ class SuiteConfig(_Section):
     """The same grid in a world of known features."""
     synthetic: Synthetic = Synthetic()
     """Protocols to run beside the grid, or alone where no `sites` are given."""
+
+    def settled(self, device: str, kept: Path) -> Self:
+        """With `auto` precisions settled, so that one table has one precision, whatever machines make it.
+
+        Args:
+            device: Where it runs.
+            kept: The suite as this run was begun, if it was.
+        """
+        if "auto" not in (self.train.precision, self.tune.precision, self.evaluate.downstream_precision):
+            return self
+        begun = self.read(kept) if kept.exists() else self
+
+        def one(wanted: str, before: str) -> str:
+            if wanted != "auto" or before != "auto":
+                return before if wanted == "auto" else wanted
+            return "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+
+        downstream = one(self.evaluate.downstream_precision, begun.evaluate.downstream_precision)
+        return self.model_copy(
+            update={
+                "train": replace(self.train, precision=one(self.train.precision, begun.train.precision)),
+                "tune": replace(self.tune, precision=one(self.tune.precision, begun.tune.precision)),
+                "evaluate": self.evaluate.model_copy(update={"downstream_precision": downstream}),
+            }
+        )
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Self:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,7 +42,6 @@ from evals.results import (
 from evals.site import Cell, SiteRun, fingerprint
 from evals.tasks import load_task, of_files
 from rsae import SAE
-from rsae.support.devices import has_bfloat16
 from rsae.support.files import digest, read_tensors, write_tensors
 from rsae.support.progress import progress
 
@@ -74,7 +72,7 @@ class Measuring:
 
     def prepare(self) -> None:
         """What all cells share: the site's activations, and those of labelled texts and words."""
-        _ = self.place.store, self._precision
+        _ = self.place.store
         for task in self.evaluate.tasks:
             self.probe_data(task)
         if self.evaluate.absorption:
@@ -229,16 +227,10 @@ class Measuring:
                 took[name] = min(took[name], (time.perf_counter() - start) / len(x_BD) * 1e6)
         return took
 
-    @cached_property
+    @property
     def _precision(self) -> Precision:
-        wanted = self.evaluate.downstream_precision
-        if wanted != "auto":
-            return wanted
-        device = torch.device(self.place.device)
-        # the first who asks settles it for the run: one table has one precision, whatever machines make it
-        return self.place.cache.run(
-            "downstream-precision", [], lambda: "bfloat16" if has_bfloat16(device) else "float32"
-        )
+        assert self.evaluate.downstream_precision != "auto"  # a run has settled it
+        return self.evaluate.downstream_precision
 
     def _splice(self, saes: dict[str, SAE]) -> dict[str, Downstream]:
         place = self.place

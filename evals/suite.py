@@ -90,7 +90,9 @@ def run(
     check_device(device)
     if workers.remote and shard is not None:
         raise InputError(f"backend {backend!r} gives each worker its units: leave the shard out")
-    out, chosen = Path(out), units(config)
+    out = Path(out)
+    config = config.settled(device, out / _SETTINGS)
+    chosen = units(config)
     if workers.remote:
         out = out.resolve()  # workers run in directories of their own
     protocols, settings = config.synthetic.protocols, (config.synthetic.seeds, config.synthetic.steps)

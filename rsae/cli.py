@@ -226,7 +226,10 @@ def _train(
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     revival: Annotated[float, typer.Option(help="Weight of the loss that revives dead latents.")] = 1 / 32,
-    precision: Annotated[str, typer.Option(help="Of the encoder's product: float32, bfloat16.")] = "float32",
+    precision: Annotated[
+        str,
+        typer.Option(help="Of products: float32, bfloat16, or auto (bfloat16 where the processor has it)."),
+    ] = "float32",
     window: Window = 0,
     heldout: Heldout = 0.1,
     force: Annotated[

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, overload
@@ -39,6 +39,7 @@ from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
 from rsae.sae.shard import Shard
 from rsae.support import distributed
+from rsae.support.devices import has_bfloat16
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import digest
 from rsae.support.progress import progress, say
@@ -102,8 +103,9 @@ class TrainConfig:
     """Weight of the loss that revives dead latents."""
     dead_after: PositiveInt = 200
     """Steps without firing after which a latent counts as dead."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder's product."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of the products: the encoder's and, for dense codes, the decoder's and those of the gradients. Weights, sparse
+    sums and the optimiser stay in float32. `auto` takes bfloat16 where the device multiplies in it."""
     seed: int = 0
     """Of the order of the data."""
     objective: Literal["mse", "kl", "mse+kl"] = "mse"
@@ -140,6 +142,16 @@ class TrainConfig:
         """
         own = {name: value for name in asdict(rates) if (value := getattr(self, name)) is not None}
         return replace(self, **{**asdict(rates), **own})
+
+    def run_on(self, device: torch.device) -> Self:
+        """With `auto` settled.
+
+        Args:
+            device: Where the SAE is.
+        """
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bfloat16" if has_bfloat16(device) else "float32")
 
     def lr_factor(self, step: int) -> float:
         """Linear rise over `lr_warmup` steps, 1, then linear fall to 0 over the last `lr_decay` of the steps.
@@ -316,7 +328,7 @@ class _Run:
     def __init__(
         self, sae: SAE, activations: Activations, config: TrainConfig, host_loss: HostLoss | None = None
     ):
-        config = config.rated(sae.rates.beside(sae.W_skip is not None))
+        config = config.rated(sae.rates.beside(sae.W_skip is not None)).run_on(sae.W_enc.device)
         self.result, self.activations, self.config, self.host_loss = sae, activations, config, host_loss
         self.penalty = sae.penalty_named(config.penalty)
         self.target_scale = activations.target.scale if activations.target else activations.scale
@@ -361,8 +373,8 @@ class _Run:
             sparsity = config.sparsity * config.sparsity_factor(step)
         else:
             sparsity = self.controller.weight
-        half = config.precision == "bfloat16"
-        with torch.autocast(x_BD.device.type, torch.bfloat16) if half else nullcontext():
+        products = torch.autocast(x_BD.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+        with products:
             loss = sae.loss(x_BD, sparsity, self.penalty, y_BO)
         total, kl = loss.total, 0.0
         if self.host_loss is not None:
@@ -374,7 +386,8 @@ class _Run:
         dead_F = self.silent_F >= config.dead_after
         dead = int(sae.shard.sum(dead_F.sum()))
         if dead and config.revival:
-            total = total + config.revival * revival_loss(sae, x_BD, dead_F, y_BO, loss.entries)
+            with products:
+                total = total + config.revival * revival_loss(sae, x_BD, dead_F, y_BO, loss.entries)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         distributed.average_gradients(sae)

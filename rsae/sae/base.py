@@ -70,6 +70,8 @@ class SAE(nn.Module):
     one_threshold: ClassVar[bool] = False
     #: whether the code uses both signs
     signed: bool = False
+    #: whether the penalised code is never negative, and a shut gate drops every gradient
+    ramp: ClassVar[bool] = False
     #: whether its latents may lie in several processes (`rsae.sae.shard`)
     shardable: ClassVar[bool] = False
     #: whether the loss reads all pre-activations, not only those at the places of the code
@@ -387,7 +389,7 @@ class SAE(nn.Module):
             return self.open_gates(h_N, pattern.latent_N).sum() / pattern.shape[0]
         norm_F = self.W_dec.norm(dim=1) if self.layout is None else self.layout.norms(self.W_dec).sum(1)
         if penalty == "l1" and pattern.latent_N is None:
-            return l1_norm(z_N, norm_F) / pattern.shape[0]
+            return l1_norm(z_N, norm_F, not self.ramp) / pattern.shape[0]
         weighted_N = z_N.abs() * at(norm_F, pattern.latent_N)
         return (weighted_N.tanh() if penalty == "tanh" else weighted_N).sum() / pattern.shape[0]
 

@@ -25,6 +25,7 @@ class Gated(SAE):
     saelens = "gated"
     penalties = ("l1",)
     shardable = True
+    ramp = True
     takes_all = True
     #: the gate's path reconstructs, too; without it only the penalty moves the gate, and shuts it
     auxiliary = True
@@ -41,15 +42,18 @@ class Gated(SAE):
         return self.b_gate
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
-        return Pattern.of(h_BF > 0)
+        return Pattern.above(h_BF, h_BF.new_zeros(self.d_sae))
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         # the gate's own h reaches the code through the shared weights alone: no gradient to b_gate
         r_N, b_gate_N, b_mag_N = (at(p, latent_N) for p in (self.r_mag, self.b_gate, self.b_mag))
         factor_N = r_N.exp()
         if latent_N is None:  # one pass over the full matrix
-            linear_BF = torch.addcmul(b_mag_N - factor_N * b_gate_N, h_N, factor_N)
-            return open_where(open_where(self.magnitude(linear_BF, None), linear_BF), h_N)
+            shift_F = b_mag_N - factor_N * b_gate_N
+            linear_BF = torch.addcmul(shift_F.to(h_N), h_N, factor_N.to(h_N))
+            return open_where(
+                self.magnitude(linear_BF, None), torch.minimum(linear_BF.detach(), h_N.detach())
+            )
         linear_N = factor_N * (h_N - b_gate_N) + b_mag_N
         return open_where(self.magnitude(linear_N, latent_N), linear_N)
 

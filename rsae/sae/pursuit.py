@@ -100,7 +100,7 @@ class PursuitSAE(SAE):
         frozen = Decoder(decoder.W_dec.detach(), decoder.b_dec.detach())
         plain, _ = super().reconstruction_error(y_BO, z_N, entries, frozen)
         assert entries.h_BF is not None
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(y_BO.device.type, enabled=False):  # solved in float32
             on_N = z_N != 0
             code = (z_N[on_N], entries.pattern.where(on_N))
             pursued_N, support = self._pursued(y_BO, entries.h_BF, *code)

@@ -28,6 +28,7 @@ class RationalSAE(SAE):
     """
 
     rational = True
+    ramp = False
     saelens = None
     saelens_training = None
     one_threshold = False

@@ -18,10 +18,11 @@ class ReLU(SAE):
     saelens = "standard"
     penalties = ("l1", "tanh")
     shardable = True
+    ramp = True
     takes_all = True
 
     def support(self, h_BF: torch.Tensor) -> Pattern:
-        return Pattern.of(h_BF > 0)
+        return Pattern.above(h_BF, h_BF.new_zeros(self.d_sae))
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         magnitude_N = self.magnitude(h_N, latent_N)

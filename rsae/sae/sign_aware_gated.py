@@ -38,6 +38,7 @@ class SignAwareGated(Gated):
 
     family = "sign_aware_gated"
     saelens = None
+    ramp = False
     gate_is_odd = True
     rates = Rates(3e-3)  # at 1e-2 it does not train
 

@@ -35,6 +35,11 @@ def at(value_F: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
     return value_F if latent_N is None else value_F.index_select(0, latent_N)
 
 
+def _many(mask_BF: torch.Tensor) -> bool:
+    """Whether a mask is that of a dense code."""
+    return int(mask_BF.count_nonzero()) > _DENSE * mask_BF.numel()
+
+
 def open_where(value_BF: torch.Tensor, h_BF: torch.Tensor) -> torch.Tensor:
     """`value` where h > 0, exactly 0 elsewhere; no gradient to h. In a third of `torch.where`'s time on a CPU.
 
@@ -60,9 +65,8 @@ class Pattern:
     @classmethod
     def of(cls, mask_BF: torch.Tensor) -> Pattern:
         """The places where a mask is true."""
-        some = mask_BF[::_SAMPLE]
-        if int(some.count_nonzero()) > _DENSE * some.numel():
-            return _Unlisted(mask_BF)
+        if _many(mask_BF[::_SAMPLE]):
+            return _Unlisted(mask_BF.shape, lambda: mask_BF)
         row_N, latent_N = mask_BF.nonzero(as_tuple=True)
         return cls(_starts(row_N, len(mask_BF)), row_N, latent_N, mask_BF.shape)
 
@@ -70,9 +74,9 @@ class Pattern:
     def above(cls, h_BF: torch.Tensor, edge_F: torch.Tensor, some_shut: bool = False) -> Pattern:
         """The places of entries above their latent's edge; at some of them the gate may be shut (`some_shut`)."""
         edge_F = edge_F.detach()
-        some = h_BF[::_SAMPLE] > edge_F
-        few = int(some.count_nonzero()) <= _DENSE * some.numel()
-        found = sparse_cpu.above(h_BF, edge_F) if few else None
+        if _many(h_BF[::_SAMPLE] > edge_F):
+            return _Unlisted(h_BF.shape, lambda: h_BF > edge_F)
+        found = sparse_cpu.above(h_BF, edge_F)
         if found is None:
             return cls.of(h_BF > edge_F)
         made = cls(*found, h_BF.shape)
@@ -162,16 +166,16 @@ class Pattern:
 
 
 class _Unlisted(Pattern):
-    """The places of a dense mask, which are listed when they are asked for."""
+    """The places of a dense mask, which is made and listed when they are asked for."""
 
     dense = True
 
-    def __init__(self, mask_BF: torch.Tensor):
-        self.mask_BF, self.shape = mask_BF, mask_BF.shape
+    def __init__(self, shape: torch.Size, mask: Callable[[], torch.Tensor]):
+        self.shape, self._mask = shape, mask
 
     @cached_property
     def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
-        row_N, latent_N = self.mask_BF.nonzero(as_tuple=True)
+        row_N, latent_N = self._mask().nonzero(as_tuple=True)
         return row_N, latent_N
 
     @property
@@ -184,7 +188,7 @@ class _Unlisted(Pattern):
 
     @cached_property
     def start_B1(self) -> torch.Tensor:  # type: ignore[override]
-        return _starts(self.row_N, len(self.mask_BF))
+        return _starts(self.row_N, self.shape[0])
 
 
 class Everywhere(Pattern):
@@ -214,7 +218,7 @@ def encode_at(
     """Pre-activations h_N = ((x - b_dec) W_enc + b_enc) at the places that `find(h_BF)` picks, the places, and h_BF.
 
     h_N is differentiable in the weights, not in x_BD. `b_dec` is None where it is not subtracted. With `full`, many
-    places become all of them, and h_N the full matrix.
+    places become all of them, and h_N the full matrix (in bfloat16 where products are rounded to it).
     """
     with torch.no_grad():
         centred_BD = x_BD if b_dec is None else x_BD - b_dec
@@ -222,7 +226,7 @@ def encode_at(
         pattern = find(h_BF)
         if full and isinstance(pattern, _Unlisted):
             pattern = Everywhere(h_BF.shape)
-        h_N = (h_BF if isinstance(pattern, Everywhere) else pattern.gather(h_BF)).float()
+        h_N = h_BF if isinstance(pattern, Everywhere) else pattern.gather(h_BF).float()
     h_N = _Encode.apply(h_N, centred_BD, W_enc, b_enc, b_dec, pattern)
     return h_N, pattern, h_BF  # type: ignore[return-value]
 
@@ -243,19 +247,28 @@ def decode_at(
     z_N: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor | None, pattern: Pattern
 ) -> torch.Tensor:
     """x_hat_BD = z W_dec + b_dec of the code with entries z_N at the pattern's places (no b_dec for None)."""
-    with torch.autocast(z_N.device.type, enabled=False):  # it is the encoder's product that may be rounded
-        if isinstance(pattern, Everywhere):
-            x_hat_BD = z_N @ W_dec
-        else:
-            x_hat_BD: torch.Tensor = _Decode.apply(z_N, W_dec, pattern)  # type: ignore[no-redef]
+    x_hat_BD: torch.Tensor = (
+        z_N @ W_dec if isinstance(pattern, Everywhere) else _Decode.apply(z_N, W_dec, pattern)  # type: ignore[assignment]
+    )
+    x_hat_BD = x_hat_BD.to(W_dec.dtype)  # autocast gives products that are rounded
     return x_hat_BD if b_dec is None else x_hat_BD + b_dec
+
+
+def _rounds(x: torch.Tensor) -> bool:
+    """Whether products of such tensors are rounded here (autocast)."""
+    return torch.is_autocast_enabled(x.device.type)
+
+
+def _as_forward(rounds: bool, x: torch.Tensor) -> torch.autocast:
+    """The precision of the forward pass for products of the backward pass, which runs outside of its context."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=rounds)
 
 
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h_N, centred_BD, W_enc, b_enc, b_dec, pattern):  # type: ignore[override]
         ctx.save_for_backward(centred_BD, W_enc)
-        ctx.pattern = pattern
+        ctx.pattern, ctx.rounds = pattern, _rounds(h_N)
         return h_N.view_as(h_N)
 
     @staticmethod
@@ -267,9 +280,11 @@ class _Encode(torch.autograd.Function):
         grad_W = grad_b = grad_b_dec = None
         everywhere = isinstance(pattern, Everywhere)
         if wants_W:
-            grad_W = (grad_N.T @ centred_BD if everywhere else pattern.sum_by_latent(grad_N, centred_BD)).T
+            with _as_forward(ctx.rounds, grad_N):
+                grad_FD = grad_N.T @ centred_BD if everywhere else pattern.sum_by_latent(grad_N, centred_BD)
+            grad_W = grad_FD.to(W_enc.dtype).T
         if everywhere and (wants_b or wants_b_dec):
-            grad_b = grad_N.sum(0)
+            grad_b = grad_N.sum(0).to(W_enc.dtype)
         elif wants_b or wants_b_dec:
             grad_b = grad_N.new_zeros(pattern.shape[1]).index_add_(0, pattern.latent_N, grad_N)
         if wants_b_dec and grad_b is not None:
@@ -281,7 +296,7 @@ class _Decode(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z_N, W_dec, pattern):  # type: ignore[override]
         ctx.save_for_backward(z_N, W_dec)
-        ctx.pattern = pattern
+        ctx.pattern, ctx.rounds = pattern, _rounds(z_N)
         if pattern.dense:
             return pattern.scatter(z_N) @ W_dec
         return _bag(pattern.latent_N, W_dec, pattern.start_B1, z_N)
@@ -291,8 +306,9 @@ class _Decode(torch.autograd.Function):
     def backward(ctx, grad_BD):  # type: ignore[override]
         z_N, W_dec = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
-        grad_z_N = _products_at(grad_BD, W_dec, pattern) if ctx.needs_input_grad[0] else None
-        grad_W = pattern.sum_by_latent(z_N, grad_BD) if ctx.needs_input_grad[1] else None
+        with _as_forward(ctx.rounds, grad_BD):
+            grad_z_N = _products_at(grad_BD, W_dec, pattern) if ctx.needs_input_grad[0] else None
+            grad_W = pattern.sum_by_latent(z_N, grad_BD) if ctx.needs_input_grad[1] else None
         return grad_z_N, grad_W, None
 
 
@@ -363,22 +379,25 @@ def _starts(sorted_N: torch.Tensor, count: int) -> torch.Tensor:
     return F.pad(torch.bincount(sorted_N, minlength=count).cumsum(0), (1, 0))
 
 
-def l1_norm(z_BF: torch.Tensor, weight_F: torch.Tensor) -> torch.Tensor:
+def l1_norm(z_BF: torch.Tensor, weight_F: torch.Tensor, signed: bool = True) -> torch.Tensor:
     """Sum of |z| times its latent's weight; in a third of `torch.linalg.vector_norm`'s time on a CPU.
 
     Args:
         z_BF: A code at all places.
         weight_F: Of each latent.
+        signed: Whether an entry can be negative. Else the gradient to a 0 is that from above, which a shut gate drops.
     """
+    if not signed:
+        return z_BF.sum(0).to(weight_F.dtype).dot(weight_F)
     return _L1.apply(z_BF, weight_F)  # type: ignore[return-value]
 
 
 class _L1(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z_BF, weight_F):  # type: ignore[override]
-        size_F = z_BF.new_ones(len(z_BF)) @ z_BF.abs()
+        size_F = z_BF.abs().sum(0).to(weight_F.dtype)
         ctx.save_for_backward(z_BF, weight_F, size_F)
-        return size_F @ weight_F
+        return size_F.dot(weight_F)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

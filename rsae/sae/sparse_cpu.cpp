@@ -1,5 +1,7 @@
 // Choosing among pre-activations on the CPU, in one reading of h_BF, and products at the chosen places.
 // Shapes: B tokens, F latents, N places, D columns.
+#include <cstdint>
+
 #include "choice.h"
 
 static const long LANES = 16;  // numbers that are multiplied together: a line of the cache
@@ -118,8 +120,11 @@ extern "C" void residual(const float *z_N, const long *start_B1, const long *lat
   }
 }
 
-// How many entries of each latent are not 0.
-extern "C" void firings(const float *z_BF, long B, long F, int *count_F, int threads) {
+// How many entries of each latent are not 0: of numbers (float), or of the bits of numbers (bfloat16), but for their sign.
+static inline bool fires(float z) { return z != 0; }
+static inline bool fires(uint16_t bits) { return (uint16_t)(bits << 1) != 0; }
+
+template <typename T> static void count(const T *z_BF, long B, long F, int *count_F, int threads) {
   const long blocks = (F + BLOCK - 1) / BLOCK;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long block = 0; block < blocks; block++) {
@@ -127,9 +132,16 @@ extern "C" void firings(const float *z_BF, long B, long F, int *count_F, int thr
     int *count = count_F + start;
     std::fill(count, count + n, 0);
     for (long b = 0; b < B; b++) {
-      const float *z = z_BF + b * F + start;
+      const T *z = z_BF + b * F + start;
 #pragma omp simd
-      for (long i = 0; i < n; i++) count[i] += z[i] != 0;
+      for (long i = 0; i < n; i++) count[i] += fires(z[i]);
     }
   }
+}
+
+extern "C" void firings(const void *z_BF, int half, long B, long F, int *count_F, int threads) {
+  if (half)
+    count((const uint16_t *)z_BF, B, F, count_F, threads);
+  else
+    count((const float *)z_BF, B, F, count_F, threads);
 }

@@ -29,6 +29,7 @@ from rsae.activations.rows import Scaled
 from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.optimizers import optimizer
 from rsae.sae import family
+from rsae.support.devices import has_bfloat16
 from rsae.support.files import write_tensors
 
 B, D_IN, D_SAE, K = 2048, 576, 4608, 32
@@ -139,41 +140,68 @@ BARS = {
 }
 
 
-@pytest.mark.parametrize("name", BARS)
-def test_training_step(ratio, name, x_BD):
-    """Forward, backward, Adam, at D = 576, F = 4608, batch 2048, about 32 active latents a token."""
-    sae = sae_with_about_k_active(name, x_BD)
+def step_of(sae: SAE, x_BD: torch.Tensor, rounds: bool = False) -> Callable[[], None]:
+    """Forward, backward, Adam; with `rounds` the products are in bfloat16, as `precision="bfloat16"` has them."""
     # the rate is 0, so that the share of active latents stays what it is
     optimiser = optimizer("adam", sae, [{"params": [*sae.parameters()], "lr": 0.0}], (0.9, 0.999))
 
     def step() -> None:
-        loss = sae.loss(x_BD, 0.1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+            loss = sae.loss(x_BD, 0.1)
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
-        if loss.entries is not None:
-            sae.observe_(
-                loss.entries
-            )  # BatchTopK learns its threshold here, which its next selection starts from
+        if (
+            loss.entries is not None
+        ):  # BatchTopK learns its threshold here, which its next selection starts from
+            sae.observe_(loss.entries)
 
-    ratio(step, product(x_BD), BARS[name])
+    return step
 
 
-@pytest.mark.parametrize("name", ["relu", "gated"])
-def test_training_step_of_a_dense_code(ratio, name, x_BD):
-    """As in the first steps: half of all latents are active. Five products are the least for ReLU, seven for Gated."""
-    sae = family(name)(D_IN, D_SAE)
+@pytest.mark.parametrize("name", BARS)
+def test_training_step(ratio, name, x_BD):
+    """Forward, backward, Adam, at D = 576, F = 4608, batch 2048, about 32 active latents a token."""
+    ratio(step_of(sae_with_about_k_active(name, x_BD), x_BD), product(x_BD), BARS[name])
+
+
+def dense_sae(name: str, x_BD: torch.Tensor) -> SAE:
+    """As in the first steps: half of all latents are active; of `soft_rational`, all."""
+    settings = (
+        {"gate": "relu", "activation": RationalActivation.from_fit(FIT(), torch.ones(D_SAE))}
+        if name == "soft_rational"
+        else {}
+    )
+    sae = family(name)(D_IN, D_SAE, **settings)
     sae.initialise(x_BD)
-    sae.train()
-    optimiser = torch.optim.Adam(sae.parameters(), lr=0.0, fused=True)
+    return sae.train()
 
-    def step() -> None:
-        loss = sae.loss(x_BD, 0.1)
-        optimiser.zero_grad()
-        loss.total.backward()
-        optimiser.step()
 
-    ratio(step, product(x_BD), None)
+@pytest.mark.parametrize("name", ["relu", "gated", "soft_rational"])
+def test_training_step_of_a_dense_code(ratio, name, x_BD):
+    """Five products are the least for ReLU, seven for Gated."""
+    ratio(step_of(dense_sae(name, x_BD), x_BD), product(x_BD), None)
+
+
+#: In multiples of the float32 product, where the processor multiplies in bfloat16
+ROUNDED_BARS = {
+    "top_k": 1.35,
+    "batch_top_k": 1.35,
+    "jump_relu": 1.3,
+    "relu": 4.0,
+    "gated": 4.0,
+    "soft_rational": 4.0,
+}
+
+
+@pytest.mark.skipif(
+    not has_bfloat16(torch.device("cpu")), reason="this processor has no products in bfloat16"
+)
+@pytest.mark.parametrize("name", ROUNDED_BARS)
+def test_training_step_in_bfloat16(ratio, name, x_BD):
+    sparse = "top_k" in name or name == "jump_relu"
+    sae = sae_with_about_k_active(name, x_BD) if sparse else dense_sae(name, x_BD)
+    ratio(step_of(sae, x_BD, rounds=True), product(x_BD), ROUNDED_BARS[name])
 
 
 class Waiting:

@@ -64,15 +64,6 @@ def test_a_run_reads_with_the_host_that_it_harvested_with(harvest_config, tmp_pa
     assert SiteRun(site, replace(harvest_config, host_dtype="auto"), tmp_path).harvest == mixed.harvest
 
 
-def test_the_first_machine_settles_the_precision_of_a_run(place, monkeypatch):
-    """Units of one run on other machines: figures of one table are of one precision."""
-    e = Evaluate(downstream_precision="auto")
-    for has in (True, False):
-        monkeypatch.setattr(measuring, "has_bfloat16", lambda _, has=has: has)
-        assert Measuring(place, e)._precision == "bfloat16"
-    assert Measuring(place, Evaluate())._precision == "float32"
-
-
 def test_what_units_share_is_read_before_them(place, store, tmp_path, monkeypatch):
     """Units in processes of their own would each run the host over the same texts."""
     task = tmp_path / "colours.csv"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from dataclasses import replace
 
 import pytest
 
 import rsae
+from evals import config as config_module
 from evals import suite
 from evals.config import SuiteConfig
 from evals.labelled import load_classes
@@ -120,6 +122,25 @@ def test_a_cluster_makes_what_is_lost(suite_run, suite_file, tmp_path, cluster):
     assert done.returncode == 0, done.stderr
     assert lost.read_text() == whole
     assert "4 of them finished" in evals(*arguments, cluster.scheduler_address).stderr
+
+
+def test_the_first_machine_settles_the_precisions_of_a_run(suite_file, tmp_path, monkeypatch):
+    """Units of one run on other machines: SAEs and figures of one table are of one precision."""
+    ran = []
+    monkeypatch.setattr(suite, "run_unit", lambda config, *_: ran.append(config))
+    data = tomllib.loads(suite_file.read_text())
+    data["train"]["precision"] = data["tune"]["precision"] = "auto"
+    data["evaluate"]["downstream_precision"] = "auto"
+    config = SuiteConfig.model_validate(data)
+    for has in (True, False):
+        monkeypatch.setattr(config_module, "has_bfloat16", lambda _, has=has: has)
+        suite.run(config, tmp_path / "run")
+    for settled in ran:
+        assert settled.train.precision == settled.tune.precision == "bfloat16"
+        assert settled.evaluate.downstream_precision == "bfloat16"
+    assert SuiteConfig.read(tmp_path / "run" / "suite.toml") == ran[0]
+    given = config.model_copy(update={"tune": replace(config.tune, precision="float32")})
+    assert given.settled("cpu", tmp_path / "run" / "suite.toml").tune.precision == "float32"
 
 
 @pytest.mark.parametrize("error", [InputError("boom"), RuntimeError("boom\nand more")])

@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsae import (
     BatchTopK,
@@ -326,3 +327,62 @@ def test_a_dense_codes_loss_is_that_of_its_entries(name, penalty, monkeypatch):
         found.append([loss.total.detach(), loss.sse, loss.l0, loss.fired_F, *gradients])
     for full, listed in zip(*found, strict=True):
         torch.testing.assert_close(full, listed, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_products_in_bfloat16_give_the_same_step(name):
+    """Loss and gradients of weights are float32's within the rounding of factors and pre-activations."""
+    x_BD = torch.randn(60, 12)
+    found = []
+    for rounds in (False, True):
+        sae = random_sae(name).train()
+        sae.encoder_bias.data += 0.5
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+            loss = sae.loss(x_BD, 0.3)
+        loss.total.backward()
+        gradients = {n: p.grad for n, p in sae.named_parameters() if p.grad is not None}
+        assert {g.dtype for g in gradients.values()} == {torch.float32}
+        found.append([loss.total.detach(), loss.sse, gradients["W_enc"], gradients["W_dec"]])
+    for exact, rounded in zip(*found, strict=True):
+        assert not torch.equal(exact, rounded)
+        # an entry beside its gate's edge may open or shut
+        assert (rounded - exact).norm() < 0.1 * exact.norm()
+
+
+class Products(TorchDispatchMode):
+    """Dtypes of the matrix products that are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            self.dtypes.append(args[-1].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["relu", "jump_relu", "gated", "rational_relu", "soft_rational"])
+def test_all_products_of_a_dense_code_are_in_bfloat16(name):
+    """The backward pass is outside of the context in which the loss was made."""
+    sae = random_sae(name).train()
+    sae.encoder_bias.data += 0.5
+    with Products() as made:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = sae.loss(torch.randn(60, 12), 0.3)
+        loss.total.backward()
+    assert made.dtypes == [torch.bfloat16] * (7 if name == "gated" else 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_l1_of_a_code_that_has_one_sign(dtype):
+    h_BF, weight_F = torch.randn(50, 30).to(dtype), torch.rand(30)
+    found = []
+    for signed in (True, False):
+        h, w = h_BF.clone().requires_grad_(), weight_F.clone().requires_grad_()
+        size = sparse.l1_norm(h.relu(), w, signed)
+        size.backward()
+        found.append([size.detach(), h.grad, w.grad])
+    assert found[0][0] == pytest.approx((h_BF.float().relu().sum(0) @ weight_F).item(), rel=0.01)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

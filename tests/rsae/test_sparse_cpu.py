@@ -21,6 +21,16 @@ def test_the_largest_are_torchs(B, F, data):
     assert torch.equal(h_BF.gather(1, latent_BK).sort(1).values, h_BF.topk(k).values.sort(1).values)
 
 
+def test_numbers_rounded_to_bfloat16_are_chosen_as_they_are():
+    h_BF, edge_F = torch.randn(30, 200).bfloat16(), torch.randn(200)
+    latent_BK = sparse_cpu.largest(h_BF, 5)
+    assert latent_BK is not None
+    assert torch.equal(h_BF.gather(1, latent_BK).sort(1).values, h_BF.topk(5).values.sort(1).values)
+    found = sparse_cpu.above(h_BF, edge_F)
+    assert found is not None
+    assert torch.equal(torch.stack(found[1:]), torch.stack((h_BF > edge_F).nonzero(as_tuple=True)))
+
+
 def test_what_is_no_number_gives_k_latents_all_the_same():
     h_BF = torch.full((3, 50), torch.nan)
     h_BF[1, 7] = 1.0
@@ -137,15 +147,22 @@ def test_the_square_that_a_code_leaves_over_and_its_gradients(B, F, D, seed, thr
     assert torch.equal(of_one[1], of_all[1][own_N])
 
 
-@given(st.integers(1, 9), st.integers(1, 600), st.integers(0, 99))
-def test_firings_are_counted(B, F, seed):
-    z_BF = torch.randn(B, F, generator=torch.Generator().manual_seed(seed)).relu()
+@given(
+    st.integers(1, 9),
+    st.integers(1, 600),
+    st.integers(0, 99),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_firings_are_counted(B, F, seed, dtype):
+    z_BF = torch.randn(B, F, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    z_BF = torch.where(z_BF > 0.5, z_BF, -0.0 * z_BF.sign())  # zeros of both signs
+    z_BF[z_BF > 1.5] *= -1e-40  # and what is hardly more than 0
     count_F = sparse_cpu.firings(z_BF)
     assert count_F is not None
     assert torch.equal(count_F, (z_BF != 0).sum(0).int())
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_take_torchs_way(dtype):
     h_BF = torch.randn(4, 40).to(dtype)
     assert sparse_cpu.largest(h_BF, 3) is None

@@ -1,15 +1,17 @@
+import importlib
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
-from rsae import InputError, Store, TrainConfig, train
+from rsae import InputError, Store, TrainConfig, pursuit, train
 from rsae.l0_controller import L0Controller
 from rsae.optimizers import Adam
 from rsae.sae import FAMILIES, family
 from tests.rsae.helpers import random_sae
 
+training = importlib.import_module("rsae.training")  # `rsae.train` stands for a function
 CONFIG = TrainConfig(steps=230, batch=64, lr=3e-3, sparsity=0.1)
 
 
@@ -198,16 +200,37 @@ def test_clipping_bounds_each_group_by_itself(store, monkeypatch):
     assert torch.tensor(norms)[:, 0].min() > 0.0099  # the weights' gradients are larger than that
 
 
-def test_bfloat16_is_near_float32(store):
-    """It is the encoder's product that is rounded; weights and optimiser stay in float32."""
+@pytest.mark.parametrize("name", ["rational_top_k", "relu", "gated", "soft_rational", "pursuit_jump_relu"])
+def test_bfloat16_is_near_float32(store, name):
+    """It is products that are rounded; weights and optimiser stay in float32."""
     ends = []
     for precision in ("float32", "bfloat16"):
-        sae = random_sae("rational_top_k", store)
+        sae = random_sae(name.removeprefix("pursuit_"), store)
+        sae = pursuit(sae) if "pursuit" in name else sae
         history = train(sae, store, replace(CONFIG, precision=precision))
         assert {p.dtype for p in sae.parameters()} == {torch.float32}
         ends.append(history[-1]["sse"])
     assert ends[0] != ends[1]
     assert ends[1] == pytest.approx(ends[0], rel=0.05)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_auto_is_what_the_device_multiplies_in(store, monkeypatch, has):
+    monkeypatch.setattr(training, "has_bfloat16", lambda _: has)
+    saes = []
+    for precision in ("auto", "bfloat16" if has else "float32"):
+        saes.append(random_sae("relu", store))
+        train(saes[-1], store, replace(CONFIG, steps=30, precision=precision))
+    assert torch.equal(saes[0].W_enc, saes[1].W_enc)
+
+
+def test_a_checkpoint_of_another_precision_is_not_used(store, tmp_path, steps_from, monkeypatch):
+    """`auto`, and the machine that goes on multiplies in another: a training has one precision."""
+    config, checkpoint = replace(CONFIG, precision="auto"), tmp_path / "run.safetensors"
+    monkeypatch.setattr(training, "has_bfloat16", lambda _: True)
+    steps_from(random_sae("relu", store), config, checkpoint, die_at=105)
+    monkeypatch.setattr(training, "has_bfloat16", lambda _: False)
+    assert steps_from(random_sae("relu", store), config, checkpoint)[0] == 0
 
 
 def test_dead_latents_are_revived(store):
