@@ -229,13 +229,19 @@ def _to_monomial(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:
 
 
 def _to_chebyshev(num: fmpq_poly, den: fmpq_poly, bits: int) -> Form:
-    def series(poly: fmpq_poly) -> list[fmpq]:
-        # t = (z + 1/z)/2 makes T_k (z^k + z^-k)/2
-        m = max(poly.degree(), 0)
-        whole = _homogeneous(poly.coeffs(), fmpq_poly([fmpq(1, 2), 0, fmpq(1, 2)]))
-        return [whole[m], *(2 * whole[m + k] for k in range(1, m + 1))]
+    return Chebyshev(_rounded(chebyshev_series(num), bits), _rounded(chebyshev_series(den), bits))
 
-    return Chebyshev(_rounded(series(num), bits), _rounded(series(den), bits))
+
+def chebyshev_series(poly: fmpq_poly) -> list[fmpq]:
+    """The Chebyshev coefficients of a polynomial in t.
+
+    Args:
+        poly: the polynomial.
+    """
+    # t = (z + 1/z)/2 makes T_k (z^k + z^-k)/2
+    m = max(poly.degree(), 0)
+    whole = _homogeneous(poly.coeffs(), fmpq_poly([fmpq(1, 2), 0, fmpq(1, 2)]))
+    return [whole[m], *(2 * whole[m + k] for k in range(1, m + 1))]
 
 
 def _homogeneous(c: list[fmpq], u: fmpq_poly) -> fmpq_poly:

@@ -115,6 +115,23 @@ def held(
         bits, last = 2 * bits, lowest
 
 
+def notes_on_bits(rational: Rational, target: Target, x: np.ndarray, error: float) -> list[str]:
+    """What is to be said of a function that float64 does not hold.
+
+    Args:
+        rational: the function.
+        target: the function to approximate.
+        x: points where its error peaks.
+        error: its error.
+    """
+    notes = [f"float64 parameters would raise the error: held with {rational.bits} bits"]
+    with np.errstate(all="ignore"):
+        off = float(np.max(np.abs(target.weight_at(x) * (target(x) - rational(x)))))
+    if not off <= 2 * error + 1e-14 * float(np.max(np.abs(target(x)))):
+        notes.append(f"evaluated on float64 arrays its error is {off:.1e}: take flint.arb and more bits")
+    return notes
+
+
 def _middle(target: Target) -> float:
     low, high = target.hull
     return 0.0 if low <= 0 <= high else (low + high) / 2

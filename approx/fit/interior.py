@@ -6,7 +6,8 @@ program min lam, w_i |f_i - p(t_i)| <= lam, has no such trouble: its central pat
 best, after some 30 steps whatever the target.
 
 The equations of a step have the matrix sum_k d_k T_i(t_k) T_j(t_k), which T_i T_j = (T_(i+j) + T_|i-j|)/2 makes a
-Toeplitz and a Hankel matrix of 2m + 1 sums: all but its factors costs next to nothing.
+Toeplitz and a Hankel matrix of 2m + 1 sums: all but its factors costs next to nothing. On several intervals the
+polynomials are another basis, and the products are made (`orthogonal.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -28,28 +30,90 @@ _HEAVY = 1e9  # times the usual weight of a row, that of one which products woul
 _LEAST = 1e-12  # of the level, the distance to the best one on the grid that float64 can reach
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Rows w_k T_i(t_k), i = 0..m."""
+class Grid(Protocol):
+    """Points and weights w_k, and a basis of the polynomials of degree m: rows w_k q_i(x_k), i = 0..m."""
 
-    t: np.ndarray
-    nodes: Nodes
-    w: np.ndarray
     m: int
+    w: np.ndarray
+    #: how far the rows, before they are weighted, and how far a sum of them, in units of itself, may be off
+    rounding: tuple[float, float]
 
     def rows(self, k: np.ndarray) -> np.ndarray:
         """Some of them, shape (size, m + 1)."""
-        return chebyshev.chebvander(self.t[k], self.m) * self.w[k, None]
+        ...
 
     def values(self, c: np.ndarray) -> np.ndarray:
-        return self.w * self.nodes.values(c)
+        """All of them times coefficients."""
+        ...
 
     def sums(self, d: np.ndarray) -> np.ndarray:
         """The transpose of `values`."""
+        ...
+
+    def squares(self, d: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The rows' products, weighted with d and summed, shape (m + 1, m + 1)."""
+        ...
+
+
+class Listed:
+    """Any basis, by its rows."""
+
+    def __init__(self, rows: np.ndarray, w: np.ndarray, rounding: float = 1e-15) -> None:
+        """Weigh them.
+
+        Args:
+            rows: q_i at the points, shape (size, m + 1).
+            w: weights, positive, shape (size,).
+            rounding: how far the rows may be off.
+        """
+        self.m, self.w, self._rows = rows.shape[1] - 1, w, rows * w[:, None]
+        self.rounding = rounding, 1e-15 + rounding * np.sqrt(rows.shape[1])
+
+    def rows(self, k: np.ndarray) -> np.ndarray:
+        """See `Grid`."""
+        return self._rows[k]
+
+    def values(self, c: np.ndarray) -> np.ndarray:
+        """See `Grid`."""
+        return self._rows @ c
+
+    def sums(self, d: np.ndarray) -> np.ndarray:
+        """See `Grid`."""
+        return d @ self._rows
+
+    def squares(self, d: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """See `Grid`."""
+        return np.matmul((self._rows * d[:, None]).T, self._rows, out=out)
+
+
+class ChebyshevGrid:
+    """Chebyshev's polynomials on [-1, 1]."""
+
+    def __init__(self, t: tuple[np.ndarray, np.ndarray], w: np.ndarray, m: int) -> None:
+        """Place the points.
+
+        Args:
+            t: points in [-1, 1], ascending, and what their rounding left out, each of shape (size,).
+            w: weights, positive, shape (size,).
+            m: the degree.
+        """
+        self.t, self.nodes, self.w, self.m = t[0], Nodes(*t, 2 * m), w, m
+        self.rounding = 1e-15, 1e-15
+
+    def rows(self, k: np.ndarray) -> np.ndarray:
+        """See `Grid`."""
+        return chebyshev.chebvander(self.t[k], self.m) * self.w[k, None]
+
+    def values(self, c: np.ndarray) -> np.ndarray:
+        """See `Grid`."""
+        return self.w * self.nodes.values(c)
+
+    def sums(self, d: np.ndarray) -> np.ndarray:
+        """See `Grid`."""
         return self.nodes.sums(self.w * d, self.m + 1)
 
     def squares(self, d: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The rows' products, weighted with d and summed, shape (m + 1, m + 1): a Toeplitz and a Hankel matrix."""
+        """See `Grid`: a Toeplitz and a Hankel matrix."""
         size = self.m + 1
         sums = self.nodes.sums(self.w * self.w * d, 2 * self.m + 1) / 2
         mirrored = np.r_[sums[self.m : 0 : -1], sums[:size]]
@@ -63,7 +127,7 @@ class _Place:
     The multipliers have the sum 1, and y_0 - y_1 is orthogonal to every p.
     """
 
-    grid: _Grid
+    grid: Grid
     slack: np.ndarray
     y: np.ndarray
 
@@ -140,33 +204,25 @@ class Solved:
     """The best polynomial on a grid, or nearly."""
 
     c: np.ndarray
-    """Chebyshev coefficients of p, shape (m + 1,)."""
+    """Coefficients of p in the grid's basis, shape (m + 1,)."""
     y: np.ndarray
     """Multipliers of both sides of each constraint near it, shape (2, size)."""
     gap: float
     """How far these are from the best ones at most, relatively."""
 
 
-def best_on_grid(
-    t: tuple[np.ndarray, np.ndarray],
-    f: np.ndarray,
-    w: np.ndarray,
-    m: int,
-    enough: float = _LEAST,
-) -> Solved:
+def best_on_grid(grid: Grid, f: np.ndarray, enough: float = _LEAST) -> Solved:
     """The polynomial of degree m with the least max w |f - p| on a grid.
 
     Args:
-        t: points in [-1, 1], ascending, and what their rounding left out, each of shape (size,), more than m of them.
-        f: values there.
-        w: weights, positive.
-        m: the degree.
+        grid: more than m points.
+        f: values there, shape (size,).
         enough: how far from the best one on the grid its error may be, relatively, at about most.
 
     Source:
         S. Mehrotra, SIAM J. Optim. 2 (1992): predictor and corrector.
     """
-    grid = _Grid(t[0], Nodes(*t, 2 * m), w, m)
+    w = grid.w
     c = _solver(grid.squares(np.ones(len(f))))(grid.sums(w * f))
     lam = 1.1 * float(np.max(np.abs(w * f - grid.values(c))))
     y = np.full((2, len(f)), 0.5 / len(f))
@@ -192,10 +248,8 @@ def best_on_grid(
     return Solved(best, *last)
 
 
-def level_proven(
-    y: np.ndarray, t: tuple[np.ndarray, np.ndarray], f: np.ndarray, w: np.ndarray, c: np.ndarray, top: float
-) -> float:
-    """A lower bound on max w |f - p| over [-1, 1] for all p of a degree, by the multipliers on a grid.
+def level_proven(y: np.ndarray, grid: Grid, f: np.ndarray, c: np.ndarray, top: float) -> float:
+    """A lower bound on max w |f - p| over the domain for all p of a degree, by the multipliers on a grid.
 
     Let mu = y_0 - y_1, p_0 near the best polynomial, r_i = sum_k mu_k w_k T_i(t_k). For each p of the degree
 
@@ -203,22 +257,22 @@ def level_proven(
 
     is at most sum |mu| times the error of p. One that is better than p_0 has |p - p_0| <= 2 top/min w, so that Parseval
     bounds the last sum by |r| 2 sqrt(2) top/min w: r need only be small. No m + 2 points need be chosen, which are not
-    to be told from the multipliers where these span more than float64's digits.
+    to be told from the multipliers where these span more than float64's digits. T_i may be any polynomials that are
+    orthonormal for a measure of 1 on the domain.
 
     Args:
         y: multipliers of both sides, shape (2, size).
-        t: the points, and what their rounding left out, each of shape (size,).
+        grid: its points.
         f: values there.
-        w: weights there.
-        c: Chebyshev coefficients of p_0, shape (m + 1,).
-        top: its error on the whole interval.
+        c: coefficients of p_0 in the grid's basis, shape (m + 1,).
+        top: its error on the whole domain.
     """
-    m = len(c) - 1
-    grid = _Grid(t[0], Nodes(*t, 2 * m), w, m)
-    mu = y[0] - y[1]
+    m, w, mu = grid.m, grid.w, y[0] - y[1]
     values, size = grid.values(c), float(np.sum(np.abs(mu)))
-    off = float(np.linalg.norm(grid.sums(mu))) + 1e-15 * np.sqrt(m + 1) * float(np.sum(np.abs(mu) * w))
-    lost = 1e-15 * float(np.max(w * np.abs(f) + np.abs(values)))
+    of_row, of_sum = grid.rounding
+    r = np.asarray(grid.sums(mu), float)
+    off = float(np.linalg.norm(r)) + of_row * np.sqrt(m + 1) * float(np.sum(np.abs(mu) * w))
+    lost = of_sum * float(np.max(w * np.abs(f) + np.abs(values)))
     return max(abs(float(mu @ (w * f - values))) / size - 3 * off / size * top / float(np.min(w)) - lost, 0.0)
 
 

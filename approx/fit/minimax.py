@@ -428,11 +428,15 @@ def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder
     """The polynomial of the float64 exchange, added to what was taken off before, as a fit with a bound."""
     low, high = map(dyadic, target.hull)
     coefficients = found.coefficients.copy()
-    zero = remainder is None and float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
-    for parity in (0, 1):  # an even or an odd function, but for rounding
+    zero = (
+        remainder is None
+        and found.exact is None
+        and float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
+    )
+    for parity in (0, 1) if found.exact is None else ():  # an even or an odd function, but for rounding
         if np.all(np.abs(coefficients[parity::2]) <= 4e-16 * np.max(np.abs(coefficients))):
             coefficients[parity::2] = 0.0
-    whole = [dyadic(c) for c in ([0.0] if zero else coefficients)]
+    whole = found.exact or [dyadic(c) for c in ([0.0] if zero else coefficients)]
     whole = whole if remainder is None else remainder.added(coefficients)
     rational = Rational.from_chebyshev(whole, [1], target.domain, (low + high) / 2, (high - low) / 2)
     x = found.reference
@@ -457,8 +461,7 @@ def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder
     levelled = top <= least * (1 + goal.slack) and error <= float_above(unit * least * (1 + goal.slack))
     verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
     details = ["it is the zero function"] if zero else []
-    if rational.bits > 53:
-        details.append(f"float64 parameters would raise the error: held with {rational.bits} bits")
+    details += notes_on_bits(rational, target, x, error) if rational.bits > 53 else []
     return Fit(
         rational,
         max(error, floor),
@@ -560,14 +563,7 @@ def _fit(
         notes.append(f"the error is {outcome.gap:.1e} (relative) above the levelled error")
     if not reduced.problem.sides and poles_inside(rational):
         verdict = Verdict.POLE
-    if rational.bits > goal.bits:
-        notes.append(f"float64 parameters would raise the error: held with {rational.bits} bits")
-        with np.errstate(all="ignore"):
-            off = float(
-                np.max(np.abs(target.weight_at(reference) * (target(reference) - rational(reference))))
-            )
-        if not off <= 2 * error + 1e-14 * float(np.max(np.abs(target(reference)))):
-            notes.append(f"evaluated on float64 arrays its error is {off:.1e}: take flint.arb and more bits")
+    notes += notes_on_bits(rational, target, reference, error) if rational.bits > goal.bits else []
     return Fit(
         rational,
         max(error, floor),

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from flint import fmpq
 from numpy.polynomial import chebyshev
 from scipy.fft import dct
 
+from approx.dyadic import dyadic
 from approx.fit.double_double import Pair, in_unit
 from approx.fit.equilibrium import equilibrium
 from approx.fit.exchange import thinned
 from approx.fit.grid import landmarks
-from approx.fit.interior import best_on_grid, level_proven
+from approx.fit.interior import ChebyshevGrid, Grid, Listed, best_on_grid, level_proven
+from approx.fit.orthogonal import Orthonormal
 from approx.fit.remainder import Remainder
 from approx.fit.series import Series
 from approx.target import Target
@@ -54,6 +58,8 @@ class Polynomial:
     """A lower bound on the best error by multipliers at more points than a reference has, rounding included, or 0."""
     settled: bool = False
     """Whether the reference is all but the best one: only float64's coefficients of its polynomial fall short."""
+    exact: list[fmpq] | None = None
+    """The Chebyshev coefficients, where float64 does not hold them; `coefficients` are then of another basis."""
 
     @property
     def rest(self) -> float:
@@ -150,6 +156,8 @@ def polynomial(
     found = _expanded(look, best[2], m, history, noise)
     if found.rest <= max(_CREEPS * found.top, 100 * noise):
         return found
+    if len(target.domain) > 1 and found.rest > _SPOILED * found.top:
+        return _on_union(target, m, look, best[0], best[2], history, noise)
     if m <= LARGEST and best[0] - best[1] <= _SETTLED * best[0] and found.rest > _SPOILED * found.top:
         return replace(found, reference=best[2], level=best[1], settled=True)
     other = _on_grids(target, m, look, noise)
@@ -280,13 +288,61 @@ class _Look:
         return top, height
 
 
-def _expanded(look: _Look, reference: np.ndarray, m: int, history: list[float], noise: float) -> Polynomial:
-    """The levelled polynomial on a reference, or on one after it, as a Chebyshev series that is sharp to float64."""
+def _on_union(
+    target: Target,
+    m: int,
+    look: _Look,
+    top: float,
+    reference: np.ndarray,
+    history: list[float],
+    noise: float,
+) -> Polynomial:
+    """The best polynomial where float64 holds no Chebyshev coefficients of it, which is so large in the gaps.
+
+    Args:
+        target: the function to approximate.
+        m: the degree.
+        look: what is known of it.
+        top: the error that the exchange reached.
+        reference: its reference.
+        history: its levels.
+        noise: the error that float64 does not see.
+    """
+    if (
+        top <= 1e3 * noise
+    ):  # float64 sees nothing of the error: points of the right density are all but the best
+        return Polynomial(np.zeros(m + 1), equilibrium(target.domain, m + 2), 0.0, top, history, settled=True)
+    basis = Orthonormal.on(target.domain, m)
+    found = _expanded(look, reference, m, history, noise, basis)
+    if found.rest > max(_CREEPS * found.top, 100 * noise) and m <= LARGEST:
+        other = _on_grids(target, m, look, noise, basis=basis)
+        if other is not None:
+            found = found.joined(other)
+            found = found.joined(_expanded(look, found.reference, m, [], noise, basis))
+    unit = dyadic(found.top) * fmpq(1, 2) ** (40 + (m + 1).bit_length())
+    settled = found.rest <= _SETTLED * found.top
+    return replace(found, exact=basis.series(found.coefficients, unit), settled=settled)
+
+
+def _expanded(
+    look: _Look,
+    reference: np.ndarray,
+    m: int,
+    history: list[float],
+    noise: float,
+    basis: Orthonormal | None = None,
+) -> Polynomial:
+    """The levelled polynomial on a reference, or on one after it, in a basis (Chebyshev's, if none is given)."""
     best: Polynomial | None = None
     while True:
         levelled = look.levelled(reference)
-        c = look.coefficients(levelled)
-        places, error = look.peaks(reference, look.series(c))
+        if basis is None:
+            c = look.coefficients(levelled)
+            p = look.series(c)
+        else:
+            c = basis.through(levelled.x, levelled.values)
+            p = partial(basis.values, c)
+        places, error = look.peaks(reference, p)
         top = float(np.max(np.abs(error), initial=0.0))
         found = Polynomial(c, reference, min(abs(levelled.level), top), top, history)
         if best is not None and not found.top - found.level < best.top - best.level:
@@ -303,7 +359,9 @@ def _alternating(x: np.ndarray, error: np.ndarray, count: int) -> np.ndarray | N
     return None if thin is None else np.array([s for s, _ in thin])
 
 
-def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 12) -> Polynomial | None:
+def _on_grids(
+    target: Target, m: int, look: _Look, noise: float, rounds: int = 12, basis: Orthonormal | None = None
+) -> Polynomial | None:
     """The best polynomial on grids that take in the peaks of its error, until it has no higher ones."""
     ends = np.array([e for part in look.parts for e in part])
     base = x = np.unique(np.r_[equilibrium(target.domain, 4 * (m + 2)), look.marks, ends])
@@ -318,13 +376,18 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 1
             added = np.r_[added[apart], new]
         x = np.unique(np.r_[base, added])
         x = x[np.r_[True, np.diff(look.t(x)[0]) > 0]]
-        t = look.t(x)
         f, w = look.value(x)
         if not (size > 0 and np.all(np.isfinite(f)) and np.all(np.isfinite(w)) and len(x) > m + 2):
             break
-        solved = best_on_grid(t, f / size, w, m, enough)
+        sharp: Grid
+        if basis is None:
+            grid = sharp = ChebyshevGrid(look.t(x), w, m)
+        else:
+            rows = basis.rows(x)
+            grid, sharp = Listed(rows.astype(float), w), Listed(rows, w, basis.rounding)
+        solved = best_on_grid(grid, f / size, enough)
         c = solved.c * size
-        p = look.series(c)
+        p = look.series(c) if basis is None else partial(basis.values, c)
         on_grid = float(np.max(np.abs(w * (f - p(x)))))
         if on_grid <= 1e5 * noise:  # float64 solves no program whose answer it hardly sees
             break
@@ -332,15 +395,16 @@ def _on_grids(target: Target, m: int, look: _Look, noise: float, rounds: int = 1
         top = float(np.max(np.abs(error)))
         # a program is solved no better than its grid is worth: early ends of the path lie well inside
         missed = top / on_grid - 1
-        enough = max(1e-3 * enough, 1e-11) if missed <= enough else enough
+        before, enough = enough, max(1e-3 * enough, 1e-11) if missed <= enough else enough
         reference = _alternating(places, error, m + 2)
         level = 0.0 if reference is None else level_below(reference, *look.value(reference))
         found = Polynomial(c, x[: m + 2] if reference is None else reference, level, top, [level])
         last, best = best, found if best is None else best.joined(found)
-        if not look.gaps and solved.gap < 10 * _CREEPS and best.rest > _CREEPS / 2 * best.top:
-            proven = level_proven(solved.y, t, f / size, w, best.coefficients / size, best.top / size) * size
+        wanted = solved.gap < 10 * _CREEPS and best.rest > _CREEPS / 2 * best.top
+        if wanted and (basis is not None or not look.gaps):
+            proven = level_proven(solved.y, sharp, f / size, best.coefficients / size, best.top / size) * size
             best = replace(best, proven=max(best.proven, proven))
-        idle = 0 if last is None or best.rest < 0.9 * last.rest else idle + 1
+        idle = 0 if last is None or best.rest < 0.9 * last.rest or enough < before else idle + 1
         if idle == 3 or best.rest <= max(_CREEPS / 2 * best.top, 30 * noise):
             break
         new = np.array([s for s, e in _runs(places, error) if abs(e) > 0.6 * on_grid])
