@@ -24,7 +24,7 @@ from approx.fit.error import beside_poles, errors, float_above, honest_error, me
 from approx.fit.exchange import Failure
 from approx.fit.fixed import with_fixed
 from approx.fit.formats import check_format, in_format
-from approx.fit.holding import centred, held, poles_inside
+from approx.fit.holding import centred, held, notes_on_bits, poles_inside
 from approx.fit.pinned import through_pins
 from approx.fit.polynomial import LARGEST, Polynomial, level_below, polynomial
 from approx.fit.remainder import Remainder, after_float64, after_series, smooth
