@@ -414,7 +414,7 @@ def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, bool, np.nda
     direct = polynomial(target, m)
     limited = direct.rest < 1e-10 * float(np.max(np.abs(direct.coefficients)))  # by the digits of float64
     fits: list[Fit] = []
-    if large and direct.rest > goal.slack * direct.top and limited and not direct.settled:
+    if large and direct.rest > goal.slack * direct.top and limited and not (direct.settled or direct.exact):
         remainder = after_float64(target, direct.coefficients, direct.top)
         fits.append(_direct(target, polynomial(target, m, remainder, direct.reference), goal, remainder))
     if not fits or not (fits[0].converged or fits[0].error < direct.top):

@@ -320,7 +320,7 @@ def _on_union(
             found = found.joined(other)
             found = found.joined(_expanded(look, found.reference, m, [], noise, basis))
     unit = dyadic(found.top) * fmpq(1, 2) ** (40 + (m + 1).bit_length())
-    settled = found.rest <= _SETTLED * found.top
+    settled = found.rest <= max(_SETTLED * found.top, 100 * noise)
     return replace(found, exact=basis.series(found.coefficients, unit), settled=settled)
 
 
