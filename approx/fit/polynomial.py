@@ -308,9 +308,8 @@ def _on_union(
         history: its levels.
         noise: the error that float64 does not see.
     """
-    if (
-        top <= 1e3 * noise
-    ):  # float64 sees nothing of the error: points of the right density are all but the best
+    # float64 sees nothing of the error: points of the right density are all but the best
+    if top <= 1e3 * noise and m <= LARGEST:
         return Polynomial(np.zeros(m + 1), equilibrium(target.domain, m + 2), 0.0, top, history, settled=True)
     basis = Orthonormal.on(target.domain, m)
     found = _expanded(look, reference, m, history, noise, basis)
