@@ -58,6 +58,9 @@ AllowMismatch = Annotated[
 Heldout = Annotated[
     float, typer.Option(min=0, help="Of your own activations: rows to hold out, or a share of them below 1.")
 ]
+Precision = Annotated[
+    str, typer.Option(help="Of products: float32, bfloat16, or auto (bfloat16 where the processor has it).")
+]
 
 
 @app.command("harvest")
@@ -226,10 +229,7 @@ def _train(
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     revival: Annotated[float, typer.Option(help="Weight of the loss that revives dead latents.")] = 1 / 32,
-    precision: Annotated[
-        str,
-        typer.Option(help="Of products: float32, bfloat16, or auto (bfloat16 where the processor has it)."),
-    ] = "float32",
+    precision: Precision = "float32",
     window: Window = 0,
     heldout: Heldout = 0.1,
     force: Annotated[
@@ -422,6 +422,7 @@ def _upgrade(
             help="Of the fine-tuning: mse, kl (of the host's predictions), both in equal parts (mse+kl)."
         ),
     ] = "mse",
+    precision: Precision = "float32",
     per_latent: Annotated[
         bool, typer.Option("--per-latent", help="One set of rational coefficients a latent, not one for all.")
     ] = False,
@@ -453,6 +454,7 @@ def _upgrade(
         l0=l0,
         sparsity_warmup=0.0,
         objective=objective,
+        precision=precision,
     )
     config = _checked(
         UpgradeConfig,

@@ -82,6 +82,10 @@ def test_from_text_to_a_rational_sae(job):
     assert load(job / "new" / "control").family == "top_k"
     again = rsae(*arguments, "--steps", 10)
     assert "tuned: reused" in again.stderr
+    rounded = rsae(*arguments, "--steps", 10, "--precision", "bfloat16")
+    assert rounded.returncode == 0, rounded.stderr
+    assert "tuned: reused" not in rounded.stderr  # another training
+    assert_one_clear_line(rsae(*arguments, "--precision", "bf16"), "--precision 'bf16'", "bfloat16")
 
 
 def test_a_grid_in_one_pass(job, tmp_path):

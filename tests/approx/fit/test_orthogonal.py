@@ -96,3 +96,12 @@ def test_a_degree_of_hundreds_arrives():
     fit = approx.minimax(target, (240, 0))
     assert fit.verdict is Verdict.BEST
     assert fit.error == pytest.approx(fit.levelled, rel=1e-9)
+
+
+def test_an_error_that_float64_does_not_see_beside_a_gap():
+    """The exchange in arbitrary precision from points of the equilibrium measure, up to degree 700."""
+    target = approx.formula("cos(17*x**2)", [(-0.75, 0.24), (0.64, 1.63)])
+    assert approx.minimax(target, (120, 0)).verdict is Verdict.BEST
+    high = approx.minimax(target, (710, 0))
+    assert high.verdict in (Verdict.UNLEVELLED, Verdict.BEST)
+    assert high.error < 1e-12
