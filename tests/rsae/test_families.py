@@ -374,6 +374,22 @@ def test_all_products_of_a_dense_code_are_in_bfloat16(name):
     assert made.dtypes == [torch.bfloat16] * (7 if name == "gated" else 5)
 
 
+@pytest.mark.parametrize("name", ["relu", "gated", "jump_relu", "rational_relu"])
+def test_revival_goes_on_with_what_a_loss_in_bfloat16_has_encoded(name):
+    """A full matrix in bfloat16, which is decoded once more."""
+    x_BD, dead_F, found = torch.randn(60, 12), torch.arange(F) < 10, []
+    for rounds in (False, True):
+        sae = random_sae(name).train()
+        sae.encoder_bias.data += 0.5
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+            revival = revival_loss(sae, x_BD, dead_F, None, sae.loss(x_BD, 0.3).entries)
+        revival.backward()
+        assert sae.W_enc.grad is not None
+        found.append(sae.W_enc.grad)
+        assert not found[-1][:, 10:].any()
+    assert (found[1] - found[0]).norm() < 0.05 * found[0].norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_l1_of_a_code_that_has_one_sign(dtype):
     h_BF, weight_F = torch.randn(50, 30).to(dtype), torch.rand(30)
