@@ -104,6 +104,29 @@ def _sharper(f: Callable[[arb], arb], x: list[arb], y: list[arb]) -> tuple[arb, 
     return best, top
 
 
+def level_in_balls(target: Target, x: np.ndarray) -> float:
+    """A lower bound on max w |f - p| over points for every p of degree len(x) - 2: `level_below`, with no rounding.
+
+    Args:
+        target: the function, enclosed.
+        x: distinct points, ascending.
+    """
+    weight = weight_values(target)
+    with precision(128):
+        points = [arb(float(s)) for s in x]
+        w = weight(points) if weight else [arb(1)] * len(points)
+        total, size = arb(0), arb(0)
+        for k, point in enumerate(points):
+            others = arb(1)
+            for i, other in enumerate(points):
+                if i != k:
+                    others *= point - other
+            total += target(point) / others
+            size += 1 / (abs(others) * w[k])
+        level = float((abs(total) / size).abs_lower())
+    return max(math.nextafter(level, 0.0), 0.0) if math.isfinite(level) else 0.0
+
+
 def _in_balls(rational: Rational, target: Target) -> Callable[[list[arb]], list[arb]]:
     """w (f - r) on lists of arbs, at the working precision, or more where that shows nothing but rounding."""
     f, w = target_values(target), weight_values(target)

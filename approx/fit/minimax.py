@@ -18,19 +18,24 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic, precision
 from approx.family import fixed_coefficients
+from approx.fit.bounded import bounded
 from approx.fit.climb import climbed, zero_alternates
-from approx.fit.double_double import in_unit
-from approx.fit.error import beside_poles, errors, float_above, honest_error, measured, measured_error
+from approx.fit.error import (
+    beside_poles,
+    float_above,
+    honest_error,
+    measured,
+    measured_error,
+)
 from approx.fit.exchange import Failure
 from approx.fit.fixed import with_fixed
 from approx.fit.formats import check_format, in_format
 from approx.fit.holding import centred, held, notes_on_bits, poles_inside
 from approx.fit.pinned import through_pins
-from approx.fit.polynomial import LARGEST, Polynomial, level_below, polynomial
-from approx.fit.remainder import Remainder, after_float64, after_series, smooth
+from approx.fit.polynomial import LARGEST, polynomial
+from approx.fit.remainder import after_float64, after_series, smooth
 from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.samples import best_of_samples
-from approx.fit.series import Series
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
 from approx.rational import Rational
@@ -408,7 +413,7 @@ def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, bool, np.nda
     large = target.enclosed and m > _SMALL
     remainder = after_series(target, m) if large and smooth(target, m) else None
     if remainder is not None:
-        fit = _direct(target, polynomial(target, m, remainder), goal, remainder)
+        fit = bounded(target, polynomial(target, m, remainder), goal.slack, remainder)
         if fit.converged:
             return fit, False, np.zeros(0)
     direct = polynomial(target, m)
@@ -416,64 +421,14 @@ def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, bool, np.nda
     fits: list[Fit] = []
     if large and direct.rest > goal.slack * direct.top and limited and not (direct.settled or direct.exact):
         remainder = after_float64(target, direct.coefficients, direct.top)
-        fits.append(_direct(target, polynomial(target, m, remainder, direct.reference), goal, remainder))
+        fits.append(
+            bounded(target, polynomial(target, m, remainder, direct.reference), goal.slack, remainder)
+        )
     if not fits or not (fits[0].converged or fits[0].error < direct.top):
-        fits.append(_direct(target, direct, goal))
+        fits.append(bounded(target, direct, goal.slack))
     fit = min(fits, key=lambda one: one.error)
     near = direct.settled or len(target.domain) > 1 or direct.top - direct.level < 0.5 * direct.top
     return fit, direct.settled, direct.reference if near else np.zeros(0)
-
-
-def _direct(target: Target, found: Polynomial, goal: _Goal, remainder: Remainder | None = None) -> Fit:
-    """The polynomial of the float64 exchange, added to what was taken off before, as a fit with a bound."""
-    low, high = map(dyadic, target.hull)
-    coefficients = found.coefficients.copy()
-    zero = (
-        remainder is None
-        and found.exact is None
-        and float(np.max(np.abs(coefficients))) <= 1e-9 * found.level
-    )
-    for parity in (0, 1) if found.exact is None else ():  # an even or an odd function, but for rounding
-        if np.all(np.abs(coefficients[parity::2]) <= 4e-16 * np.max(np.abs(coefficients))):
-            coefficients[parity::2] = 0.0
-    whole = found.exact or [dyadic(c) for c in ([0.0] if zero else coefficients)]
-    whole = whole if remainder is None else remainder.added(coefficients)
-    rational = Rational.from_chebyshev(whole, [1], target.domain, (low + high) / 2, (high - low) / 2)
-    x = found.reference
-    weights = np.broadcast_to(np.asarray(target.weight_at(x), dtype=float), x.shape)
-    if remainder is None:
-        top = measured_error(rational, target, x, count=64)
-        signed, values, lost, unit = errors(rational, target, x), target(x), 0.0, arb(1)
-    else:
-        values, unit = remainder.values(x), arb(2) ** remainder.exponent
-        signed = weights * (values - Series(coefficients)(*in_unit(x, target.hull)))
-        lost = remainder.lost * float(np.max(weights))
-        # 1e-11: rounded coefficients; every peak was seen by the exchange
-        top = max(found.top, float(np.max(np.abs(signed)))) * (1 + 1e-11) + lost
-    error = honest_error(rational, target, float_above(unit * top), x)
-    alternates = bool(np.all(np.sign(signed[1:]) * np.sign(signed[:-1]) < 0))
-    least = float(np.min(np.abs(signed))) * (1 - 1e-14) if alternates else 0.0
-    least = (
-        max(least, level_below(x, np.broadcast_to(np.asarray(values, dtype=float), x.shape), weights)) - lost
-    )
-    least = max(least, found.proven - lost)
-    floor = float(unit * max(least, 0.0))  # 0 below all floats
-    levelled = top <= least * (1 + goal.slack) and error <= float_above(unit * least * (1 + goal.slack))
-    verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
-    details = ["it is the zero function"] if zero else []
-    details += notes_on_bits(rational, target, x, error) if rational.bits > 53 else []
-    return Fit(
-        rational,
-        max(error, floor),
-        x,
-        verdict,
-        [float(unit * level) for level in found.history],
-        "minimax",
-        target,
-        (len(found.coefficients) - 1, 0),
-        floor,
-        "; ".join(details),
-    )
 
 
 def _fit(

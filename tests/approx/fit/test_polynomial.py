@@ -1,3 +1,6 @@
+from fractions import Fraction
+from math import prod
+
 import numpy as np
 import pytest
 from flint import arb, fmpq
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 import approx
 from approx import Verdict
 from approx.dyadic import precision
+from approx.fit.error import level_in_balls
 from approx.fit.polynomial import _interpolate, _Look, _weights, level_below
 
 chirps = st.tuples(st.floats(-1, 1), st.floats(1, 12)).map(lambda v: f"({v[0]:.3f})*sin({v[1]:.3f}*x*x)")
@@ -218,3 +222,32 @@ def test_what_float64_cannot_evaluate_is_said():
     with precision(512):
         values = [abs(float(fit.target(arb(x)) - fit.rational(arb(x)))) for x in (-1.9, 0.1, 1.3)]
     assert max(values) <= fit.error * (1 + 1e-9)
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([1e-100, 1.0, 1e100]))
+@settings(max_examples=30, deadline=None)
+def test_the_level_in_balls_is_the_levels_bound_without_rounding(m, seed, scale):
+    """Any m + 2 points bound the best error from below: in float64 with what rounding may take, in balls exactly."""
+    target = approx.formula(f"{scale}*(abs(x-0.3) + sin(9*x))", (-1, 1.2)).with_weight(
+        approx.formula("1/(2+x**2)", (-1, 1.2))
+    )
+    x = np.sort(np.random.default_rng(seed).uniform(-1, 1.2, m + 2))
+    f, w = target(x), target.weight_at(x)
+    rough, sharp = level_below(x, f, w), level_in_balls(target, x)
+    assert rough <= sharp * (1 + 1e-14)
+    assert sharp <= approx.minimax(target, (m, 0)).error * (1 + 1e-14)
+    # independently: the multipliers of the points, in rational numbers
+    points = [Fraction(v) for v in x.tolist()]
+    v = [1 / prod((p - q for q in points if q != p), start=Fraction(1)) for p in points]
+    wanted = abs(sum(a * Fraction(b) for a, b in zip(v, f.tolist(), strict=True))) / sum(
+        abs(a) / Fraction(b) for a, b in zip(v, w.tolist(), strict=True)
+    )
+    assert sharp == pytest.approx(float(wanted), rel=1e-6, abs=1e-14 * scale)
+
+
+def test_a_sharp_filter_of_a_high_degree_is_proven():
+    """What float64 proves of its level was 2.4e-9 (relative) below it: the level in balls is not."""
+    target = approx.formula("abs(x-0.305)/(x-0.305)", [(-1, 0.3), (0.31, 1)])
+    fit = approx.minimax(target, (1900, 0))
+    assert fit.verdict is Verdict.BEST
+    assert fit.error <= fit.levelled * (1 + 1e-9)
