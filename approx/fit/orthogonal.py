@@ -85,7 +85,7 @@ class Orthonormal:
         """
         step = max(1, _CELLS // len(c))
         parts = [self.rows(x[i : i + step]) @ c for i in range(0, len(x), step)]
-        return np.concatenate(parts).astype(float)
+        return np.concatenate([np.zeros(0), *parts]).astype(float)
 
     def through(self, x: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Coefficients of the polynomial with given values at points of the intervals, shape (m + 1,).

@@ -156,7 +156,7 @@ def polynomial(
     found = _expanded(look, best[2], m, history, noise)
     if found.rest <= max(_CREEPS * found.top, 100 * noise):
         return found
-    if len(target.domain) > 1 and found.rest > _SPOILED * found.top:
+    if len(target.domain) > 1 and (found.rest > _SPOILED * found.top or np.isinf(found.top)):
         return _on_union(target, m, look, best[0], best[2], history, noise)
     if m <= LARGEST and best[0] - best[1] <= _SETTLED * best[0] and found.rest > _SPOILED * found.top:
         return replace(found, reference=best[2], level=best[1], settled=True)
@@ -318,7 +318,7 @@ def _on_union(
         if other is not None:
             found = found.joined(other)
             found = found.joined(_expanded(look, found.reference, m, [], noise, basis))
-    unit = dyadic(found.top) * fmpq(1, 2) ** (40 + (m + 1).bit_length())
+    unit = dyadic(max(found.top, noise)) * fmpq(1, 2) ** (40 + (m + 1).bit_length())
     settled = found.rest <= max(_SETTLED * found.top, 100 * noise)
     return replace(found, exact=basis.series(found.coefficients, unit), settled=settled)
 
@@ -336,7 +336,10 @@ def _expanded(
     while True:
         levelled = look.levelled(reference)
         if basis is None:
-            c = look.coefficients(levelled)
+            with np.errstate(all="ignore"):
+                c = look.coefficients(levelled)
+            if not np.all(np.isfinite(c)):  # so large beside the points
+                return best or Polynomial(np.zeros(m + 1), reference, abs(levelled.level), np.inf, history)
             p = look.series(c)
         else:
             c = basis.through(levelled.x, levelled.values)

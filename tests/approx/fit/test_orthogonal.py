@@ -105,3 +105,16 @@ def test_an_error_that_float64_does_not_see_beside_a_gap():
     high = approx.minimax(target, (710, 0))
     assert high.verdict in (Verdict.UNLEVELLED, Verdict.BEST)
     assert high.error < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("text", "degree"),
+    [("1+0*x", 800), ("x**2", 800), ("1e300*abs(x-0.7)", 200), ("1e-280*abs(x-0.7)", 200)],
+)
+def test_what_is_met_or_near_the_ends_of_float64_beside_a_gap(text, degree):
+    fit = approx.minimax(approx.formula(text, DOMAINS[1]), (degree, 0))
+    x = points(DOMAINS[1], 9)
+    with precision(2000):
+        seen = max(abs(fit.target(arb(v)) - fit.rational(arb(v))) for v in x.tolist())
+        assert seen <= arb(fit.error) * (1 + 1e-12)
+    assert fit.verdict is Verdict.BEST or fit.error < 1e-14
