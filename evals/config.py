@@ -36,7 +36,7 @@ from rsae.activations.host import EMBEDDED_HOST
 from rsae.sae import FAMILIES, SAE
 from rsae.sae import family as family_named
 from rsae.sae.registry import typed
-from rsae.support.devices import has_bfloat16
+from rsae.support.devices import products_in
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_text
 from rsae.upgrading.decide import upgraded_family
@@ -332,9 +332,7 @@ class SuiteConfig(_Section):
         begun = self.read(kept) if kept.exists() else self
 
         def one(wanted: str, before: str) -> str:
-            if wanted != "auto" or before != "auto":
-                return before if wanted == "auto" else wanted
-            return "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+            return products_in(before if wanted == "auto" else wanted, torch.device(device))
 
         downstream = one(self.evaluate.downstream_precision, begun.evaluate.downstream_precision)
         return self.model_copy(

@@ -39,7 +39,7 @@ from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
 from rsae.sae.shard import Shard
 from rsae.support import distributed
-from rsae.support.devices import has_bfloat16
+from rsae.support.devices import products_in
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import digest
 from rsae.support.progress import progress, say
@@ -149,9 +149,7 @@ class TrainConfig:
         Args:
             device: Where the SAE is.
         """
-        if self.precision != "auto":
-            return self
-        return replace(self, precision="bfloat16" if has_bfloat16(device) else "float32")
+        return replace(self, precision=products_in(self.precision, device))
 
     def lr_factor(self, step: int) -> float:
         """Linear rise over `lr_warmup` steps, 1, then linear fall to 0 over the last `lr_decay` of the steps.

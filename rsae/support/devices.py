@@ -25,6 +25,18 @@ def check_device(device: str) -> None:
         ) from error
 
 
+def products_in(precision: str, device: torch.device) -> str:
+    """A precision of products, with `auto` settled: bfloat16 where a device multiplies in it, else float32.
+
+    Args:
+        precision: The precision, or `auto`.
+        device: Where the products are made.
+    """
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies in bfloat16 itself: it only pays there.
 

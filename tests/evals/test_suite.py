@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 import rsae
-from evals import config as config_module
 from evals import suite
 from evals.config import SuiteConfig
 from evals.labelled import load_classes
@@ -21,6 +20,7 @@ from evals.site import Plan
 from evals.suite import lacking, parse_shard, units
 from evals.synthetic import pairs
 from rsae import InputError
+from rsae.support import devices
 from tests.command import assert_one_clear_line
 from tests.evals.conftest import evals
 from tests.rsae.helpers import random_sae
@@ -133,7 +133,7 @@ def test_the_first_machine_settles_the_precisions_of_a_run(suite_file, tmp_path,
     data["evaluate"]["downstream_precision"] = "auto"
     config = SuiteConfig.model_validate(data)
     for has in (True, False):
-        monkeypatch.setattr(config_module, "has_bfloat16", lambda _, has=has: has)
+        monkeypatch.setattr(devices, "has_bfloat16", lambda _, has=has: has)
         suite.run(config, tmp_path / "run")
     for settled in ran:
         assert settled.train.precision == settled.tune.precision == "bfloat16"

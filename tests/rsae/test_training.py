@@ -1,4 +1,3 @@
-import importlib
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -9,9 +8,9 @@ from rsae import InputError, Store, TrainConfig, pursuit, train
 from rsae.l0_controller import L0Controller
 from rsae.optimizers import Adam
 from rsae.sae import FAMILIES, family
+from rsae.support import devices
 from tests.rsae.helpers import random_sae
 
-training = importlib.import_module("rsae.training")  # `rsae.train` stands for a function
 CONFIG = TrainConfig(steps=230, batch=64, lr=3e-3, sparsity=0.1)
 
 
@@ -216,7 +215,7 @@ def test_bfloat16_is_near_float32(store, name):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_auto_is_what_the_device_multiplies_in(store, monkeypatch, has):
-    monkeypatch.setattr(training, "has_bfloat16", lambda _: has)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda _: has)
     saes = []
     for precision in ("auto", "bfloat16" if has else "float32"):
         saes.append(random_sae("relu", store))
@@ -227,9 +226,9 @@ def test_auto_is_what_the_device_multiplies_in(store, monkeypatch, has):
 def test_a_checkpoint_of_another_precision_is_not_used(store, tmp_path, steps_from, monkeypatch):
     """`auto`, and the machine that goes on multiplies in another: a training has one precision."""
     config, checkpoint = replace(CONFIG, precision="auto"), tmp_path / "run.safetensors"
-    monkeypatch.setattr(training, "has_bfloat16", lambda _: True)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda _: True)
     steps_from(random_sae("relu", store), config, checkpoint, die_at=105)
-    monkeypatch.setattr(training, "has_bfloat16", lambda _: False)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda _: False)
     assert steps_from(random_sae("relu", store), config, checkpoint)[0] == 0
 
 
