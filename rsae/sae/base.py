@@ -64,8 +64,6 @@ class SAE(nn.Module):
     rational: ClassVar[bool] = False
     #: whether the gate compares latents with each other, so that only a common factor leaves its choice alone
     compares_latents: ClassVar[bool] = False
-    #: the open gates of a token are those of its largest pre-activations (or magnitudes, of a signed family)
-    chooses_largest: ClassVar[bool] = False
     #: the gate has one threshold for all latents, which formats hold once a latent
     one_threshold: ClassVar[bool] = False
     #: whether the code uses both signs

@@ -30,7 +30,6 @@ class BatchTopK(SAE):
     one_threshold = True
     sparsity_by = "k"
     compares_latents = True
-    chooses_largest = True
     penalties = (None,)
     rates = Rates(5e-3)
     shardable = True

@@ -20,7 +20,7 @@ import torch
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
-from rsae.sae import pursuit_cpu
+from rsae.sae import pursuit_cpu, pursuit_cuda
 from rsae.sae.base import SAE
 from rsae.sae.records import Decoder, Entries
 from rsae.sae.registry import DERIVED, FAMILIES
@@ -136,24 +136,70 @@ class PursuitSAE(SAE):
         if not unit:
             unit_FD = unit_FD / norm_F[:, None]
             z_N = z_N * norm_F.index_select(0, pattern.latent_N)
-        pool_is_small = 0 < max(config.candidates, int(pattern.counts_B.max())) < self.d_sae
-        wants_grad = torch.is_grad_enabled() and (z_N.requires_grad or x_BD.requires_grad)
-        if pool_is_small and config.candidates and not wants_grad and pursuit_cpu.available(centred_BD):
+        fixed = not (torch.is_grad_enabled() and (z_N.requires_grad or x_BD.requires_grad))
+        if fixed and self._looks_at_some(pattern) and pursuit_cpu.available(centred_BD):
             factor_F = None if unit else norm_F
-            c_N, found = pursuit_cpu.pursue(
-                centred_BD, unit_FD, h_BF, factor_F, z_N, pattern, **asdict(config), signed=self.signed
-            )
-            c_N = c_N if unit else c_N / norm_F.index_select(0, found.latent_N)
-            return c_N.to(dtype), found
-        plain = Code(z_N, pattern, centred_BD - decode_at(z_N, unit_FD, None, pattern))
+            solver = {**asdict(config), "signed": self.signed}
+            c_N, pattern = pursuit_cpu.pursue(centred_BD, unit_FD, h_BF, factor_F, z_N, pattern, **solver)
+        else:
+            rank_BF = h_BF if unit else h_BF * norm_F
+            if (
+                fixed
+                and 0 < config.candidates < self.d_sae
+                and pursuit_cuda.available(centred_BD, config.candidates)
+            ):
+                c_N, pattern = self._by_gpu(centred_BD, rank_BF, unit_FD, z_N, pattern)
+            else:
+                c_N, pattern = self._by_torch(centred_BD, rank_BF, unit_FD, z_N, pattern)
+        c_N = c_N if unit else c_N / norm_F.index_select(0, pattern.latent_N)
+        return c_N.to(dtype), pattern
+
+    def _looks_at_some(self, plain: Pattern) -> bool:
+        """Whether decisions look at some of the latents, not at all of them."""
+        wanted = self.pursuit.candidates
+        return wanted > 0 and max(wanted, int(plain.counts_B.max())) < self.d_sae
+
+    def _by_torch(
+        self,
+        centred_BD: torch.Tensor,
+        rank_BF: torch.Tensor,
+        unit_FD: torch.Tensor,
+        c_N: torch.Tensor,
+        pattern: Pattern,
+    ) -> tuple[torch.Tensor, Pattern]:
+        plain = Code(c_N, pattern, centred_BD - decode_at(c_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
-        if config.rounds:
-            pool = self._candidates(h_BF if unit else h_BF * norm_F, plain, unit)
-            for _ in range(config.rounds):
+        if self.pursuit.rounds:
+            pool = self._candidates(rank_BF, pattern) if self._looks_at_some(pattern) else None
+            for _ in range(self.pursuit.rounds):
                 decided = self._decided(code, plain, pool, unit_FD, centred_BD)
                 code = _better(self._solved(decided, unit_FD), code)
-        c_N = code.c_N if unit else code.c_N / norm_F.index_select(0, code.pattern.latent_N)
-        return c_N.to(dtype), code.pattern
+        return code.c_N, code.pattern
+
+    @torch.no_grad()
+    def _by_gpu(
+        self,
+        centred_BD: torch.Tensor,
+        rank_BF: torch.Tensor,
+        unit_FD: torch.Tensor,
+        c_N: torch.Tensor,
+        pattern: Pattern,
+    ) -> tuple[torch.Tensor, Pattern]:
+        """By the kernel; tokens with more open gates than it holds by torch."""
+        held_B = pattern.counts_B <= pursuit_cuda.MOST
+        if bool(held_B.all()):
+            solver = {**asdict(self.pursuit), "signed": self.signed}
+            pool = self._candidates(rank_BF, pattern)
+            return pursuit_cuda.pursue(centred_BD, unit_FD, pool, c_N, pattern, **solver)
+        parts = []
+        for chosen_B, pursued in ((held_B, self._by_gpu), (~held_B, self._by_torch)):
+            on_N, row_B = chosen_B[pattern.row_N], chosen_B.cumsum(0) - 1
+            shape = torch.Size((int(chosen_B.sum()), self.d_sae))
+            own = Pattern.of_places(row_B[pattern.row_N[on_N]], pattern.latent_N[on_N], shape)
+            if shape[0]:
+                found_N, own = pursued(centred_BD[chosen_B], rank_BF[chosen_B], unit_FD, c_N[on_N], own)
+                parts.append((found_N, chosen_B.nonzero()[:, 0][own.row_N], own.latent_N))
+        return _in_rows(parts, pattern.shape)
 
     def _solved(self, code: Code, unit_FD: torch.Tensor) -> Code:
         """Steps of conjugate gradients on the code's support, from the code itself; never worse than it."""
@@ -178,18 +224,12 @@ class PursuitSAE(SAE):
         return _better(Code(c_N - cut_N, pattern, residual_BD), code)
 
     @torch.no_grad()
-    def _candidates(self, rank_BF: torch.Tensor, plain: Code, unit: bool) -> Pattern | None:
-        """The latents that a decision looks at, [B, C]; None for all."""
-        wanted = self.pursuit.candidates
-        most = int(plain.pattern.counts_B.max())
-        if not wanted or max(wanted, most) >= self.d_sae:
-            return None
-        if self.signed:
-            rank_BF = rank_BF.abs()
-        if not (unit and self.chooses_largest):  # the open ones need not rank first
-            rank_BF = rank_BF.clone()
-            rank_BF.view(-1)[plain.pattern.flat_N] = torch.inf
-        latent_BC = rank_BF.topk(max(wanted, most), dim=1).indices
+    def _candidates(self, rank_BF: torch.Tensor, plain: Pattern) -> Pattern:
+        """The latents that a decision looks at, [B, C]; by falling rank where more than these are open in a token."""
+        wanted, most = self.pursuit.candidates, int(plain.counts_B.max())
+        rank_BF = rank_BF.abs() if self.signed else rank_BF.clone()
+        rank_BF.view(-1)[plain.flat_N] = torch.inf  # the open ones need not rank first
+        latent_BC = rank_BF.topk(max(wanted, most), dim=1, sorted=most > wanted).indices
         return Pattern.of_columns(latent_BC, self.d_sae)
 
     @staticmethod
@@ -243,13 +283,21 @@ def _better(new: Code, old: Code) -> Code:
             return new
         from_new_N = ~worse_B[new.pattern.row_N]
         from_old_N = worse_B[old.pattern.row_N]
-    a, b = new.pattern.where(from_new_N), old.pattern.where(from_old_N)
-    row_N = torch.cat([a.row_N, b.row_N])
+    parts = []
+    for code, keep_N in ((new, from_new_N), (old, from_old_N)):
+        kept = code.pattern.where(keep_N)
+        parts.append((code.c_N[keep_N], kept.row_N, kept.latent_N))
+    c_N, pattern = _in_rows(parts, new.pattern.shape)
+    return Code(c_N, pattern, torch.where(worse_B[:, None], old.residual_BD, new.residual_BD))
+
+
+def _in_rows(
+    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], shape: torch.Size
+) -> tuple[torch.Tensor, Pattern]:
+    """One code of the parts' entries (values, rows, latents), in row order."""
+    c_N, row_N, latent_N = (torch.cat(of) for of in zip(*parts, strict=True))
     order_N = torch.sort(row_N, stable=True).indices
-    latent_N = torch.cat([a.latent_N, b.latent_N])[order_N]
-    c_N = torch.cat([new.c_N[from_new_N], old.c_N[from_old_N]])[order_N]
-    residual_BD = torch.where(worse_B[:, None], old.residual_BD, new.residual_BD)
-    return Code(c_N, Pattern.of_places(row_N[order_N], latent_N, new.pattern.shape), residual_BD)
+    return c_N[order_N], Pattern.of_places(row_N[order_N], latent_N[order_N], shape)
 
 
 #: Families that are pursuits, by the plain family

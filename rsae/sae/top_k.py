@@ -28,7 +28,6 @@ class TopK(SAE):
     saelens = "topk"
     sparsity_by = "k"
     compares_latents = True
-    chooses_largest = True
     supplied_threshold = True
     penalties = (None,)
     rates = Rates(3e-3)

@@ -18,7 +18,7 @@ import torch
 import rsae
 from rsae.rational.kernels import cuda, reference
 from rsae.rational.kernels.reference import Shape
-from rsae.sae import sparse_cuda
+from rsae.sae import pursuit_cuda, sparse_cuda
 from rsae.sae.sparse import Pattern, decode_at, products_at
 
 K = 32
@@ -46,10 +46,11 @@ class Torchs:
     """Within it torch's own products are used."""
 
     def __enter__(self) -> None:
-        self.own, sparse_cuda.available = sparse_cuda.available, lambda x: False
+        self.own = sparse_cuda.available, pursuit_cuda.available
+        sparse_cuda.available, pursuit_cuda.available = lambda x: False, lambda x, candidates: False
 
     def __exit__(self, *_: object) -> None:
-        sparse_cuda.available = self.own
+        sparse_cuda.available, pursuit_cuda.available = self.own
 
 
 def by_torch(run: Callable[[], object]) -> Callable[[], object]:
@@ -89,7 +90,7 @@ def kernels(B: int, D: int, F: int) -> dict[str, list[float]]:
     return found
 
 
-def rational(B: int, F: int) -> dict[str, list[float]]:
+def rational(B: int, D: int, F: int) -> dict[str, list[float]]:
     """The fused rational activation and the plain one."""
     h_BF = torch.randn(B, F, device="cuda", requires_grad=True)
     found = {}
@@ -104,20 +105,46 @@ def rational(B: int, F: int) -> dict[str, list[float]]:
     return found
 
 
+def pursuits(B: int, D: int, F: int) -> dict[str, list[float]]:
+    """Codes of a TopK and a JumpReLU and of their pursuits, the latter by our kernel and by torch."""
+    x_BD = torch.randn(B, D, device="cuda")
+    store = rsae.Store.of([x_BD.cpu().numpy()] * 2, heldout=B)
+    plain = rsae.new("top_k", store, d_sae=F, k=K).cuda()
+    gates = rsae.new("jump_relu", store, d_sae=F).cuda()
+    with torch.no_grad():
+        h_BF = gates.pre_activations(x_BD)
+        assert isinstance(gates, rsae.JumpReLU)
+        gates.threshold.fill_(float(h_BF.flatten()[: 10**6].quantile(1 - K / F)))
+    found = {}
+    with torch.no_grad():
+        for name, sae in (("TopK", plain), ("JumpReLU", gates)):
+            code = rsae.pursuit(sae)
+            most = int((sae.encode(x_BD) != 0).sum(1).max())
+            found[f"code of {name}, at most {most}"] = milliseconds(
+                *[lambda s=sae: s.encode(x_BD)] * 2, rounds=10
+            )
+            run = lambda c=code: c.encode(x_BD)  # noqa: E731
+            found[f"pursuit of {name}"] = milliseconds(run, by_torch(run), rounds=10)
+    return found
+
+
 def steps(B: int, D: int, F: int) -> dict[str, list[float]]:
-    """A training step (loss, backward, Adam) with our kernels and with torch's, in encoder products."""
+    """A training step (loss, backward, Adam) with our kernels and with torch's, in encoder products; and ours with
+    products in bfloat16."""
     x_BD = torch.randn(B, D, device="cuda")
     found = {}
     store = rsae.Store.of([x_BD.cpu().numpy()] * 2, heldout=B)
     W_FD = torch.randn(F, D, device="cuda")
     (product,) = milliseconds(lambda: x_BD @ W_FD.T)
-    for name in ("top_k", "batch_top_k", "jump_relu", "relu", "gated", "sign_aware_gated"):
+    for name in ("top_k", "pursuit_top_k", "batch_top_k", "jump_relu", "relu", "gated", "sign_aware_gated"):
         settings: Any = {"k": K} if "top_k" in name else {}
-        sae = rsae.new(name, store, d_sae=F, **settings).cuda().train()
+        sae = rsae.new(name.removeprefix("pursuit_"), store, d_sae=F, **settings).cuda()
+        sae = (rsae.pursuit(sae) if "pursuit" in name else sae).train()
         optimiser = torch.optim.Adam(sae.parameters(), lr=0.0, fused=True)
 
-        def step(sae: rsae.SAE = sae, optimiser: torch.optim.Adam = optimiser) -> None:
-            loss = sae.loss(x_BD, 1.0, sae.penalties[0])
+        def step(sae: rsae.SAE = sae, optimiser: torch.optim.Adam = optimiser, rounds: bool = False) -> None:
+            with torch.autocast("cuda", torch.bfloat16, enabled=rounds):
+                loss = sae.loss(x_BD, 1.0, sae.penalties[0])
             optimiser.zero_grad()
             loss.total.backward()
             optimiser.step()
@@ -127,6 +154,8 @@ def steps(B: int, D: int, F: int) -> dict[str, list[float]]:
         found[f"training step of {name}, l0 {l0:.0f}, in encoder products"] = [
             t / product for t in milliseconds(step, by_torch(step), rounds=10)
         ]
+        (rounded,) = milliseconds(lambda: step(rounds=True), rounds=10)
+        found["   and in bfloat16 " + " " * len(found)] = [rounded / product] * 2
         del sae, optimiser
     return found | {"encoder product (ms)": [product, product]}
 
@@ -142,8 +171,8 @@ def main() -> None:
         title = f"{torch.cuda.get_device_name()}: B = {B}, D = {D}, F = {F}, k = {K}"
         print(f"\n{title}\n{'':60} {'ours':>8} {'torch':>8} ratio")
         record[title] = {}
-        for part in (lambda: kernels(B, D, F), lambda: rational(B, F), lambda: steps(B, D, F)):  # noqa: B023
-            for name, (ours, torchs) in part().items():
+        for part in (kernels, pursuits, rational, steps):
+            for name, (ours, torchs) in part(B, D, F).items():
                 record[title][name] = [ours, torchs]
                 print(f"{name:60} {ours:8.3f} {torchs:8.3f} {ours / torchs:5.2f}", flush=True)
     if given.out:

@@ -50,6 +50,22 @@ def test_codes_and_pursuits_of_every_family(name):
 
 
 @gpu
+@pytest.mark.parametrize("name", [*FAMILIES, "pursuit_top_k", "pursuit_jump_relu"])
+def test_training_in_bfloat16(name, store):
+    """Its products are rounded on a GPU as on a CPU; the ends differ from float32's by as little."""
+    ends = {}
+    for device, precision in (("cpu", "bfloat16"), ("cuda", "bfloat16"), ("cuda", "float32")):
+        sae = random_sae(name.removeprefix("pursuit_"), store)
+        sae = (rsae.pursuit(sae) if "pursuit" in name else sae).to(device)
+        config = rsae.TrainConfig(steps=100, batch=128, lr=1e-3, precision=precision)
+        ends[device, precision] = rsae.train(sae, store, config)[-1]["sse"]
+        assert {p.dtype for p in sae.parameters()} == {torch.float32}
+    assert ends["cuda", "bfloat16"] != ends["cuda", "float32"]
+    assert ends["cuda", "bfloat16"] == pytest.approx(ends["cuda", "float32"], rel=0.05)
+    assert ends["cuda", "bfloat16"] == pytest.approx(ends["cpu", "bfloat16"], rel=0.05)
+
+
+@gpu
 def test_training_upgrading_and_measuring(store, host):
     saes = [rsae.new("top_k", store, d_sae=64, k=5).to(device) for device in ("cpu", "cuda")]
     config = rsae.TrainConfig(steps=30, batch=64)

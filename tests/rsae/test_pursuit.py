@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import rsae
 from rsae import InputError, PursuitSAE, TrainConfig
-from rsae.sae import FAMILIES, family, pursuit_cpu
+from rsae.sae import FAMILIES, family, pursuit_cpu, pursuit_cuda
 from rsae.sae.records import Trained
 from rsae.upgrading.decide import decide, fit_of
 from tests.rsae.helpers import random_sae
@@ -133,6 +133,38 @@ def test_the_compiled_pursuit_is_the_same(name, seed, rounds, steps, candidates,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pursuit_cpu, "available", lambda _: False)
         unfused = sae.encode(x)
+    assert_the_same(sae, x, compiled, unfused)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@given(
+    seed=st.integers(0, 10**6),
+    rounds=st.integers(0, 2),
+    steps=st.integers(1, 3),
+    candidates=st.sampled_from([1, 6, 20, 39]),
+    spread=st.sampled_from([0.0, 1.0]),
+    most=st.sampled_from([2, 12, 39]),
+)
+@settings(max_examples=3)
+@torch.no_grad()
+def test_the_pursuit_of_a_gpu_is_the_same(name, seed, rounds, steps, candidates, spread, most):
+    """On a GPU, or by Triton's interpreter."""
+    pytest.importorskip("triton", reason="there is no Triton for this platform")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.randn(25, D, generator=torch.Generator().manual_seed(seed)).to(device) * 2
+    sae = rsae.pursuit(given_sae(name, spread, seed % 7), rounds, steps, candidates).to(device)
+    sae.b_dec += 0.3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pursuit_cpu, "available", lambda _: False)
+        patch.setattr(pursuit_cuda, "available", lambda *_: False)
+        unfused = sae.encode(x)
+        patch.setattr(pursuit_cuda, "available", lambda *_: True)
+        patch.setattr(pursuit_cuda, "MOST", most)  # tokens with more open gates go by torch
+        fused = sae.encode(x)
+    assert_the_same(sae, x, fused, unfused)
+
+
+def assert_the_same(sae, x, compiled, unfused):
     # where a decision is level, rounding takes it, and later rounds go on from there
     same = torch.isclose(compiled, unfused, rtol=1e-3, atol=1e-3).all(1)
     assert same.float().mean() >= 0.8
