@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from evals.metrics import losses_cpu
 from evals.results import AtPositions, BySequence, Downstream, Spliced
 from evals.stats import ratio_interval
 from rsae.activations.splicing import Logits
@@ -67,17 +68,17 @@ class Clean(NamedTuple):
         Args:
             logits: Those of the counted predictions.
         """
-        found = _Reduced(logits.left, len(logits.left))
         logits_NV = logits.left.new_empty(logits.shape, dtype=torch.float32)
         for columns, block_NV in logits.blocks():
             logits_NV[:, columns] = block_NV
-            found.add(columns, block_NV)
-        lse_N = found.lse_N
+        any_N = torch.zeros(len(logits_NV), dtype=torch.long, device=logits_NV.device)
+        # by what sums up the spliced host's, so that what is equal differs by 0
+        lse_N, top_N, *_ = _sums(Logits(logits_NV, None, False), logits_NV, logits_NV, any_N)
         p_NV, mass_N = torch.empty_like(logits_NV), torch.zeros_like(lse_N)
         for columns, block_NV in Logits(logits_NV, None, False).blocks():
             p_NV[:, columns] = (block_NV - lse_N[:, None].float()).exp_()
             mass_N += p_NV[:, columns].sum(-1)
-        return Clean(logits_NV, lse_N, p_NV, mass_N, found.top_N)
+        return Clean(logits_NV, lse_N, p_NV, mass_N, top_N)
 
     def measured(self, run: Predicted) -> Measured:
         """The clean host beside itself.
@@ -90,27 +91,6 @@ class Clean(NamedTuple):
         return Measured(
             len(run.counted_BP), row_N, position_N, self.lse_N - aim_N, torch.zeros_like(aim_N), len(row_N)
         )
-
-
-class _Reduced:
-    """The largest of N rows of logits and the log of their exponentials' sum, block by block of their columns."""
-
-    def __init__(self, like: torch.Tensor, count: int):
-        self.most_N = like.new_full((count,), -torch.inf, dtype=torch.float32)
-        self.top_N = like.new_zeros(count, dtype=torch.long)
-        self.lses: list[torch.Tensor] = []
-
-    def add(self, columns: slice, block_NV: torch.Tensor) -> None:
-        most_N, at_N = block_NV.max(-1)
-        more_N = most_N > self.most_N  # of equal ones the first
-        self.most_N = torch.where(more_N, most_N, self.most_N)
-        self.top_N = torch.where(more_N, at_N + columns.start, self.top_N)
-        self.lses.append((block_NV - most_N[:, None]).exp_().sum(-1).double().log_() + most_N)
-
-    @property
-    def lse_N(self) -> torch.Tensor:
-        """In float64."""
-        return torch.stack(self.lses).logsumexp(0)
 
 
 class Measured(NamedTuple):
@@ -138,20 +118,33 @@ def against(run: Predicted, clean: Clean, logits: Logits) -> Measured:
         logits: What the spliced host predicts.
     """
     row_N, position_N = run.counted_BP.nonzero(as_tuple=True)
-    next_N = _next(run)
-    found = _Reduced(logits.left, len(row_N))
-    aim_N, apart_N = torch.zeros_like(clean.lse_N), torch.zeros_like(clean.lse_N)
+    lse_N, top_N, aim_N, apart_N = _sums(logits, clean.logits_NV, clean.p_NV, _next(run))
+    # sum of p (log p - log q), with log p = logit - lse
+    kl_N = apart_N + (lse_N - clean.lse_N) * clean.mass_N
+    agreed = int((top_N == clean.top_N).sum())
+    return Measured(len(run.counted_BP), row_N, position_N, lse_N - aim_N, kl_N, agreed)
+
+
+def _sums(
+    logits: Logits, clean_NV: torch.Tensor, p_NV: torch.Tensor, next_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """lse_N, top_N, the logit of the next token, and the sum of p (clean - logit), a block after the other."""
+    if losses_cpu.available(logits):
+        return losses_cpu.sums(logits, clean_NV, p_NV, next_N)
+    most_N = clean_NV.new_full((len(next_N),), -torch.inf)
+    top_N, lses = torch.zeros_like(next_N), []
+    aim_N, apart_N = next_N.new_zeros(2, len(next_N), dtype=torch.float64)
     for columns, block_NV in logits.blocks():
-        found.add(columns, block_NV)
+        largest_N, at_N = block_NV.max(-1)
+        more_N = largest_N > most_N  # of equal ones the first
+        most_N = torch.where(more_N, largest_N, most_N)
+        top_N = torch.where(more_N, at_N + columns.start, top_N)
+        lses.append((block_NV - largest_N[:, None]).exp_().sum(-1).double().log_() + largest_N)
         here_N = (next_N >= columns.start) & (next_N < columns.stop)
         at_N = (next_N - columns.start).clamp(0, block_NV.shape[1] - 1)
         aim_N += torch.where(here_N, block_NV.gather(1, at_N[:, None])[:, 0], 0.0)
-        apart_N += (clean.logits_NV[:, columns] - block_NV).mul_(clean.p_NV[:, columns]).sum(-1)
-    lse_N = found.lse_N
-    # sum of p (log p - log q), with log p = logit - lse
-    kl_N = apart_N + (lse_N - clean.lse_N) * clean.mass_N
-    agreed = int((found.top_N == clean.top_N).sum())
-    return Measured(len(run.counted_BP), row_N, position_N, lse_N - aim_N, kl_N, agreed)
+        apart_N += (clean_NV[:, columns] - block_NV).mul_(p_NV[:, columns]).sum(-1)
+    return torch.stack(lses).logsumexp(0), top_N, aim_N, apart_N
 
 
 @dataclass

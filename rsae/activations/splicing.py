@@ -62,20 +62,22 @@ class Logits(NamedTuple):
         """N and V."""
         return len(self.left), self.left.shape[1] if self.head is None else self.head.out_features
 
-    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Columns and their logits, float32."""
+    def blocks(self, widened: bool = True) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Columns and their logits, float32; those of a product in bfloat16 in it, unless they are `widened`."""
         N, V = self.shape
         size = max(1, _BLOCK // max(N, 1))
         for start in range(0, V, size):
             columns = slice(start, min(start + size, V))
-            yield columns, self._at(columns)
+            block_NC = self._at(columns)
+            rounded = block_NC.dtype == torch.bfloat16 and not widened
+            yield columns, block_NC if rounded else block_NC.float()
 
     def _at(self, columns: slice) -> torch.Tensor:
         if self.head is None:
-            return self.left[:, columns].float()
+            return self.left[:, columns]
         bias_V = None if self.head.bias is None else self.head.bias[columns]
         with torch.autocast(self.left.device.type, torch.bfloat16, enabled=self.half):
-            return nn.functional.linear(self.left, self.head.weight[columns], bias_V).float()
+            return nn.functional.linear(self.left, self.head.weight[columns], bias_V)
 
 
 @torch.no_grad()

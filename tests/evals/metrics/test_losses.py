@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evals.metrics import losses_cpu
 from evals.metrics.losses import Clean, against
 from rsae.activations import splicing
 from rsae.activations.splicing import Logits
@@ -27,6 +28,14 @@ def batch(generator: torch.Generator) -> Batch:
     return Batch(tokens_BP, torch.rand(3, 6, generator=generator) < 0.7)
 
 
+@pytest.fixture(params=["compiled", "by torch"], autouse=True)
+def way(request, monkeypatch):
+    """Both ways of summing up."""
+    if request.param == "by torch":
+        monkeypatch.setattr(losses_cpu, "available", lambda _: False)
+    return request.param
+
+
 @given(
     seed=st.integers(0, 10_000),
     size=st.sampled_from([0.01, 1.0, 30.0]),
@@ -34,6 +43,7 @@ def batch(generator: torch.Generator) -> Batch:
     block=st.sampled_from([200, 10**6]),
     bias=st.booleans(),
 )
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_blocks_give_what_whole_matrices_give(seed, size, apart, block, bias):
     generator = torch.Generator().manual_seed(seed)
     run = batch(generator)
@@ -69,3 +79,28 @@ def test_of_equally_likely_tokens_the_first_counts():
     now[0, 4] = 1.0  # before the clean host's
     got = against(run, Clean.of(Logits(clean, None, False)), Logits(now, None, False))
     assert got.agreed == N - 1
+
+
+@pytest.mark.parametrize("offset", [-200.0, 0.0, 50.0])
+def test_logits_in_bfloat16_are_summed_as_they_are(offset):
+    """Rounded logits are exact numbers: their sums are those of whole matrices in float64; far ones count nothing."""
+    generator = torch.Generator().manual_seed(1)
+    run, head = batch(generator), torch.nn.Linear(D, V)
+    head.weight.data *= 100
+    head.bias.data += offset
+    read_ND = torch.randn(int(run.counted_BP.sum()), D, generator=generator)
+    with torch.no_grad():
+        clean, now = Logits(read_ND, head, True), Logits(read_ND * 1.5, head, True)
+        whole_NV = torch.cat([block for _, block in now.blocks()], 1)
+        assert torch.equal(whole_NV.bfloat16().float(), whole_NV)
+        assert {block.dtype for _, block in now.blocks(widened=False)} == {torch.bfloat16}
+        reference, got = Clean.of(clean), against(run, Clean.of(clean), now)
+    aim = run.tokens_BP[:, 1:][run.counted_BP][:, None]
+    near = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-4)
+    near(got.ce_N, -whole_NV.double().log_softmax(-1).gather(1, aim)[:, 0])
+    clean_NV = reference.logits_NV.double().log_softmax(-1)
+    near(got.kl_N, (clean_NV.exp() * (clean_NV - whole_NV.double().log_softmax(-1))).sum(1))
+
+
+def test_it_is_the_compiled_way_where_there_is_a_compiler(way):
+    assert losses_cpu.available(Logits(torch.zeros(1, V), None, False)) == (way == "compiled")
