@@ -40,8 +40,17 @@ class Scaled:
     def __len__(self) -> int:
         return len(self.q_ND)
 
-    def __getitem__(self, index: slice | torch.Tensor) -> torch.Tensor:
+    def __getitem__(self, index: slice) -> torch.Tensor:
         return self.q_ND[index] * self.scale_N[index][:, None]
+
+    def index_select(self, dim: int, index_B: torch.Tensor) -> torch.Tensor:
+        """Some rows.
+
+        Args:
+            dim: 0, as a tensor's rows have it.
+            index_B: Their numbers.
+        """
+        return self.q_ND.index_select(dim, index_B) * self.scale_N.index_select(0, index_B)[:, None]
 
 
 class Rows:
@@ -125,9 +134,12 @@ class Rows:
     def _gather(self, split: str, index_N: torch.Tensor) -> torch.Tensor:
         shards = self.split(split)
         bounds = torch.tensor([0] + [len(s) for s in shards]).cumsum(0)
-        which = torch.bucketize(index_N, bounds[1:], right=True)
+        which_N = torch.bucketize(index_N, bounds[1:], right=True)
+        places = which_N.argsort(stable=True).split(which_N.bincount(minlength=len(shards)).tolist())
         x_BD = torch.empty(len(index_N), shards[0].shape[1])
-        for number in which.unique().tolist():
-            rows = which == number
-            x_BD[rows] = shards[number][index_N[rows] - bounds[number]].float()
+        for shard, start, place_B in zip(shards, bounds, places, strict=False):
+            if len(place_B):
+                # several times as fast as indices in brackets
+                found_BD = shard.index_select(0, index_N.index_select(0, place_B) - start)
+                x_BD.index_copy_(0, place_B, found_BD.float())
         return x_BD
