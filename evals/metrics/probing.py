@@ -203,12 +203,18 @@ def pooled_all(
     """
     totals: list[torch.Tensor | None] = [None] * len(encodes)
     for x_BD, text_B in data.blocks(rows):
+        sorted_B, order_B = text_B.sort(stable=True)
+        chosen_T, length_T = sorted_B.unique_consecutive(return_counts=True)
+        start_T = length_T.cumsum(0) - length_T
         for number, encode in enumerate(encodes):
-            z_BF = (x_BD if encode is None else encode(x_BD)).double().cpu()
+            z_BF = x_BD if encode is None else encode(x_BD)
             total_TF = totals[number]
             if total_TF is None:
-                total_TF = totals[number] = z_BF.new_zeros(len(data.label_T), z_BF.shape[1])
-            total_TF.index_add_(0, text_B, z_BF)
+                total_TF = totals[number] = torch.zeros(len(data.label_T), z_BF.shape[1], dtype=torch.float64)
+            # a text's tokens of the block in float32: a third of the time of adding each in float64
+            given = (order_B.to(z_BF.device), z_BF, start_T.to(z_BF.device))
+            part_TF = torch.nn.functional.embedding_bag(*given, mode="sum")
+            total_TF.index_add_(0, chosen_T, part_TF.double().cpu())
     count_T = torch.bincount(data.text_N.long(), minlength=len(data.label_T))
     return [(total_TF / count_T[:, None]).numpy() for total_TF in totals if total_TF is not None]
 

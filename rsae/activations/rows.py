@@ -40,7 +40,7 @@ class Scaled:
     def __len__(self) -> int:
         return len(self.q_ND)
 
-    def __getitem__(self, index: slice) -> torch.Tensor:
+    def __getitem__(self, index: slice | torch.Tensor) -> torch.Tensor:
         return self.q_ND[index] * self.scale_N[index][:, None]
 
     def index_select(self, dim: int, index_B: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """What a GPU gives is what a CPU gives, within rounding. Without a GPU these tests are left out."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -54,7 +56,9 @@ def test_codes_and_pursuits_of_every_family(name):
 def test_training_in_bfloat16(name, store):
     """Its products are rounded on a GPU as on a CPU; the ends differ from float32's by as little."""
     ends = {}
-    for device, precision in (("cpu", "bfloat16"), ("cuda", "bfloat16"), ("cuda", "float32")):
+    runs: list[tuple[str, Literal["bfloat16", "float32"]]]
+    runs = [("cpu", "bfloat16"), ("cuda", "bfloat16"), ("cuda", "float32")]
+    for device, precision in runs:
         sae = random_sae(name.removeprefix("pursuit_"), store)
         sae = (rsae.pursuit(sae) if "pursuit" in name else sae).to(device)
         config = rsae.TrainConfig(steps=100, batch=128, lr=1e-3, precision=precision)
