@@ -24,6 +24,8 @@ static inline float exponential(float x) {
   return x < -87.f ? 0.f : p * scale;
 }
 
+static const long CHUNK = 128;
+
 extern "C" {
 // is_half: the block is bfloat16. clean_NV and p_NV point to the block's first column. most_N (-infinity at first),
 // mass_N, top_N, aim_N and apart_N go on from what the blocks before left there: the largest logit, the sum of
@@ -47,11 +49,16 @@ void add_block(const void *block_NC, int is_half, long N, long C, long V, long s
       float most = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : most)
       for (long c = 0; c < C; c++) most = l[c] > most ? l[c] : most;
-      float mass = 0, apart = 0;
-#pragma omp simd reduction(+ : mass, apart)
-      for (long c = 0; c < C; c++) {
-        mass += exponential(l[c] - most);
-        apart += p[c] * (clean[c] - l[c]);
+      double mass = 0, apart = 0;
+      for (long first = 0; first < C; first += CHUNK) {  // a few in float, so that nothing small is lost beside a sum
+        const long last = first + CHUNK < C ? first + CHUNK : C;
+        float some = 0, between = 0;
+#pragma omp simd reduction(+ : some, between)
+        for (long c = first; c < last; c++) {
+          some += exponential(l[c] - most);
+          between += p[c] * (clean[c] - l[c]);
+        }
+        mass += some, apart += between;
       }
       if (most > most_N[n]) {
         mass_N[n] = mass_N[n] * std::exp((double)most_N[n] - most) + mass;

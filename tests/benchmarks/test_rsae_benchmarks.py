@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -22,10 +22,13 @@ import torch.nn.functional as F
 
 import approx
 import rsae
+from evals.metrics import losses_cpu
+from evals.metrics.losses import Clean, against
 from rsae import SAE, JumpReLU, RationalActivation, Store, TopK
 from rsae.activations.harvest import plan_splits
 from rsae.activations.hooks import pad
 from rsae.activations.rows import Scaled
+from rsae.activations.splicing import Logits
 from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.optimizers import optimizer
 from rsae.sae import family
@@ -325,6 +328,32 @@ def test_pursuit_training_step_beside_the_plain_one(ratio, x_BD, name):
 
         steps.append(step)
     ratio(*steps, 2.0)
+
+
+class Predictions(NamedTuple):
+    """A batch of predictions; all count."""
+
+    tokens_BP: torch.Tensor
+    counted_BP: torch.Tensor
+
+
+@pytest.mark.parametrize("way", ["compiled", "by torch"])
+def test_losses_beside_the_unembedding(ratio, monkeypatch, way):
+    """CE, KL and top-1 of 1016 predictions with the logits they come from, V = 49,152, D = 576, in bfloat16 where the
+    processor has it; beside the logits alone."""
+    if way == "by torch":
+        monkeypatch.setattr(losses_cpu, "available", lambda _: False)
+    half = has_bfloat16(torch.device("cpu"))
+    run = Predictions(torch.randint(49_152, (8, 128)), torch.ones(8, 127, dtype=torch.bool))
+    head = torch.nn.Linear(576, 49_152, bias=False)
+    with torch.no_grad():
+        logits = Logits(torch.randn(1016, 576), head, half)
+        clean = Clean.of(Logits(torch.randn(1016, 576), head, half))
+        ratio(
+            lambda: against(run, clean, logits),
+            lambda: [None for _ in logits.blocks(widened=False)],
+            1.6 if way == "compiled" else None,
+        )
 
 
 @pytest.mark.parametrize("name", ["topk", "jumprelu", "standard"])

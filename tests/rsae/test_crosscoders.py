@@ -238,7 +238,8 @@ def by_hand(sae, host, ids, at):
         for number, hook in hooks:
             handles.append(modules[number].register_forward_hook(hook))
         with torch.no_grad():
-            log_p = host.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+            # in float64: KL of 1e-5 nats is a small difference
+            log_p = host.model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
         while handles:
             handles.pop().remove()
         return log_p
