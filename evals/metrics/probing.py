@@ -208,6 +208,7 @@ def pooled_all(
         start_T = length_T.cumsum(0) - length_T
         for number, encode in enumerate(encodes):
             z_BF = x_BD if encode is None else encode(x_BD)
+            z_BF = z_BF.to(torch.promote_types(z_BF.dtype, torch.float32))
             total_TF = totals[number]
             if total_TF is None:
                 total_TF = totals[number] = torch.zeros(len(data.label_T), z_BF.shape[1], dtype=torch.float64)

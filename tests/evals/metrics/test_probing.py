@@ -91,6 +91,16 @@ def test_pooling_is_the_mean_of_the_code_over_a_texts_tokens():
         np.testing.assert_allclose(z[text], sae.encode(rows).mean(0).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_codes_of_any_precision_are_added_up_exactly(dtype):
+    """A code in bfloat16 is rounded, not its sums: all tokens of a text lie in one block here."""
+    data, sae = planted(1), exact_sae(6)
+    z_NF = sae.encode(data.x_ND).detach().to(dtype)
+    z = pooled(lambda x_BD: sae.encode(x_BD).to(dtype), data, rows=10_000)
+    want = torch.stack([z_NF[data.text_N == text].double().mean(0) for text in range(len(data.label_T))])
+    np.testing.assert_allclose(z, want.numpy(), rtol=1e-6, atol=1e-9)
+
+
 def test_probe_data_leaves_out_position_0_and_padding(host):
     task = Task("t", (["one two", "a longer text here"], np.array([0, 1])), (["three"], np.array([1])))
     data = probe_data(host, HOOK, task, context=16)
