@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rsae.provenance import Provenance
+from rsae.sae import sparse
 from rsae.sae.input_norm import InputNorm
 from rsae.sae.layout import Layout
 from rsae.sae.norms import balance_
@@ -258,7 +259,7 @@ class SAE(nn.Module):
         Raises:
             InputError: The input is needed and not given.
         """
-        x_hat_BO = F.linear(z_BF, self.W_dec.T, self.b_dec)
+        x_hat_BO = sparse.decode_all(z_BF, self.W_dec, self.b_dec)
         undoes = self.input_norm is not None and self.target is None
         if not undoes and self.W_skip is None:
             return x_hat_BO

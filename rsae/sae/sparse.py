@@ -22,6 +22,7 @@ from rsae.sae import sparse_cpu, sparse_cuda
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
 _DENSE = 1 / 16  # measured: where a dense product costs the same
+_SMALL = 2**17  # weights of a decoder for which finding the non-zeros costs more than it spares
 _SAMPLE = 16  # every so many rows of a mask tell how dense it is
 
 
@@ -252,6 +253,21 @@ def decode_at(
     )
     x_hat_BD = x_hat_BD.to(W_dec.dtype)  # autocast gives products that are rounded
     return x_hat_BD if b_dec is None else x_hat_BD + b_dec
+
+
+def decode_all(z_BF: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor) -> torch.Tensor:
+    """x_hat_BD = z W_dec + b_dec of a whole code, [..., F]. On a CPU and without gradients by its non-zeros, where they
+    are few: a quarter of the time at F = 1536 and k = 32, a tenth at F = 16384 and k = 64."""
+    by_entries = (
+        not torch.is_grad_enabled() and z_BF.device.type == "cpu" and z_BF.numel() and not _rounds(z_BF)
+    )
+    if by_entries and z_BF.dtype == W_dec.dtype in (torch.float32, torch.float64) and W_dec.numel() > _SMALL:
+        flat_BF = z_BF.reshape(-1, z_BF.shape[-1])
+        pattern = Pattern.of(flat_BF != 0)
+        if not pattern.dense:
+            x_hat_BD = decode_at(pattern.gather(flat_BF), W_dec, b_dec, pattern)
+            return x_hat_BD.reshape(*z_BF.shape[:-1], -1)
+    return F.linear(z_BF, W_dec.T, b_dec)
 
 
 def _rounds(x: torch.Tensor) -> bool:

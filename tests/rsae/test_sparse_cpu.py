@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rsae.sae import sparse_cpu
-from rsae.sae.sparse import Pattern, reconstruction_square
+from rsae.sae.sparse import Pattern, decode_all, reconstruction_square
 
 
 @given(st.integers(1, 9), st.integers(1, 200), st.data())
@@ -171,3 +171,27 @@ def test_other_dtypes_take_torchs_way(dtype):
     pattern = Pattern.of_largest(h_BF, 3)
     assert len(pattern.latent_N) == 12
     assert sparse_cpu.products(h_BF, h_BF, pattern.start_B1, pattern.latent_N % 4) is None
+
+
+@given(
+    st.sampled_from([(0,), (1,), (40,), (3, 7), (0, 5)]),
+    st.sampled_from([0, 1, 30, 200, 1024]),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    st.integers(0, 99),
+)
+def test_a_code_is_decoded_by_its_entries_as_it_is_whole(rows, k, dtype, seed):
+    """Codes of any density, a row's number of entries from 0 to k, also negative ones."""
+    draw = torch.Generator().manual_seed(seed)
+    z_BF = torch.randn(*rows, 1024, generator=draw)
+    z_BF = z_BF.where(torch.rand(*rows, 1024, generator=draw) < k / 1024, 0.0).to(dtype)
+    W_dec, b_dec = (
+        torch.randn(1024, 150, generator=draw).to(dtype),
+        torch.randn(150, generator=draw).to(dtype),
+    )
+    x_hat_BD = decode_all(z_BF, W_dec, b_dec)  # hypothesis runs with gradients
+    with torch.no_grad():
+        torch.testing.assert_close(decode_all(z_BF, W_dec, b_dec), x_hat_BD, rtol=1e-5, atol=1e-4)
+    W_dec.requires_grad_()
+    decode_all(z_BF, W_dec, b_dec).sum().backward()
+    assert W_dec.grad is not None
+    torch.testing.assert_close(W_dec.grad, z_BF.reshape(-1, 1024).sum(0)[:, None].expand_as(W_dec))
