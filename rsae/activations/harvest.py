@@ -5,6 +5,7 @@ Shapes: B batch, P position, D d_in, N tokens of a shard.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -108,7 +109,10 @@ def harvest(config: HarvestConfig, out: str | os.PathLike, host: Host | None = N
 
 
 def harvest_all(
-    config: HarvestConfig, out: Mapping[str, str | os.PathLike], host: Host | None = None
+    config: HarvestConfig,
+    out: Mapping[str, str | os.PathLike],
+    host: Host | None = None,
+    part: tuple[int, int] | None = None,
 ) -> dict[str, Store]:
     """Write the activations of several hook points in one pass over the host; each store is as `harvest` makes it.
 
@@ -116,9 +120,11 @@ def harvest_all(
         config: What to harvest; its `hook` is not used.
         out: A directory for each hook point.
         host: The host, where it is loaded already.
+        part: (i, n), one of n processes that see the same directories: make the shards i, i + n, ... from 0, and the
+            first, which sets the norm limit, and finish no store. The same call without it, after them, does.
 
     Returns:
-        The finished stores by hook point.
+        The finished stores by hook point; for a part those that were finished before.
     """
     for path in out.values():
         remote.fetched_manifest(path)
@@ -136,8 +142,10 @@ def harvest_all(
         plans = plan_splits(host, config)
         excluded = host.token_ids(config.exclude_tokens)
         for store in lacking:
-            store.begin()
-        _run(host, list(missing.values()), plans, excluded)
+            store.begin(alone=part is None)
+        _run(host, list(missing.values()), plans, excluded, part)
+    if part is not None:
+        return {hook: Store.open(store.out) for hook, store in stores.items() if hook not in missing}
     for path in out.values():
         remote.sent(path)
     return {hook: Store.open(store.out, verify=False) for hook, store in stores.items()}
@@ -224,10 +232,10 @@ class _Unfinished:
             f"{self.out} holds a store of other settings ({told}); choose another directory or delete it"
         )
 
-    def begin(self) -> None:
-        """The first write."""
+    def begin(self, alone: bool) -> None:
+        """The first write; `alone`, no other process makes a part of it."""
         write_json(self.out / _PLAN, self.settings | {_TEXT: digest_of(self.config.text)})
-        for torn in self.out.glob(".*.tmp"):  # of a run that was killed while it wrote
+        for torn in self.out.glob(".*.tmp") if alone else ():  # of a run that was killed while it wrote
             torn.unlink()
 
     @property
@@ -334,13 +342,18 @@ def _run(
     stores: list[_Unfinished],
     plans: dict[str, list[Sequence]],
     excluded: list[int],
+    part: tuple[int, int] | None,
 ) -> None:
     """Shard by shard: the host runs once for all stores that lack one."""
+    mine, parts = part or (0, 1)
+    turn = itertools.count()
     for split in ("train", "heldout"):
         sequences = plans[split]
         size = max(SEQUENCES_A_SHARD, -(-len(sequences) // _SHARDS_AT_MOST))
-        with progress(sum(len(s.ids) - 1 for s in sequences), f"harvest {split}", "tok") as bar:
-            for start in range(0, len(sequences), size):
+        starts = [s for s in range(0, len(sequences), size) if (n := next(turn)) % parts == mine or n == 0]
+        tokens = sum(len(s.ids) - 1 for start in starts for s in sequences[start : start + size])
+        with progress(tokens, f"harvest {split}", "tok") as bar:
+            for start in starts:
                 chosen = sequences[start : start + size]
                 files = {s: s.file(split, start // size) for pair in stores for s in pair.both}
                 lines = {s: s.line(file) for s, file in files.items()}
@@ -365,9 +378,10 @@ def _run(
                 for s, line in lines.items():
                     assert line is not None
                     s.shards.append(line)
-    for pair in stores:
-        for store in reversed(pair.both):  # the manifest of the whole comes last
-            store.finish(host, excluded)
+    if part is None:
+        for pair in stores:
+            for store in reversed(pair.both):  # the manifest of the whole comes last
+                store.finish(host, excluded)
 
 
 def excluded_positions(excluded: list[int]) -> str:

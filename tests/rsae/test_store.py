@@ -132,6 +132,27 @@ def test_a_harvest_killed_with_minus_9_goes_on(store, harvest_config, host, tmp_
     assert len(calls) - once == once + 8  # the first shard's 128 sequences, in batches of 16, ran once only
 
 
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_parts_make_the_store_of_one(store, harvest_config, host, tmp_path, monkeypatch, parts):
+    """In any order; the last call finds all shards there, and what another part is writing stays."""
+    out = {harvest_config.hook: tmp_path / "s"}
+    (tmp_path / "s").mkdir()
+    torn = tmp_path / "s" / ".train-00001.safetensors.1.tmp"
+    for i in reversed(range(parts)):
+        torn.write_bytes(b"half a shard")
+        assert module.harvest_all(harvest_config, out, host, (i, parts)) == {}
+        assert torn.exists()
+        assert not (tmp_path / "s" / "manifest.json").exists()
+    monkeypatch.setattr(module, "activations_at_all", lambda *_: pytest.fail("the host ran again"))
+    made = module.harvest_all(harvest_config, out, host)[harvest_config.hook]
+    assert made.manifest == store.manifest  # checksums and all
+    assert not torn.exists()
+    assert (
+        module.harvest_all(harvest_config, out, host, (0, parts))[harvest_config.hook].manifest
+        == made.manifest
+    )
+
+
 def test_a_corrupt_shard_is_named_and_only_it_is_made_again(
     store, harvest_config, host, tmp_path, monkeypatch
 ):
