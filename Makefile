@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/demo
+JOBS   ?= 2
 
 PEERS  := .venv-peers
 
 .PHONY: help install demo test coverage test-peers lint docs dist benchmarks clean
 
 help:
-	@echo "make demo        install, then run the demo into $(RUN) (7 to 11 minutes on two idle cores; resumes)"
+	@echo "make demo        install, then run the demo into $(RUN) (5 to 10 minutes on two idle cores; resumes)"
 	@echo "make test        install, then lint, types, the documentation (strict) and tests"
 	@echo "make test-peers  equality with SAELens, SAEBench, TransformerLens, sparsify and dictionary_learning, in an environment of their own"
 	@echo "make coverage    the tests, and which lines they reach"
@@ -31,7 +32,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/evals run demo --out $(RUN)
+	$(BIN)/evals run demo --out $(RUN) --jobs $(JOBS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -39,7 +39,13 @@ def _run_suite(
         str, typer.Argument(help="TOML file, or a preset: demo, quick, standard, paper.", metavar="SUITE")
     ],
     out: Annotated[Path | None, typer.Option(help="Directory of the run.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Number of processes; each runs units of its own.")] = 1,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of processes, which part the threads; where units are few, these run in parts.",
+        ),
+    ] = 1,
     shard: Annotated[
         str, typer.Option(help="i/n, i from 0: only every n-th unit, for an array of jobs. After --prepare.")
     ] = "",
@@ -61,7 +67,7 @@ def _run_suite(
 ) -> None:
     """Run a grid of teachers, upgrades and controls; write a result file a cell, and report.html.
 
-    `demo` takes 8 to 10 minutes on two idle cores; the same command again reuses what is finished.
+    `demo` with --jobs 2 takes 5 to 10 minutes on two idle cores; the same command again reuses what is finished.
 
     Slurm, after one run with --prepare:  evals run my.toml --out RUN --shard $SLURM_ARRAY_TASK_ID/8  with --array=0-7
 

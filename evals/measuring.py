@@ -6,13 +6,14 @@ Each figure is kept under the SAE's fingerprint and the settings that it depends
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+import rsae
 from evals.config import Evaluate
 from evals.labelled import Labelled, load_classes, load_crossed
 from evals.metrics.absorption import absorption_of, read_words
@@ -41,11 +42,9 @@ from evals.results import (
 )
 from evals.site import Cell, SiteRun, fingerprint
 from evals.tasks import load_task, of_files
-from rsae import SAE
+from rsae import SAE, Host
 from rsae.support.files import digest, read_tensors, write_tensors
 from rsae.support.progress import progress
-
-T = TypeVar("T")
 
 #: Tokens of a timed encoding, and how often it is timed
 _TIMED_TOKENS, _TIMED = 1024, 5
@@ -59,6 +58,14 @@ _BY_NUMBER: dict[str, tuple[str, Callable[..., Any]]] = {
 _ORDER = "tokens in random order"
 
 
+class _Measure(NamedTuple):
+    """How a figure of cells is made."""
+
+    kind: Any  # of what it gives for a cell
+    settings: list[Any]  # that it depends on, beside the SAE and the activations
+    make: Callable[[dict[str, SAE]], Mapping[str, Any]]  # of SAEs by name
+
+
 class Measuring:
     """The measures of a suite at one site.
 
@@ -70,14 +77,26 @@ class Measuring:
     def __init__(self, place: SiteRun, evaluate: Evaluate):
         self.place, self.evaluate = place, evaluate
 
-    def prepare(self) -> None:
-        """What all cells share: the site's activations, and those of labelled texts and words."""
-        _ = self.place.store
-        for task in self.evaluate.tasks:
-            self.probe_data(task)
-        if self.evaluate.absorption:
+    @property
+    def shared(self) -> list[tuple[str, str]]:
+        """What all cells share besides the site's activations, as kind and name, those that take longest first."""
+        words = [("words", "")] if self.evaluate.absorption else []
+        return [("bounds", ""), *(("task", task) for task in self.evaluate.tasks), *words, *self._sets]
+
+    def prepare(self, kind: str, name: str) -> None:
+        """Make a part of what all cells share.
+
+        Args:
+            kind: As `shared` gives it.
+            name: And this.
+        """
+        if kind == "bounds":  # those of the place, whatever SAE is there
+            self._bounds(rsae.new("relu", self.place.store, d_sae=1))
+        elif kind == "task":
+            self.probe_data(name)
+        elif kind == "words":
             self.words()
-        for kind, name in self._sets:
+        else:
             self.labelled(kind, name)
 
     @property
@@ -146,6 +165,28 @@ class Measuring:
         mixed = ["mixed"] if place.harvest.host_dtype == "mixed" else []
         return [place.site.host, place.site.hook, place.norm_limit, list(place.exclude_tokens), *mixed]
 
+    @property
+    def measures(self) -> dict[str, _Measure]:
+        """What is measured of every cell, by name, those that take longest first."""
+        e = self.evaluate
+        found = {
+            "downstream": _Measure(
+                Downstream, [e.downstream_tokens, self._precision, "mean ablation, by position"], self._splice
+            )
+        }
+        if e.features:
+            sets = of_files([*e.classes, *e.crossed])
+            settings = [e.absorption, e.classes, e.crossed, e.ablate, *sets, _ORDER, "interchange"]
+            found["features"] = _Measure(Features, settings, self._features)
+        if e.intervention:
+            found["intervention"] = _Measure(Intervention, [e.intervention, e.downstream_tokens], self._push)
+        if e.jacobians:
+            found["jacobians"] = _Measure(Jacobians, [e.jacobians], self._turn)
+        sizes = [_ORDER, e.tasks, e.probe_train, e.probe_test, e.probe_context, e.k, *of_files(e.tasks)]
+        found["probing"] = _Measure(dict[str, Probing], sizes, self._probe)
+        found["reconstruction"] = _Measure(Reconstruction, [], self._reconstruct)
+        return found
+
     def measure(self, name: str, cells: list[Cell], timed: bool = False) -> list[Metrics]:
         """The figures of cells.
 
@@ -157,60 +198,50 @@ class Measuring:
         Returns:
             The figures, in the cells' order.
         """
-        e = self.evaluate
-        reconstructions = self._each(name, cells, "reconstruction", Reconstruction, [], self._reconstruct)
-        settings = [e.downstream_tokens, self._precision, "mean ablation, by position"]
-        spliced = self._each(name, cells, "downstream", Downstream, settings, self._splice)
-        sizes = [
-            "tokens in random order",
-            e.tasks,
-            e.probe_train,
-            e.probe_test,
-            e.probe_context,
-            e.k,
-            *of_files(e.tasks),
-        ]
-        probed = self._each(name, cells, "probing", dict[str, Probing], sizes, self._probe)
-        pushed: list[Any] = [None] * len(cells)
-        if e.intervention:
-            settings = [e.intervention, e.downstream_tokens]
-            pushed = self._each(name, cells, "intervention", Intervention, settings, self._push)
-        turned: list[Any] = [None] * len(cells)
-        if e.jacobians:
-            turned = self._each(name, cells, "jacobians", Jacobians, [e.jacobians], self._turn)
-        felt: list[Any] = [None] * len(cells)
-        if e.features:
-            sets = of_files([*e.classes, *e.crossed])
-            settings = [e.absorption, e.classes, e.crossed, e.ablate, *sets, _ORDER, "interchange"]
-            own = [cell for cell in cells if cell.role is not Role.CEILING]  # it borrows its latents
-            scores = iter(self._each(name, own, "features", Features, settings, self._features))
-            felt = [None if cell.role is Role.CEILING else next(scores) for cell in cells]
-        took: list[Any] = [None] * len(cells)
+        figures = {what: self.figures(name, cells, what) for what in self.measures}
         if timed:
-            took = self._each(name, cells, "encoding", float, [], self._time)
-        every = (reconstructions, spliced, probed, pushed, took, felt, turned)
-        return [Metrics(*figures) for figures in zip(*every, strict=True)]
+            figures["encode_us"] = self._each(name, cells, "encoding", _Measure(float, [], self._time))
+        return [
+            Metrics(**dict(zip(figures, of_cell, strict=True)))
+            for of_cell in zip(*figures.values(), strict=True)
+        ]
+
+    def figures(self, name: str, cells: list[Cell], what: str) -> list[Any]:
+        """What one measure says of cells.
+
+        Args:
+            name: Their teacher among those of the site.
+            cells: The cells.
+            what: Name of the measure.
+
+        Returns:
+            Its figures, in the cells' order; None for a ceiling's features, since it borrows its latents.
+        """
+        own = [cell for cell in cells if what != "features" or cell.role is not Role.CEILING]
+        found = dict(zip(map(id, own), self._each(name, own, what, self.measures[what]), strict=True))
+        return [found.get(id(cell)) for cell in cells]
 
     def _each(
         self,
         name: str,
         cells: list[Cell],
         what: str,
-        kind: type[T],
-        settings: list[Any],
-        make: Callable[[dict[str, SAE]], dict[str, T]],
-    ) -> list[T]:
+        measure: _Measure,
+    ) -> list[Any]:
         """One measure of each cell; those that have no result yet are measured together."""
         of_step = {f"{name}-{cell.variant}-{what}": cell for cell in cells}
 
         def run(missing: list[str]) -> dict[str, Any]:
-            return {step: dump(made) for step, made in make({s: of_step[s].sae for s in missing}).items()}
+            return {
+                step: dump(made) for step, made in measure.make({s: of_step[s].sae for s in missing}).items()
+            }
 
         keys = {
-            step: [self.place.identity, fingerprint(cell.sae), *settings] for step, cell in of_step.items()
+            step: [self.place.identity, fingerprint(cell.sae), *measure.settings]
+            for step, cell in of_step.items()
         }
         results = self.place.cache.run_all(keys, run)
-        return [parse(kind, results[step]) for step in of_step]
+        return [parse(measure.kind, results[step]) for step in of_step]
 
     def _reconstruct(self, saes: dict[str, SAE]) -> dict[str, Reconstruction]:
         return {name: reconstruction(sae, self.place.store) for name, sae in saes.items()}
@@ -233,19 +264,35 @@ class Measuring:
         return self.evaluate.downstream_precision
 
     def _splice(self, saes: dict[str, SAE]) -> dict[str, Downstream]:
+        bounds = self._bounds(next(iter(saes.values())))
+        return downstream(saes, *self._spliced_at, **self._left_alone, bounds=bounds)
+
+    def _bounds(self, sae: SAE) -> Bounds:
+        """What the host gives without an SAE: of the place, whatever SAE it is, but for what that predicts."""
         place = self.place
-        tokens = place.heldout(self.evaluate.downstream_tokens)
-        rest: dict[str, Any] = {
+        targets = [sae.transcodes, place.site.target, sae.provenance.target_norm_limit]
+        settings = [place.identity, *self._reads, targets, self.evaluate.downstream_tokens, self._precision]
+        made = place.cache.run(
+            "downstream-bounds",
+            settings,
+            lambda: dump(bounds_of(sae, *self._spliced_at, **self._left_alone)),
+        )
+        return parse(Bounds, made)
+
+    @property
+    def _spliced_at(self) -> tuple[Host, list[list[int]], str]:
+        """Host, tokens and hook point of every splicing."""
+        return self.place.host, self.place.heldout(self.evaluate.downstream_tokens), self.place.site.hook
+
+    @property
+    def _left_alone(self) -> dict[str, Any]:
+        """What no splicing changes, and how exact it is."""
+        place = self.place
+        return {
             "norm_limit": place.norm_limit,
             "exclude_tokens": place.exclude_tokens,
             "precision": self._precision,
         }
-        where = (place.host, tokens, place.site.hook)
-        first = next(iter(saes.values()))  # the bounds are those of the place, whatever SAE it is
-        targets = [first.transcodes, place.site.target, first.provenance.target_norm_limit]
-        settings = [place.identity, *self._reads, targets, self.evaluate.downstream_tokens, self._precision]
-        made = place.cache.run("downstream-bounds", settings, lambda: dump(bounds_of(first, *where, **rest)))
-        return downstream(saes, *where, **rest, bounds=parse(Bounds, made))
 
     def _push(self, saes: dict[str, SAE]) -> dict[str, Intervention]:
         place, e = self.place, self.evaluate

@@ -109,7 +109,7 @@ class SiteRun:
     def __init__(self, site: Site, harvest: HarvestConfig, run: str | os.PathLike, device: str = "cpu"):
         self.site, self.run, self.device = site, Path(run), device
         own = replace(harvest, host=site.host, hook=site.hook, target=site.target)
-        self.harvest = settled(own, [self._activations], device)
+        self.harvest = settled(own, [self.activations], device)
         self.directory = self.run / "sites" / site.name
         self.cache = Cache(self.directory / "steps")
 
@@ -126,17 +126,18 @@ class SiteRun:
     def store(self) -> rsae.Store:
         """The activations, harvested where they are not there yet."""
         if self.device == "cpu" or self.harvested:
-            return rsae.harvest(self.harvest, self._activations)
+            return rsae.harvest(self.harvest, self.activations)
         host = rsae.load_host(self.site.host, self.device, self.harvest.host_dtype)
-        return rsae.harvest(self.harvest, self._activations, host)
+        return rsae.harvest(self.harvest, self.activations, host)
 
     @property
     def harvested(self) -> bool:
         """Whether the activations are there."""
-        return (self._activations / "manifest.json").exists()
+        return (self.activations / "manifest.json").exists()
 
     @property
-    def _activations(self) -> Path:
+    def activations(self) -> Path:
+        """Where they lie."""
         return (
             self.run / "sites" / self.site.place / "activations"
         )  # with and without a skip connection the same

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,17 @@ from evals.synthetic import run_protocol
 from evals.tasks import of_files
 from evals.truth import run_truth
 from evals.workers import Workers, check_shared
-from rsae import InputError
-from rsae.support.cache import say
+from rsae import InputError, harvest_all
 from rsae.support.devices import check_device
 from rsae.support.files import contents, digest, read_json, write_json
+from rsae.support.progress import say
 from rsae.upgrading.config import FINE_TUNING
 
 _SETTINGS = "suite.toml"  # in the run's directory
+#: Of a unit, the part that makes its SAEs; the other parts have their measure's name
+_TRAINING = "training"
+#: Fewer units a process than these are run in parts
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def run(
     Args:
         config: A suite, its file, or the name of a preset.
         out: Directory of the run.
-        jobs: Number of processes.
+        jobs: Number of processes of this machine. Each takes its share of the threads, and memory for a host.
         shard: (i, n): only the units i, i + n, i + 2n, ... (from 0), for arrays of jobs.
         prepare: Make what all units share, and no more; to be done once before any shard.
         backend: Of joblib: `loky` for processes of this machine, `dask` or `ray` for the workers of a running cluster.
@@ -104,25 +109,31 @@ def run(
     waiting = [unit for unit in chosen if not finished(config, out, unit)]
     say(f"{len(chosen)} units, {len(chosen) - len(waiting)} of them finished")
     _keep(config, out)
+    shared: list[partial] = []
     for site in dict.fromkeys(unit.site for unit in (units(config) if prepare else waiting)):
         place = SiteRun(site, config.harvest, out, device)
         if shard is None or prepare:
-            Measuring(place, config.evaluate).prepare()
+            _harvest(place, workers)
+            shared += [
+                partial(_share, config, out, site, device, *part) for part in _measuring(place, config).shared
+            ]
+            if "untrained" in config.baselines:
+                shared.append(partial(_twin, config, out, site, device))
         elif not place.harvested:
             raise InputError(
                 f"{out}: the activations of {site.name} are missing; before shards run, run the same command with "
                 "--prepare once, without --shard"
             )
     if prepare:
+        _together(workers, shared)
         return out
     workers.run(run_protocol, [(name, out / "synthetic", *settings) for name in protocols], "protocols")
     if config.ground_truth.features and (shard is None or shard[0] == 0):
         run_truth(config, out, device)
-    failures = workers.run(_attempt, [(config, out, unit, device) for unit in waiting], "units")
+    failures = _run_units(config, out, waiting, device, workers, shared)
     if config.evaluate.stability and shard is None and units(config):
         run_stability(out, device)
-    messages = [message for message in failures if message]
-    if messages:
+    if messages := list(failures.values()):
         raise InputError(
             f"{len(messages)} of {len(waiting)} units failed, the first: {messages[0]} (the rest is kept; "
             "run the same command again)"
@@ -183,11 +194,72 @@ def units(config: SuiteConfig) -> list[Unit]:
     return found
 
 
-def _attempt(config: SuiteConfig, out: Path, unit: Unit, device: str) -> str | None:
-    """Run a unit; what is wrong with it, where something is, so that it does not stop the others."""
+def _measuring(place: SiteRun, config: SuiteConfig) -> Measuring:
+    return Measuring(place, config.evaluate)
+
+
+def _harvest(place: SiteRun, workers: Workers) -> None:
+    """Make a site's activations, on a CPU a part in each process of this machine."""
+    if workers.jobs > 1 and place.device == "cpu" and not place.harvested:
+        what = (place.harvest, {place.harvest.hook: place.activations}, None)
+        workers.run(harvest_all, [(*what, (i, workers.jobs)) for i in range(workers.jobs)], "harvest")
+        workers.run(harvest_all, [what], "harvest")
+    _ = place.store
+
+
+def _share(config: SuiteConfig, out: Path, site: Site, device: str, kind: str, name: str) -> None:
+    """Make a part of what the units of a site share."""
+    _measuring(SiteRun(site, config.harvest, out, device), config).prepare(kind, name)
+
+
+def _twin(config: SuiteConfig, out: Path, site: Site, device: str) -> None:
+    """Make the activations of a site's untrained twin."""
+    _ = TwinRun(SiteRun(site, config.harvest, out, device)).store
+
+
+def _together(workers: Workers, calls: Sequence[partial]) -> list[Any]:
+    """Calls side by side on this machine: a cluster's workers may have no text, and no host yet."""
+    return replace(workers, backend="loky").run(_call, [(call,) for call in calls], "parts")
+
+
+def _call(call: partial) -> Any:
+    return call()
+
+
+def _run_units(
+    config: SuiteConfig, out: Path, waiting: list[Unit], device: str, workers: Workers, shared: list[partial]
+) -> dict[Unit, str]:
+    """Run units, after what they share; what is wrong with those that failed.
+
+    A few units would leave processes without work at the end. They are run in parts, all trainings beside what is
+    shared, then all measures; each part finds what those before it have made, and the last writes the results.
+    """
+    failures: dict[Unit, str] = {}
+
+    def attempt(parts: Sequence[str], *others: partial) -> None:
+        work = [(unit, part) for part in parts for unit in waiting if unit not in failures]
+        calls = [partial(_attempt, config, out, unit, device, part) for unit, part in work]
+        told = _together(workers, [*calls, *others])
+        for (unit, _), message in zip(work, told, strict=False):
+            if message:
+                failures.setdefault(unit, message)
+
+    if waiting and workers.jobs > 1 and len(waiting) < _FEW * workers.jobs:
+        attempt([_TRAINING], *shared)
+        place = SiteRun(waiting[0].site, config.harvest, out, device)
+        attempt(list(_measuring(place, config).measures))
+    else:
+        _together(workers, shared)
+    left = [unit for unit in waiting if unit not in failures]
+    told = workers.run(_attempt, [(config, out, unit, device) for unit in left], "units")
+    return failures | {unit: message for unit, message in zip(left, told, strict=True) if message}
+
+
+def _attempt(config: SuiteConfig, out: Path, unit: Unit, device: str, part: str | None = None) -> str | None:
+    """Run a unit, or a part of it; what is wrong with it, where something is, so that it does not stop the others."""
     try:
         check_shared(out / _SETTINGS)
-        run_unit(config, out, unit, device)
+        run_unit(config, out, unit, device, part)
     except Exception as error:
         told = next(iter(str(error).splitlines()), "")
         if not isinstance(
@@ -200,7 +272,9 @@ def _attempt(config: SuiteConfig, out: Path, unit: Unit, device: str) -> str | N
     return None
 
 
-def run_unit(config: SuiteConfig, out: Path, unit: Unit, device: str = "cpu") -> None:
+def run_unit(
+    config: SuiteConfig, out: Path, unit: Unit, device: str = "cpu", part: str | None = None
+) -> None:
     """Make and measure all cells of a unit, and write their result files.
 
     Args:
@@ -208,6 +282,7 @@ def run_unit(config: SuiteConfig, out: Path, unit: Unit, device: str = "cpu") ->
         out: Directory of the run.
         unit: The unit.
         device: Where the host and the SAEs are.
+        part: Only `training`, or the measure of this name; what it makes is kept for the whole, which is run later.
     """
     if finished(config, out, unit):
         return
@@ -221,6 +296,10 @@ def run_unit(config: SuiteConfig, out: Path, unit: Unit, device: str = "cpu") ->
         rivals = Rivals(place, config, name, teacher, plan, tune)
         second = list(rivals.second_controls(cells))
         cells += [*rivals.baselines(), *second]
+        if part is not None:
+            if part != _TRAINING:
+                measuring.figures(name, cells, part)
+            continue
         measured = measuring.measure(name, cells, timed=bool(second))
         if untrained := rivals.untrained(twin):
             cells += untrained
@@ -242,7 +321,8 @@ def run_unit(config: SuiteConfig, out: Path, unit: Unit, device: str = "cpu") ->
             )
             write_result(out, result)
             written.append(result.cell)
-    write_json(_mark(out, unit), {"key": _key(config, unit), "cells": written})
+    if part is None:
+        write_json(_mark(out, unit), {"key": _key(config, unit), "cells": written})
 
 
 def _teachers(config: SuiteConfig, place: SiteRun, unit: Unit) -> Iterator[tuple[str, Cell, Plan | None]]:

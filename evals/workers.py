@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import process_executor
 from tqdm import tqdm
 
 from rsae import InputError
+from rsae.support import progress
 from rsae.support.errors import did_you_mean
-from rsae.support.progress import progress, say
 
 #: The package that each backend needs
 PACKAGES = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
@@ -73,13 +75,13 @@ class Workers:
         """
         if not items:
             return []
-        calls = [delayed(_alone)(function, item) for item in items]
+        calls = [delayed(_alone)(function, item, self.jobs > 1) for item in items]
         if not self.remote:
             return Parallel(n_jobs=self.jobs)(calls)  # type: ignore[return-value]
         with (
             _CLUSTERS[self.backend](self.address) as options,
             parallel_config(**options, n_jobs=-1),
-            progress(len(items), description, "unit") as bar,
+            progress.progress(len(items), description, "unit") as bar,
         ):
             return _told(bar)(batch_size=1, pre_dispatch="all")(calls)  # type: ignore[arg-type]
 
@@ -106,8 +108,12 @@ def check_shared(file: Path) -> None:
         )
 
 
-def _alone(function: Callable[..., Any], arguments: tuple) -> Any:
+def _alone(function: Callable[..., Any], arguments: tuple, crowded: bool) -> Any:
     """The call, with joblib's loops within it (scikit-learn's) where it runs: they are no units of the cluster."""
+    progress.crowded = crowded
+    process_executor._MAX_MEMORY_LEAK_SIZE = (
+        sys.maxsize
+    )  # it would end a process that keeps a host for its next unit
     with parallel_config("sequential"):
         return function(*arguments)
 
@@ -135,7 +141,7 @@ def _dask(address: str | None) -> Iterator[dict[str, Any]]:
         raise InputError(f"no dask scheduler answers at {address} ({error})") from error
     with client:
         if not client.ncores():
-            say(f"{address}: waiting for the first worker")
+            progress.say(f"{address}: waiting for the first worker")
         try:
             client.submit(socket.gethostname, pure=False).result(timeout=ARRIVAL)
         except TimeoutError as error:

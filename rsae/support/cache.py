@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rsae.support import progress
 from rsae.support.files import digest, read_json, write_json
-from rsae.support.progress import say
 
 
 class Cache:
@@ -33,7 +33,8 @@ class Cache:
         for name, given in settings.items():
             file = self._file(name)
             if file is not None and file.exists() and (done := read_json(file)).get("key") == digest(given):
-                say(f"{name}: reused from {self.directory}")
+                if not progress.crowded:
+                    progress.say(f"{name}: reused from {self.directory}")
                 self.seconds[name], results[name] = done["seconds"], done["result"]
         missing = [name for name in settings if name not in results]
         if missing:

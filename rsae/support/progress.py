@@ -8,6 +8,9 @@ from tqdm import tqdm
 
 from rsae.support import distributed
 
+#: Whether other processes of the same work write to the same terminal: bars are drawn seldom, and `Cache` says nothing
+crowded = False
+
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
     """A bar on stderr; in a log (no terminal) it prints a line every 20 seconds at the most.
@@ -26,7 +29,7 @@ def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         unit_scale=total >= 10_000,
         dynamic_ncols=True,
         disable=not distributed.is_first(),
-        mininterval=0.2 if sys.stderr.isatty() else 20.0,
+        mininterval=(5.0 if crowded else 0.2) if sys.stderr.isatty() else 20.0,
         smoothing=0.1,
     )
 

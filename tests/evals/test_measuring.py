@@ -46,7 +46,7 @@ def test_what_is_measured_is_kept(place, store, monkeypatch):
     assert len(calls) == 5
     both = Measuring(place, e).measure("t", [one, other])
     assert both[0] == first
-    assert calls[5:] == ["reconstruction", "downstream", "probe_all"]  # of the other one alone
+    assert calls[5:] == ["downstream", "probe_all", "reconstruction"]  # of the other one alone
     changed = Measuring(place, e.model_copy(update={"k": [1]})).measure("t", [one])[0]
     assert calls[8:] == ["probe_all"]
     assert replace(changed, probing=first.probing) == first
@@ -84,13 +84,20 @@ def test_what_units_share_is_read_before_them(place, store, tmp_path, monkeypatc
     letters = np.array(list("abcd") * 50)
     # the test's host has too few words of one token
     monkeypatch.setattr(measuring, "read_words", lambda *_: (torch.randn(200, store.d_in), letters))
-    Measuring(place, e).prepare()
-    for name in ("probe_data", "labelled_data", "read_words"):
+    for part in Measuring(place, e).shared:
+        Measuring(place, e).prepare(*part)
+    for name in ("probe_data", "labelled_data", "read_words", "bounds_of"):
         monkeypatch.setattr(measuring, name, lambda *_, **__: pytest.fail("the host reads a text again"))
     (found,) = Measuring(place, e).measure("t", [cell(random_sae("relu", store))])
     assert found.features is not None
     assert found.features.tpp
     assert found.features.scr
+    measures = Measuring(place, e).measures
+    assert list(measures) == ["downstream", "features", "probing", "reconstruction"]
+    for what, measure in measures.items():  # in parts, each is found again
+        one = cell(random_sae("relu", store))
+        monkeypatch.setattr(Measuring, measure.make.__name__, lambda *_: pytest.fail("measured again"))
+        assert Measuring(place, e).figures("t", [one], what) == [getattr(found, what)]
 
 
 def test_an_intervention_is_measured_where_it_is_asked_for(place, store):

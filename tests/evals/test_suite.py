@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 import rsae
-from evals import suite
+from evals import suite, workers
 from evals.config import SuiteConfig
 from evals.labelled import load_classes
 from evals.measures import columns
@@ -20,7 +20,7 @@ from evals.site import Plan
 from evals.suite import lacking, parse_shard, units
 from evals.synthetic import pairs
 from rsae import InputError
-from rsae.support import devices
+from rsae.support import devices, progress
 from tests.command import assert_one_clear_line
 from tests.evals.conftest import evals
 from tests.rsae.helpers import random_sae
@@ -147,7 +147,7 @@ def test_the_first_machine_settles_the_precisions_of_a_run(suite_file, tmp_path,
 def test_a_failing_unit_does_not_stop_the_others(suite_file, tmp_path, monkeypatch, error, capsys):
     tried = []
 
-    def failing(config, out, unit, device):
+    def failing(config, out, unit, device, part):
         tried.append(unit)
         if len(tried) == 2:
             raise error
@@ -157,6 +157,34 @@ def test_a_failing_unit_does_not_stop_the_others(suite_file, tmp_path, monkeypat
         suite.run(suite_file, tmp_path / "run")
     assert len(tried) == 4
     assert ("Traceback" in capsys.readouterr().err) == isinstance(error, RuntimeError)
+
+
+def test_a_few_units_run_in_parts_and_what_failed_is_not_tried_again(suite_file, tmp_path, monkeypatch):
+    """Two processes here are one, which does what is given to them in order."""
+    tried = []
+
+    def failing(config, out, unit, device, part):
+        tried.append((unit.name, part))
+        if part == "training" and unit.source == "top_k" and unit.seed == 1:
+            raise InputError("boom")
+        if part == "probing" and unit.source == "top_k" and unit.seed == 0:
+            raise InputError("bang")
+
+    monkeypatch.setattr(suite, "run_unit", failing)
+    monkeypatch.setattr(
+        workers, "Parallel", lambda n_jobs: lambda calls: [f(*given, **named) for f, given, named in calls]
+    )
+    monkeypatch.setattr(progress, "crowded", False)
+    with pytest.raises(InputError, match=r"^2 of 4 units failed, the first: .*boom \(the rest is kept"):
+        suite.run(suite_file, tmp_path / "run", jobs=2)
+    names = [unit.name for unit in units(SuiteConfig.read(suite_file))]
+    _, bad, *others = sorted(names, key=lambda name: ("top_k" not in name, name))
+    measures = ["downstream", "features", "probing", "reconstruction"]
+    assert tried[:4] == [(name, "training") for name in names]
+    assert tried[4:-2] == [(name, part) for part in measures for name in names if name != bad]
+    assert tried[-2:] == [(name, None) for name in names if name in others]
+    place = tmp_path / "run" / "sites"
+    assert len(list(place.glob("*/steps/*.json"))) == 4  # what units share: bounds, a task, two labelled sets
 
 
 def test_files_that_were_edited_make_other_units(suite_file, tmp_path):

@@ -13,6 +13,7 @@ from evals.config import SuiteConfig
 from evals.suite import units
 from evals.workers import Workers
 from rsae import InputError
+from rsae.support import progress
 from tests.command import assert_one_clear_line
 from tests.evals.conftest import evals
 
@@ -86,3 +87,10 @@ def test_a_missing_package_is_named(suite_file, tmp_path, monkeypatch, backend):
     done = evals("run", suite_file, "--out", tmp_path / "run", "--backend", backend)
     assert_one_clear_line(done, f"pip install 'rsae[{backend}]'")
     assert not Path(tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_side_by_side_know_that_they_share_a_terminal(jobs, monkeypatch):
+    monkeypatch.setattr(progress, "crowded", True)
+    told = Workers(jobs).run(getattr, [(progress, "crowded"), (progress, "crowded")], "test")
+    assert told == [jobs > 1] * 2
