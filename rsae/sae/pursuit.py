@@ -137,27 +137,23 @@ class PursuitSAE(SAE):
             unit_FD = unit_FD / norm_F[:, None]
             z_N = z_N * norm_F.index_select(0, pattern.latent_N)
         fixed = not (torch.is_grad_enabled() and (z_N.requires_grad or x_BD.requires_grad))
-        if fixed and self._looks_at_some(pattern) and pursuit_cpu.available(centred_BD):
+        if fixed and self._looks_at_some and pursuit_cpu.available(centred_BD):
             factor_F = None if unit else norm_F
             solver = {**asdict(config), "signed": self.signed}
             c_N, pattern = pursuit_cpu.pursue(centred_BD, unit_FD, h_BF, factor_F, z_N, pattern, **solver)
         else:
             rank_BF = h_BF if unit else h_BF * norm_F
-            if (
-                fixed
-                and 0 < config.candidates < self.d_sae
-                and pursuit_cuda.available(centred_BD, config.candidates)
-            ):
+            if fixed and self._looks_at_some and pursuit_cuda.available(centred_BD, config.candidates):
                 c_N, pattern = self._by_gpu(centred_BD, rank_BF, unit_FD, z_N, pattern)
             else:
                 c_N, pattern = self._by_torch(centred_BD, rank_BF, unit_FD, z_N, pattern)
         c_N = c_N if unit else c_N / norm_F.index_select(0, pattern.latent_N)
         return c_N.to(dtype), pattern
 
-    def _looks_at_some(self, plain: Pattern) -> bool:
-        """Whether decisions look at some of the latents, not at all of them."""
-        wanted = self.pursuit.candidates
-        return wanted > 0 and max(wanted, int(plain.counts_B.max())) < self.d_sae
+    @property
+    def _looks_at_some(self) -> bool:
+        """Whether decisions look at some of the latents, not at all of them; whatever tokens are there."""
+        return 0 < self.pursuit.candidates < self.d_sae
 
     def _by_torch(
         self,
@@ -170,7 +166,7 @@ class PursuitSAE(SAE):
         plain = Code(c_N, pattern, centred_BD - decode_at(c_N, unit_FD, None, pattern))
         code = self._solved(plain, unit_FD)
         if self.pursuit.rounds:
-            pool = self._candidates(rank_BF, pattern) if self._looks_at_some(pattern) else None
+            pool = self._candidates(rank_BF, pattern) if self._looks_at_some else None
             for _ in range(self.pursuit.rounds):
                 decided = self._decided(code, plain, pool, unit_FD, centred_BD)
                 code = _better(self._solved(decided, unit_FD), code)

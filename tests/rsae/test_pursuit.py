@@ -136,6 +136,26 @@ def test_the_compiled_pursuit_is_the_same(name, seed, rounds, steps, candidates,
     assert_the_same(sae, x, compiled, unfused)
 
 
+@pytest.mark.parametrize("name", sorted(name for name in FAMILIES if "batch" not in name))
+@pytest.mark.parametrize("compiled", [True, False])
+@given(seed=st.integers(0, 10**6), candidates=st.sampled_from([1, 6, 39, None]))
+@settings(max_examples=4)
+@torch.no_grad()
+def test_a_tokens_code_does_not_depend_on_the_others(name, compiled, seed, candidates):
+    """The first of the tokens may open all gates."""
+    x = torch.randn(6, D, generator=torch.Generator().manual_seed(seed)) * 2
+    sae = given_sae(name, seed=seed % 7)
+    sae.W_enc.abs_()
+    sae.W_dec[:] = torch.nn.functional.normalize(sae.W_dec.abs() + torch.eye(F, D), dim=1)
+    x[0] = x[0].abs() * 50 + sae.b_dec
+    pursued = rsae.pursuit(sae, rounds=2, steps=2, candidates=candidates)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(pursuit_cpu, "available", lambda _: False)
+        together, others = pursued.encode(x), pursued.encode(x[1:])
+    assert torch.isclose(together[1:], others, rtol=1e-3, atol=1e-3).all(1).float().mean() >= 0.8
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @given(
     seed=st.integers(0, 10**6),
