@@ -44,11 +44,12 @@ class Shuffled(SAE):
         super().__init__(sae.d_in, sae.d_sae)
         self.inner, self.signed = sae, sae.signed
         self.W_enc, self.W_dec, self.b_dec, self.provenance = sae.W_enc, sae.W_dec, sae.b_dec, sae.provenance
-        self.generator = torch.Generator().manual_seed(6_000_011 + seed)
+        self.seed = 6_000_011 + seed
 
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
         z_BF = self.inner.encode(x_BD)
-        order_BF = torch.rand(z_BF.shape, generator=self.generator).argsort(0).to(z_BF.device)
+        draw = torch.Generator().manual_seed(self.seed)  # anew: no figure depends on what was measured before it
+        order_BF = torch.rand(z_BF.shape, generator=draw).argsort(0).to(z_BF.device)
         return z_BF.gather(0, order_BF)
 
     def decode(self, z_BF: torch.Tensor, x_BD: torch.Tensor | None = None) -> torch.Tensor:

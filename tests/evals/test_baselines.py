@@ -10,6 +10,7 @@ import evals as library
 import rsae
 from evals.baselines import baselines, fine_tuned, untrained_twin
 from evals.metrics.reconstruction import reconstruction
+from evals.stand_ins import wrap
 from rsae import InputError
 from tests.command import assert_one_clear_line
 from tests.evals.conftest import evals
@@ -41,6 +42,10 @@ def test_the_shuffled_code_has_the_same_densities_and_no_meaning(sae, store, fou
     assert found["shuffled"].density == own.density
     assert found["shuffled"].decoder_redundancy == own.decoder_redundancy
     assert found["shuffled"].fvu > 1 > own.fvu
+    shuffled = wrap("shuffled", sae)
+    assert shuffled is not None
+    first = reconstruction(shuffled, store)
+    assert reconstruction(shuffled, store) == first  # whatever was measured before
 
 
 @pytest.mark.parametrize("name", ["pca", "neurons"])
