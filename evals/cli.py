@@ -98,11 +98,13 @@ def _show(out: Path, cells: bool, protocols: bool) -> None:
     if protocols:
         typer.echo(f"{out / 'synthetic'}: results and figures of the synthetic protocols")
     if cells:
-        from evals.report.text import cells_table, show
+        from evals.report.tables import show
+        from evals.report.text import cells_table
 
         show(cells_table([out]))
     if truth := read_truth(out):
-        from evals.report.text import show, truth_table
+        from evals.report.tables import show
+        from evals.report.text import truth_table
 
         show(truth_table(truth))
     if cells:
@@ -287,13 +289,13 @@ def _compare(
         return
     from evals.claims import claims
     from evals.comparison import compare as compare_runs
+    from evals.report.tables import show
     from evals.report.text import (
         between_table,
         cells_table,
         claims_table,
         comparison_tables,
         pairs_table,
-        show,
     )
     from evals.results import dump, read_results
     from rsae.support.files import write_json
@@ -323,7 +325,8 @@ def _compare_saes(
     json: Path | None,
 ) -> None:
     from evals.paired import compare_saes, shared_host
-    from evals.report.text import show, side_by_side_tables
+    from evals.report.tables import show
+    from evals.report.text import side_by_side_tables
     from evals.results import dump
     from evals.site import load_address
     from rsae import InputError
@@ -375,7 +378,8 @@ def _baselines(
     """
     from evals.baselines import baselines as measure
     from evals.metrics.reconstruction import reconstruction
-    from evals.report.text import baselines_table, show
+    from evals.report.tables import show
+    from evals.report.text import baselines_table
     from evals.results import dump
     from evals.site import load_address
     from rsae.activations.open import open_activations
@@ -418,7 +422,8 @@ def _perturb(
     from evals.labelled import load_classes, load_crossed
     from evals.metrics.interchange import interchanged
     from evals.metrics.perturbation import check_crossed, pooled_texts, remove, targeted_perturbation
-    from evals.report.text import interchange_table, perturbation_table, removal_table, show
+    from evals.report.tables import show
+    from evals.report.text import interchange_table, perturbation_table, removal_table
     from evals.results import dump
     from evals.site import load_address
     from rsae import InputError, load_host
@@ -482,7 +487,8 @@ def _interpret(
         token_judge,
     )
     from evals.latents import Vocabulary, by_density, check_latents, count, parse_latents
-    from evals.report.text import interpretation_table, show
+    from evals.report.tables import show
+    from evals.report.text import interpretation_table
     from evals.results import dump
     from evals.site import load_address
     from rsae import InputError, Store, load_host
@@ -517,7 +523,8 @@ def _absorption(
 ) -> None:
     """Measure feature absorption on first letters: where other latents have taken a letter's part over."""
     from evals.metrics.absorption import absorption
-    from evals.report.text import absorption_table, show
+    from evals.report.tables import show
+    from evals.report.text import absorption_table
     from evals.results import dump
     from evals.site import load_address
     from rsae import load_host
@@ -547,7 +554,8 @@ def _sae_probes(
 ) -> None:
     """Probe an SAE on the sets of sae-probes: by its protocol, and without leakage."""
     from evals.metrics.sae_probes import NUMBERS, sae_probes
-    from evals.report.text import sae_probes_table, show
+    from evals.report.tables import show
+    from evals.report.text import sae_probes_table
     from evals.results import dump
     from evals.site import load_address
     from rsae import load_host

@@ -45,7 +45,8 @@ def splice(
     """
     from evals.metrics.downstream import downstream
     from evals.metrics.points import TOGETHER, downstream_by_point
-    from evals.report.text import show, spliced_table
+    from evals.report.tables import show
+    from evals.report.text import spliced_table
     from evals.results import dump
     from evals.site import load_address
     from rsae import load_host

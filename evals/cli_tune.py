@@ -79,7 +79,8 @@ def tune(
     best and the same at 1.25 times the l0; both are printed. OUT holds tune.json (all figures), tune.toml (the best),
     tune.png. With one seed, differences of 1 % are noise: give --seed 0,1,2 before you believe them.
     """
-    from evals.report.text import show, tuning_table
+    from evals.report.tables import show
+    from evals.report.text import tuning_table
     from evals.tuning import FAMILIES, command, parse_options
     from evals.tuning import tune as run_tuning
     from rsae import InputError, TrainConfig

@@ -48,7 +48,9 @@ class Shuffled(SAE):
 
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
         z_BF = self.inner.encode(x_BD)
-        draw = torch.Generator().manual_seed(self.seed)  # anew: no figure depends on what was measured before it
+        draw = torch.Generator().manual_seed(
+            self.seed
+        )  # anew: no figure depends on what was measured before it
         order_BF = torch.rand(z_BF.shape, generator=draw).argsort(0).to(z_BF.device)
         return z_BF.gather(0, order_BF)
 

@@ -1,17 +1,12 @@
-"""Tables for the terminal and for Markdown; the page shows the same ones."""
+"""What the tables hold, for the terminal and for Markdown; the page shows the same ones."""
 
 from __future__ import annotations
 
 import os
-import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from evals import stats
 from evals.baselines import BASELINES
@@ -27,28 +22,12 @@ from evals.metrics.sae_probes import SetScores
 from evals.metrics.stability import Stability
 from evals.paired import SideBySide
 from evals.report.names import Names, place
+from evals.report.tables import Line, Table
 from evals.results import Downstream, Reconstruction, Result, Role, read_results
 from evals.stats import Estimate, Interval
 from evals.truth import TruthCell
 from evals.tuning import Tuned
 
-#: Columns of words; all others are numbers
-_WORDS = (
-    "run",
-    "set",
-    "letter",
-    "latent",
-    "explanation",
-    "variant",
-    "setting",
-    "family",
-    "place",
-    "costs no more",
-    "costs more",
-    "difference",
-    "control",
-    "against",
-)
 #: How a difference is printed; those of probing by the default
 _DIFFERENCES = {MSE.key: "{:+.1%}", FVU.key: "{:+.1%}", KL.key: "{:+.1%}", DCE.key: "{:+.4f}"}
 
@@ -83,37 +62,6 @@ _FIT = (
     ("cosine", "cosine", "{:.4f}"),
     ("relative_bias", "bias", "{:.4f}"),
 )
-
-
-#: In a file or a pipe a table is as wide as it needs
-_FILE_WIDTH = 1000
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a table."""
-
-    texts: list[str]
-    """By column."""
-    control: bool = False
-    """Whether it is a control's, which stands out."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for reading."""
-
-    title: str
-    """What it shows."""
-    headings: list[str]
-    """By column."""
-    lines: list[Line]
-    """From top to bottom."""
-
-    @property
-    def words(self) -> list[bool]:
-        """By column: whether it holds words."""
-        return [heading in _WORDS for heading in self.headings]
 
 
 def figures(result: Result, shown: Sequence[Measure]) -> list[str]:
@@ -476,27 +424,6 @@ def _range(interval: Interval | None, sign: str = "") -> str:
     if interval is None:
         return "(one group: no interval)"
     return f"[{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
-
-
-def show(table: Table, markdown: bool = False) -> None:
-    """Print a table.
-
-    Args:
-        table: The table.
-        markdown: As Markdown, not for the terminal.
-    """
-    if markdown:
-        rules = ["---" if words else "---:" for words in table.words]
-        for texts in (table.headings, rules, *(line.texts for line in table.lines)):
-            print("| " + " | ".join(texts) + " |")
-        return
-    # names of directories may hold what rich takes for markup
-    rich = RichTable(title=escape(table.title), title_justify="left")
-    for heading, words in zip(table.headings, table.words, strict=True):
-        rich.add_column(escape(heading), justify="left" if words else "right")
-    for line in table.lines:
-        rich.add_row(*map(escape, line.texts), style="bold" if line.control else None)
-    Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(rich)
 
 
 def _place(group: Group) -> str:

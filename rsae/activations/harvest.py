@@ -351,6 +351,8 @@ def _run(
         sequences = plans[split]
         size = max(SEQUENCES_A_SHARD, -(-len(sequences) // _SHARDS_AT_MOST))
         starts = [s for s in range(0, len(sequences), size) if (n := next(turn)) % parts == mine or n == 0]
+        if not starts:
+            continue
         tokens = sum(len(s.ids) - 1 for start in starts for s in sequences[start : start + size])
         with progress(tokens, f"harvest {split}", "tok") as bar:
             for start in starts:

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import re
+import sys
+from itertools import takewhile
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from evals.measures import columns
 from evals.report.names import Names
-from evals.report.text import Line, Table, cells_table, figures, show
+from evals.report.tables import Line, Table, show
+from evals.report.text import cells_table, figures
 from evals.results import write_result
 from tests.evals.helpers import control, result, tuned
 
@@ -43,3 +51,36 @@ def test_names_are_shown_as_they_are(capsys):
     show(Table("of [bold]x[/]", ["a [b]", "c"], [Line(["run [old]", "1"])]))
     text = capsys.readouterr().out
     assert all(words in text for words in ("of [bold]x[/]", "a [b]", "run [old]"))
+
+
+@given(
+    st.integers(20, 200),
+    st.lists(
+        st.tuples(st.sampled_from(["variant", "l0", "FVU", "probe k=1"]), st.integers(1, 30)), min_size=1
+    ),
+    st.integers(0, 3),
+)
+def test_a_table_that_is_too_wide_stands_in_blocks(width, columns, rows):
+    table = Table("title", [name for name, _ in columns], [Line(["x" * size for _, size in columns])] * rows)
+    front = len(list(takewhile(bool, table.words)))
+    blocks = table.blocks(width)
+    for block in blocks:
+        widths = [max(len(table.headings[i]), columns[i][1] * bool(rows)) + 3 for i in block]
+        shared = len([i for i in block if i < front and i in blocks[0][:front]])
+        assert sum(widths) < width or len(block) <= shared + 1
+    assert sorted({i for block in blocks for i in block}) == list(range(len(columns)))
+    assert all(block == sorted(block) for block in blocks)
+
+
+def test_no_number_is_cut_in_a_narrow_terminal(tmp_path, capsys, monkeypatch):
+    for r in (result(k1=0.5), tuned(), control()):
+        write_result(tmp_path / "one", r)
+    table = cells_table([tmp_path / "one"])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    show(table)
+    printed = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "\u2026" not in printed
+    for text in (*table.headings, *(text for line in table.lines for text in line.texts)):
+        assert text in printed
