@@ -207,7 +207,7 @@ def fit(
 def _report(result: Any, certify: bool, output: Path | None) -> None:
     """Print a fit, prove it where that is asked for, and write it."""
     r = result.rational
-    typer.echo(f"{result.method} of {result.target!r}, type {result.type}")
+    typer.echo(f"{result.method} of {result.target}, type {result.type}")
     typer.echo(f"  error       {result.error:.15g}")
     if result.levelled:
         typer.echo(
@@ -232,7 +232,7 @@ def _table(target: Any, error: float, type: tuple[int, int], certify: bool, outp
 
     found = approx.fit(target, error, type, progress=True)
     about = "no table has fewer" if found.fewest else "the fewest that were found"
-    typer.echo(f"{len(found.pieces)} pieces of type {type} for {target!r}; {about}")
+    typer.echo(f"{len(found.pieces)} pieces of type {type} for {target}; {about}")
     for piece in found.pieces:
         typer.echo(f"  {piece.target.domain}  error {piece.error:.15g}")
     proofs = found.certify() if certify else []

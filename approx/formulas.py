@@ -54,6 +54,14 @@ _NAMES = (
 )
 
 
+#: Functions that are written in others
+_WRITTEN = {
+    "relu": "max(x, 0)",
+    "gelu": "x*normal_cdf(x)",
+    "silu": "x*sigmoid(x)",
+    "softplus": "log1p(exp(x))",
+}
+
 #: Relative radius up to which balls do well enough
 _NARROW = 1e-6
 
@@ -65,9 +73,10 @@ def formula(
 
     Known are + - * / **, numbers (read as float64), pi, e, abs, max, min (of two) and the functions exp log
     sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc expm1 log1p log2 log10 gamma lgamma (of
-    positive numbers) sigmoid normal_cdf. A power has x in its base (any real exponent; x >= 0 then, unless it is an
-    integer), in its exponent, or in both. Where `abs`, `max` and `min` fold is found by their arguments' signs on a
-    grid; folds that lie closer than a thousandth of the domain need naming.
+    positive numbers) sigmoid normal_cdf relu gelu silu softplus. A power has x in its base (any real exponent;
+    x >= 0 then, unless it is an integer), in its exponent, or in both. Where `abs`, `max` and
+    `min` fold is found by their arguments' signs on a grid; folds that lie closer than a thousandth of the domain need
+    naming.
     A quotient is continued over a float64 zero that its two parts share, and where a part is infinite and the whole is
     not the formula has its limit: x*log(x), exp(-1/x), x**x at 0.
 
@@ -80,10 +89,7 @@ def formula(
     Raises:
         ValueError: for anything else; the text is parsed, never evaluated as code.
     """
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"formula {text!r} does not parse: {error.msg}") from None
+    tree = _parsed(text)
     inner = _completed(_compile(tree, text, Domain(domain)), tree, text, Domain(domain))
     kinks, jumps = sorted(float(k) for k in kinks), sorted(float(k) for k in jumps)
 
@@ -142,10 +148,7 @@ def expression(text: str) -> Expression:
     Raises:
         ValueError: for what is not known, or not analytic: abs, max and min.
     """
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"formula {text!r} does not parse: {error.msg}") from None
+    tree = _parsed(text)
     inner = _compile(tree, text)
     if folds := {"abs", "max", "min"} & _names(tree):
         raise ValueError(f"formula {text!r}: {', '.join(sorted(folds))} is not analytic in the complex plane")
@@ -171,6 +174,31 @@ def constant(text: str) -> float:
     if "x" in _names(tree):
         raise ValueError(f"{text!r} is not a number: it has an x")
     return float(_compile(tree, text)(0.0))
+
+
+class _Written(ast.NodeTransformer):
+    """Puts what a function is written in, or an argument, in its place."""
+
+    def __init__(self, argument: ast.expr | None = None):
+        self.argument = argument
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return node if self.argument is None or node.id != "x" else copy.deepcopy(self.argument)
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        match node:
+            case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _WRITTEN:
+                return _Written(argument).visit(ast.parse(_WRITTEN[name], mode="eval").body)
+            case _:
+                return node
+
+
+def _parsed(text: str) -> ast.expr:
+    try:
+        return _Written().visit(ast.parse(text.strip(), mode="eval").body)
+    except SyntaxError as error:
+        raise ValueError(f"formula {text!r} does not parse: {error.msg}") from None
 
 
 def _compile(node: ast.AST, text: str, domain: Domain | None = None) -> Expression:
@@ -217,7 +245,7 @@ def _compile(node: ast.AST, text: str, domain: Domain | None = None) -> Expressi
         case _:
             pass
     power = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor)
-    known = f"known are + - * / **, x, numbers, pi, e, abs, max, min, {', '.join(_NAMES)}"
+    known = f"known are + - * / **, x, numbers, pi, e, abs, max, min, {', '.join((*_NAMES, *_WRITTEN))}"
     hint = "a power is written x**2" if power else known
     raise ValueError(f"formula {text!r}: {ast.unparse(node)!r} is not known; {hint}")
 

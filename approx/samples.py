@@ -104,8 +104,8 @@ class Samples(Target):
         weighted = {} if self.weight is None else {"weight": self.w}
         return _remade, (self.x, self.y, weighted)
 
-    def __repr__(self) -> str:
-        return f"<{len(self.x)} samples on {self.domain}>"
+    def __str__(self) -> str:
+        return f"{len(self.x)} samples on {self.domain}"
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Samples:

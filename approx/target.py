@@ -316,8 +316,14 @@ class Target:
         return _remade, (self._make, self.params, tuple(self.domain), self.weight)
 
     def __repr__(self) -> str:
-        params = ", ".join(f"{k}={v!r}" for k, v in (self.params or {}).items())
-        return f"<Target {self.name}({params}) on {self.domain}>"
+        return f"<{type(self).__name__} {self}>"
+
+    def __str__(self) -> str:
+        params = dict(self.params or {})
+        text = params.pop("text", None)
+        told = ", ".join(f"{k}={v!r}" for k, v in params.items())
+        name = f"{self.name}({told})" if text is None else f"{text}, {told}" if told else text
+        return f"{name} on {self.domain}"
 
 
 def _restored(state: dict[str, Any]) -> Target:

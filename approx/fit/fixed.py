@@ -63,7 +63,7 @@ def with_fixed(
         if one.floor > 0 or one.exact:
             break
     if not fits:
-        raise RuntimeError(f"minimax({target!r}, {type}, fixed={dict(fixed)!r}): {reasons[0]}")
+        raise RuntimeError(f"minimax({target}, {type}, fixed={dict(fixed)!r}): {reasons[0]}")
     best, side = min(fits, key=lambda item: float(item[0].top))
     floor = best.floor
     scale = fmpq(side) if any(moved.values()) or best.q[0] == 0 else 1 / best.q[0]

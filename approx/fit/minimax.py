@@ -448,7 +448,7 @@ def _fit(
     try:
         climb = climbed(reduced, goal.tolerance, goal.progress, known)
     except Failure as failure:
-        raise RuntimeError(f"minimax({target!r}, {type}): {failure}") from None
+        raise RuntimeError(f"minimax({target}, {type}): {failure}") from None
     outcome = climb.outcome
     assert outcome is not None
     while outcome.exact and outcome.converged and min(climb.type) > 0:

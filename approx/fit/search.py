@@ -136,7 +136,7 @@ def _least(target: Target, error: float, shape: str, progress: bool) -> Fit:
             if high >= _LARGEST:
                 best = min((f.error for f in known.values() if f is not None), default=np.inf)
                 raise RuntimeError(
-                    f"fit({target!r}): error {error:g} is not reached up to m + n = {high}; the best is {best:.3g}"
+                    f"fit({target}): error {error:g} is not reached up to m + n = {high}; the best is {best:.3g}"
                 )
             high = min(2 * high, _LARGEST)
         low = high // 2 if high > 1 else -1  # not enough, or no type at all
@@ -198,7 +198,7 @@ def _longest(target: Target, left: float, guess: float, error: float, type: tupl
         tries += 1
         if bad is not None and bad - left < 1e-9 * max(abs(left), abs(b), b - left):
             raise RuntimeError(
-                f"fit({target!r}): no piece of type {type} that begins at {left!r} has an error of {error:g}"
+                f"fit({target}): no piece of type {type} that begins at {left!r} has an error of {error:g}"
             )
 
 

@@ -64,6 +64,29 @@ def test_formulas_mean_what_they_say(text, f):
     assert [float(target(arb(v))) for v in x] == pytest.approx(list(f(x)), rel=1e-13)
 
 
+@pytest.mark.parametrize("name", ["relu", "gelu", "silu"])
+def test_a_built_in_is_a_function_of_formulas(name):
+    """Of any argument, with its folds, its zeros and its proof."""
+    built_in, written = getattr(approx, name)((-3, 2)), approx.formula(f"{name}(x)", (-3, 2))
+    x = np.linspace(-3, 2, 301)
+    np.testing.assert_array_equal(written(x), built_in(x))
+    assert approx.minimax(written, (4, 4)).error == approx.minimax(built_in, (4, 4)).error
+    inner = approx.formula(f"1 + {name}(2*{name}(x) - 1)", (-1, 2))
+    np.testing.assert_allclose(inner(x[x > -1]), 1 + built_in(2 * built_in(x[x > -1]) - 1), rtol=1e-13)
+    fit = approx.minimax(inner, (4, 4))
+    certificate = approx.certify(fit)
+    assert certificate.lower <= fit.error * (1 + 1e-9)
+    assert certificate.upper <= fit.error * (1 + 1e-3)
+    assert str(inner).startswith(f"1 + {name}(2*{name}(x) - 1)")
+
+
+def test_softplus_is_what_it_is():
+    x = np.linspace(-30, 30, 101)
+    np.testing.assert_allclose(approx.formula("softplus(x)", (-30, 30))(x), np.logaddexp(0, x), rtol=1e-13)
+    with pytest.raises(ValueError, match="relu is not analytic|max is not analytic"):
+        approx.complex_minimax("relu(x)", (2, 2), approx.Region.disc())
+
+
 @pytest.mark.parametrize(
     ("text", "domain"),
     [
