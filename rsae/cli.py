@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -493,7 +494,9 @@ def _upgrade(
         typer.echo(
             f"{out}/{name}: ||x - x_hat||^2 {last['sse']:.2f} (normalised), l0 {last['l0']:.1f} in training"
         )
-    typer.echo("measure both on held-out tokens before you believe either: see `evals --help`")
+    pair = (f"{out}/control", f"{out}/tuned") if steps else (teacher, f"{out}/initial")
+    command = shlex.join(["evals", "compare", *pair, "--activations", activations])
+    typer.echo(f"measure both on held-out tokens before you believe either: {command}")
 
 
 @app.command("convert")

@@ -80,6 +80,8 @@ def test_from_text_to_a_rational_sae(job):
     assert done.returncode == 0, done.stderr
     assert load(job / "new" / "tuned").family == "rational_top_k"
     assert load(job / "new" / "control").family == "top_k"
+    pair = f"{job / 'new'}/control {job / 'new'}/tuned --activations {job / 'store'}"
+    assert done.stdout.endswith(f"believe either: evals compare {pair}\n")
     again = rsae(*arguments, "--steps", 10)
     assert "tuned: reused" in again.stderr
     rounded = rsae(*arguments, "--steps", 10, "--precision", "bfloat16")
