@@ -115,7 +115,9 @@ class Model(ABC):
         r = _triangle(np.column_stack([columns, rhs]))
         return r[:-1, :-1], r[:-1, -1]
 
-    def step(self, theta: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def step(
+        self, theta: np.ndarray, w: np.ndarray, c: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(J, y) of the Gauss-Newton problem min |J d - y| for the projected residual, both short: J is
         triangular.
 
@@ -125,8 +127,9 @@ class Model(ABC):
         Args:
             theta: parameters of the denominator.
             w: weights on the grid, shape (size,).
+            c: what `project` gave for them, where that is known.
         """
-        c, _ = self.project(theta, w)
+        c = self.project(theta, w)[0] if c is None else c
         phi, slopes = w[:, None] * self.basis(theta), w[:, None] * self.slopes(theta, c)
         r = _triangle(np.column_stack([phi / _norms(phi), slopes, w * self.grid.f]))
         k = phi.shape[1]
@@ -164,7 +167,7 @@ class Model(ABC):
         return Rational(form, self.grid.target.domain, dyadic(self.grid.centre), dyadic(self.grid.half))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Projected:
     """The sum of squares of a model over theta alone, its linear parameters projected out."""
 
@@ -172,6 +175,8 @@ class Projected:
     """The model."""
     w: np.ndarray
     """Weights on its grid, shape (size,)."""
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    """The theta of the last value, and its linear parameters: a step is taken from there."""
 
     def value(self, x: np.ndarray) -> float:
         """The sum of squares of the best fit for theta = x.
@@ -179,7 +184,9 @@ class Projected:
         Args:
             x: theta.
         """
-        return self.model.project(x, self.w)[1]
+        c, value = self.model.project(x, self.w)
+        self.last = x, c
+        return value
 
     def step(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The Gauss-Newton problem there.
@@ -187,7 +194,7 @@ class Projected:
         Args:
             x: theta.
         """
-        return self.model.step(x, self.w)
+        return self.model.step(x, self.w, self.last[1] if self.last and self.last[0] is x else None)
 
 
 class Standard(Model):
