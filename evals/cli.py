@@ -84,10 +84,12 @@ def _run_suite(
         return
     if out is None:
         raise InputError("--out is missing: name the directory of the run, such as --out runs/demo")
-    from evals.suite import parse_shard
     from evals.suite import run as run_grid
+    from rsae.support.parts import parse_part
 
-    run_grid(config, out, jobs, parse_shard(shard) if shard else None, prepare, backend, address, device)
+    run_grid(
+        config, out, jobs, parse_part(shard, "--shard") if shard else None, prepare, backend, address, device
+    )
     if not prepare and not shard:
         _show(out, bool(config.sites), bool(config.synthetic.protocols))
 

@@ -29,6 +29,7 @@ from evals.workers import Workers, check_shared
 from rsae import InputError, harvest_all
 from rsae.support.devices import check_device
 from rsae.support.files import contents, digest, read_json, write_json
+from rsae.support.parts import check_part
 from rsae.support.progress import say
 from rsae.upgrading.config import FINE_TUNING
 
@@ -103,8 +104,7 @@ def run(
     protocols, settings = config.synthetic.protocols, (config.synthetic.seeds, config.synthetic.steps)
     if shard is not None:
         index, count = shard
-        if not 0 <= index < count:
-            raise InputError(f"shard {index}/{count}: write i/n with i from 0 to n - 1")
+        check_part((index, count), "shard")
         chosen, protocols = chosen[index::count], protocols[index::count]
     waiting = [unit for unit in chosen if not finished(config, out, unit)]
     say(f"{len(chosen)} units, {len(chosen) - len(waiting)} of them finished")
@@ -139,24 +139,6 @@ def run(
             "run the same command again)"
         )
     return out
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """A shard as `run` takes it.
-
-    Args:
-        text: i/n, such as 0/8.
-
-    Returns:
-        (i, n).
-
-    Raises:
-        InputError: for any other text.
-    """
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit()):
-        raise InputError(f"--shard {text!r}: write i/n, such as 0/8")
-    return int(index), int(count)
 
 
 def _keep(config: SuiteConfig, out: Path) -> None:

@@ -123,9 +123,22 @@ def _harvest(
             "auto: mixed where the processor multiplies in bfloat16."
         ),
     ] = "float32",
+    part: Annotated[
+        str,
+        typer.Option(
+            help="i/n, i from 0: one of n processes that see the directory. The same command without it, after them, "
+            "finishes the store."
+        ),
+    ] = "",
 ) -> None:
-    """Run a host over text and store its activations: 125,000 tokens in about 100 s on 2 cores."""
+    """Run a host over text and store its activations: 125,000 tokens in about 100 s on 2 cores.
+
+    Several nodes, or processes of a few threads each, which do more together than one of many:
+
+        sbatch --array=0-7 --wrap 'rsae harvest store --part $SLURM_ARRAY_TASK_ID/8'
+    """
     from rsae import HarvestConfig, harvest_all, load_host
+    from rsae.support.parts import parse_part
 
     hooks = hook or ["blocks.12.hook_resid_pre"]
     tokens_out = tuple(int(t) if t.isdigit() else t for t in exclude_token or ())
@@ -147,7 +160,8 @@ def _harvest(
     )
     loaded = None if device == "cpu" else load_host(host, device, host_dtype)
     paths = {hooks[0]: out} if len(hooks) == 1 else {h: f"{out}/{h}" for h in hooks}
-    for name, store in harvest_all(config, paths, loaded).items():
+    mine = parse_part(part, "--part") if part else None
+    for name, store in harvest_all(config, paths, loaded, mine).items():
         typer.echo(
             f"{paths[name]}: {store.tokens()} training and {store.tokens('heldout')} held-out tokens of "
             f"{store.d_in} dimensions"

@@ -27,6 +27,7 @@ from rsae.activations.text import Document, digest_of, load_documents, split_doc
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError
 from rsae.support.files import read_json, sha256, write_json, write_tensors
+from rsae.support.parts import check_part
 from rsae.support.progress import progress
 
 SEQUENCES_A_SHARD = 128
@@ -126,6 +127,8 @@ def harvest_all(
     Returns:
         The finished stores by hook point; for a part those that were finished before.
     """
+    if part is not None:
+        check_part(part, "part")
     for path in out.values():
         remote.fetched_manifest(path)
     config = settled(config, map(remote.local, out.values())) if host is None else config.run_by(host)

@@ -75,6 +75,7 @@ def test_a_built_in_is_a_function_of_formulas(name):
     np.testing.assert_allclose(inner(x[x > -1]), 1 + built_in(2 * built_in(x[x > -1]) - 1), rtol=1e-13)
     fit = approx.minimax(inner, (4, 4))
     certificate = approx.certify(fit)
+    assert isinstance(certificate, approx.Certificate)
     assert certificate.lower <= fit.error * (1 + 1e-9)
     assert certificate.upper <= fit.error * (1 + 1e-3)
     assert str(inner).startswith(f"1 + {name}(2*{name}(x) - 1)")

@@ -17,7 +17,7 @@ from evals.measures import columns
 from evals.metrics.perturbation import targeted_perturbation
 from evals.results import Role, read_results
 from evals.site import Plan
-from evals.suite import lacking, parse_shard, units
+from evals.suite import lacking, units
 from evals.synthetic import pairs
 from rsae import InputError
 from rsae.support import devices, progress
@@ -217,13 +217,6 @@ def test_a_unit_says_how_many_cells_it_lacks(suite_run, suite_file):
     assert lacking(config, unit, results) == 0
     assert lacking(config, unit, [r for r in results if r.role is not Role.CONTROL]) == 2
     assert lacking(config, unit, []) == 2 * 3  # no upgrade says yet what its control is called
-
-
-@pytest.mark.parametrize("text", ["0", "1-2", "/2", "a/2"])
-def test_shards(text):
-    assert parse_shard("3/8") == (3, 8)
-    with pytest.raises(InputError, match="write i/n"):
-        parse_shard(text)
 
 
 # --- synthetic protocols -------------------------------------------------------------------------------------

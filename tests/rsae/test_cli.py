@@ -332,3 +332,18 @@ def test_several_hook_points_in_one_pass(tmp_path, harvest_arguments):
     assert single.returncode == 0, single.stderr
     together = Store.open(tmp_path / "s" / hooks[0])
     assert torch.equal(together.batch(1, 64, 0), Store.open(tmp_path / "one").batch(1, 64, 0))
+
+
+def test_a_store_in_parts(tmp_path, harvest_arguments, job):
+    for part in ("1/2", "0/2"):
+        done = rsae("harvest", tmp_path / "s", *harvest_arguments, "--part", part)
+        assert done.returncode == 0, done.stderr
+        assert not (tmp_path / "s" / "manifest.json").exists()
+    done = rsae("harvest", tmp_path / "s", *harvest_arguments)
+    assert "training and" in done.stdout
+    assert (tmp_path / "s" / "manifest.json").read_text() == (job / "store" / "manifest.json").read_text()
+    for text in ("0", "1-2", "/2", "a/2", "2/2", "0/0"):
+        assert_one_clear_line(
+            rsae("harvest", tmp_path / "t", *harvest_arguments, "--part", text), "write i/n"
+        )
+    assert not (tmp_path / "t").exists()
