@@ -32,6 +32,7 @@ from rsae.activations.splicing import Logits
 from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.optimizers import optimizer
 from rsae.sae import family
+from rsae.sae.sparse import decode_all
 from rsae.support.devices import has_bfloat16
 from rsae.support.files import write_tensors
 
@@ -335,6 +336,15 @@ class Predictions(NamedTuple):
 
     tokens_BP: torch.Tensor
     counted_BP: torch.Tensor
+
+
+@pytest.mark.parametrize(("d_in", "d_sae", "k"), [(576, 1536, 32), (576, 16384, 32), (2304, 16384, 64)])
+def test_decoding_a_sparse_code(ratio, d_in, d_sae, k):
+    """1024 tokens without gradients, beside the product of the whole code with the decoder."""
+    z_BF = torch.zeros(1024, d_sae).scatter(1, torch.rand(1024, d_sae).topk(k).indices, torch.rand(1024, k))
+    W_dec, b_dec = torch.randn(d_sae, d_in), torch.randn(d_in)
+    with torch.no_grad():
+        ratio(lambda: decode_all(z_BF, W_dec, b_dec), lambda: torch.addmm(b_dec, z_BF, W_dec), 0.6)
 
 
 @pytest.mark.parametrize("way", ["compiled", "by torch"])
