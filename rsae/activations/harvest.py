@@ -350,9 +350,11 @@ def _run(
     """Shard by shard: the host runs once for all stores that lack one."""
     mine, parts = part or (0, 1)
     turn = itertools.count()
+    sizes = {split: max(SEQUENCES_A_SHARD, -(-len(s) // _SHARDS_AT_MOST)) for split, s in plans.items()}
+    if mine >= sum(-(-len(sequences) // sizes[split]) for split, sequences in plans.items()):
+        return  # more parts than shards
     for split in ("train", "heldout"):
-        sequences = plans[split]
-        size = max(SEQUENCES_A_SHARD, -(-len(sequences) // _SHARDS_AT_MOST))
+        sequences, size = plans[split], sizes[split]
         starts = [s for s in range(0, len(sequences), size) if (n := next(turn)) % parts == mine or n == 0]
         if not starts:
             continue

@@ -132,17 +132,20 @@ def test_a_harvest_killed_with_minus_9_goes_on(store, harvest_config, host, tmp_
     assert len(calls) - once == once + 8  # the first shard's 128 sequences, in batches of 16, ran once only
 
 
-@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize("parts", [1, 2, 5, 30])
 def test_parts_make_the_store_of_one(store, harvest_config, host, tmp_path, monkeypatch, parts):
     """In any order; the last call finds all shards there, and what another part is writing stays."""
     out = {harvest_config.hook: tmp_path / "s"}
     (tmp_path / "s").mkdir()
     torn = tmp_path / "s" / ".train-00001.safetensors.1.tmp"
+    calls, real = [], module.activations_at_all
+    monkeypatch.setattr(module, "activations_at_all", lambda *a: calls.append(1) or real(*a))
     for i in reversed(range(parts)):
         torn.write_bytes(b"half a shard")
         assert module.harvest_all(harvest_config, out, host, (i, parts)) == {}
         assert torn.exists()
         assert not (tmp_path / "s" / "manifest.json").exists()
+        assert not calls or i < len(store.manifest.shards)  # a part without a shard of its own runs nothing
     monkeypatch.setattr(module, "activations_at_all", lambda *_: pytest.fail("the host ran again"))
     made = module.harvest_all(harvest_config, out, host)[harvest_config.hook]
     assert made.manifest == store.manifest  # checksums and all
