@@ -71,13 +71,19 @@ class Workers:
             What the calls returned, in the items' order.
 
         Raises:
-            InputError: There is no cluster, no worker came, or the cluster gave up.
+            InputError: There is no cluster, no worker came, or the cluster gave up; a process was killed.
         """
         if not items:
             return []
         calls = [delayed(_alone)(function, item, self.jobs > 1) for item in items]
         if not self.remote:
-            return Parallel(n_jobs=self.jobs)(calls)  # type: ignore[return-value]
+            try:
+                return Parallel(n_jobs=self.jobs)(calls)  # type: ignore[return-value]
+            except process_executor.TerminatedWorkerError as error:
+                raise InputError(
+                    f"{description}: one of {self.jobs} processes was killed, as happens where memory is short. "
+                    "What is finished is kept: run the command again, with fewer --jobs where it happens again"
+                ) from error
         with (
             _CLUSTERS[self.backend](self.address) as options,
             parallel_config(**options, n_jobs=-1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import threading
 from pathlib import Path
 
@@ -94,3 +95,8 @@ def test_processes_side_by_side_know_that_they_share_a_terminal(jobs, monkeypatc
     monkeypatch.setattr(progress, "crowded", True)
     told = Workers(jobs).run(getattr, [(progress, "crowded"), (progress, "crowded")], "test")
     assert told == [jobs > 1] * 2
+
+
+def test_a_process_that_is_killed_is_one_clear_line():
+    with pytest.raises(InputError, match=r"^units: one of 2 processes was killed.*run the command again"):
+        Workers(2).run(signal.raise_signal, [(signal.SIGKILL,)] * 2, "units")
