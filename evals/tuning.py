@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from joblib import Parallel, delayed
 
 import rsae
 from approx.plot import figure, legend
@@ -25,6 +24,7 @@ from evals.config import family_options
 from evals.metrics.reconstruction import reconstruction
 from evals.results import dump
 from evals.stats import Estimate
+from evals.workers import Workers
 from rsae import SAE, Activations, InputError, TrainConfig
 from rsae.sae import family as family_named
 from rsae.support.cache import Cache
@@ -192,7 +192,7 @@ def tune(
     for option in [*sweep.settings, *sweep.grid, *sweep.then]:
         if option not in known:
             raise InputError(f"option {option!r} is unknown{did_you_mean(option, known)}")
-    each = Parallel(n_jobs=jobs)(delayed(_tuned)(sweep, name) for name in families)
+    each = Workers(jobs).run(_tuned, [(sweep, name) for name in families], "families")
     tuned = {one.family: one for one in each if one is not None}
     _write(sweep, tuned)
     return tuned
