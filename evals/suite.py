@@ -195,8 +195,10 @@ def _share(config: SuiteConfig, out: Path, site: Site, device: str, kind: str, n
 
 
 def _twin(config: SuiteConfig, out: Path, site: Site, device: str) -> None:
-    """Make the activations of a site's untrained twin."""
-    _ = TwinRun(SiteRun(site, config.harvest, out, device)).store
+    """Make what units share of a site's untrained twin."""
+    measuring = _measuring(TwinRun(SiteRun(site, config.harvest, out, device)), config)
+    for part in measuring.shared:
+        measuring.prepare(*part)
 
 
 def _together(workers: Workers, calls: Sequence[partial]) -> list[Any]:
