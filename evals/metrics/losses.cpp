@@ -49,14 +49,16 @@ void add_block(const void *block_NC, int is_half, long N, long C, long V, long s
       float most = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : most)
       for (long c = 0; c < C; c++) most = l[c] > most ? l[c] : most;
+      // tokens that a host rules out have logits of -infinity: they weigh nothing, here and in p
+      const float base = most > -std::numeric_limits<float>::infinity() ? most : 0;
       double mass = 0, apart = 0;
       for (long first = 0; first < C; first += CHUNK) {  // a few in float, so that nothing small is lost beside a sum
         const long last = first + CHUNK < C ? first + CHUNK : C;
         float some = 0, between = 0;
 #pragma omp simd reduction(+ : some, between)
         for (long c = first; c < last; c++) {
-          some += exponential(l[c] - most);
-          between += p[c] * (clean[c] - l[c]);
+          some += exponential(l[c] - base);
+          between += p[c] > 0 ? p[c] * (clean[c] - l[c]) : 0;
         }
         mass += some, apart += between;
       }
@@ -66,7 +68,7 @@ void add_block(const void *block_NC, int is_half, long N, long C, long V, long s
         long c = 0;
         while (l[c] != most) c++;
         top_N[n] = start + c;
-      } else {
+      } else if (mass > 0) {
         mass_N[n] += mass * std::exp((double)most - most_N[n]);
       }
       apart_N[n] += apart;

@@ -139,11 +139,15 @@ def _sums(
         more_N = largest_N > most_N  # of equal ones the first
         most_N = torch.where(more_N, largest_N, most_N)
         top_N = torch.where(more_N, at_N + columns.start, top_N)
-        lses.append((block_NV - largest_N[:, None]).exp_().sum(-1).double().log_() + largest_N)
+        base_N = largest_N.clamp_min(
+            torch.finfo(largest_N.dtype).min
+        )  # tokens that a host rules out weigh nothing
+        lses.append((block_NV - base_N[:, None]).exp_().sum(-1).double().log_() + base_N)
         here_N = (next_N >= columns.start) & (next_N < columns.stop)
         at_N = (next_N - columns.start).clamp(0, block_NV.shape[1] - 1)
         aim_N += torch.where(here_N, block_NV.gather(1, at_N[:, None])[:, 0], 0.0)
-        apart_N += (clean_NV[:, columns] - block_NV).mul_(p_NV[:, columns]).sum(-1)
+        apart_NV = (clean_NV[:, columns] - block_NV).mul_(p_NV[:, columns])
+        apart_N += apart_NV.masked_fill_(p_NV[:, columns] == 0, 0.0).sum(-1)
     return torch.stack(lses).logsumexp(0), top_N, aim_N, apart_N
 
 

@@ -81,6 +81,27 @@ def test_of_equally_likely_tokens_the_first_counts():
     assert got.agreed == N - 1
 
 
+@pytest.mark.parametrize("block", [20, 10**6])  # three predictions: a block may hold only ruled-out tokens
+def test_tokens_that_a_host_rules_out_weigh_nothing(block, monkeypatch):
+    """Logits of -infinity, such as those of padding in the vocabulary."""
+    monkeypatch.setattr(splicing, "_BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    run = batch(generator)
+    run = Batch(run.tokens_BP % 20, run.counted_BP)
+    N = int(run.counted_BP.sum())
+    clean_NV, now_NV = torch.randn(2, N, V, generator=generator)
+    kept = against(run, Clean.of(Logits(clean_NV[:, :20], None, False)), Logits(now_NV[:, :20], None, False))
+    clean_NV[:, 20:] = now_NV[:, 20:] = -torch.inf
+    got = against(run, Clean.of(Logits(clean_NV, None, False)), Logits(now_NV, None, False))
+    torch.testing.assert_close(got.ce_N, kept.ce_N, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(got.kl_N, kept.kl_N, rtol=1e-6, atol=1e-6)
+    assert got.agreed == kept.agreed
+    now_NV[0, int(clean_NV[0].argmax())] = -torch.inf  # likely for the clean host alone
+    got = against(run, Clean.of(Logits(clean_NV, None, False)), Logits(now_NV, None, False))
+    assert got.kl_N[0] == torch.inf
+    assert got.kl_N[1:].isfinite().all()
+
+
 @pytest.mark.parametrize("offset", [-200.0, 0.0, 50.0])
 def test_logits_in_bfloat16_are_summed_as_they_are(offset):
     """Rounded logits are exact numbers: their sums are those of whole matrices in float64; far ones count nothing."""
