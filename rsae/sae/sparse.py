@@ -16,6 +16,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from rsae.sae import sparse_cpu, sparse_cuda
 
@@ -258,16 +259,25 @@ def decode_at(
 def decode_all(z_BF: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor) -> torch.Tensor:
     """x_hat_BD = z W_dec + b_dec of a whole code, [..., F]. On a CPU and without gradients by its non-zeros, where they
     are few: a quarter of the time at F = 1536 and k = 32, a tenth at F = 16384 and k = 64."""
-    by_entries = (
-        not torch.is_grad_enabled() and z_BF.device.type == "cpu" and z_BF.numel() and not _rounds(z_BF)
-    )
-    if by_entries and z_BF.dtype == W_dec.dtype in (torch.float32, torch.float64) and W_dec.numel() > _SMALL:
+    if _by_entries(z_BF, W_dec):
         flat_BF = z_BF.reshape(-1, z_BF.shape[-1])
         pattern = Pattern.of(flat_BF != 0)
         if not pattern.dense:
             x_hat_BD = decode_at(pattern.gather(flat_BF), W_dec, b_dec, pattern)
             return x_hat_BD.reshape(*z_BF.shape[:-1], -1)
     return F.linear(z_BF, W_dec.T, b_dec)
+
+
+def _by_entries(z_BF: torch.Tensor, W_dec: torch.Tensor) -> bool:
+    """Whether a code may be decoded so; not while it is recorded or mapped (torch.compile, torch.export, torch.vmap):
+    what is recorded holds for other codes."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return False
+    if torch.is_grad_enabled() or z_BF.device.type != "cpu" or _rounds(z_BF):
+        return False
+    exact = z_BF.dtype == W_dec.dtype in (torch.float32, torch.float64)
+    large = W_dec.numel() > _SMALL and z_BF.numel() > 0
+    return exact and large and not is_functorch_wrapped_tensor(z_BF)
 
 
 def _rounds(x: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from rsae.sae import sparse_cpu
 from rsae.sae.sparse import Pattern, decode_all, reconstruction_square
+from tests.rsae.helpers import random_sae
 
 
 @given(st.integers(1, 9), st.integers(1, 200), st.data())
@@ -195,3 +196,30 @@ def test_a_code_is_decoded_by_its_entries_as_it_is_whole(rows, k, dtype, seed):
     decode_all(z_BF, W_dec, b_dec).sum().backward()
     assert W_dec.grad is not None
     torch.testing.assert_close(W_dec.grad, z_BF.reshape(-1, 1024).sum(0)[:, None].expand_as(W_dec))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit.trace
+@torch.no_grad()
+def test_a_decoder_can_be_mapped_compiled_exported_and_traced():
+    """By what holds for any code: the code that it is recorded with is empty."""
+    sae = random_sae("relu", d_in=80, d_sae=2048)
+    z_BF = torch.randn(6, 2048).where(torch.rand(6, 2048) < 0.01, 0.0)
+    x_hat_BD, empty_BF = sae.decode(z_BF), torch.zeros_like(z_BF)
+    module = Decoding(sae)
+    made = [
+        torch.vmap(module),
+        torch.compile(module, backend="eager", fullgraph=True),
+        torch.export.export(module, (empty_BF,)).module(),
+        torch.jit.trace(module, empty_BF),
+    ]
+    for decode in made:
+        torch.testing.assert_close(decode(z_BF), x_hat_BD, rtol=1e-5, atol=1e-4)
+
+
+class Decoding(torch.nn.Module):
+    def __init__(self, sae):
+        super().__init__()
+        self.sae = sae
+
+    def forward(self, z_BF):
+        return self.sae.decode(z_BF)
