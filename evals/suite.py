@@ -103,8 +103,7 @@ def run(
         out = out.resolve()  # workers run in directories of their own
     protocols, settings = config.synthetic.protocols, (config.synthetic.seeds, config.synthetic.steps)
     if shard is not None:
-        index, count = shard
-        check_part((index, count), "shard")
+        index, count = check_part(shard, "shard")
         chosen, protocols = chosen[index::count], protocols[index::count]
     waiting = [unit for unit in chosen if not finished(config, out, unit)]
     say(f"{len(chosen)} units, {len(chosen) - len(waiting)} of them finished")
