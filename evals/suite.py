@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evals.beforehand import check_places, check_texts
 from evals.config import SuiteConfig
 from evals.matching import run_stability
 from evals.measuring import Measuring
@@ -107,21 +108,30 @@ def run(
         chosen, protocols = chosen[index::count], protocols[index::count]
     waiting = [unit for unit in chosen if not finished(config, out, unit)]
     say(f"{len(chosen)} units, {len(chosen) - len(waiting)} of them finished")
+    served = units(config) if prepare else waiting
+    places = [
+        SiteRun(site, config.harvest, out, device) for site in dict.fromkeys(unit.site for unit in served)
+    ]
+    if served and (shard is None or prepare):
+        lacking = [place for place in places if not place.harvested]
+        public = [{u.source: None for u in served if u.public and u.site == place.site} for place in lacking]
+        check_places(lacking, [list(sources) for sources in public])
+        check_texts(config)
     _keep(config, out)
     shared: list[partial] = []
-    for site in dict.fromkeys(unit.site for unit in (units(config) if prepare else waiting)):
-        place = SiteRun(site, config.harvest, out, device)
+    for place in places:
         if shard is None or prepare:
             _harvest(place, workers)
             shared += [
-                partial(_share, config, out, site, device, *part) for part in _measuring(place, config).shared
+                partial(_share, config, out, place.site, device, *part)
+                for part in _measuring(place, config).shared
             ]
             if "untrained" in config.baselines:
-                shared.append(partial(_twin, config, out, site, device))
+                shared.append(partial(_twin, config, out, place.site, device))
         elif not place.harvested:
             raise InputError(
-                f"{out}: the activations of {site.name} are missing; before shards run, run the same command with "
-                "--prepare once, without --shard"
+                f"{out}: the activations of {place.site.name} are missing; before shards run, run the same "
+                "command with --prepare once, without --shard"
             )
     if prepare:
         _together(workers, shared)

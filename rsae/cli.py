@@ -314,7 +314,7 @@ def _train(
     if causal and not predict:
         raise InputError("--causal is of a cross-layer transcoder: name what it predicts by --predict")
     settings |= {"causal": True} if causal else {}
-    distributed.join(shard)
+    distributed.join(shard, device)
     made = train_grid(
         family,
         _together([activations, *(join or [])], predict or [], window, heldout),
@@ -480,7 +480,7 @@ def _upgrade(
         tune=tune,
         fine_tune=steps > 0,
     )
-    distributed.join()
+    distributed.join(device=device)
     sae = load(teacher, input_scale=input_scale).to(device)
     given = open_activations(activations, window, heldout)
     if solve_error is not None:

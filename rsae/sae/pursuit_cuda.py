@@ -67,6 +67,7 @@ def pursue(
     kernel: Any = pursuit_triton.pursue[(B,)]
     given = (x_BD, unit_FD, latent_BC, plain_BC, pattern.counts_B)
     numbers = (D, C, steps, rounds, candidates, eta, signed, places, _COLUMNS)
-    kernel(*(t.contiguous() for t in given), out_BC, *numbers, num_warps=max(4, places // 16))
+    with torch.cuda.device_of(x_BD):  # Triton launches on the current card
+        kernel(*(t.contiguous() for t in given), out_BC, *numbers, num_warps=max(4, places // 16))
     on_N = out_BC.flatten() != 0
     return out_BC.flatten()[on_N], pool.where(on_N)

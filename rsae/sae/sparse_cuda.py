@@ -57,7 +57,8 @@ def bag(
     out_BD = row_RD.new_empty(bags, D)
     kernel: Any = sparse_triton.bag[(bags, -(-D // _COLUMNS))]
     given = (index_N, row_RD, start_B1, weight_N)
-    kernel(*(t.contiguous() for t in given), out_BD, D, _ENTRIES, _COLUMNS)
+    with torch.cuda.device_of(row_RD):  # Triton launches on the current card
+        kernel(*(t.contiguous() for t in given), out_BD, D, _ENTRIES, _COLUMNS)
     return out_BD
 
 
@@ -79,7 +80,8 @@ def products(
     if N:
         kernel: Any = sparse_triton.products[(-(-N // _PLACES),)]
         given = (row_N, latent_N, x_BD, W_FD)
-        kernel(*(t.contiguous() for t in given), out_N, N, D, _PLACES, _COLUMNS)
+        with torch.cuda.device_of(x_BD):
+            kernel(*(t.contiguous() for t in given), out_N, N, D, _PLACES, _COLUMNS)
     return out_N
 
 
@@ -103,7 +105,8 @@ def largest(
     key_BTK = torch.empty(B, tiles, kept, dtype=torch.long, device=x_BD.device)
     kernel: Any = sparse_triton.largest[(-(-B // _ROWS), tiles)]
     given = (x_BD, W_FD, b_F)
-    kernel(*(t.contiguous() for t in given), key_BTK, B, F, D, _ROWS, _LATENTS, _INNER, kept)
+    with torch.cuda.device_of(x_BD):
+        kernel(*(t.contiguous() for t in given), key_BTK, B, F, D, _ROWS, _LATENTS, _INNER, kept)
     key_BK = key_BTK.flatten(1).topk(k, dim=1, sorted=False).values
     bits_BK = (key_BK >> 32).int()
     bits_BK = torch.where(bits_BK < 0, bits_BK ^ 0x7FFFFFFF, bits_BK)

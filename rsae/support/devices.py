@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -12,10 +13,14 @@ from rsae.support.errors import InputError
 def check_device(device: str) -> None:
     """Raise `InputError` where nothing can be put on a device.
 
+    Under torchrun `cuda` is the card of this process's number on its machine, from here on.
+
     Args:
         device: `cpu`, `cuda`, `cuda:1`, ...
     """
     try:
+        if device == "cuda" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # before the first process's card is touched
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, not there, not built in
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from rsae.support.devices import check_device
 from rsae.support.errors import InputError
 
 DATA, LATENTS, ALL = "data", "latents", "all"
@@ -28,22 +29,26 @@ _TIMEOUT = 300.0
 _mesh: DeviceMesh | None = None
 
 
-def join(shards: int | None = None) -> None:
+def join(shards: int | None = None, device: str = "cpu") -> None:
     """Join the other processes, where torchrun started several.
 
     Args:
         shards: Parts of the dictionary, which divides the number of processes; None for no parts.
+        device: Where the SAE will be: `cpu`, or `cuda`, of which each process takes the card of its own number.
 
     Raises:
-        InputError: It does not divide it.
+        InputError: The parts do not divide the processes, or a process has no card of its own.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if (several or shards) and not dist.is_initialized():
-        cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if several and torch.device(device).index is not None:
+            raise InputError(
+                f"device {device!r}: of several processes each takes a card of its own; write cuda"
+            )
+        check_device(device)
         alone = {} if several else {"store": HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=_timeout()), **alone)
+        backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=_timeout()), **alone)
         atexit.register(_leave)
     if dist.is_initialized():
         lay_out(shards or 1)

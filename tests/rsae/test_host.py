@@ -29,9 +29,11 @@ def gguf_file(host, host_directory, tmp_path_factory):
     writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([*sorted(vocabulary, key=vocabulary.__getitem__), "qz"])
-    writer.add_token_types([1] * (len(vocabulary) + 1))
-    writer.add_token_merges(["q z"])  # there has to be one
+    writer.add_token_list([*sorted(vocabulary, key=vocabulary.__getitem__), "qz", "zq"])
+    writer.add_token_types([1] * (len(vocabulary) + 2))
+    writer.add_token_merges(
+        ["q z", "z q"]
+    )  # some of transformers' versions read one alone as a text, not a list
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     names = {

@@ -1,5 +1,6 @@
-"""What a GPU gives is what a CPU gives, within rounding. Without a GPU these tests are left out."""
+"""What a GPU gives is what a CPU gives, within rounding. Without a GPU most of these tests are left out."""
 
+from contextlib import contextmanager
 from typing import Literal
 
 import pytest
@@ -7,7 +8,11 @@ import torch
 
 import evals
 import rsae
-from rsae.sae import FAMILIES
+from rsae.rational.kernels import cuda
+from rsae.rational.kernels.reference import Shape
+from rsae.sae import FAMILIES, pursuit_cuda, sparse_cuda
+from rsae.sae.sparse import Pattern
+from rsae.support import distributed
 from rsae.support.devices import check_device
 from tests.rsae.helpers import random_sae
 
@@ -18,6 +23,54 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"
 def test_a_device_that_is_not_there_is_one_clear_line(device):
     with pytest.raises(rsae.InputError, match=rf"device '{device}' cannot be used \(.*\); here are: cpu"):
         check_device(device)
+
+
+def test_several_processes_take_a_card_each(monkeypatch):
+    """Of its own number: a card that is named would be all of theirs."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(rsae.InputError, match="device 'cuda:1': .* takes a card of its own; write cuda"):
+        distributed.join(device="cuda:1")
+
+
+def test_kernels_are_launched_on_the_card_of_their_tensors(monkeypatch):
+    """Triton itself takes the current card, which is another one where a second is named."""
+    pytest.importorskip("triton")
+    from rsae.sae import sparse_triton
+
+    within, launched = [], []
+
+    @contextmanager
+    def device_of(x):
+        within.append(x.device)
+        yield
+        within.pop()
+
+    kernels = type(sparse_triton.bag)
+    launch = kernels.__getitem__
+
+    def noted(kernel, grid):
+        def run(*args, **kwargs):
+            assert within[-1:] == [x_BD.device]
+            launched.append(kernel.__name__)
+            return launch(kernel, grid)(*args, **kwargs)
+
+        return run
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x_BD = torch.randn(4, 12, device=device)
+    sae = rsae.pursuit(random_sae("top_k")).to(device)
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(kernels, "__getitem__", noted)
+    pattern = Pattern.of_columns(torch.tensor([[0, 3], [1, 2], [4, 5], [0, 1]], device=device), sae.d_sae)
+    c_N = torch.ones(8, device=device)
+    sparse_cuda.bag(pattern.latent_N, sae.W_dec, pattern.start_B1, c_N)
+    sparse_cuda.products(x_BD, sae.W_dec, pattern.row_N, pattern.latent_N)
+    sparse_cuda.largest(x_BD, sae.W_dec, sae.b_enc, 2)
+    pursuit_cuda.pursue(x_BD, sae.W_dec, pattern, c_N, pattern, 2, 1, 2, 0.5, False)
+    parameters_PF = torch.ones(8, 12, device=device, requires_grad=True)
+    cuda.evaluate(x_BD, parameters_PF, Shape(p=3, q=2)).sum().backward()
+    assert launched == ["bag", "products", "largest", "pursue", "forward", "backward"]
+    assert not within
 
 
 @gpu

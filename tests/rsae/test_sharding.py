@@ -16,6 +16,10 @@ from tests.rsae import sharded_worker as worker
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
 
+#: A process that has used a GPU cannot be forked
+START = "spawn" if torch.cuda.is_available() else "fork"
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -24,11 +28,11 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def made(alone, tmp_path_factory):
-    """What four processes made. They are forked, after `alone` has imported all, and so save the time for that."""
+    """What four processes made. Forked, after `alone` has imported all, they save the time for that."""
     importlib.import_module("torch.distributed.tensor")
     importlib.import_module("torch.distributed.checkpoint.hf_storage")
     out = tmp_path_factory.mktemp("sharded")
-    start_processes(worker.main, (out, free_port()), worker.PROCESSES, start_method="fork")
+    start_processes(worker.main, (out, free_port()), worker.PROCESSES, start_method=START)
     return out
 
 
@@ -84,8 +88,8 @@ def test_what_cannot_be_sharded_is_refused(made, case, words):
 def test_a_process_that_is_lost_ends_the_run_and_the_same_call_continues(alone, end, tmp_path, monkeypatch):
     """It is lost in its 13th step; the other one ends by itself, with a line that says what to do."""
     monkeypatch.setenv("RSAE_TIMEOUT", "60" if end == "killed" else "2")
-    fork, port = multiprocessing.get_context("fork"), free_port()
-    two = [fork.Process(target=worker.lost, args=(rank, tmp_path, port, end)) for rank in range(2)]
+    context, port = multiprocessing.get_context(START), free_port()
+    two = [context.Process(target=worker.lost, args=(rank, tmp_path, port, end)) for rank in range(2)]
     for process in two:
         process.start()
     two[0].join(60)
@@ -95,7 +99,7 @@ def test_a_process_that_is_lost_ends_the_run_and_the_same_call_continues(alone, 
     told = (tmp_path / "told").read_text()
     assert "another process of this run ended, or did not answer" in told
     assert "continues from the last checkpoint" in told
-    again = fork.Process(target=worker.continued, args=(tmp_path,))
+    again = context.Process(target=worker.continued, args=(tmp_path,))
     again.start()
     again.join(60)
     assert json.loads((tmp_path / "steps").read_text()) == list(range(10, worker.CONFIG.steps))

@@ -40,8 +40,9 @@ class _Fused(torch.autograd.Function):
         ctx.save_for_backward(h_BF, parameters_PF)
         ctx.shape = shape
         out_BF = torch.empty_like(h_BF)
-        kernel: Any = triton_kernels.forward[_grid(h_BF)]
-        kernel(h_BF, out_BF, parameters_PF, *h_BF.shape, *shape, _ROWS, _COLUMNS)
+        with torch.cuda.device_of(h_BF):  # Triton launches on the current card
+            kernel: Any = triton_kernels.forward[_grid(h_BF)]
+            kernel(h_BF, out_BF, parameters_PF, *h_BF.shape, *shape, _ROWS, _COLUMNS)
         return out_BF
 
     @staticmethod
@@ -53,19 +54,11 @@ class _Fused(torch.autograd.Function):
         grad_h_BF = torch.empty_like(h_BF)
         grid = _grid(h_BF)
         sums_TPF = torch.empty(grid[0], *parameters_PF.shape, device=h_BF.device)
-        kernel: Any = triton_kernels.backward[grid]
-        kernel(
-            h_BF,
-            grad_BF.contiguous(),
-            grad_h_BF,
-            parameters_PF,
-            sums_TPF,
-            *h_BF.shape,
-            len(parameters_PF),
-            *ctx.shape,
-            _ROWS,
-            _COLUMNS,
-        )
+        grads = grad_BF.contiguous(), grad_h_BF
+        numbers = *h_BF.shape, len(parameters_PF), *ctx.shape, _ROWS, _COLUMNS
+        with torch.cuda.device_of(h_BF):
+            kernel: Any = triton_kernels.backward[grid]
+            kernel(h_BF, *grads, parameters_PF, sums_TPF, *numbers)
         return grad_h_BF, sums_TPF.sum(0), None
 
 
