@@ -13,11 +13,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from rsae.support.devices import check_device
 from rsae.support.errors import InputError
@@ -79,7 +80,12 @@ def lay_out(shards: int) -> None:
             f"torchrun --nproc-per-node {shards} -m rsae train ..."
         )
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    _mesh = init_device_mesh(device, (processes // shards, shards), mesh_dim_names=_DIMENSIONS)
+    number = torch.arange(processes).view(-1, shards)
+    limit = timedelta(seconds=_timeout())  # which `init_device_mesh` leaves to torch: half an hour
+    groups: list[Any] = [
+        dist.new_subgroups_by_enumeration(ranks.tolist(), timeout=limit)[0] for ranks in (number.T, number)
+    ]
+    _mesh = DeviceMesh.from_group(groups, device, mesh=number, mesh_dim_names=_DIMENSIONS)
 
 
 def mesh() -> DeviceMesh:

@@ -112,6 +112,17 @@ def lost(rank: int, out: Path, port: int, end: str) -> None:
             (out / "told").write_text(str(error))
 
 
+def waiting(rank: int, out: Path, port: int) -> None:
+    """The last of four processes in two parts hangs; each other one waits for it along a dimension of its own."""
+    meet(rank, 4, port, 2)
+    if rank == 3:
+        time.sleep(60)
+    try:
+        distributed.total(torch.ones(3), (distributed.ALL, distributed.DATA, distributed.LATENTS)[rank])
+    except ConnectionError as error:
+        (out / f"told-{rank}").write_text(str(error))
+
+
 def continued(out: Path) -> None:
     """The same training in one process."""
     meet(0, 1, 0, 1)

@@ -4,6 +4,7 @@ import importlib
 import json
 import multiprocessing
 import socket
+from typing import Literal
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarni
 
 
 #: A process that has used a GPU cannot be forked
-START = "spawn" if torch.cuda.is_available() else "fork"
+START: Literal["spawn", "fork"] = "spawn" if torch.cuda.is_available() else "fork"
 
 
 def free_port() -> int:
@@ -104,3 +105,16 @@ def test_a_process_that_is_lost_ends_the_run_and_the_same_call_continues(alone, 
     again.join(60)
     assert json.loads((tmp_path / "steps").read_text()) == list(range(10, worker.CONFIG.steps))
     same(load(tmp_path / "sae").state_dict(), alone["top_k"][0].state_dict())
+
+
+def test_a_process_that_hangs_is_noticed_along_every_dimension(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("RSAE_TIMEOUT", "2")
+    context, port = multiprocessing.get_context(START), free_port()
+    four = [context.Process(target=worker.waiting, args=(rank, tmp_path, port)) for rank in range(4)]
+    for process in four:
+        process.start()
+    for process in four[:3]:
+        process.join(50)
+        assert process.exitcode == 0
+    four[3].kill()
+    assert len(list(tmp_path.glob("told-*"))) == 3
