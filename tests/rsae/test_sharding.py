@@ -4,7 +4,6 @@ import importlib
 import json
 import multiprocessing
 import socket
-from typing import Literal
 
 import pytest
 import torch
@@ -18,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarni
 
 
 #: A process that has used a GPU cannot be forked
-START: Literal["spawn", "fork"] = "spawn" if torch.cuda.is_available() else "fork"
+CONTEXT = (
+    multiprocessing.get_context("spawn") if torch.cuda.is_available() else multiprocessing.get_context("fork")
+)
 
 
 def free_port() -> int:
@@ -33,7 +34,9 @@ def made(alone, tmp_path_factory):
     importlib.import_module("torch.distributed.tensor")
     importlib.import_module("torch.distributed.checkpoint.hf_storage")
     out = tmp_path_factory.mktemp("sharded")
-    start_processes(worker.main, (out, free_port()), worker.PROCESSES, start_method=START)
+    start_processes(
+        worker.main, (out, free_port()), worker.PROCESSES, start_method=CONTEXT.get_start_method()
+    )
     return out
 
 
@@ -89,8 +92,8 @@ def test_what_cannot_be_sharded_is_refused(made, case, words):
 def test_a_process_that_is_lost_ends_the_run_and_the_same_call_continues(alone, end, tmp_path, monkeypatch):
     """It is lost in its 13th step; the other one ends by itself, with a line that says what to do."""
     monkeypatch.setenv("RSAE_TIMEOUT", "60" if end == "killed" else "2")
-    context, port = multiprocessing.get_context(START), free_port()
-    two = [context.Process(target=worker.lost, args=(rank, tmp_path, port, end)) for rank in range(2)]
+    port = free_port()
+    two = [CONTEXT.Process(target=worker.lost, args=(rank, tmp_path, port, end)) for rank in range(2)]
     for process in two:
         process.start()
     two[0].join(60)
@@ -100,7 +103,7 @@ def test_a_process_that_is_lost_ends_the_run_and_the_same_call_continues(alone, 
     told = (tmp_path / "told").read_text()
     assert "another process of this run ended, or did not answer" in told
     assert "continues from the last checkpoint" in told
-    again = context.Process(target=worker.continued, args=(tmp_path,))
+    again = CONTEXT.Process(target=worker.continued, args=(tmp_path,))
     again.start()
     again.join(60)
     assert json.loads((tmp_path / "steps").read_text()) == list(range(10, worker.CONFIG.steps))
@@ -109,8 +112,8 @@ def test_a_process_that_is_lost_ends_the_run_and_the_same_call_continues(alone, 
 
 def test_a_process_that_hangs_is_noticed_along_every_dimension(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("RSAE_TIMEOUT", "2")
-    context, port = multiprocessing.get_context(START), free_port()
-    four = [context.Process(target=worker.waiting, args=(rank, tmp_path, port)) for rank in range(4)]
+    port = free_port()
+    four = [CONTEXT.Process(target=worker.waiting, args=(rank, tmp_path, port)) for rank in range(4)]
     for process in four:
         process.start()
     for process in four[:3]:
