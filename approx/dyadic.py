@@ -141,18 +141,17 @@ def significant_bits(value: fmpq) -> int:
     return (mantissa // ((mantissa & -mantissa) or 1)).bit_length()
 
 
-@lru_cache(maxsize=256)
-def in_parts(value: fmpq) -> tuple[fmpq, ...]:
-    """A number as a sum whose parts are to be subtracted in turn; one of more than 53 bits begins with 24 bits each.
+@lru_cache(maxsize=4096)
+def in_parts(value: fmpq, bits: int | None) -> tuple[fmpq, ...]:
+    """A number as a sum whose parts are to be subtracted in turn: two where a format rounds it.
 
-    No format rounds those, so that x - value keeps its digits where x is near (Cody and Waite).
+    It rounds neither part, so that x - value keeps its digits where x is near (Cody and Waite).
 
     Args:
         value: a dyadic number.
+        bits: of the format; None for exact arithmetic.
     """
-    if significant_bits(value) <= 53:
+    if bits is None or significant_bits(value) <= bits:
         return (value,) if value != 0 else ()
-    parts: list[fmpq] = []
-    for _ in range(5):
-        parts.append(dyadic(value - sum(parts, fmpq(0)), 24))
-    return tuple(p for p in (*parts, value - sum(parts, fmpq(0))) if p != 0)
+    first = dyadic(value, bits)
+    return (first, dyadic(value - first, bits))

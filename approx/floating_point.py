@@ -16,12 +16,14 @@ from flint import arb
 from approx.domain import Domain
 from approx.dyadic import precision, to_float
 from approx.fitted import Fitted, opened
-from approx.forms import SafePade, SafePadeB
+from approx.forms import Number, SafePade, SafePadeB
 from approx.operands import BFloat16, round_bfloat16
 from approx.rational import Rational
 from approx.target import Target
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
+#: Significant bits of each format
+BITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
+DTYPES = tuple(BITS)
 WRITABLE = ("monomial", "chebyshev", "factored", "partial_fractions")
 CONVERTIBLE = (*WRITABLE, "barycentric")
 
@@ -141,12 +143,12 @@ def run(rational: Rational, x: np.ndarray, dtype: str) -> np.ndarray:
     """
     with np.errstate(all="ignore"):
         if dtype == "bfloat16":
-            value: Any = rational.run(
-                BFloat16(round_bfloat16(x.astype(np.float32))), lambda c: _bfloat16(to_float(c))
-            )
+            number = Number(lambda c: _bfloat16(to_float(c)), BITS[dtype])
+            value: Any = rational.run(BFloat16(round_bfloat16(x.astype(np.float32))), number)
             return value.value.astype(float)
         kind = np.dtype(dtype).type
-        return np.asarray(rational.run(x.astype(kind), lambda c: kind(to_float(c)))).astype(float)
+        number = Number(lambda c: kind(to_float(c)), BITS[dtype])
+        return np.asarray(rational.run(x.astype(kind), number)).astype(float)
 
 
 def rounded(value: float, dtype: str) -> float:

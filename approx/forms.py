@@ -19,11 +19,37 @@ from flint import arb, arb_mat, fmpq, fmpq_poly, fmpz_poly
 
 from approx.dyadic import decode, dyadic, encode, in_parts
 
-Number = Callable[[fmpq], Any]
 Params = tuple[fmpq, ...]
 Pairs = tuple[tuple[fmpq, ...], ...]
 
 _LONG = 32  # coefficients, from which on a Chebyshev series in balls is summed by blocks
+
+
+@dataclass(frozen=True)
+class Number:
+    """How a parameter becomes an operand."""
+
+    make: Callable[[fmpq], Any]
+    """The operand of a parameter."""
+    bits: int | None = None
+    """Bits of the format that it is rounded to; None where it is not."""
+
+    def __call__(self, value: fmpq) -> Any:
+        return self.make(value)
+
+    def beside(self, t: Any, value: fmpq) -> Any:
+        """t - value, with its relative digits where t is near.
+
+        Args:
+            t: anything with -.
+            value: a parameter.
+        """
+        for part in in_parts(value, self.bits):
+            t = t - self.make(part)
+        return t
+
+
+EXACT = Number(lambda value: value)
 
 
 def horner(coefficients: Sequence[Any], t: Any) -> Any:
@@ -165,8 +191,8 @@ class Chebyshev(Form):
 class Factored(Form):
     """gain * prod (t - z) / prod (t - p). A conjugate pair u +- iv is held as (u, v), a real root as (u,).
 
-    Numerator and denominator factors take turns, so that no partial product over- or underflows. A real zero of more
-    than 53 bits is subtracted in parts: beside it the relative error is what counts.
+    Numerator and denominator factors take turns, so that no partial product over- or underflows. A real zero
+    is subtracted in two parts where a format rounds it: beside it the relative error is what counts.
     """
 
     name: ClassVar[str] = "factored"
@@ -178,25 +204,25 @@ class Factored(Form):
     """Roots of the denominator."""
 
     @cached_property
-    def _turns(self) -> list[tuple[bool, tuple[fmpq, ...], fmpq | None]]:
-        """The factors in the order in which they are taken: whether above, what is subtracted, v^2 of a pair."""
-        found: list[tuple[bool, tuple[fmpq, ...], fmpq | None]] = []
+    def _turns(self) -> list[tuple[bool, fmpq, fmpq | None]]:
+        """The factors in the order in which they are taken: whether above, the root's real part, v^2 of a pair."""
+        found: list[tuple[bool, fmpq, fmpq | None]] = []
         balance = sum(map(len, self.zeros)) - sum(map(len, self.poles))
         zeros, poles = list(self.zeros), list(self.poles)
         while zeros or poles:
             above = bool(zeros) and (balance >= 0 or not poles)
             root = zeros.pop() if above else poles.pop()
-            parts = in_parts(root[0]) if above and len(root) == 1 else (root[0],) if root[0] != 0 else ()
-            found.append((above, parts, root[1] * root[1] if len(root) > 1 else None))
+            found.append((above, root[0], root[1] * root[1] if len(root) > 1 else None))
             balance += -len(root) if above else len(root)
         return found
 
     def evaluate(self, t: Any, number: Number) -> Any:
         value = number(self.gain) + 0 * t
-        for above, parts, square in self._turns:
-            d = t
-            for part in parts:
-                d = d - number(part)
+        for above, root, square in self._turns:
+            if above and square is None:
+                d = number.beside(t, root)
+            else:
+                d = t if root == 0 else t - number(root)
             if square is not None:
                 d = d * d + number(square)
             value = value * d if above else value / d

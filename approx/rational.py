@@ -7,7 +7,7 @@ gives the same function as two polynomials over Q, which is what a proof is abou
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
@@ -25,14 +25,16 @@ from approx.conversions import (
     to_partial_fractions,
 )
 from approx.domain import Domain
-from approx.dyadic import decode, dyadic, encode, in_parts, power_of_two_above, significant_bits, to_float
+from approx.dyadic import decode, dyadic, encode, power_of_two_above, significant_bits, to_float
 from approx.files import read_json, write_json
 from approx.forms import (
+    EXACT,
     Barycentric,
     Chebyshev,
     Factored,
     Form,
     Monomial,
+    Number,
     PartialFraction,
     PartialFractions,
     SafePade,
@@ -43,6 +45,7 @@ from approx.operands import Dual
 
 VERSION = 1
 _float = lru_cache(maxsize=1 << 16)(to_float)
+_DOUBLE = Number(_float, 53)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Expression(Form):
     right: Rational | None = None
     """Its right operand; None for a derivative."""
 
-    def evaluate(self, t: Any, number: Callable[[fmpq], Any]) -> Any:
+    def evaluate(self, t: Any, number: Number) -> Any:
         if self.op == "d":
             return self.left.run(Dual(t, 1 + 0 * t), number).slope
         assert self.right is not None
@@ -325,27 +328,25 @@ class Rational:
 
     # -- values
 
-    def run(self, x: Any, number: Callable[[fmpq], Any]) -> Any:
+    def run(self, x: Any, number: Number) -> Any:
         """The held formula on operands of any kind.
 
         Args:
             x: anything with + - * /.
             number: turns a parameter into an operand.
         """
-        t = x
-        for part in in_parts(self.centre):
-            t = t - number(part)
+        t = number.beside(x, self.centre)
         return self.form.evaluate(t if self.scale == 1 else t / number(self.scale), number)
 
     def __call__(self, x: Any) -> Any:
         if isinstance(x, arb | acb | arb_series | fmpq):
-            return self.run(x, lambda c: c)
+            return self.run(x, EXACT)
         x = np.asarray(x)
         t = x if x.dtype.kind in "fc" else x.astype(float)
         if x.dtype.kind == "c" and not self._analytic:
             raise ValueError("a safe-Pade form with |t| is no function of a complex number")
         with np.errstate(all="ignore"):  # a pole is an infinity, not a warning
-            value = self.run(t if t.ndim else t[None], _float)
+            value = self.run(t if t.ndim else t[None], _DOUBLE)
         return value if t.ndim else value[0]
 
     @property

@@ -14,7 +14,17 @@ import numpy as np
 
 from approx.dyadic import to_float
 from approx.fitted import Fitted, opened
-from approx.floating_point import best_form, evaluation_error, inputs, known_dtype, measured, rounded, run
+from approx.floating_point import (
+    BITS,
+    best_form,
+    evaluation_error,
+    inputs,
+    known_dtype,
+    measured,
+    rounded,
+    run,
+)
+from approx.forms import Number
 from approx.rational import Rational
 from approx.target import Target
 
@@ -160,7 +170,7 @@ def export(
         text = f"{number.hex()}{suffix}" if to == "c" else repr(number)
         return _Symbol(writer, f"({text})" if number < 0 else text)
 
-    result = held.run(_Symbol(writer, "x"), literal)
+    result = held.run(_Symbol(writer, "x"), Number(literal, BITS[kind]))
     value = result.text
     if not any("x" in line.split() for line in writer.lines) and value != "x":
         value = f"{value} + 0 * x"  # a constant takes the shape of x

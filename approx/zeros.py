@@ -19,6 +19,7 @@ from approx.rational import Rational
 from approx.target import Target
 
 _MOST = 6  # the largest multiplicity
+_FEWEST = 8  # bits of a format
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,10 @@ def quotient(target: Callable[[Any], Any], x: Any, zero: Zero) -> Any:
 
 
 def multiplied(rational: Rational, zeros: tuple[Zero, ...], bits: int) -> Rational:
-    """r = z R in factored form about the first zero, so that it vanishes exactly, and keeps its relative digits.
+    """r = z R in factored form, so that it vanishes exactly, and keeps its relative digits.
+
+    One zero is the centre. Several are subtracted from an x that no shift has rounded: it is about 0, or about a number
+    near which every format subtracts exactly (P. H. Sterbenz, "Floating-Point Computation", 1974).
 
     Args:
         rational: R.
@@ -355,7 +359,10 @@ def multiplied(rational: Rational, zeros: tuple[Zero, ...], bits: int) -> Ration
         r.
     """
     num, den = rational.exact()
-    centre = zeros[0].exact
+    a, b = rational.domain.hull
+    narrow = a * b > 0 and max(abs(a), abs(b)) < 1.9 * min(abs(a), abs(b))
+    several = dyadic((a + b) / 2, _FEWEST) if narrow else 0
+    centre = zeros[0].exact if len(zeros) == 1 else several
     return Rational.from_exact(factor(zeros) * num, den, rational.domain, "factored", bits, centre=centre)
 
 

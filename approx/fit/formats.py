@@ -22,18 +22,18 @@ from approx.fit.error import honest_error, measured_error, target_values
 from approx.fit.grid import sample
 from approx.fit.holding import poles_inside
 from approx.fit.result import Fit, Verdict
-from approx.floating_point import known_dtype
+from approx.floating_point import BITS, known_dtype
 from approx.forms import horner
 from approx.rational import Rational
 from approx.target import Target
 from approx.zeros import divided, divided_rational, zeros_of
 
-# significant bits, exponent of the smallest number, largest number
+# exponent of the smallest number, largest number
 _FORMATS = {
-    "float64": (53, -1074, np.finfo(np.float64).max),
-    "float32": (24, -149, float(np.finfo(np.float32).max)),
-    "float16": (11, -24, 65504.0),
-    "bfloat16": (8, -133, 3.3895313892515355e38),
+    "float64": (-1074, np.finfo(np.float64).max),
+    "float32": (-149, float(np.finfo(np.float32).max)),
+    "float16": (-24, 65504.0),
+    "bfloat16": (-133, 3.3895313892515355e38),
 }
 _MOST = 64  # coefficients that a lattice may have
 _SIZES = 5  # how often the sizes of the coefficients may grow, and their last places with them
@@ -54,7 +54,8 @@ class _Format:
                     f"coefficients={coefficients}: expected 2 to 53 bits, or the name of a format"
                 )
             return cls(coefficients, -1074, np.finfo(np.float64).max)
-        return cls(*_FORMATS[known_dtype(coefficients, "coefficients")])
+        name = known_dtype(coefficients, "coefficients")
+        return cls(BITS[name], *_FORMATS[name])
 
     def unit(self, value: float) -> int:
         """The exponent of the last place of a number of this size."""

@@ -12,6 +12,7 @@ from approx.dyadic import precision
 from approx.fit.complex_minimax import ComplexBounds, supremum
 from approx.fit.minimax import minimax
 from approx.fit.result import Fit, Substituted
+from approx.forms import EXACT
 from approx.formulas import expression, formula
 from approx.region import Part
 from approx.target import Target
@@ -61,7 +62,7 @@ class PeriodicFit(Substituted):
 
         def error(angle: Any) -> Any:
             x = acb(self.centre) + angle * acb(_ball(self.period) / (2 * arb.pi()))
-            return self.f(x) - self.inner.rational.run(angle.cos(), lambda c: c)
+            return self.f(x) - self.inner.rational.run(angle.cos(), EXACT)
 
         bits = 160 + self.inner.rational.bits + int(max(0.0, -np.log2(max(self.error, 1e-300))))
         with precision(bits):

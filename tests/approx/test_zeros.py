@@ -12,8 +12,9 @@ from mpmath import mp
 import approx
 from approx import Target
 from approx.dyadic import dyadic, precision
+from approx.floating_point import BITS, inputs, rounded, run
 from approx.proofs.certificate import _beside_zeros
-from approx.zeros import divided, zeros_of
+from approx.zeros import divided, multiplied, parted, zeros_of
 
 HALF_PI = np.pi / 2
 CASES = [
@@ -254,3 +255,31 @@ def test_a_zero_that_rounding_hides_is_found():
     proof = approx.certify(fit)
     assert isinstance(proof, approx.Certificate)
     assert proof.best_lower > proof.upper * (1 - 1e-9)
+
+
+@st.composite
+def products(draw):
+    """Zeros, and a domain that holds them: about 0, beside it, or narrow and far away."""
+    centre, reach = draw(st.sampled_from([(0.0, 1.0), (0.6, 1.0), (-2.0, 3.0), (1000.0, 1.0), (-70.0, 0.5)]))
+    places = draw(st.lists(st.integers(-99, 98), min_size=1, max_size=4, unique=True))
+    zeros = [centre + reach * place / 100 for place in places]
+    text = "*".join(f"(x - ({zero!r} + sqrt(2)/300))" for zero in zeros)
+    return text, (centre - reach, centre + reach), [zero + 2**0.5 / 300 for zero in zeros]
+
+
+@given(products(), st.sampled_from(list(BITS)))
+@settings(max_examples=100, deadline=None)
+def test_every_format_keeps_the_relative_error_beside_each_of_several_zeros(product, dtype):
+    text, domain, zeros = product
+    one = approx.Rational.from_monomial([1], [1], domain)
+    r = multiplied(one, zeros_of(parted(approx.formula(text, domain))), 400)
+    unit = 2.0 ** -BITS[dtype]
+    beside = [rounded(zero * (1 + step * unit), dtype) for zero in zeros for step in range(-6, 7)]
+    x = np.unique([*inputs(r, r.domain, dtype), *beside])
+    x = x[r.domain.contains(x)]
+    exact = [r(fmpq(*v.as_integer_ratio())) for v in x.tolist()]
+    want = np.array([int(v.p) / int(v.q) for v in exact])
+    error = np.abs(run(r, x, dtype) / want - 1)
+    if dtype == "float16":  # whose smallest numbers have few bits
+        error = error[np.abs(want) > 2**-8]
+    assert error.max(initial=0) <= 4 * (len(zeros) + 1) * unit
