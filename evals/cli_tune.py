@@ -92,10 +92,11 @@ def tune(
             raise InputError(f"--setting {name}: give one value; to try several, --vary or --then")
     if not all(part.strip().isdigit() for part in seed.split(",")):
         raise InputError(f"--seed {seed!r}: write a number, or several as 0,1,2")
+    families = family or FAMILIES
     found = run_tuning(
         open_activations(activations, window, heldout),
         out,
-        family or FAMILIES,
+        families,
         l0,
         parse_options("--vary", vary) if vary else None,
         parse_options("--then", then or []),
@@ -109,3 +110,8 @@ def tune(
     for one in found.values():
         typer.echo(command(one, l0))
     typer.echo(f"{out}: tune.json, tune.toml and tune.png")
+    if missing := [name for name in families if name not in found]:
+        raise InputError(
+            f"{', '.join(missing)}: no training came within a quarter of l0 {l0}; the others are there. Give more "
+            "--steps, or other values"
+        )

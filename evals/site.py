@@ -246,6 +246,7 @@ class SiteRun:
                 fit=fit_gate(self.run, teacher.family, config.type) if config.variant == "soft" else None,
                 control=controls.get(decided.control_name, True),
                 out=out,
+                force=True,
             )
             started = self._upgraded(teacher, out, new, Role.START, upgrade, config)
             if not config.fine_tune:  # nothing is fine-tuned, so that there is nothing to control

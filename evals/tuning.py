@@ -168,10 +168,10 @@ def tune(
         **settings: Of all SAEs, such as `d_sae` (by default 1536) and `skip`; or of all trainings.
 
     Returns:
-        What was found, by family.
+        What was found, by family; without those of which no training came near the wanted l0.
 
     Raises:
-        InputError: An option or a value is wrong, before anything runs; or nothing reached the wanted l0.
+        InputError: An option or a value is wrong, before anything runs; or no family reached the wanted l0.
     """
     train = {option: value for option, value in settings.items() if option in _train_options()}
     sweep = Sweep(
@@ -193,7 +193,9 @@ def tune(
         if option not in known:
             raise InputError(f"option {option!r} is unknown{did_you_mean(option, known)}")
     each = Workers(jobs).run(_tuned, [(sweep, name) for name in families], "families")
-    tuned = {one.family: one for one in each if one is not None}
+    tuned = {one.family: one for one in each if isinstance(one, Tuned)}
+    if not tuned:
+        raise InputError(next(one for one in each if isinstance(one, str)))
     _write(sweep, tuned)
     return tuned
 
@@ -294,8 +296,17 @@ def at_goal(one: Tried, goal: float, elasticity: float) -> Estimate | None:
     return Estimate(one.fvu.mean * factor, None if one.fvu.se is None else one.fvu.se * factor, one.fvu.n)
 
 
-def _tuned(sweep: Sweep, name: str) -> Tuned:
-    return _Family(sweep, name).tuned()
+class _Missed(InputError):
+    """No training of a family came near the wanted l0."""
+
+
+def _tuned(sweep: Sweep, name: str) -> Tuned | str:
+    """What was found of a family, or why nothing was: the others are tuned all the same."""
+    try:
+        return _Family(sweep, name).tuned()
+    except _Missed as missed:
+        say(str(missed))
+        return str(missed)
 
 
 class _Family:
@@ -420,7 +431,7 @@ class _Family:
         brought = [self._brought(one) for one in self.measured]
         compared = [(one.at_goal.mean, number) for number, one in enumerate(brought) if one.at_goal]
         if not compared:
-            raise InputError(
+            raise _Missed(
                 f"{self.name}: no training came within a quarter of l0 {self.sweep.l0}; give more steps, or other "
                 "values"
             )

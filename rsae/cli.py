@@ -176,9 +176,14 @@ def _train(
     ],
     activations: ActivationsPath,
     out: Annotated[Path, typer.Argument(help="Directory for the SAE; for a grid, for one directory each.")],
-    d_sae: Annotated[int, typer.Option(min=1, help="Latents.")] = 1536,
+    d_sae: Annotated[
+        int | None, typer.Option(min=1, help="Latents; 1536, or with --from what the SAE has.")
+    ] = None,
     k: Annotated[
-        str, typer.Option(help="top_k families: active latents a token. 32, or a grid: 16,32,64")
+        str,
+        typer.Option(
+            help="top_k families: active latents a token. 32 (with --from its own), or a grid: 16,32,64"
+        ),
     ] = "",
     sparsity: Annotated[
         str, typer.Option(help="Other families: weight of the penalty. 3, or a grid: 1,3,9")
@@ -223,7 +228,9 @@ def _train(
     begin: Annotated[
         str | None,
         typer.Option(
-            "--from", help="Start from this SAE (directory, file or hub name) and not from a random one."
+            "--from",
+            help="Start from this SAE (directory, file or hub name) and not from a random one; at its own sparsity, "
+            "unless --k, --sparsity or --l0 is given.",
         ),
     ] = None,
     steps: Annotated[
@@ -310,7 +317,9 @@ def _train(
         known = [*own, *TrainConfig.__dataclass_fields__]
         what = f"--setting {unknown[0]}: neither {family!r} nor the training has it"
         raise InputError(f"{what}{did_you_mean(unknown[0], known)}")
-    settings = {"d_sae": d_sae} | given | ({"skip": True} if skip else {})
+    if begin is None:
+        d_sae = d_sae or 1536
+    settings = ({"d_sae": d_sae} if d_sae else {}) | given | ({"skip": True} if skip else {})
     if causal and not predict:
         raise InputError("--causal is of a cross-layer transcoder: name what it predicts by --predict")
     settings |= {"causal": True} if causal else {}
@@ -447,6 +456,10 @@ def _upgrade(
     window: Window = 0,
     heldout: Heldout = 0.1,
     allow_mismatch: AllowMismatch = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Lose another upgrade that OUT holds, of another teacher or settings."),
+    ] = False,
     device: Device = "cpu",
 ) -> None:
     """Upgrade a teacher to a rational SAE, and fine-tune the control by the same budget."""
@@ -495,6 +508,7 @@ def _upgrade(
         config=config,
         out=out,
         allow_mismatch=allow_mismatch,
+        force=force,
     )
     if not distributed.is_first():
         return
@@ -529,13 +543,18 @@ def _convert(
     kind: Annotated[str | None, typer.Option(help="sae: for a file that looks like a transcoder.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a hub repository: branch, tag or commit.")] = None,
     subfolder: Annotated[str | None, typer.Option(help="The SAE's folder in the source.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over what OUT holds.")] = False,
 ) -> None:
     """Read an SAE in any supported format and write it in another."""
     from rsae import InputError, load, save
+    from rsae.grid import RECORD
 
     if kind not in (None, "sae"):
         raise InputError(f"--kind {kind!r}: only 'sae' can be said")
+    if not force and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise InputError(f"{out} is there, and not empty; choose another directory, or give --force")
     sae = load(source, input_scale=input_scale, hook=hook, kind=kind, revision=revision, subfolder=subfolder)  # type: ignore[arg-type]
+    (out / RECORD).unlink(missing_ok=True)  # of another SAE's training
     save(sae, out, format)
     typer.echo(f"{out}: {sae.family}, {sae.d_sae} latents of {sae.d_in} dimensions, as {format}")
 

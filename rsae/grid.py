@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rsae.activations.protocol import Activations
+from rsae.activations.protocol import Activations, check_fits
 from rsae.formats import load, save
 from rsae.monitoring import Monitor
 from rsae.new import new
@@ -22,9 +22,11 @@ from rsae.support import distributed
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_json, write_json
 from rsae.training import History, TrainConfig, train
+from rsae.upgrading.decide import fit_of
 
 RECORD = "training.json"
 _K, _L0 = 32, 32.0
+_SAMPLE = 8192  # tokens that an SAE's own l0 is measured on
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,12 @@ class Grid:
     seed: Sequence[int] = (0,)
     """Of the start; the data order is the first one's."""
 
-    def checked(self, name: str) -> Grid:
+    def checked(self, name: str, begin: bool = False) -> Grid:
         """The grid with the family's defaults.
 
         Args:
             name: The family.
+            begin: There is an SAE to start from, whose own values are the defaults.
 
         Raises:
             InputError: A value does not apply to the family.
@@ -52,14 +55,14 @@ class Grid:
         if family(name).sparsity_by == "k":
             if self.sparsity or self.l0:
                 raise InputError(f"{name} has no penalty: its l0 is set by --k")
-            return replace(self, k=self.k or (_K,))
+            return self if self.k or begin else replace(self, k=(_K,))
         if self.k:
             raise InputError(
                 f"{name} takes no --k; set its l0 by --l0, or the weight of its penalty by --sparsity"
             )
         if self.sparsity and self.l0:
             raise InputError("give either --sparsity or --l0")
-        return self if self.sparsity or self.l0 else replace(self, l0=(_L0,))
+        return self if self.sparsity or self.l0 or begin else replace(self, l0=(_L0,))
 
     def points(self) -> list[dict[str, Any]]:
         """Each combination, by name of the value."""
@@ -122,7 +125,8 @@ def train_grid(
         config: How to train; the grid's values replace its own.
         grid: The values.
         settings: The family's settings beside `k`, such as `d_sae`.
-        begin: A saved SAE to start from, instead of a random one.
+        begin: A saved SAE to start from, instead of a random one. It brings its settings, of which `k` alone can be
+            changed; where neither sparsity nor l0 is given, its penalty's weight or else its l0 is kept.
         force: Train over a finished result of other settings.
         device: `cpu`, `cuda`, ...
         allow_mismatch: Start from an SAE that says that it belongs to another host or hook point.
@@ -135,8 +139,10 @@ def train_grid(
     Raises:
         InputError: Settings contradict each other, or a finished result would be lost.
     """
-    grid = grid.checked(name)
+    grid = grid.checked(name, begin is not None)
     config = replace(config, seed=grid.seed[0])
+    if begin is not None and not (grid.sparsity or grid.l0):
+        config = _kept(load(begin), activations, config)
     jobs = [_job(name, activations, out, config, grid, p, settings, begin, shard) for p in grid.points()]
     for job in jobs:
         _look(job, force, shard)
@@ -185,13 +191,39 @@ def _job(
     if begin is None:
         sae = new(name, activations, point["seed"], shard=shard, **own)
     else:
-        sae = load(begin)
-        if sae.family != name:
-            raise InputError(f"{begin}: is a {sae.family!r} SAE, not {name!r}; name its own family")
+        sae = _begun(begin, name, own)
         sae = sharded(sae) if shard else sae
     sae.penalty_named(config.penalty)
-    key = [name, own if begin is None else begin, point["seed"], asdict(replace(config, steps=1))]
+    made_of = own if begin is None else [begin, own] if own else begin
+    key = [name, made_of, point["seed"], asdict(replace(config, steps=1))]
     return _Job(path, sae, config, digest([*key, activations.identity]))
+
+
+def _begun(begin: str, name: str, wanted: dict[str, Any]) -> SAE:
+    """A saved SAE with another k, where that is wanted."""
+    sae = load(begin)
+    if sae.family != name:
+        raise InputError(f"{begin}: is a {sae.family!r} SAE, not {name!r}; name its own family")
+    has = sae.settings()
+    for setting, value in wanted.items():
+        if setting == "k" and value <= sae.d_sae:
+            vars(sae)["k"] = value
+        elif has.get(setting) != value:
+            raise InputError(
+                f"{begin}: has {setting} {has.get(setting)}, not {value}; leave it out, or start without --from"
+            )
+    return sae
+
+
+def _kept(sae: SAE, activations: Activations, config: TrainConfig) -> TrainConfig:
+    """The training at the sparsity that an SAE has: by its penalty's weight, or else by its l0."""
+    own, penalty = sae.trained, sae.penalty_named(config.penalty)
+    if penalty is None:
+        return config
+    if own is not None and own.penalty == penalty and own.sparsity:
+        return replace(config, sparsity=own.sparsity)
+    check_fits(sae, activations, allow_mismatch=True)
+    return replace(config, l0=fit_of(sae, activations, _SAMPLE)["l0"])
 
 
 def _look(job: _Job, force: bool, shard: bool) -> None:
@@ -206,9 +238,14 @@ def _look(job: _Job, force: bool, shard: bool) -> None:
         raise InputError(
             f"{job.path} holds an SAE of other settings, finished; choose another directory, or give --force"
         )
+    if made["steps"] > job.config.steps:
+        raise InputError(
+            f"{job.path} holds an SAE of {made['steps']} steps, which are more than {job.config.steps}; choose another "
+            "directory, or give --force"
+        )
     sae = load(job.path)
     sae = sharded(sae) if shard else sae
-    if made["steps"] >= job.config.steps:
+    if made["steps"] == job.config.steps:
         job.done = Finished(job.path, sae, made["history"], False)
         return
     job.sae, job.before = sae, made["steps"]

@@ -51,3 +51,13 @@ class Cache:
 
     def _file(self, name: str) -> Path | None:
         return None if self.directory is None else self.directory / f"{name}.json"
+
+    def others(self, settings: dict[str, Any]) -> list[str]:
+        """Steps that have a result of other settings than these, which are given by name."""
+        files = {name: file for name in settings if (file := self._file(name)) is not None and file.exists()}
+        return [name for name, file in files.items() if read_json(file).get("key") != digest(settings[name])]
+
+    def forget(self, name: str) -> None:
+        """Lose a step's result."""
+        if (file := self._file(name)) is not None:
+            file.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from rsae.activations.protocol import Activations, check_fits
 from rsae.formats import load, save
 from rsae.sae import SAE, JumpReLU, SoftRational
 from rsae.support.cache import Cache
+from rsae.support.errors import InputError
 from rsae.training import History, train
 from rsae.upgrading.config import UpgradeConfig, Upgraded
 from rsae.upgrading.decide import BANDWIDTH, Decided, decide, fit_of
@@ -37,6 +39,7 @@ def upgrade(
     out: str | os.PathLike | None = None,
     allow_mismatch: bool = False,
     host: Host | None = None,
+    force: bool = False,
 ) -> Upgraded:
     """Upgrade a trained SAE to a rational one, and fine-tune the control under the same budget.
 
@@ -52,12 +55,14 @@ def upgrade(
             where it stopped.
         allow_mismatch: Accept a teacher that says that it belongs to another host or hook point.
         host: For an objective with KL: the host, where it is loaded already.
+        force: Lose another upgrade that `out` holds, of another teacher or by other settings.
 
     Returns:
         The three SAEs, the budget and the histories.
 
     Raises:
-        InputError: The teacher does not fit the activations, or has no rational form in this variant.
+        InputError: The teacher does not fit the activations, or has no rational form in this variant; `out` holds
+            another upgrade.
     """
     check_fits(teacher, activations, allow_mismatch)
     config = config or UpgradeConfig()
@@ -69,6 +74,7 @@ def upgrade(
         teacher.bandwidth = BANDWIDTH / activations.scale
     decided = decide(teacher, activations, config)
     steps = _Kept(teacher, activations, replace(config, tune=decided.tune), out)
+    steps.make_room(force)
 
     def begin() -> tuple[SAE, History]:
         sae = start(teacher, activations, config, fit)
@@ -136,6 +142,19 @@ class _Kept:
             activations.identity,
         ]
         self.history: dict[str, History] = {}
+
+    def make_room(self, force: bool) -> None:
+        """Refuse to lose another upgrade; where that is wanted, lose all of it, so that no two are ever mixed."""
+        others = self.cache.others(dict.fromkeys(("initial", "control", "tuned"), self.settings))
+        if others and not force:
+            raise InputError(
+                f"{self.directory} holds another upgrade ({', '.join(others)}), of another teacher or by other "
+                "settings; choose another directory, or give force=True (--force)"
+            )
+        for name in others:
+            self.cache.forget(name)
+            assert self.directory is not None
+            shutil.rmtree(self.directory / name, ignore_errors=True)
 
     def checkpoint(self, name: str) -> Path | None:
         return self.directory / f"{name}.checkpoint.safetensors" if self.directory else None

@@ -191,3 +191,14 @@ def test_mistakes_are_told_before_anything_runs(store, tmp_path, arguments, word
 def test_no_training_near_the_goal(store, tmp_path):
     with pytest.raises(InputError, match="relu: no training came within a quarter of l0 3"):
         tuning.tune(store, tmp_path, ["relu"], 3, {"lr": [1e-9]}, config=CONFIG, d_sae=48)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_family_that_misses_the_goal_costs_only_itself(store, tmp_path, jobs):
+    families = ["--family", "relu", "--family", "top_k"]
+    sizes = ["--d-sae", 48, "--steps", 20, "--l0", 3, "--vary", "lr=1e-9", "--jobs", jobs]
+    done = evals("tune", store.path, tmp_path, *families, *sizes)
+    assert_one_clear_line(done, "relu: no training came within a quarter of l0 3", "the others are there")
+    assert "rsae train top_k STORE OUT --k 3" in done.stdout
+    assert set(json.loads((tmp_path / "tune.json").read_text())["families"]) == {"top_k"}
+    assert (tmp_path / "tune.png").exists()

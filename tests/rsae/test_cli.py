@@ -14,7 +14,7 @@ import time
 import pytest
 import torch
 
-from rsae import Store, load
+from rsae import Store, load, save
 from rsae.cli import main
 from tests.command import Done, assert_one_clear_line, run_command
 
@@ -84,9 +84,11 @@ def test_from_text_to_a_rational_sae(job):
     assert done.stdout.endswith(f"believe either: evals compare {pair}\n")
     again = rsae(*arguments, "--steps", 10)
     assert "tuned: reused" in again.stderr
-    rounded = rsae(*arguments, "--steps", 10, "--precision", "bfloat16")
-    assert rounded.returncode == 0, rounded.stderr
-    assert "tuned: reused" not in rounded.stderr  # another training
+    rounded = [*arguments, "--steps", 10, "--precision", "bfloat16"]
+    assert_one_clear_line(rsae(*rounded), "holds another upgrade (initial, control, tuned)", "--force")
+    done = rsae(*rounded, "--force")
+    assert done.returncode == 0, done.stderr
+    assert "tuned: reused" not in done.stderr  # another training
     assert_one_clear_line(rsae(*arguments, "--precision", "bf16"), "--precision 'bf16'", "bfloat16")
 
 
@@ -290,12 +292,73 @@ def test_more_steps_prolong_a_finished_run(job, tmp_path):
 
 def test_a_saved_sae_can_be_the_start(job, tmp_path):
     out = tmp_path / "sae"
-    done = rsae(*arguments_of(job, out, "--steps", 1, "--lr", 1e-9, "--from", job / "teacher"))
+    still = ["--batch", 64, "--steps", 1, "--lr", 1e-9, "--from", job / "teacher"]
+    done = rsae("train", "top_k", job / "store", out, *still)
     assert done.returncode == 0, done.stderr
     x = Store.open(job / "store").sample(300)
     torch.testing.assert_close(load(out)(x), load(job / "teacher")(x), rtol=1e-3, atol=1e-3)
     wrong = ["train", "relu", job / "store", tmp_path / "x", "--from", job / "teacher"]
     assert_one_clear_line(rsae(*wrong), "is a 'top_k' SAE, not 'relu'")
+    for given, words in (
+        (["--d-sae", 64], ["has d_sae 40, not 64", "without --from"]),
+        (["--k", 99], ["has k 5, not 99"]),
+        (["--setting", "subtract_b_dec=false"], ["has subtract_b_dec True, not False"]),
+    ):
+        refused = rsae("train", "top_k", job / "store", tmp_path / "y", *still, *given)
+        assert_one_clear_line(refused, *words)
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_start_with_another_k_is_trained_with_it(job, tmp_path):
+    still = ["--d-sae", 40, "--batch", 64, "--steps", 1, "--lr", 1e-9, "--from", job / "teacher"]
+    done = rsae("train", "top_k", job / "store", tmp_path, *still, "--k", "3,5")
+    assert done.returncode == 0, done.stderr
+    assert "l0 3.0" in done.stdout
+    assert "l0 5.0" in done.stdout
+    x = Store.open(job / "store").sample(300)
+    for k in (3, 5):
+        assert (load(tmp_path / f"top_k-k{k}").encode(x) != 0).sum(1).max() == k
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["own weight", "own l0"])
+def test_a_start_keeps_its_sparsity(job, tmp_path, told):
+    """Without --sparsity or --l0 its penalty's weight is kept, or its l0 where it does not say the weight."""
+    first = ["train", "jump_relu", job / "store", tmp_path / "a", "--d-sae", 40, "--batch", 64]
+    assert rsae(*first, "--steps", 60, "--sparsity", 0.7).returncode == 0
+    if not told:
+        sae = load(tmp_path / "a")
+        sae.trained = None
+        save(sae, tmp_path / "a")
+    again = ["train", "jump_relu", job / "store", tmp_path / "b", "--batch", 64, "--steps", 5]
+    done = rsae(*again, "--from", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    trained = load(tmp_path / "b").trained
+    assert trained is not None
+    assert (abs(trained.sparsity - 0.7) < 1e-9) == told
+    x = Store.open(job / "store").sample(600)
+    before, after = ((load(tmp_path / name).encode(x) != 0).sum(1).float().mean() for name in "ab")
+    assert abs(after / before - 1) < 0.2
+
+
+def test_finished_work_is_never_lost_unasked(job, tmp_path):
+    """By an upgrade of another teacher, a conversion, or fewer steps; asked for, nothing of the old stays beside it."""
+    upgrade = ["--activations", job / "store", "--out", tmp_path / "up", "--batch", 64, "--steps", 3]
+    assert rsae(*arguments_of(job, tmp_path / "other", "--steps", 9)).returncode == 0
+    assert rsae("upgrade", job / "teacher", *upgrade).returncode == 0
+    weights = {f: f.read_bytes() for f in tmp_path.rglob("*.safetensors")}
+    for command, words in (
+        (["upgrade", tmp_path / "other", *upgrade], "holds another upgrade"),
+        (["convert", job / "teacher", tmp_path / "other"], "not empty"),
+        (arguments_of(job, tmp_path / "other", "--steps", 3), "of 9 steps, which are more than 3"),
+    ):
+        assert_one_clear_line(rsae(*command), words, "--force")
+        assert {f: f.read_bytes() for f in tmp_path.rglob("*.safetensors")} == weights
+    forced = ["upgrade", tmp_path / "other", *upgrade[:-2], "--steps", 0, "--force"]
+    assert rsae(*forced).returncode == 0
+    assert {p.name for p in (tmp_path / "up").iterdir()} == {"initial", "initial.json"}
+    assert rsae("convert", job / "teacher", tmp_path / "other", "--force").returncode == 0
+    refused = rsae(*arguments_of(job, tmp_path / "other", "--steps", 9))
+    assert_one_clear_line(refused, "holds another SAE")  # no record of what is gone
 
 
 def test_ones_own_activations_from_a_file(tmp_path):
