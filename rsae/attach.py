@@ -10,9 +10,11 @@ Shapes: B batch, P position, D d_in, O d_out, F d_sae.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,7 +43,7 @@ class Attached:
     def __init__(self, sae: SAE, error: bool):
         self.sae, self.error = sae, error
         limits = (sae.provenance.norm_limit, sae.provenance.target_norm_limit if sae.transcodes else None)
-        #: activations of larger norms, of what is read or of the target, keep their value, and so does position 0
+        #: activations of larger norms, of what is read or of the target, keep their value, and so do first tokens
         self.norm_limit, self.target_limit = (float("inf") if limit is None else limit for limit in limits)
         #: the code z_BPF of the last forward pass, before it was edited
         self.features: torch.Tensor | None = None
@@ -51,6 +53,9 @@ class Attached:
         #: gradient passes through it
         self.residual: torch.Tensor | None = None
         self._edits: list[_Edit] = []
+        # of the call that the host is in: how many tokens its cache holds, and which of these and its own are there
+        self._past = 0
+        self._mask_BT: torch.Tensor | None = None
 
     def set(self, latent: int, value: float) -> None:
         """Give a latent a value at every position.
@@ -101,6 +106,21 @@ class Attached:
                 z_BPF[..., edit.latent] *= edit.value
         return z_BPF
 
+    def _called(self, given: dict[str, Any]) -> None:
+        """Note what the host is called with; its cache grows while it runs."""
+        past, mask_BT = given.get("past_key_values"), given.get("attention_mask")
+        self._past = int(past.get_seq_length()) if past is not None and hasattr(past, "get_seq_length") else 0
+        self._mask_BT = mask_BT if isinstance(mask_BT, torch.Tensor) and mask_BT.dim() == 2 else None
+
+    def _first(self, x_BPD: torch.Tensor) -> torch.Tensor:
+        """Where each sequence's first token is: behind the padding on its left, and in the cache once it has passed."""
+        B, P = x_BPD.shape[:2]
+        first_B = torch.zeros(B, dtype=torch.long, device=x_BPD.device)
+        if self._mask_BT is not None and len(self._mask_BT) == B:
+            first_B = self._mask_BT.to(x_BPD.device).ne(0).int().argmax(1)
+        place_P = self._past + torch.arange(P, device=x_BPD.device)
+        return place_P == first_B[:, None]
+
     def _replace(self, x_BPD: torch.Tensor, y_BPO: torch.Tensor) -> torch.Tensor:
         """What takes the place of y, which is x but for a transcoder."""
         self.input = x_BPD
@@ -116,8 +136,7 @@ class Attached:
         new_BPO = y_hat_BPO + self.residual if self.error else y_hat_BPO
         kept_BP = x_BPD.detach().norm(dim=-1) > self.norm_limit
         kept_BP |= y_BPO.detach().norm(dim=-1) > self.target_limit
-        if x_BPD.shape[1] > 1:  # a step of cached generation has one position, which is not the first
-            kept_BP[:, 0] = True
+        kept_BP |= self._first(x_BPD)
         return torch.where(kept_BP[..., None], y_BPO, new_BPO)
 
 
@@ -132,8 +151,9 @@ def attached(
     """Put an SAE's reconstruction in the place of the host's activation while the context is open.
 
     A transcoder's prediction takes the place of its target. With `error` the host computes what it always does until a
-    latent is steered: the residual x - x_hat is added back. Position 0 of every sequence and activations above the norm
-    limit of the SAE's training keep their value, as they were left out of training. Gradients of a loss pass to
+    latent is steered: the residual x - x_hat is added back. The first token of every sequence (behind padding on the
+    left, and not again with each part that a cache is continued by) and activations above the norm limit of the SAE's
+    training keep their value, as they were left out of training. Gradients of a loss pass to
     `features` (`inside.features.grad`) where gradients are enabled.
 
     Args:
@@ -184,6 +204,11 @@ def attached(
     if sae.transcodes:
         target = HookPoint.parse(sae.provenance.known("target", "attaching a transcoder"), host)
 
+    names = inspect.signature(host.model.forward)
+    called = host.model.register_forward_pre_hook(
+        lambda _, args, kwargs: inside._called(names.bind_partial(*args, **kwargs).arguments),
+        with_kwargs=True,
+    )
     trained = [p for p in sae.parameters() if p.requires_grad]
     for parameter in trained:  # gradients are the features', not the weights'
         parameter.requires_grad_(False)
@@ -195,5 +220,6 @@ def attached(
             with hooked(host, point, replace):
                 yield inside
     finally:
+        called.remove()
         for parameter in trained:
             parameter.requires_grad_(True)

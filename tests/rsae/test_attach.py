@@ -125,3 +125,48 @@ def test_an_exception_inside_leaves_host_and_sae_as_they_were(host, sae):
         raise KeyError
     assert torch.equal(logits(host, ids()), plain)
     assert all(p.requires_grad for p in sae.parameters())
+
+
+@pytest.mark.parametrize("error", [True, False])
+@pytest.mark.parametrize("parts", [(12,), (1, 11), (6, 6), (5, 1, 1, 5), (1,) * 12], ids=str)
+def test_a_cache_that_is_continued_gives_what_one_pass_gives(host, sae, error, parts):
+    """The first token keeps its value, and no part's first one beside it."""
+    tokens = ids(12)
+    with rsae.attached(host, sae, error=error) as inside, torch.no_grad():
+        inside.add(3, 5.0)
+        whole = host.model(input_ids=tokens).logits
+        past, found = None, []
+        for part in tokens.split(parts, dim=1):
+            out = host.model(input_ids=part, past_key_values=past, use_cache=True)
+            past = out.past_key_values
+            found.append(out.logits)
+    torch.testing.assert_close(torch.cat(found, 1), whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("error", [True, False])
+def test_padding_on_the_left_changes_nothing(host, sae, error):
+    tokens, pad = ids(9), 4
+    padded = torch.cat([torch.zeros(2, pad, dtype=torch.long), tokens], 1)
+    padded[1, :-5], mask = 0, torch.ones_like(padded)  # of the second sequence five tokens
+    mask[0, :pad], mask[1, :-5] = 0, 0
+    places = (mask.cumsum(1) - 1).clamp_min(0)
+    with rsae.attached(host, sae, error=error) as inside, torch.no_grad():
+        inside.add(3, 5.0)
+        alone = [host.model(input_ids=one).logits[0, -1] for one in (tokens[:1], tokens[1:, -5:])]
+        for given in ({"attention_mask": mask}, {"attention_mask": mask.bool()}):
+            together = host.model(input_ids=padded, position_ids=places, **given).logits[:, -1]
+            torch.testing.assert_close(together, torch.stack(alone), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_generation_from_one_token_keeps_it_and_nothing_after_it(host, sae, cached):
+    tokens = torch.tensor([[7]])
+    with rsae.attached(host, sae, error=False):
+        made = host.model.generate(
+            tokens, max_new_tokens=6, do_sample=False, use_cache=cached, pad_token_id=0
+        )
+        for end in range(1, 7):
+            assert logits(host, made[:, :end])[0, -1].argmax() == made[0, end]
+    plain = logits(host, tokens)
+    with rsae.attached(host, sae, error=False):
+        torch.testing.assert_close(logits(host, tokens), plain, rtol=1e-4, atol=1e-5)
