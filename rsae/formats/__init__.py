@@ -67,7 +67,7 @@ def load(
         hook: The hook point that it belongs to, where the files say none, or another.
         kind: `sae` or `transcoder`, where the names of Gemma Scope's directories would say another.
         revision: Of a hub repository: a branch, tag or commit.
-        subfolder: The SAE's folder in the source.
+        subfolder: The SAE's folder in the source, or its file.
 
     Returns:
         The SAE, in the host's units, in eval mode.
@@ -189,6 +189,8 @@ def detect(path: str | os.PathLike) -> str:
             )
     if len(found := sorted([*path.glob("*.pt"), *path.glob("*.pth")])) == 1:
         return _format_of_pt(found[0])
+    if (path / circuit_tracer.CONFIG).exists() and any(path.glob("layer_*.safetensors")):
+        return "circuit_tracer"  # of which one has to be named
     inside = _inside(path)
     hint = f"; there are some in its folders {', '.join(inside)}" if inside else ""
     if found:

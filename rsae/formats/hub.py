@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
-from rsae.formats import Kind, load, native
+from rsae.formats import Kind, circuit_tracer, llama_scope, load, native
 from rsae.sae import SAE
 from rsae.support.errors import InputError
 
-#: Nothing else of a repository is fetched.
-_FILES = ("*.json", "*.safetensors", "*.npz", "*.pt", "*.pth")
+#: Nothing else of a repository is fetched: first what says what there is, then weights
+_CONFIGS = ("*.json", "*.yaml")
+_WEIGHTS = ("*.safetensors", "*.npz", "*.pt", "*.pth")
 
 
 def from_pretrained(
@@ -30,7 +33,8 @@ def from_pretrained(
     Args:
         repo_id: OWNER/NAME.
         revision: A branch, tag or commit; name a commit where the result must not change.
-        subfolder: The SAE's directory in the repository; by default the repository's top.
+        subfolder: The SAE's directory in the repository, or its file of weights, where a directory holds several; by
+            default the repository's top.
         input_scale: See `rsae.load`.
         hook: See `rsae.load`.
         kind: See `rsae.load`.
@@ -41,30 +45,55 @@ def from_pretrained(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    within = f"{subfolder.strip('/')}/" if subfolder else ""
-    try:
+    place = PurePosixPath((subfolder or "").strip("/"))
+    file = place.suffix in (pattern[1:] for pattern in _WEIGHTS)
+    within = "".join(f"{part}/" for part in (place.parent if file else place).parts)
+
+    def fetched(patterns: Iterable[str]) -> Path:
+        below = f"{within}*/*"  # a * matches slashes too
+        ignored = [] if any(fnmatch(pattern, below) for pattern in patterns) else [below]
         path = snapshot_download(
-            repo_id,
-            revision=revision,
-            allow_patterns=[within + f for f in _FILES],
-            ignore_patterns=[f"{within}*/*"],  # a * matches slashes too
+            repo_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=ignored
         )
+        return Path(path) / within
+
+    def weights(directory: Path) -> list[str]:
+        if file:
+            return [str(place)]
+        if (directory / llama_scope.CFG).exists():
+            return [within + llama_scope.WEIGHTS]
+        # of a set of layers none: one has to be named
+        return [] if (directory / circuit_tracer.CONFIG).exists() else [within + f for f in _WEIGHTS]
+
+    try:
+        directory = fetched(configs := [within + f for f in _CONFIGS])
+        if wanted := weights(directory):
+            directory = fetched([*configs, *wanted])
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{repo_id}: no such directory, and the hub does not give it ({reason}); check the name, the revision, "
             "your network and, for a private repository, your login"
         ) from error
-    directory = Path(path) / within
-    if not any(directory.glob("*")):
-        where = f"folder {subfolder!r}" if subfolder else "top folder"
+    if not wanted:
         raise InputError(
-            f"{repo_id}: no SAE in its {where}, revision {revision or 'main'}; name the one that holds it as subfolder"
+            f"{repo_id}: {circuit_tracer.CONFIG} of its {_folder(within)} tells of a transcoder for each layer; name "
+            f"one's file, such as subfolder={within + 'layer_0.safetensors'!r}"
         )
-    sae = load(directory, input_scale=input_scale, hook=hook, kind=kind)
+    if not any(directory.glob("*")):
+        raise InputError(
+            f"{repo_id}: no SAE in its {_folder(within)}, revision {revision or 'main'}; name the one that holds it as "
+            "subfolder"
+        )
+    found = directory / place.name if file else directory
+    sae = load(found, input_scale=input_scale, hook=hook, kind=kind)
     extra = {"repository": repo_id} | dict(sae.provenance.extra)
     sae.provenance = replace(sae.provenance, extra=extra)
     return sae
+
+
+def _folder(within: str) -> str:
+    return f"folder {within.rstrip('/')!r}" if within else "top folder"
 
 
 def push_to_hub(

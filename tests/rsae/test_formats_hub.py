@@ -26,7 +26,7 @@ def hub(tmp_path, monkeypatch):
             raise FileNotFoundError("404 not found")
         files = [str(f.relative_to(tmp_path / repo_id)) for f in (tmp_path / repo_id).rglob("*.*")]
         patterns = {k: v for k, v in kwargs.items() if k.endswith("_patterns")}
-        snapshot = tmp_path / "snapshots" / str(len(asked))
+        snapshot = tmp_path / "snapshots" / repo_id
         for file in huggingface_hub.utils.filter_repo_objects(files, **patterns):
             (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(tmp_path / repo_id / file, snapshot / file)
@@ -39,11 +39,13 @@ def hub(tmp_path, monkeypatch):
 def test_load_from_the_hub(hub):
     shutil.copytree(GOLDEN / "saelens_topk", hub.path / "somebody" / "saes" / "layer_3")
     sae = rsae.load("somebody/saes", subfolder="layer_3", revision="v1")
-    ((repo, kwargs),) = hub.asked
-    assert repo == "somebody/saes"
-    assert kwargs["revision"] == "v1"
-    assert set(kwargs["allow_patterns"]) == {
-        f"layer_3/*.{e}" for e in ("json", "safetensors", "npz", "pt", "pth")
+    (repo, configs), (again, weights) = hub.asked
+    assert repo == again == "somebody/saes"
+    assert configs["revision"] == weights["revision"] == "v1"
+    told = {f"layer_3/*.{e}" for e in ("json", "yaml")}
+    assert set(configs["allow_patterns"]) == told
+    assert set(weights["allow_patterns"]) == told | {
+        f"layer_3/*.{e}" for e in ("safetensors", "npz", "pt", "pth")
     }
     assert sae.provenance.extra["repository"] == "somebody/saes"
     x = torch.randn(9, 6)
@@ -71,11 +73,45 @@ def test_the_folders_below_are_not_fetched(hub):
     """A repository may hold hundreds of SAEs in folders."""
     for place in ("", "more", "more/still"):
         shutil.copytree(GOLDEN / "saelens_topk", hub.path / "a" / "b" / place, dirs_exist_ok=True)
-    for number, subfolder in enumerate((None, "more"), start=1):
+    snapshot = hub.path / "snapshots" / "a" / "b"
+    for subfolder in (None, "more"):
+        shutil.rmtree(snapshot, ignore_errors=True)
         rsae.load("a/b", subfolder=subfolder)
-        snapshot = hub.path / "snapshots" / str(number)
         fetched = {f.relative_to(snapshot) for f in snapshot.rglob("*.*")}
         assert fetched == {Path(subfolder or "") / f for f in ("cfg.json", "sae_weights.safetensors")}
+
+
+@pytest.mark.parametrize("top", ["", "folder", "folder/of/folders"])
+def test_every_golden_file_loads_from_the_hub_as_from_here(hub, top):
+    """Those with weights in a folder of their own, and one file of several, too."""
+    shutil.copytree(GOLDEN, hub.path / "a" / "b" / top)
+    count = 0
+    for place in sorted(
+        p for p in GOLDEN.rglob("*") if p.is_dir() or p.suffix in (".safetensors", ".pt", ".npz")
+    ):
+        try:
+            here = rsae.load(place)
+        except InputError:
+            continue
+        there = rsae.load("a/b", subfolder=(Path(top) / place.relative_to(GOLDEN)).as_posix())
+        assert there.family == here.family
+        for name, value in here.state_dict().items():
+            assert torch.equal(there.state_dict()[name], value)
+        count += 1
+    assert count > 10
+
+
+def test_of_a_set_of_layers_one_is_named(hub):
+    (hub.path / "a" / "b" / "set").mkdir(parents=True)
+    (hub.path / "a" / "b" / "set" / "config.yaml").write_text("model_kind: transcoder_set")
+    (hub.path / "a" / "b" / "set" / "layer_0.safetensors").write_text("large")
+    with pytest.raises(InputError, match=r"name one's file, such as subfolder='set/layer_0.safetensors'"):
+        rsae.load("a/b", subfolder="set")
+    assert not list((hub.path / "snapshots").rglob("*.safetensors"))
+    with pytest.raises(
+        InputError, match=r"holds a transcoder for each layer: name one's file, such as rsae.load"
+    ):
+        rsae.load(hub.path / "a" / "b" / "set")
 
 
 def test_push_and_load_again(hub, monkeypatch):
