@@ -28,7 +28,7 @@ from rsae.formats.checks import (
 from rsae.provenance import Provenance
 from rsae.sae import SAE
 from rsae.support.errors import InputError, did_you_mean
-from rsae.support.files import read_json, write_json, writing
+from rsae.support.files import read_json, write_json, write_torch
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 #: where the file's own config waits for the next save
@@ -192,8 +192,7 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
         "submodule_name": f"{site}_layer_{layer}" if site else None,
     }
     path = Path(path)
-    with writing(path / WEIGHTS) as temporary:
-        torch.save(state, temporary)
+    write_torch(path / WEIGHTS, state)
     foreign = known.extra.get(_FOREIGN)
     foreign = foreign if isinstance(foreign, dict) else {}
     kept = foreign.get("trainer") if isinstance(foreign.get("trainer"), dict) else {}

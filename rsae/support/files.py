@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -27,21 +28,28 @@ def cache_directory() -> Path:
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+os.umask(_UMASK := os.umask(0))
 
 
 @contextmanager
 def writing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name (of a file or a directory) beside `path`.
 
-    On success it becomes `path`, on failure it goes.
+    On success it becomes `path`, or what that links to, on failure it goes. A pipe or a device is written to as it is.
 
     Raises `InputError` where the place cannot be written or the disk is full.
     """
-    path = Path(path)
+    given, path = path, Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    special = os.path.exists(given) and not (path.is_file() or path.is_dir())
+    if special or os.path.abspath(given).startswith(("/dev/", "/proc/")):
+        yield Path(given)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if temporary.is_file():  # some writers let nobody else read
+            temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         # safetensors wraps the system's error and keeps only its text
@@ -90,13 +98,24 @@ def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor]) -> 
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary)
 
 
+def write_torch(path: str | os.PathLike, value: Any) -> None:
+    """Write what `torch.load(weights_only=True)` reads: through memory, as torch does not tell of a full disk."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with writing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
 def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """Read a safetensors file, memory-mapped; `InputError` names the file where it is absent or broken."""
     path = Path(path)
     try:
-        return load_file(path)
+        with path.open("rb"):  # safetensors calls what may not be read absent
+            return load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except PermissionError:
+        raise InputError(f"{path}: you may not read it; ask its owner for that (chmod)") from None
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); write or fetch it anew") from error
 
@@ -130,8 +149,11 @@ def read_torch(path: str | os.PathLike) -> Any:
 
 def sha256(path: str | os.PathLike) -> str:
     """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError:
+        raise InputError(f"{path}: you may not read it; ask its owner for that (chmod)") from None
 
 
 def contents(path: Path, files: Iterable[Path] | None = None) -> str:
