@@ -291,6 +291,7 @@ def _compare(
         return
     from evals.claims import claims
     from evals.comparison import compare as compare_runs
+    from evals.comparison import run_names
     from evals.report.tables import show
     from evals.report.text import (
         between_table,
@@ -307,14 +308,14 @@ def _compare(
     found = compare_runs(runs, reference)
     tables = [pairs_table(found)] if found.paired and not brief else []
     tables += [between_table(found)] if found.between else []
-    claimed = [claim for run in runs for claim in claims(read_results(run))]
-    tables += [claims_table(claimed)] if claimed else []
+    claimed = {name: claims(read_results(run)) for name, run in zip(run_names(runs), runs, strict=True)}
+    tables += [claims_table(claimed)] if any(claimed.values()) else []
     for table in [*tables, *comparison_tables(found)]:
         if markdown:
             typer.echo(f"\n{table.title}\n")
         show(table, markdown)
     if json is not None:
-        write_json(json, dump(found))
+        write_json(json, {**dump(found), "claims": {run: dump(of) for run, of in claimed.items()}})
 
 
 def _compare_saes(

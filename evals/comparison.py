@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -184,8 +184,10 @@ class SweetZone:
 
 @dataclass(frozen=True)
 class Tally:
-    """Verdicts counted over groups and levels."""
+    """Verdicts counted over a run's groups and levels."""
 
+    run: str
+    """Name of the run's directory."""
     variant: str
     """Whose figures."""
     against: str
@@ -241,6 +243,11 @@ class Comparison:
     between: tuple[Between, ...] = ()
     """Cells of the second and further runs against the same ones of the first."""
 
+    @property
+    def several(self) -> bool:
+        """Whether it is of several runs, so that their names tell rows apart."""
+        return len({r.group.run for r in (*self.fronts, *self.paired, *self.between)}) > 1
+
 
 #: Cells of one group
 Members = list[Result]
@@ -272,7 +279,7 @@ def compare(runs: Sequence[str | os.PathLike], reference: str | None = None) -> 
         matched=tuple(found for group in groups.items() for found in _matched(*group)),
         fronts=tuple(found for group in groups.items() for found in _fronts(*group)),
         sweet_zone=tuple(found for group in groups.items() for found in _sweet_zone(*group)),
-        tally=_tally(list(groups.values())),
+        tally=_tally(groups),
         paired=tuple(found for group in groups.items() for found in _paired(*group)),
         reference=_against(groups, reference) if reference else (),
         between=tuple(_between(cells, names[0])),
@@ -444,23 +451,23 @@ def _sweet_zone(group: Group, members: Members) -> list[SweetZone]:
     ]
 
 
-def _tally(groups: list[Members]) -> tuple[Tally, ...]:
-    """For each variant: against its control and, upgrade and control alike, against the teacher."""
-    outcomes: dict[tuple[str, str, str], list[str]] = {}
+def _tally(groups: Mapping[Group, Members]) -> tuple[Tally, ...]:
+    """For each variant of a run: against its control and, upgrade and control alike, against the teacher."""
+    outcomes: dict[tuple[str, str, str, str], list[str]] = {}
 
-    def judge(variant: str, against: str, measure: Measure, found: Differences) -> None:
-        verdicts = outcomes.setdefault((variant, against, measure.key), [])
+    def judge(run: str, variant: str, against: str, measure: Measure, found: Differences) -> None:
+        verdicts = outcomes.setdefault((run, variant, against, measure.key), [])
         for level in dict.fromkeys(level for level, _ in found):
             gaps = [gap for (at, _), gap in found.items() if at == level]
             verdicts.append(stats.verdict(gaps, measure.more))
 
-    for members in groups:
+    for group, members in groups.items():
         teachers = {(r.level, r.seed): r for r in _teachers(members)}
         pairs = upgraded(members)
         for measure in _measures(members):
             for upgrade, control in pairs.items():
                 gaps = _differences(_of(members, upgrade), _of(members, control), measure)
-                judge(upgrade, control, measure, gaps)
+                judge(group.run, upgrade, control, measure, gaps)
             for variant in dict.fromkeys(v for pair in pairs.items() for v in pair):
                 own = {(r.level, r.seed): r for r in _of(members, variant)}
                 gaps = {
@@ -468,7 +475,7 @@ def _tally(groups: list[Members]) -> tuple[Tally, ...]:
                     for at, r in own.items()
                     if at in teachers
                 }
-                judge(variant, "teacher", measure, gaps)
+                judge(group.run, variant, "teacher", measure, gaps)
     return tuple(
         Tally(*about, **{name: verdicts.count(name) for name in ("win", "tie", "loss", "open")})
         for about, verdicts in outcomes.items()

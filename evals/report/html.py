@@ -77,7 +77,7 @@ def write_report(run: str | os.PathLike, reference: str | None = None) -> Path:
         comparison=comparison_tables(compared),
         pairs=_pairs(results),
         paired=pairs_table(compared),
-        claims=claims_table(claims(results)),
+        claims=claims_table({"": claims(results)}),
         with_baselines=any(r.role is Role.BASELINE for r in results),
         by_position=[
             (title, _kept(plots, f"position-{number}", figures.by_position(members, looks)))

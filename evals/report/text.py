@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -297,13 +297,14 @@ def comparison_tables(found: Comparison) -> list[Table]:
     return tables
 
 
-def claims_table(found: Sequence[Claim]) -> Table:
-    """Each upgrade minus the best of the controls that cost no more."""
-    keys = list(dict.fromkeys(key for claim in found for key in claim.best))
+def claims_table(runs: Mapping[str, Sequence[Claim]]) -> Table:
+    """Each upgrade minus the best of the controls that cost no more; claims by the name of their run."""
+    found = [(f"{run} " if len(runs) > 1 else "", claim) for run, claims in runs.items() for claim in claims]
+    keys = list(dict.fromkeys(key for _, claim in found for key in claim.best))
     lines = [
         Line(
             [
-                f"{place(claim.site, claim.family, claim.d_sae)} {claim.level}",
+                f"{run}{place(claim.site, claim.family, claim.d_sae)} {claim.level}",
                 claim.upgrade,
                 f"{claim.l0:.1f}",
                 *(_claimed(claim.best.get(key), _DIFFERENCES.get(key, "{:+.3f}")) for key in keys),
@@ -311,7 +312,7 @@ def claims_table(found: Sequence[Claim]) -> Table:
                 ", ".join(claim.dearer) or "–",
             ]
         )
-        for claim in found
+        for run, claim in found
     ]
     headings = ["place", "variant", "l0", *map(_heading, keys), "costs no more", "costs more"]
     title = "against the best control that costs no more, mean ± standard error over seeds"
@@ -329,7 +330,7 @@ def pairs_table(found: Comparison) -> Table:
     lines = [
         Line(
             [
-                f"{_place(r.group)} {r.level} s{r.seed}",
+                f"{_place(found, r.group)} {r.level} s{r.seed}",
                 f"{r.upgrade} - {r.control}",
                 *(f"{l0:.1f}" for l0 in r.l0),
                 *(_with_interval(figure) for figure in (r.kl, r.dce)),
@@ -349,7 +350,7 @@ def between_table(found: Comparison) -> Table:
     lines = [
         Line(
             [
-                f"{_place(r.group)} {r.level} s{r.seed} {r.variant}",
+                f"{place(r.group.site, r.group.family, r.group.d_sae)} {r.level} s{r.seed} {r.variant}",
                 f"{r.group.run} - {r.minus}",
                 *(f"{l0:.1f}" for l0 in r.l0),
                 f"{r.fvu:+.2%}",
@@ -426,15 +427,16 @@ def _range(interval: Interval | None, sign: str = "") -> str:
     return f"[{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
 
 
-def _place(group: Group) -> str:
-    return place(group.site, group.family, group.d_sae)
+def _place(found: Comparison, group: Group) -> str:
+    at = place(group.site, group.family, group.d_sae)
+    return f"{group.run} {at}" if found.several else at
 
 
 def _reference(found: Comparison) -> Table:
     lines = [
         Line(
             [
-                _place(r.group),
+                _place(found, r.group),
                 f"- {r.reference}",
                 f"{r.cells} ({r.outside} outside)",
                 str(r.seeds),
@@ -456,7 +458,7 @@ def _matched(found: Comparison) -> Table:
     lines = [
         Line(
             [
-                _place(r.group),
+                _place(found, r.group),
                 f"{r.upgrade} - {r.control}",
                 f"{r.cells} ({r.outside} outside)",
                 str(r.seeds),
@@ -474,7 +476,7 @@ def _volumes(found: Comparison) -> Table:
     upgrades = {(r.group, r.variant) for r in found.fronts if r.control or r.variant == "teacher"}
     controls = set()
     for r in found.fronts:
-        at = _place(r.group), r.variant
+        at = _place(found, r.group), r.variant
         volumes.setdefault(at, {})[f"{r.y} / {r.x}"] = _plus_minus(r.hypervolume, "{:.3f}")
         if (r.group, r.variant) not in upgrades:
             controls.add(at)
@@ -487,7 +489,7 @@ def _volumes(found: Comparison) -> Table:
 
 def _zones(found: Comparison) -> Table:
     lines = [
-        Line([_place(r.group), r.upgrade, *_counts(r.figures), r.control, *_counts(r.controls)])
+        Line([_place(found, r.group), r.upgrade, *_counts(r.figures), r.control, *_counts(r.controls)])
         for r in found.sweet_zone
     ]
     headings = ["place", "variant", "MSE and l0", "MSE and alive", "control", "MSE and l0", "MSE and alive"]
@@ -498,7 +500,8 @@ def _tally(found: Comparison) -> Table:
     tally: dict[tuple[str, str], dict[str, str]] = {}
     for r in found.tally:
         text = f"{r.win}/{r.tie}/{r.loss}" + (f" ({r.open} open)" if r.open else "")
-        tally.setdefault((r.variant, r.against), {})[r.measure] = text
+        variant = f"{r.run} {r.variant}" if found.several else r.variant
+        tally.setdefault((variant, r.against), {})[r.measure] = text
     keys = list(next(iter(tally.values())))
     lines = [Line([*at, *(texts.get(k, "–") for k in keys)]) for at, texts in tally.items()]
     title = f"win/tie/loss by {stats.ERRORS:g} standard errors; open with fewer than {stats.SEEDS} seeds"

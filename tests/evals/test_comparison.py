@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 import evals as library
 from evals.comparison import Counts, compare, controls_of
 from evals.measures import columns
-from evals.report.text import pairs_table
+from evals.report.text import comparison_tables, pairs_table
 from evals.results import Role, dump, read_results, write_result
 from evals.stats import Interval
 from tests.command import assert_one_clear_line
@@ -23,7 +24,9 @@ def test_no_figure_without_its_control(suite_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| gated |") >= 4
     found = library.compare([suite_run])
-    assert json.loads((tmp_path / "c.json").read_text()) == json.loads(json.dumps(dump(found)))
+    written = json.loads((tmp_path / "c.json").read_text())
+    assert written.pop("claims") == {suite_run.name: []}
+    assert written == json.loads(json.dumps(dump(found)))
     # its l0 is the control's, but for zeros
     top_k = next(r for r in found.matched if r.group.family == "top_k")
     assert (top_k.upgrade, top_k.control, top_k.seeds) == ("gated", "control", 2)
@@ -128,6 +131,25 @@ def test_the_same_cells_of_two_runs(tmp_path):
     done = evals("compare", first, second, "--brief")
     assert done.returncode == 0, done.stderr
     assert "-33.33%" in done.stdout
+
+
+def test_every_row_of_several_runs_says_which_it_is_of(tmp_path):
+    for run, better in (("one", 0.9), ("two", 0.5)):
+        for seed, level in product(range(3), (8, 32)):
+            own = {"level": level, "l0": level, "seed": seed}
+            write_result(tmp_path / run, result(fvu=6 / level, mse=6 / level, **own))
+            write_result(tmp_path / run, control(fvu=5 / level, mse=5 / level, **own))
+            write_result(tmp_path / run, tuned(fvu=5 * better / level, mse=5 * better / level, **own))
+    found = compare([tmp_path / "one", tmp_path / "two"])
+    assert {r.run for r in found.tally} == {"one", "two"}
+    tables = comparison_tables(found)
+    assert len(tables) == 4
+    for table in tables:
+        rows = [tuple(line.texts[:2]) for line in table.lines]
+        assert len(set(rows)) == len(rows)
+        assert {row[0].split()[0] for row in rows} == {"one", "two"}
+    alone = comparison_tables(compare([tmp_path / "one"]))
+    assert not any("one" in line.texts[0].split() for table in alone for line in table.lines)
 
 
 def test_a_control_is_that_of_the_same_teacher():
