@@ -1,4 +1,4 @@
-"""What certified chains of maps share: the proven error, and the record that proves itself when it is read."""
+"""What certified chains of maps share: the proof of the images, and the record that proves itself when it is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
-from approx.dyadic import dyadic
+from flint import arb, fmpq
+
+from approx.dyadic import dyadic, to_float
 from approx.files import write_json
+from approx.floating_point import DTYPES, known_dtype, rounded
+from approx.forms import Monomial
+from approx.proofs.bounds import least, most
 from approx.proofs.decimals import float_below
+from approx.proofs.real_roots import extrema, isolate
 from approx.rational import Rational
 
 
@@ -34,12 +40,44 @@ class Chain(ABC):
         """The table of the steps' coefficients."""
 
     @abstractmethod
+    def _first(self) -> tuple[fmpq, fmpq]:
+        """The interval that the first step maps.
+
+        Raises:
+            ValueError: if the chain's own fields are outside their range.
+        """
+
+    @abstractmethod
+    def _map(self, step: Rational) -> Rational:
+        """What a step does to the intervals.
+
+        Raises:
+            ValueError: for a step of another shape than the table of coefficients has.
+        """
+
     def verify(self) -> None:
         """Prove the images anew from the exact coefficients.
 
         Raises:
-            ValueError: if an image is larger than what is claimed.
+            ValueError: if an image is larger than what is claimed, or a field is not what the proof is about.
         """
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}")
+        check_safety(self.safety)
+        if not 0 < len(self.steps) == len(self.images):
+            raise ValueError(f"{len(self.steps)} steps, {len(self.images)} images: expected an image a step")
+        low, high = self._first()
+        for step, (a, b) in zip(self.steps, self.images, strict=True):
+            # the table of coefficients is in the variable itself: the proof is about nothing else
+            if not isinstance(step.form, Monomial) or step.centre != 0 or step.scale != 1:
+                raise ValueError("a step is not held as powers of the variable itself")
+            for c in step.form.parameters():
+                if rounded(to_float(c), self.dtype) != to_float(c) or dyadic(to_float(c)) != c:
+                    raise ValueError(f"a coefficient, {to_float(c)!r}, is not a number of {self.dtype}")
+            low, high = image(self._map(step), low, high, self.safety)
+            if low < dyadic(a) or high > dyadic(b):
+                raise ValueError(f"the image [{a}, {b}] that the chain claims is too small")
+            low, high = dyadic(a), dyadic(b)
 
     def _record(self, own: dict[str, Any]) -> dict[str, Any]:
         """The record: `own` fields beside those of all chains; the steps exactly."""
@@ -61,17 +99,23 @@ class Chain(ABC):
         name = cls.kind.replace("_", " ")
         try:
             if data["kind"] != cls.kind or data["version"] != 1:
-                raise ValueError(f"not a {name} of version 1")
+                raise ValueError(f"expected kind {cls.kind!r} and version 1")
             fields = {
                 "steps": tuple(map(Rational.from_json, data["steps"])),
-                "dtype": data["dtype"],
+                "dtype": known_dtype(data["dtype"]),
                 "safety": float.fromhex(data["safety"]),
                 "images": tuple((float.fromhex(a), float.fromhex(b)) for a, b in data["images"]),
             }
             made = cls(**fields, **own(data))
-        except (KeyError, TypeError, AttributeError) as error:
+            made.verify()
+            # what a reader without this package goes by
+            for field, value in (("error", made.error), ("coefficients", made.coefficients())):
+                if data[field] != value:
+                    raise ValueError(f"its {field!r} are not those of its steps and images")
+        except ValueError as error:
+            raise ValueError(f"not a {name}: {error}") from None
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"malformed record of a {name}: {type(error).__name__}: {error}") from None
-        made.verify()
         return made
 
     @abstractmethod
@@ -85,3 +129,41 @@ class Chain(ABC):
             path: the file.
         """
         write_json(path, self.to_json())
+
+
+def check_safety(safety: float) -> None:
+    """Refuse what is no relative rounding error.
+
+    Args:
+        safety: the relative rounding error of the arithmetic of a step.
+
+    Raises:
+        ValueError: outside [0, 0.5).
+    """
+    if not 0 <= safety < 0.5:
+        raise ValueError(f"safety={safety} must lie in [0, 0.5): it is a relative rounding error")
+
+
+def image(step: Rational, low: fmpq, high: fmpq, safety: float) -> tuple[fmpq, fmpq]:
+    """An enclosure of the image of [low, high], widened by the rounding that is allowed for.
+
+    Args:
+        step: a rational function, as its form holds it.
+        low: left end.
+        high: right end.
+        safety: the relative rounding.
+
+    Raises:
+        ValueError: if the step has a pole there.
+    """
+    num, den = step.form.exact()
+    if isolate(den, low, high):
+        raise ValueError("a step has a pole in the interval")
+    values = [ball for _, ball in extrema(num, den, low, high, bits=100)]
+    below, above = min(_below(v) for v in values), max(-_below(-v) for v in values)
+    slack = dyadic(safety)
+    return below - slack * abs(below), above + slack * abs(above)
+
+
+def _below(ball: arb) -> fmpq:
+    return least(ball) if ball > 0 else -most(ball)

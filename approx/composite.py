@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from flint import arb, arb_mat, fmpq, fmpq_poly
 
-from approx.chain import Chain
+from approx.chain import Chain, check_safety, image
 from approx.dyadic import dyadic, precision, to_float
 from approx.floating_point import known_dtype, rounded
-from approx.proofs.bounds import least, most
 from approx.proofs.decimals import float_below
-from approx.proofs.real_roots import extrema, isolate
+from approx.proofs.real_roots import isolate
 from approx.rational import Rational
 from approx.zolotarev import zolotarev_sign
 
@@ -81,19 +80,20 @@ class CompositeSign(Chain):
             )
         return table
 
-    def verify(self) -> None:
-        """Prove the images anew from the exact coefficients.
+    def _first(self) -> tuple[fmpq, fmpq]:
+        if not 0 < self.lower < 1:
+            raise ValueError(f"lower={self.lower} must lie in (0, 1)")
+        if self.form not in FORMS:
+            raise ValueError(f"form={self.form!r}: expected one of {', '.join(FORMS)}")
+        return dyadic(self.lower), fmpq(1)
 
-        Raises:
-            ValueError: if an image is larger than what is claimed.
-        """
-        for (low, high), (a, b) in zip(
-            _images(self.steps, self.lower, self.safety), self.images, strict=True
-        ):
-            if low < a or high > b:
-                raise ValueError(
-                    f"the image [{a}, {b}] that the chain claims is too small: it reaches [{low}, {high}]"
-                )
+    def _map(self, step: Rational) -> Rational:
+        num, den = step.form.exact()
+        if any(num.coeffs()[::2]) or any(den.coeffs()[1::2]) or not num:
+            raise ValueError("a step is not odd")
+        if self.form == "polynomial" and den.coeffs() != [1]:
+            raise ValueError("a step has a denominator, and form is 'polynomial'")
+        return step
 
     def to_json(self) -> dict[str, Any]:
         """A self-contained record: the steps exactly, and the table of coefficients."""
@@ -107,7 +107,8 @@ class CompositeSign(Chain):
             data: the record, as `json` reads it.
 
         Raises:
-            ValueError: for a malformed record, or images that do not hold.
+            ValueError: for a malformed record, images that do not hold, or an error or a table of coefficients that
+                are not those of the steps.
         """
         return cls._read(data, lambda d: {"lower": float.fromhex(d["lower"]), "form": d["form"]})
 
@@ -221,8 +222,7 @@ def composite_sign(
         raise ValueError(f"form={form!r}: expected one of {', '.join(FORMS)}")
     if not degrees or any(d != int(d) or d < 1 or d % 2 == 0 for d in degrees):
         raise ValueError(f"degrees={degrees!r}: expected odd degrees, one a step")
-    if not 0 <= safety < 0.5:
-        raise ValueError(f"safety={safety} must lie in [0, 0.5): it is a relative rounding error")
+    check_safety(safety)
     kind = known_dtype(dtype)
     steps: list[Rational] = []
     low, high = dyadic(lower), fmpq(1)
@@ -331,38 +331,3 @@ def _rational(a: fmpq, b: fmpq, degree: int) -> tuple[list[fmpq], list[fmpq]]:
     square = fmpq_poly([0, 1 / b])
     num, den = num(square), den(square)
     return num.coeffs()[1::2], den.coeffs()[::2]
-
-
-def _images(steps: tuple[Rational, ...], lower: float, safety: float) -> list[tuple[float, float]]:
-    low, high = dyadic(lower), fmpq(1)
-    found: list[tuple[float, float]] = []
-    for step in steps:
-        low, high = image(step, low, high, safety)
-        found.append((float_below(low), -float_below(-high)))
-        low, high = dyadic(found[-1][0]), dyadic(found[-1][1])
-    return found
-
-
-def image(step: Rational, low: fmpq, high: fmpq, safety: float) -> tuple[fmpq, fmpq]:
-    """An enclosure of the image of [low, high], widened by the rounding that is allowed for.
-
-    Args:
-        step: a rational function, as its form holds it.
-        low: left end.
-        high: right end.
-        safety: the relative rounding.
-
-    Raises:
-        ValueError: if the step has a pole there.
-    """
-    num, den = step.form.exact()
-    if isolate(den, low, high):
-        raise ValueError("a step has a pole in the interval")
-    values = [ball for _, ball in extrema(num, den, low, high, bits=100)]
-    below, above = min(_below(v) for v in values), max(-_below(-v) for v in values)
-    slack = dyadic(safety)
-    return below - slack * abs(below), above + slack * abs(above)
-
-
-def _below(ball: arb) -> fmpq:
-    return least(ball) if ball > 0 else -most(ball)

@@ -13,8 +13,8 @@ from typing import Any
 
 from flint import arb, fmpq, fmpq_poly, fmpz_poly
 
-from approx.chain import Chain
-from approx.composite import best_odd, image, in_format
+from approx.chain import Chain, check_safety, image
+from approx.composite import best_odd, in_format
 from approx.domain import Domain
 from approx.dyadic import dyadic, power_of_two_above, precision, to_float
 from approx.floating_point import known_dtype
@@ -60,18 +60,18 @@ class CompositePower(Chain):
         """The table: for each step the coefficients of g, ascending. They are numbers of `dtype`, exactly."""
         return [[to_float(c) for c in g.form.exact()[0].coeffs()] for g in self.steps]
 
-    def verify(self) -> None:
-        """Prove the images anew from the exact coefficients.
+    def _first(self) -> tuple[fmpq, fmpq]:
+        a, b = self.interval
+        if not 0 < a < b or not self.start > 0:
+            raise ValueError(
+                f"interval={self.interval!r}, start={self.start!r}: expected 0 < a < b and 0 < start"
+            )
+        return _first(self.interval, self.power, self.start)
 
-        Raises:
-            ValueError: if an image is larger than what is claimed.
-        """
-        low, high = _first(self.interval, self.power, self.start)
-        for g, (a, b) in zip(self.steps, self.images, strict=True):
-            low, high = image(_map(g, self.power), low, high, self.safety)
-            if low < dyadic(a) or high > dyadic(b):
-                raise ValueError(f"the image [{a}, {b}] that the chain claims is too small")
-            low, high = dyadic(a), dyadic(b)
+    def _map(self, step: Rational) -> Rational:
+        if step.form.exact()[1].coeffs() != [1]:
+            raise ValueError("a step has a denominator")
+        return _map(step, self.power)
 
     def to_json(self) -> dict[str, Any]:
         """A self-contained record: the steps exactly, and the table of coefficients."""
@@ -90,7 +90,8 @@ class CompositePower(Chain):
             data: the record, as `json` reads it.
 
         Raises:
-            ValueError: for a malformed record, or images that do not hold.
+            ValueError: for a malformed record, images that do not hold, or an error or a table of coefficients that
+                are not those of the steps.
         """
 
         def own(data: Any) -> dict[str, Any]:
@@ -168,8 +169,7 @@ def _chain(
     (a, b), kind = Domain(interval).hull, known_dtype(dtype)
     if not a > 0:
         raise ValueError(f"interval={interval!r} must lie above 0: the function has a pole there")
-    if not 0 <= safety < 0.5:
-        raise ValueError(f"safety={safety} must lie in [0, 0.5): it is a relative rounding error")
+    check_safety(safety)
     if error is not None and not (0 < error < 1 and isinstance(degrees, int)):
         raise ValueError(
             f"error={error!r}, degrees={degrees!r}: expected an error in (0, 1) beside one degree"

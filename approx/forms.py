@@ -126,6 +126,13 @@ class Form:
         """(num, den) as polynomials over Q in t."""
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Refuse parameters that make no function.
+
+        Raises:
+            ValueError: for a denominator of 0, nodes that are not distinct, or lists of the wrong length.
+        """
+
     @property
     def writable(self) -> bool:
         """Whether `evaluate` needs no case distinction, so that it can be written as straight-line code."""
@@ -150,6 +157,9 @@ class Monomial(Form):
     den: Params
     """Coefficients of the denominator."""
 
+    def check(self) -> None:
+        _check_quotient(self.num, self.den)
+
     def evaluate(self, t: Any, number: Number) -> Any:
         num = horner([number(c) for c in self.num], t)
         return num if self.den == (1,) else num / horner([number(c) for c in self.den], t)
@@ -167,6 +177,9 @@ class Chebyshev(Form):
     """Coefficients of the numerator."""
     den: Params
     """Coefficients of the denominator."""
+
+    def check(self) -> None:
+        _check_quotient(self.num, self.den)
 
     def evaluate(self, t: Any, number: Number) -> Any:
         if isinstance(t, arb) and max(len(self.num), len(self.den)) > _LONG:
@@ -202,6 +215,10 @@ class Factored(Form):
     """Roots of the numerator."""
     poles: Pairs
     """Roots of the denominator."""
+
+    def check(self) -> None:
+        if any(len(root) not in (1, 2) for root in (*self.zeros, *self.poles)):
+            raise ValueError("a root must be one number, or two for a pair")
 
     @cached_property
     def _turns(self) -> list[tuple[bool, fmpq, fmpq | None]]:
@@ -254,6 +271,10 @@ class PartialFractions(Form):
     real: Pairs = ()
     """(rho, a) of each real pole."""
 
+    def check(self) -> None:
+        if any(len(pair) != 4 for pair in self.pairs) or any(len(pole) != 2 for pole in self.real):
+            raise ValueError("pairs must have four numbers each, and real poles two")
+
     def evaluate(self, t: Any, number: Number) -> Any:
         value = horner([number(c) for c in self.poly], t) if self.poly else 0 * t
         for alpha, beta, u, v in self.pairs:
@@ -299,6 +320,12 @@ class Barycentric(Form):
     """The f_j."""
     weights: Params
     """The w_j."""
+
+    def check(self) -> None:
+        if not len(self.nodes) == len(self.values) == len(self.weights) == len(set(self.nodes)) > 0:
+            raise ValueError("nodes must be distinct, with as many values and weights as nodes")
+        if not any(w != 0 for w in self.weights):
+            raise ValueError("weights must not all be 0")
 
     @property
     def writable(self) -> bool:
@@ -358,6 +385,11 @@ class SafePade(Form):
     b: Params
     """b_1, b_2, ..."""
 
+    def check(self) -> None:
+        _check_quotient(self.num, (fmpq(1),))
+        if any(c < 0 for c in self.b):
+            raise ValueError("the b of a safe form must not be negative")
+
     def evaluate(self, t: Any, number: Number) -> Any:
         # without odd powers |t| is t: no kink, and nothing that a power series cannot do
         size = abs(t) if any(self.b[::2]) else t
@@ -388,6 +420,9 @@ class SafePadeB(Form):
     """Coefficients of P, ascending."""
     b: Params
     """b_1, b_2, ..."""
+
+    def check(self) -> None:
+        _check_quotient(self.num, (fmpq(1),))
 
     def evaluate(self, t: Any, number: Number) -> Any:
         total = horner([number(c) for c in (fmpq(0), *self.b)], t)
@@ -429,6 +464,11 @@ class PartialFraction:
         return value + (self.rho / (t - self.a)).sum(-1)
 
 
+def _check_quotient(num: Params, den: Params) -> None:
+    if not any(c != 0 for c in den) or not num:
+        raise ValueError("den must have a non-zero coefficient, and num at least one")
+
+
 _ALL = (Monomial, Chebyshev, Factored, PartialFractions, Barycentric, SafePade, SafePadeB)
 FORMS: dict[str, type[Form]] = {cls.name: cls for cls in _ALL}
 
@@ -447,7 +487,7 @@ def _encode(value: Any) -> Any:
 
 def form_from_json(data: dict[str, Any]) -> Form:
     """The inverse of `Form.to_json`; raises ValueError for an unknown form, a missing or a malformed
-    parameter.
+    parameter, and for parameters that make no function.
 
     Args:
         data: the record, as `json` reads it.
@@ -468,4 +508,6 @@ def form_from_json(data: dict[str, Any]) -> Form:
         if f.name not in data:
             raise ValueError(f"form {cls.name!r} lacks {f.name!r}")
         values[f.name] = read(data[f.name], str(f.type))
-    return cls(**values)
+    form = cls(**values)
+    form.check()
+    return form

@@ -148,6 +148,7 @@ class Rational:
 
     @classmethod
     def _make(cls, form: Form, domain: Any, centre: Any, scale: Any) -> Rational:
+        form.check()
         return cls(form, Domain(domain), dyadic(centre), dyadic(scale))
 
     @classmethod
@@ -171,10 +172,7 @@ class Rational:
         Raises:
             ValueError: when den is zero.
         """
-        form = Monomial(parameters(num), parameters(den))
-        if not any(c != 0 for c in form.den) or not form.num:
-            raise ValueError("den must have a non-zero coefficient, and num at least one")
-        return cls._make(form, domain, centre, scale)
+        return cls._make(Monomial(parameters(num), parameters(den)), domain, centre, scale)
 
     @classmethod
     def from_chebyshev(
@@ -193,11 +191,11 @@ class Rational:
             domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
             centre: where t is 0.
             scale: what is 1 in t = (x - centre)/scale.
+
+        Raises:
+            ValueError: when den is zero.
         """
-        form = Chebyshev(parameters(num), parameters(den))
-        if not any(c != 0 for c in form.den) or not form.num:
-            raise ValueError("den must have a non-zero coefficient, and num at least one")
-        return cls._make(form, domain, centre, scale)
+        return cls._make(Chebyshev(parameters(num), parameters(den)), domain, centre, scale)
 
     @classmethod
     def from_factored(
@@ -276,10 +274,6 @@ class Rational:
             ValueError: for unequal lengths, repeated nodes or no weight but 0.
         """
         form = Barycentric(parameters(nodes), parameters(values), parameters(weights))
-        if not len(form.nodes) == len(form.values) == len(form.weights) == len(set(form.nodes)) > 0:
-            raise ValueError("nodes must be distinct, with as many values and weights as nodes")
-        if not any(w != 0 for w in form.weights):
-            raise ValueError("weights must not all be 0")
         return cls._make(form, domain, centre, scale)
 
     @classmethod
@@ -554,6 +548,8 @@ class Rational:
                 if data["op"] not in {"+", "-", "*", "/", "@", "d"}:
                     raise ValueError(f"unknown operation {data['op']!r}")
                 right = cls.from_json(data["right"]) if data["op"] != "d" else None
+                if data["op"] == "/" and right is not None and not right.exact()[0]:
+                    raise ValueError("division by the zero function")
                 form: Form = Expression(data["op"], cls.from_json(data["left"]), right)
             else:
                 form = form_from_json(data)
@@ -561,7 +557,7 @@ class Rational:
             return cls(form, domain, decode(data["centre"]), decode(data["scale"]))
         except KeyError as key:
             raise ValueError(f"the record of a rational function lacks {key}") from None
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"malformed record of a rational function: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:

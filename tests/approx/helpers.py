@@ -1,5 +1,7 @@
 """What several test modules need."""
 
+from collections.abc import Iterator
+from copy import deepcopy
 from fractions import Fraction
 from itertools import pairwise
 from math import factorial
@@ -47,3 +49,47 @@ def sturm(p: fmpq_poly, a: fmpq, b: fmpq) -> int:
 
 def exact_mp(x: fmpq) -> Any:
     return mpf(int(x.p)) / int(x.q)
+
+
+def changed(record: Any) -> Iterator[Any]:
+    """Copies of a JSON record, each with one number, name, list or object in it changed or left out."""
+    places: list[list[Any]] = [[]]
+    for place in places:
+        item = _at(record, place)
+        keys = list(item) if isinstance(item, dict) else range(len(item)) if isinstance(item, list) else ()
+        places += [[*place, key] for key in keys]
+    for place in places[1:]:
+        item = _at(record, place)
+        others: list[Any] = [
+            None,
+            {},
+            [],
+            "",
+            "banana",
+            3,
+            -1.5,
+            "0x1p2",
+            "-0x1p-1",
+            "0x0p0",
+            "0x1p5000",
+            "nan",
+        ]
+        if isinstance(item, list):
+            others += [item[::-1], item[:-1], item * 2, item[:1] * len(item)]
+        elif isinstance(item, int | float):
+            others += [item / 2, -item, item * (1 + 1e-3)]
+        elif not isinstance(item, dict):
+            others += ["-" + item, "float16", "rational", "torch"]
+        for other in (o for o in others if o != item):
+            copy = deepcopy(record)
+            _at(copy, place[:-1])[place[-1]] = other
+            yield copy
+        copy = deepcopy(record)
+        del _at(copy, place[:-1])[place[-1]]
+        yield copy
+
+
+def _at(record: Any, place: list[Any]) -> Any:
+    for key in place:
+        record = record[key]
+    return record

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 import approx
 from approx import Rational
 from approx.dyadic import dyadic, precision
+from approx.forms import SafePade
+from tests.approx.helpers import changed
 
 X = np.linspace(-1, 1, 41)
 small = st.floats(-3, 3, allow_nan=False).map(lambda v: round(v, 6))
@@ -172,6 +175,29 @@ def test_files_round_trip_and_failures_name_the_file(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="not a JSON file"):
         approx.load(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    "r",
+    [
+        Rational.from_monomial([1, 2], [1, 0.5]),
+        Rational.from_chebyshev([1, 2], [1, 0.5]),
+        Rational.from_factored(2, [0.5, (0.1, 0.2)], [3]),
+        Rational.from_partial_fractions([0.1], [(0.1, 0.2, 0.3, 0.4)], [(1, 2)]),
+        Rational.from_barycentric([0, 1, 2], [1, 2, 4], [1, -2, 1]),
+        Rational(SafePade((dyadic(1),), (dyadic(0.5), dyadic(2)))),
+        Rational.from_monomial([1, 2]) / Rational.from_monomial([4]),
+    ],
+    ids=lambda r: r.form.name,
+)
+def test_a_record_that_is_changed_is_refused_or_is_a_function(r):
+    for forged in changed(r.to_json()):
+        try:
+            read = Rational.from_json(copy.deepcopy(forged))
+        except ValueError:
+            continue
+        assert any(den != 0 for _, den in (branch.exact() for _, _, branch in read.branches()))
+        assert np.isfinite(read(np.linspace(-0.7, 0.8, 31))).any()
 
 
 def test_malformed_parameters_are_refused():
