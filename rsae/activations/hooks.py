@@ -13,10 +13,12 @@ Names are TransformerLens's:
     blocks.L.mlp.hook_post     the MLP's neurons
 
 `blocks.L.attn.hook_z[3]` is head 3 alone. Any other module has the name that the host's own code gives it, such as
-`model.layers.3.mlp.act_fn` for its output and `model.layers.3.mlp.act_fn:in` for its input.
+`model.layers.3.mlp.act_fn` for its output and `model.layers.3.mlp.act_fn:in` for its input; or, in block 3,
+`blocks.3.mlp.act_fn`.
 
 Gemma 2, Gemma 3 and OLMo 2 normalise what attention and MLP give before they add it: there, as in TransformerLens,
-`attn_out` and `mlp_out` are what comes out of those norms. So resid_post = resid_pre + attn_out + mlp_out in all hosts.
+`attn_out` and `mlp_out` are what comes out of those norms. Granite multiplies it: there they are the products. So
+resid_post = resid_pre + attn_out + mlp_out in all hosts, or the host is refused there (`rsae.activations.trial`).
 
 This is the one place where the host's dtype ends: what is read is float32, what is put back has the host's own.
 Shapes: B batch, P position, D width of the hook point, V vocabulary.
@@ -25,7 +27,7 @@ Shapes: B batch, P position, D width of the hook point, V vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,10 +36,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from rsae.activations.host import Host
+from rsae.activations.host import Host, few_tokens
+from rsae.activations.places import WITH_HEADS, Edit, Place, find, passed_through
+from rsae.activations.trial import check, goes_on_from, passed_over
 from rsae.support.errors import InputError
-
-Edit = Callable[[torch.Tensor], torch.Tensor]
 
 #: The points that make up the residual stream: resid_pre + attn_out + mlp_out = resid_post
 SITES = ("resid_pre", "attn_out", "mlp_out", "resid_post")
@@ -55,31 +57,10 @@ POINTS = {
     "z": "attn.hook_z",
     "post": "mlp.hook_post",
 }
-_HEADS = ("q", "k", "v", "z")
-
-#: What the architectures call a block's attention and MLP, and the layers in them
-_ATTENTION = ("self_attn", "attn", "attention")
-_MLP = ("mlp", "feed_forward")
-_PROJECTIONS = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",)}
-_OUTPUT = ("o_proj", "c_proj", "dense", "out_proj")
-_DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2", "w2")
-#: Norms on the way from attention and MLP to the residual stream. Llama has a `post_attention_layernorm` too, which
-#: stands before its MLP; only the second name tells the two kinds of block apart.
-_POST_NORMS = {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"}
-#: Architectures whose attention and MLP always run beside each other
-_PARALLEL = ("gptj", "codegen", "phi", "cohere", "cohere2")
 
 
 class _Stop(Exception):
     """Raised by a hook to end the forward pass when all is read."""
-
-
-class _Place(NamedTuple):
-    """A module's input or output, or some columns of it."""
-
-    module: nn.Module
-    at_input: bool
-    column_D: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +106,7 @@ class HookPoint:
             )
         given = int(match[3]) if match[3] else head
         site = sites[match[2]]
-        if given is not None and site not in _HEADS:
+        if given is not None and site not in WITH_HEADS:
             raise InputError(f"hook point {name!r}: only attn.hook_q, _k, _v and _z have heads")
         point = cls(int(match[1]), site, given)
         point._place(host)
@@ -133,16 +114,16 @@ class HookPoint:
 
     @classmethod
     def _of_module(cls, name: str, host: Host) -> HookPoint:
-        modules = dict(host.model.named_modules())
-        path = name.removesuffix(":in")
-        if not path or path not in modules:
+        module = _named(host, name)
+        if module is None:
             last = len(host.blocks) - 1
+            example = next(reversed(dict(host.model.named_modules())))
             raise InputError(
                 f"hook point {name!r} is not in host {host.name!r}: write blocks.L.POINT with L from 0 to {last} and "
-                f"POINT one of {', '.join(POINTS.values())}; or a module's own name, such as {list(modules)[-1]}"
+                f"POINT one of {', '.join(POINTS.values())}; or a module's own name, such as {example}"
             )
         for layer, block in enumerate(host.blocks):
-            if any(modules[path] is m for m in block.modules()):
+            if any(module is m for m in block.modules()):
                 return cls(layer, name)
         return cls(None, name)
 
@@ -151,94 +132,27 @@ class HookPoint:
         """Whether it is the residual stream between blocks."""
         return self.site in ("resid_pre", "resid_post")
 
-    def _place(self, host: Host) -> _Place:
+    def _place(self, host: Host) -> Place:
         """Where its tensor passes; for `resid_mid`, where what is added to make it passes."""
         if self.site not in POINTS:
-            path = self.site.removesuffix(":in")
-            return _Place(dict(host.model.named_modules())[path], path != self.site)
+            module = _named(host, self.site)
+            assert module is not None
+            return Place(module, self.site.endswith(":in"))
         assert self.layer is not None
-        block = host.blocks[self.layer]
-        if self.residual:
-            return _Place(block, self.site == "resid_pre")
-        if self.site in ("attn_out", "mlp_out", "resid_mid"):
-            if self.site == "resid_mid" and _parallel(host):
-                raise InputError(
-                    f"hook point {str(self)!r}: attention and MLP of host {host.name!r} run in parallel; there is no "
-                    "residual stream between them"
-                )
-            site = "attn_out" if self.site == "resid_mid" else self.site
-            if hasattr(block, _POST_NORMS["mlp_out"]):
-                return _Place(self._module(host, block, (_POST_NORMS[site],)), False)
-            return _Place(self._module(host, block, _ATTENTION if site == "attn_out" else _MLP), False)
-        if self.site == "mlp_in":
-            return _Place(self._module(host, block, _MLP), True)
-        if self.site == "post":
-            return _Place(self._module(host, self._module(host, block, _MLP), _DOWN), True)
-        attention = self._module(host, block, _ATTENTION)
-        if self.site == "z":
-            output = self._module(host, attention, _OUTPUT)
-            return _Place(output, True, self._columns(host, None))
-        return self._projection(host, attention)
-
-    def _module(self, host: Host, parent: nn.Module, names: Sequence[str]) -> nn.Module:
-        for name in names:
-            if isinstance(module := getattr(parent, name, None), nn.Module):
-                return module
-        raise InputError(
-            f"hook point {str(self)!r}: the blocks of host {host.name!r} have no module named {' or '.join(names)}; "
-            "use hook_resid_pre or hook_resid_post, or a module's own name"
-        )
-
-    def _projection(self, host: Host, attention: nn.Module) -> _Place:
-        """Queries, keys or values: a projection of their own, or a part of a common one."""
-        if isinstance(own := getattr(attention, _PROJECTIONS[self.site][0], None), nn.Module):
-            return _Place(own, False, self._columns(host, None))
-        third = "qkv".index(self.site)
-        heads, width = _heads(host, "q")
-        if isinstance(
-            fused := getattr(attention, "c_attn", None), nn.Module
-        ):  # GPT-2: q, k, v one after the other
-            start = third * heads * width
-            return _Place(fused, False, self._columns(host, torch.arange(start, start + heads * width)))
-        if isinstance(
-            fused := getattr(attention, "query_key_value", None), nn.Module
-        ):  # GPT-NeoX: head by head
-            column_HD = (torch.arange(heads)[:, None] * 3 + third) * width + torch.arange(width)
-            return _Place(fused, False, self._columns(host, column_HD.flatten()))
-        raise InputError(
-            f"hook point {str(self)!r}: the attention of host {host.name!r} has no projection known here; "
-            "use hook_z, or a module's own name"
-        )
-
-    def _columns(self, host: Host, column_D: torch.Tensor | None) -> torch.Tensor | None:
-        """The columns of this point's head."""
-        if self.head is None:
-            return column_D
-        heads, width = _heads(host, self.site)
-        if not 0 <= self.head < heads:
-            raise InputError(f"hook point {str(self)!r}: host {host.name!r} has heads 0 to {heads - 1} there")
-        if column_D is None:
-            column_D = torch.arange(heads * width)
-        return column_D[self.head * width : (self.head + 1) * width]
+        place = find(host, self.layer, self.site, self.head, str(self))
+        if not self.residual:
+            check(host, self.layer, self.site, place, str(self))
+        return place
 
 
-def _heads(host: Host, site: str) -> tuple[int, int]:
-    """How many heads there are, and the width of each."""
-    config = host.model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    if site in ("k", "v"):
-        heads = getattr(config, "num_key_value_heads", None) or heads
-    return heads, width
-
-
-def _parallel(host: Host) -> bool:
-    config = host.model.config.get_text_config()
-    return bool(
-        getattr(config, "use_parallel_residual", False)
-        or getattr(config, "parallel_attn", False)
-        or config.model_type in _PARALLEL
-    )
+def _named(host: Host, name: str) -> nn.Module | None:
+    """The module of a name, which the host has or a block of it; None where there is none."""
+    path = name.removesuffix(":in")
+    modules = dict(host.model.named_modules())
+    in_block = re.fullmatch(r"blocks\.(\d+)\.(.+)", path)
+    if path not in modules and in_block and int(in_block[1]) < len(host.blocks):
+        path, modules = in_block[2], dict(host.blocks[int(in_block[1])].named_modules())
+    return modules.get(path) if path else None
 
 
 class Prefix(NamedTuple):
@@ -266,12 +180,12 @@ def mlp_of(host: Host, point: HookPoint, target: HookPoint) -> Edit:
         raise InputError(
             f"{point} to {target} is no MLP; it takes blocks.L.hook_mlp_in to blocks.L.hook_mlp_out"
         )
-    mlp, last = point._place(host).module, target._place(host).module
+    mlp, (last, *_, factor, _) = point._place(host).module, target._place(host)
 
     def run(x_BD: torch.Tensor) -> torch.Tensor:
         y_1BO = mlp(x_BD[None].to(next(mlp.parameters()).dtype))  # experts ask for [batch, position, width]
         y_1BO = y_1BO[0] if isinstance(y_1BO, tuple) else y_1BO
-        return (y_1BO if last is mlp else last(y_1BO))[0].float()
+        return _scaled((y_1BO if last is mlp else last(y_1BO))[0].float(), factor)
 
     return run
 
@@ -295,57 +209,42 @@ def hooked(host: Host, point: HookPoint, act: Edit) -> Iterator[None]:
     def edit(full: torch.Tensor) -> torch.Tensor:
         column_D = None if place.column_D is None else place.column_D.to(full.device)
         x = full if column_D is None else full.index_select(-1, column_D)
-        seen = x.float()
+        seen = _scaled(x.float(), place.factor)
         new = act(seen)
         if new is seen:
             return full
-        new = new.to(full.dtype)
+        # a copy, as Falcon adds its attention to what its MLP gives, in place
+        new = _scaled(new, 1 / place.factor).to(full.dtype, copy=not point.residual)
         return new if column_D is None else full.index_copy(-1, column_D, new)
 
-    with _passed_through(place, edit):
+    with passed_through(place, edit):
         yield
 
 
-@contextmanager
-def _passed_through(place: _Place, edit: Edit) -> Iterator[None]:
-    def pre(_module, args, kwargs):
-        if args:
-            return (edit(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": edit(kwargs["hidden_states"])}
-
-    def post(_module, _args, output):
-        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
-
-    handle = (
-        place.module.register_forward_pre_hook(pre, with_kwargs=True)
-        if place.at_input
-        else place.module.register_forward_hook(post)
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
+def _scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
+    return x if factor == 1 else x * factor
 
 
 @contextmanager
 def _hooked_between(host: Host, point: HookPoint, act: Edit) -> Iterator[None]:
     """The residual stream after the attention: edited through what the attention adds."""
     entering: list[torch.Tensor] = []
+    place = point._place(host)
 
     def keep(full: torch.Tensor) -> torch.Tensor:
         entering[:] = [full]
         return full
 
     def edit(added: torch.Tensor) -> torch.Tensor:
-        between = entering[0] + added
+        between = entering[0] + _scaled(added, place.factor)
         seen = between.float()
         new = act(seen)
-        return added if new is seen else new.to(added.dtype) - entering[0]
+        return added if new is seen else _scaled(new.to(added.dtype) - entering[0], 1 / place.factor)
 
     assert point.layer is not None
     with (
-        _passed_through(HookPoint(point.layer, "resid_pre")._place(host), keep),
-        _passed_through(point._place(host), edit),
+        passed_through(HookPoint(point.layer, "resid_pre")._place(host), keep),
+        passed_through(place, edit),
     ):
         yield
 
@@ -420,6 +319,8 @@ def _run_to(
             found[number] = x_BPD
             if len(found) == len(points):
                 raise _Stop
+            if not points[number].residual:
+                found[number] = x_BPD.clone()  # the rest of the block may add to it in place
             return x_BPD
 
         return read
@@ -437,7 +338,7 @@ def _run_to(
         for number, point in enumerate(points):
             if entering and point.layer is not None:
                 place = HookPoint(point.layer, "resid_pre")._place(host)
-                stack.enter_context(_passed_through(place, keeping(number)))
+                stack.enter_context(passed_through(place, keeping(number)))
             stack.enter_context(hooked(host, point, reading(number)))
         host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False)
     return [Prefix(found[i], streams.get(i)) for i in range(len(points))]
@@ -483,28 +384,16 @@ def going_on(
         entering_BPD: As for `logits_from`.
     """
     within = not point.residual
-    known = point.layer is not None and (not within or entering_BPD is not None)
     first = (point.layer or 0) + (point.site == "resid_post")  # the first block that runs
+    known = point.layer is not None and (not within or entering_BPD is not None)
+    known = known and (first == 0 or goes_on_from(host, first))
     with ExitStack() as stack:
-        stack.enter_context(_passed_over(host.blocks[: first if known else 0]))
+        stack.enter_context(passed_over(host, first if known else 0))
         if within and known:
             entry = HookPoint(point.layer, "resid_pre")._place(host)
-            stack.enter_context(_passed_through(entry, lambda _: entering_BPD))  # type: ignore[arg-type]
+            stack.enter_context(passed_through(entry, lambda _: entering_BPD))  # type: ignore[arg-type]
         stack.enter_context(hooked(host, point, lambda _: x_BPD))
         yield
-
-
-@contextmanager
-def _passed_over(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Blocks give what they get, while the context is open."""
-    forwards = [(block, block.forward) for block in blocks]
-    for block, _ in forwards:
-        block.forward = _pass_through
-    try:
-        yield
-    finally:
-        for block, forward in forwards:
-            block.forward = forward
 
 
 def before_head(host: Host, head: nn.Module, tokens_BP: torch.Tensor, mask_BP: torch.Tensor) -> torch.Tensor:
@@ -550,16 +439,12 @@ def _tried_head(host: Host) -> nn.Linear | None:
     head = host.model.get_output_embeddings()
     if type(head) is not nn.Linear or head.weight.is_meta:  # quantised or elsewhere: only its own code knows
         return None
-    tokens_BP = torch.arange(4, device=host.device)[None] % host.model.config.get_text_config().vocab_size
+    tokens_BP = few_tokens(host)
     mask_BP = torch.ones_like(tokens_BP)
-    with _passed_over(host.blocks):
+    with passed_over(host, len(host.blocks)):
         logits_BPV = host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False).logits
         read_BPD = before_head(host, head, tokens_BP, mask_BP)
     return head if torch.equal(nn.functional.linear(read_BPD, head.weight, head.bias), logits_BPV) else None
-
-
-def _pass_through(hidden_states, *_args, **_kwargs):
-    return hidden_states
 
 
 #: Sequences that run together at most; tokens for each thread of a CPU, so that what a layer makes stays in the caches

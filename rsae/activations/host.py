@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -47,15 +48,32 @@ class Host:
     mixed: bool = False
     """Whether its activations are computed with products in bfloat16, weights and residual stream being float32."""
 
-    @property
+    @cached_property
     def blocks(self) -> nn.ModuleList:
-        """The decoder blocks, whatever the architecture calls them."""
+        """The decoder blocks, whatever the architecture calls them.
+
+        Raises:
+            InputError: There is no list of them, or several lists side by side make them up.
+        """
         count = self.model.config.get_text_config().num_hidden_layers
-        for module in self.model.modules():
-            if isinstance(module, nn.ModuleList) and len(module) == count:
-                return module
+        modules = dict(self.model.named_modules())
+        lists = {n: m for n, m in modules.items() if isinstance(m, nn.ModuleList) and len(m) == count}
+        # a block may hold as many experts
+        lists = {n: m for n, m in lists.items() if not any(n.startswith(f"{other}.") for other in lists)}
+        # a tower for pictures may have as many: the decoder's stand beside the embedding of the tokens
+        embedding = self.model.get_input_embeddings()
+        path = next((name for name, module in modules.items() if module is embedding), "")
+
+        def near(name: str) -> int:
+            pairs = zip(name.split("."), path.split("."), strict=False)
+            return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+        nearest = [name for name in lists if near(name) == max(map(near, lists))]
+        if len(nearest) == 1:
+            return lists[nearest[0]]
+        what = f"the decoder's blocks are parted into {', '.join(nearest)}" if nearest else "none was found"
         raise InputError(
-            f"host {self.name!r}: no list of {count} decoder blocks found; is it a decoder-only model?"
+            f"host {self.name!r}: no list of {count} decoder blocks ({what}); is it a decoder-only model?"
         )
 
     def precisely(self) -> AbstractContextManager:
@@ -211,7 +229,38 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
         ) from error
     model.requires_grad_(False).eval()
     model = model.to(device)  # type: ignore[arg-type]
-    return Host(name, model, tokenizer, EMBEDDED_NOTE if embedded else "", mixed)
+    host = Host(name, model, tokenizer, EMBEDDED_NOTE if embedded else "", mixed)
+    if _looks_ahead(host):
+        raise InputError(
+            f"host {name!r}: {type(model).__name__} predicts a token from those behind it too; it is no causal "
+            "language model, give one that is"
+        )
+    return host
+
+
+def few_tokens(host: Host) -> torch.Tensor:
+    """Token ids [1, 4] to try a host with.
+
+    Args:
+        host: The host.
+    """
+    # behind the ids that mostly stand for padding and for ends
+    return torch.arange(3, 7, device=host.device)[None] % host.model.config.get_text_config().vocab_size
+
+
+@torch.no_grad()
+def _looks_ahead(host: Host) -> bool:
+    """Whether what a host predicts depends on later tokens, as BERT's does."""
+    config = host.model.config.get_text_config()
+    # most hosts are not asked: where nothing speaks against it, it would only cost time
+    if getattr(config, "is_decoder", True) and getattr(config, "causal", True):
+        return False
+    tokens_BP = few_tokens(host).repeat(2, 1)
+    tokens_BP[1, -1] = tokens_BP[1, 0]  # one sequence twice but for its last token
+    mask_BP = torch.ones_like(tokens_BP)
+    one_PV, other_PV = host.model(input_ids=tokens_BP, attention_mask=mask_BP, use_cache=False).logits.float()
+    rounding = 4 * torch.finfo(host.model.dtype).eps * one_PV.abs().max()
+    return bool((one_PV - other_PV)[:-1].abs().max() > rounding)
 
 
 def computed_in(dtype: str, device: str | torch.device) -> str:

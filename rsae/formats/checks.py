@@ -84,6 +84,11 @@ def read_provenance(metadata: Mapping[str, Any], file: Path) -> Provenance:
         metadata: By SAELens's names.
         file: Where they stand, for messages.
     """
+    model = metadata.get("model_name")
+    hooks = {
+        key: _settled(metadata.get(key), model) for key in ("hook_name", "hook_name_out") if key in metadata
+    }
+    metadata = {**metadata, **hooks}
     try:
         return TypeAdapter(Provenance).validate_python(Provenance.from_metadata(metadata).__dict__)
     except ValidationError as error:
@@ -179,13 +184,26 @@ def hook_name(module: str) -> str | None:
     """The hook point of a module's output, from the module's name; None where none of ours is the same.
 
     Args:
-        module: Such as `model.layers.5` (what the block puts out) or `layers.5.mlp`.
+        module: Such as `model.layers.5` (what the block puts out) or `layers.5.mlp`. An MLP and attention keep their
+            name in the block, as in `blocks.5.mlp`: `read_provenance` knows the model, and settles it.
     """
     match = re.fullmatch(
         r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.([a-z_.]+?))??(?:\.(output|input))?", module
     )
-    site = _MODULES.get((match[2], match[3] or "output")) if match else None
-    return f"blocks.{match[1]}.{site}" if match and site else None
+    if match is None:
+        return None
+    given = match[3] != "input"
+    own = match[2] if given and match[2] in _ADDED else None
+    site = own or _MODULES.get((match[2], "output" if given else "input"))
+    return f"blocks.{match[1]}.{site}" if site else None
+
+
+def _settled(hook: Any, model: Any) -> Any:
+    """A hook point; for the output of an MLP or attention, what the block adds, if that is the same in the model."""
+    match = re.fullmatch(r"(blocks\.\d+)\.(\w+)", hook) if isinstance(hook, str) else None
+    if match is None or match[2] not in _ADDED or _CHANGES.search(str(model)):
+        return hook
+    return f"{match[1]}.{_ADDED[match[2]]}"
 
 
 #: What a block's modules put out or take, as hook points
@@ -194,10 +212,17 @@ _MODULES = {
     (None, "input"): "hook_resid_pre",
     ("mlp", "input"): "hook_mlp_in",
     ("pre_feedforward_layernorm", "output"): "hook_mlp_in",
-    ("mlp", "output"): "hook_mlp_out",
     ("post_feedforward_layernorm", "output"): "hook_mlp_out",
-    ("self_attn", "output"): "hook_attn_out",
-    ("attn", "output"): "hook_attn_out",
-    ("attention", "output"): "hook_attn_out",
     ("self_attn.o_proj", "input"): "attn.hook_z",
 }
+#: Modules whose output a block adds to the residual stream
+_ADDED = {
+    "mlp": "hook_mlp_out",
+    "self_attn": "hook_attn_out",
+    "attn": "hook_attn_out",
+    "attention": "hook_attn_out",
+}
+#: Names of models whose blocks norm it or multiply it first; Gemma's first models, such as gemma-2b, do not
+_CHANGES = re.compile(
+    r"gemma-?[234](?!\d*b)|olmo-?[23](?!\d*b)|glm-?4|exaone-?4|granite|hyperclova|minicpm-?3", re.IGNORECASE
+)
