@@ -1,7 +1,8 @@
 """Best approximation with pinned values: r = s + z R, s the polynomial through the pins, R best for (f - s)/z.
 
 p - s q = z p_1 needs deg s + n <= m. Then r runs through all functions of the type with these values, as R runs through
-those of type (m - k, n), k the number of conditions; the weight of R's problem is |z| w.
+those of type (m - k, n), k the number of conditions; the weight of R's problem is |z| w. A relative error is finite
+where r vanishes with the target: r/Z, with Z the polynomial of the target's zeros, is pinned in place of r.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from flint import arb, fmpq, fmpq_poly
 from approx.domain import Domain
 from approx.dyadic import dyadic, precision
 from approx.fit.error import honest_error, measured_error
-from approx.fit.result import Fit, Verdict
+from approx.fit.result import Fit, Verdict, check_target
 from approx.forms import horner
 from approx.rational import Rational
 from approx.target import Target
+from approx.zeros import Zero, divided, factor, parted, zeros_of
 
 Solve = Callable[[Target, tuple[int, int]], Fit]
 
@@ -52,24 +54,83 @@ def through_pins(
         ValueError: for malformed pins, too many of them for the type, or a pin in the domain that is not a value of
             the target.
     """
+    pins = _read(pinned)
+    where = ", ".join(f"{x:g}" for x in pins)
+    relative = target.weight == "relative"
+    whole = parted(target) if relative else target
+    zeros = zeros_of(whole) if relative else ()
+    total = sum(zero.multiplicity for zero in zeros)
+    left = _without(pins, zeros)
     m, n = type
+    s, z = _interpolated(left)
+    needed = max(z.degree(), s.degree() + n if s else 0) + total
+    if needed > m:
+        count = z.degree() + total
+        beside = ", with those of the target's zeros," if zeros else ""
+        raise ValueError(
+            f"pinned=: {count} conditions{beside} need a numerator of degree {needed} or more for n = {n}"
+        )
+    _check(target, pins)
+    plain = divided(whole, zeros) if zeros else whole
+    if relative:
+        check_target(plain)
+    kind = (m - total, n)
+    fit = _through(plain, kind, left, s, z, solve, bits, tolerance) if left else solve(plain, kind)
+    rational = fit.rational
+    if zeros:
+        # the roots of Z as factors: r vanishes there in every arithmetic
+        roots = [zero.exact for zero in zeros for _ in range(zero.multiplicity)]
+        rational = Rational.from_factored(1, roots, [], whole.domain) * rational
+    detail = "; ".join(part for part in (f"pinned at {where}", fit.detail) if part)
+    return replace(fit, rational=rational, target=whole, type=type, detail=detail)
+
+
+def _read(pinned: Any) -> dict[float, list[fmpq]]:
+    expected = "expected {x: y}, or {x: (y, y', y''/2, ...)}"
+    if not isinstance(pinned, Mapping):
+        raise ValueError(f"pinned={pinned!r}: {expected}")
     pins = {float(x): [dyadic(v) for v in np.atleast_1d(y).tolist()] for x, y in pinned.items()}
     if not pins or not all(pins.values()):
-        raise ValueError("pinned= is empty: expected {x: y}, or {x: (y, y', y''/2, ...)}")
-    s, z = _interpolated(pins)
-    count = z.degree()
-    if count > m or max(s.degree(), 0) + (n if s else 0) > m:
-        needed = max(count, s.degree() + n if s else 0)
-        raise ValueError(
-            f"pinned=: {count} conditions need a numerator of degree {needed} or more for n = {n}"
-        )
+        raise ValueError(f"pinned= is empty: {expected}")
+    return pins
+
+
+def _without(pins: dict[float, list[fmpq]], zeros: tuple[Zero, ...]) -> dict[float, list[fmpq]]:
+    """The pins of r/Z, Z the polynomial of the zeros: none at a zero where those of r say no more than that."""
+    found: dict[float, list[fmpq]] = {}
+    for x, values in pins.items():
+        around = factor(zeros)(fmpq_poly([dyadic(x), 1]))
+        count = next(k for k, c in enumerate(around.coeffs()) if c != 0)
+        if any(values[:count]):
+            raise ValueError(
+                f"pinned=: the target vanishes at x = {x!r}, and so must r, or its relative error is not finite"
+            )
+        series: list[fmpq] = []
+        for k, value in enumerate(values[count:]):
+            known = sum((c * around[count + k - j] for j, c in enumerate(series)), fmpq())
+            series.append((value - known) / around[count])
+        if series:
+            found[x] = series
+    return found
+
+
+def _through(
+    target: Target,
+    type: tuple[int, int],
+    pins: dict[float, list[fmpq]],
+    s: fmpq_poly,
+    z: fmpq_poly,
+    solve: Solve,
+    bits: int,
+    tolerance: float,
+) -> Fit:
+    """The best s + z R, for a weight that is finite off the pins."""
     held_s = Rational.from_monomial([dyadic(c, 2 * bits) for c in s.coeffs()] or [0], [1], target.domain)
     s = held_s.form.exact()[0]
     # as factors, so that z is 0 at the pins in every arithmetic
     roots = [x for x, values in pins.items() for _ in values]
     held_z = Rational.from_factored(1, roots, [], target.domain)
-    _check(target, pins)
-    inner = solve(_quotient(target, s, z, held_z, pins), (m - count, n))
+    inner = solve(_quotient(target, s, z, held_z, pins), (type[0] - z.degree(), type[1]))
     # r = s + z R, evaluated so: exact at the pins
     rational = (held_s + held_z * inner.rational).with_domain(target.domain)
     error = honest_error(rational, target, measured_error(rational, target, inner.reference), inner.reference)
@@ -80,17 +141,7 @@ def through_pins(
         and error > inner.levelled * (1 + max(1e-8, tolerance))
     ):
         verdict = Verdict.LOST if target.enclosed else Verdict.ROUNDING
-    where = ", ".join(f"{x:g}" for x in pins)
-    detail = "; ".join(part for part in (f"pinned at {where}", inner.detail) if part)
-    return replace(
-        inner,
-        rational=rational,
-        error=max(error, inner.levelled),
-        target=target,
-        type=type,
-        verdict=verdict,
-        detail=detail,
-    )
+    return replace(inner, rational=rational, error=max(error, inner.levelled), verdict=verdict)
 
 
 def _interpolated(pins: dict[float, list[fmpq]]) -> tuple[fmpq_poly, fmpq_poly]:

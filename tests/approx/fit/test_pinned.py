@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from flint import arb, arb_series, ctx
 from scipy.optimize import linprog
 
 import approx
@@ -62,6 +63,48 @@ def test_pinned_rational_functions():
     assert fit.rational.type == (3, 2)
     assert free.error < fit.error < 3 * free.error
     assert fit.levelled == pytest.approx(fit.error, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "type", "pins"),
+    [
+        ("sin(x)", (-1, 1), (5, 2), {0: (0, 1)}),
+        ("sin(x)", (-1, 1), (5, 2), {0: 0}),
+        ("tanh(x)", (-1, 1), (5, 2), {0: (0, 1)}),
+        ("sin(x)", (-1, 1), (5, 0), {1: float(np.sin(1))}),
+        ("sin(x)", (0, 1), (3, 2), {0: (0, 1)}),
+        ("log(x)", (0.5, 2), (4, 1), {1: (0, 1, -0.5)}),
+        ("1 - cos(x)", (-1, 1), (6, 0), {1: float(1 - np.cos(1))}),
+        ("cos(x)", (1, 2), (3, 0), {1: float(np.cos(1))}),  # its zero is no float64
+    ],
+)
+def test_a_relative_error_is_finite_through_the_zeros_of_the_target(text, domain, type, pins):
+    fit = approx.minimax(approx.formula(text, domain).with_weight("relative"), type, pinned=pins)
+    assert fit.converged
+    for x, y in pins.items():
+        values = [arb(v) for v in np.atleast_1d(y).tolist()]
+        cap, ctx.cap = ctx.cap, len(values)
+        series = fit.rational(arb_series([x, 1]))
+        ctx.cap = cap
+        assert all(abs(series[k] - v) < 1e-14 for k, v in enumerate(values))
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert fit.error * (1 - 1e-9) <= proof.upper <= fit.error * (1 + 1e-8)
+    assert fit.error >= approx.minimax(fit.target, type).error * (1 - 1e-9)
+    assert proof.upper <= fit.levelled * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pins", "type", "says"),
+    [
+        ({0: (0, 1)}, (1, 1), "of the target's zeros"),
+        ({0: 1e-12}, (3, 0), "vanishes"),
+        ([(0, 1)], (3, 0), "{x: y}"),
+    ],
+)
+def test_pins_beside_zeros_that_cannot_be_are_refused(pins, type, says):
+    with pytest.raises(ValueError, match=says):
+        approx.minimax(approx.formula("sin(x)").with_weight("relative"), type, pinned=pins)
 
 
 @pytest.mark.parametrize(
