@@ -1,4 +1,4 @@
-"""Pade approximants of a power series: the rational function whose own series agrees longest, by Euclid's algorithm."""
+"""Pade approximants of a power series: the rational function whose own series agrees longest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from flint import arb, fmpq, fmpq_poly
+from flint import arb, fmpq, fmpq_mat, fmpq_poly
 
 from approx.dyadic import dyadic, precision
 from approx.proofs.taylor import expand
@@ -14,6 +14,7 @@ from approx.rational import Rational
 from approx.target import Target
 
 _MOST = 400  # degrees; above, exact numbers take minutes
+_BESIDE = 2.0**-300  # how far from the centre a fold is one at the centre
 
 
 def pade(
@@ -25,8 +26,9 @@ def pade(
 ) -> Rational:
     """The Pade approximant p/q of a series: f q - p begins with the power m + n + 1 of (x - centre), or a later one.
 
-    Computed exactly by the extended algorithm of Euclid on t^(m+n+1) and the series, so that a table with blocks
-    (coefficients that vanish, a rational function) is no special case: the approximant comes back reduced.
+    Computed exactly: from the equations of the denominator, and where these do not determine it (in a block of the
+    table: coefficients that vanish, a rational function) by the extended algorithm of Euclid on t^(m+n+1) and the
+    series. The approximant comes back reduced.
 
     Args:
         series: the coefficients of (x - centre)^k, k = 0, 1, ..., m + n at least (int, float, Fraction or fmpq, all
@@ -56,14 +58,7 @@ def pade(
         coefficients = [_exact(c) for c in series][:count]
     if len(coefficients) < count:
         raise ValueError(f"series: {len(coefficients)} coefficients, and type ({m}, {n}) needs {count}")
-    before, now = fmpq_poly([0] * count + [1]), fmpq_poly(coefficients)
-    factor_before, factor = fmpq_poly(), fmpq_poly([1])
-    while now.degree() > m:
-        quotient, rest = divmod(before, now)
-        before, now = now, rest
-        factor_before, factor = factor, factor_before - quotient * factor
-    common = now.gcd(factor)
-    num, den = now // common, factor // common
+    num, den = _by_solving(coefficients, m, n) or _by_euclid(coefficients, m)
     agreement = den * fmpq_poly(coefficients) - num
     if den[0] == 0 or any(agreement[k] != 0 for k in range(count)):
         raise ValueError(
@@ -79,6 +74,37 @@ def pade(
     )
 
 
+def _by_solving(c: list[fmpq], m: int, n: int) -> tuple[fmpq_poly, fmpq_poly] | None:
+    """The approximant from the equations of the denominator, den(0) = 1; None where these do not determine it.
+
+    Exact numbers grow less than in Euclid's algorithm.
+    """
+    if n == 0:
+        return fmpq_poly(c[: m + 1]), fmpq_poly([1])
+    before = [fmpq(0)] * n + c  # c_k at n + k
+    rows = [[before[n + m + i - j] for j in range(1, n + 1)] for i in range(1, n + 1)]
+    try:
+        solved = fmpq_mat(n, n, [x for row in rows for x in row]).solve(
+            fmpq_mat(n, 1, [-x for x in c[m + 1 :]])
+        )
+    except ZeroDivisionError:
+        return None
+    den = fmpq_poly([fmpq(1), *(solved[i, 0] for i in range(n))])
+    return fmpq_poly((den * fmpq_poly(c)).coeffs()[: m + 1]), den
+
+
+def _by_euclid(c: list[fmpq], m: int) -> tuple[fmpq_poly, fmpq_poly]:
+    """The approximant by the extended algorithm of Euclid, reduced."""
+    before, now = fmpq_poly([0] * len(c) + [1]), fmpq_poly(c)
+    factor_before, factor = fmpq_poly(), fmpq_poly([1])
+    while now.degree() > m:
+        quotient, rest = divmod(before, now)
+        before, now = now, rest
+        factor_before, factor = factor, factor_before - quotient * factor
+    common = now.gcd(factor)
+    return now // common, factor // common
+
+
 def _exact(value: Any) -> fmpq:
     if isinstance(value, Fraction):
         return fmpq(value.numerator, value.denominator)
@@ -91,6 +117,10 @@ def _of_target(target: Target, centre: float, count: int, bits: int) -> list[fmp
         raise ValueError(
             f"target {target.name!r} has no enclosure to expand: give enclose=, or the coefficients"
         )
+    with precision(1 << 10):  # a fold has one-sided series: beside it there is none
+        beside = expand(target, arb(dyadic(centre)) + arb(0, _BESIDE), count - 1, 1 << 10)
+    if centre in target.breaks or any(c.is_nan() for c in beside):
+        raise ValueError(f"target {target.name!r} has no power series at x = {centre!r}: change centre=")
     wanted = bits + 64 + 8 * count
     work = 2 * wanted
     while work <= 1 << 15:

@@ -112,7 +112,7 @@ class Samples(Target):
         """Samples from a CSV file with the columns x, y and, where there is a third, the error bars.
 
         Args:
-            path: the file; a first line that holds no numbers is a heading, lines that begin with # are comments.
+            path: the file, in UTF-8; a first line of words alone is a heading, lines that begin with # are comments.
 
         Returns:
             The samples.
@@ -121,26 +121,35 @@ class Samples(Target):
             ValueError: naming the file and the line, for anything else.
         """
         rows: list[list[float]] = []
-        with open(path, newline="") as file:
-            for number, row in enumerate(csv.reader(file), 1):
-                if not row or row[0].lstrip().startswith("#"):
-                    continue
-                try:
-                    rows.append([float(cell) for cell in row])
-                except ValueError:
-                    if rows or number > 1:
-                        raise ValueError(
-                            f"{path}, line {number}: expected numbers, found {','.join(row)!r}"
-                        ) from None
-                    continue
-                if len(row) not in (2, 3) or len(row) != len(rows[0]):
-                    raise ValueError(
-                        f"{path}, line {number}: expected x,y or x,y,error as in the lines before"
-                    )
+        heading = False
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                lines = [(n, row) for n, row in enumerate(csv.reader(file), 1) if "".join(row).strip()]
+        except (UnicodeError, csv.Error) as error:
+            raise ValueError(f"{path}: not readable as CSV ({error}); save it as UTF-8") from None
+        for number, row in lines:
+            if row[0].lstrip().startswith("#"):
+                continue
+            numbers = [_number(cell) for cell in row]
+            if not (rows or heading) and all(value is None for value in numbers) and all(map(str.strip, row)):
+                heading = True
+                continue
+            if None in numbers or not np.all(np.isfinite(found := [v for v in numbers if v is not None])):
+                raise ValueError(f"{path}, line {number}: expected finite numbers, found {','.join(row)!r}")
+            rows.append(found)
+            if len(row) not in (2, 3) or len(row) != len(rows[0]):
+                raise ValueError(f"{path}, line {number}: expected x,y or x,y,error as in the lines before")
         if not rows:
             raise ValueError(f"{path} holds no samples: expected lines x,y or x,y,error")
         columns = np.array(rows).T
         return cls(columns[0], columns[1], errors=columns[2] if len(columns) == 3 else None)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _remade(x: np.ndarray, y: np.ndarray, weighted: dict[str, Any]) -> Samples:

@@ -41,10 +41,11 @@ class _Writer:
 
     lines: list[str] = field(default_factory=list)
     absolute: str = "abs"
+    quotient: str = "{0} / {1}"  # of a parameter by a value
 
-    def name(self, expression: str) -> _Symbol:
+    def name(self, expression: str, constant: bool = False) -> _Symbol:
         self.lines.append(expression)
-        return _Symbol(self, f"t{len(self.lines)}")
+        return _Symbol(self, f"t{len(self.lines)}", constant)
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,21 @@ class _Symbol:
 
     writer: _Writer
     text: str
+    constant: bool = False
 
     def _binary(self, op: str, left: Any, right: Any) -> _Symbol:
-        a, b = (o.text if isinstance(o, _Symbol) else _integer(o) for o in (left, right))
-        if op == "*" and "0" in (a, b):
-            return _Symbol(self.writer, "0")
-        if op == "+" and "0" in (a, b):
-            return _Symbol(self.writer, b if a == "0" else a)
-        if op in ("-", "/") and (b if op == "-" else a) == "0":
-            return _Symbol(self.writer, a)
-        return self.writer.name(f"{a} {op} {b}")
+        a, b = (
+            o if isinstance(o, _Symbol) else _Symbol(self.writer, _integer(o), True) for o in (left, right)
+        )
+        if op == "*" and "0" in (a.text, b.text):
+            return _Symbol(self.writer, "0", True)
+        if op == "+" and "0" in (a.text, b.text):
+            return b if a.text == "0" else a
+        if op in ("-", "/") and (b if op == "-" else a).text == "0":
+            return a
+        if op == "/" and a.constant and not b.constant:
+            return self.writer.name(self.writer.quotient.format(a.text, b.text))
+        return self.writer.name(f"{a.text} {op} {b.text}", a.constant and b.constant)
 
     def __add__(self, o: Any) -> _Symbol:
         return self._binary("+", self, o)
@@ -159,6 +165,8 @@ def export(
             f"{_EPS[kind] * scale:.0e}: use {remedy} (or force=True)"
         )
     writer = _Writer(absolute={"c": "fabs" if kind == "float64" else "fabsf"}.get(to, "abs"))
+    if to == "torch":  # which takes a number by a tensor as 1/tensor times it, and so rounds twice
+        writer.quotient = "torch.full_like({1}, {0}) / {1}"
     suffix = "f" if to == "c" and kind == "float32" else ""
 
     def literal(value: Any) -> _Symbol:
@@ -166,9 +174,9 @@ def export(
         if not np.isfinite(number):
             raise ValueError(f"a parameter overflows in {kind}: use another form or dtype")
         if number == 0:
-            return _Symbol(writer, "0")
+            return _Symbol(writer, "0", True)
         text = f"{number.hex()}{suffix}" if to == "c" else repr(number)
-        return _Symbol(writer, f"({text})" if number < 0 else text)
+        return _Symbol(writer, f"({text})" if number < 0 else text, True)
 
     result = held.run(_Symbol(writer, "x"), Number(literal, BITS[kind]))
     value = result.text

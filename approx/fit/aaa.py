@@ -127,18 +127,23 @@ def aaa(
         raise ValueError(f"degree={degree}: expected 0 to 1000")
     if real:
         z, y, w = np.r_[z, z.conj()], np.r_[y, y.conj()], np.r_[w, w]
-    z, first = np.unique(z, return_index=True)
-    y, w = y[first], w[first]
+    given, (z, place) = (y, w), np.unique(z, return_inverse=True)
+    total = np.bincount(place, w)  # of samples at one point their weighted mean
+    y = np.bincount(place, w * y.real) / total + 1j * np.bincount(place, w * y.imag) / total
+    w = np.maximum.reduceat(
+        w[np.argsort(place, kind="stable")], np.unique(np.sort(place), return_index=True)[1]
+    )
     chosen = _spread(z, y)
     best: ComplexFit | None = None
     for _ in range(_ROUNDS):
         found = _fitted(z[chosen], y[chosen], w[chosen], degree, tolerance, lawson, real, stable)
-        error = w * np.abs(y - _in_blocks(found, z))
-        top = float(np.max(error))
+        values = _in_blocks(found, z)
+        error = w * np.abs(y - values)
+        top = float(np.max(given[1] * np.abs(given[0] - values[place])))
         found = ComplexFit(found.poles, found.residues, found.constant, top, real)
         if best is None or top < best.error:
             best = found
-        if len(chosen) == len(z) or top <= 1.1 * float(np.max(error[chosen])):
+        if len(chosen) == len(z) or float(np.max(error)) <= 1.1 * float(np.max(error[chosen])):
             break
         chosen = np.union1d(chosen, np.argsort(-error)[: _FEW // 4])
     assert best is not None

@@ -142,18 +142,18 @@ def by_symmetry(target: Target, type: tuple[int, int], sides: tuple[int, ...] = 
         ):
             return whole
 
-        def constant(values: list[arb]) -> fmpq | None:
-            spread = max((abs(v - values[0]) for v in values), key=float)
-            if spread > close * size:
+        def steady(values: list[arb], units: list[arb]) -> fmpq | None:
+            """What the values are in these units, if they are one multiple of them up to rounding."""
+            one = max(range(len(units)), key=lambda k: float(units[k]))
+            share = values[one] / units[one]
+            if any(abs(v - share * unit) > close * size for v, unit in zip(values, units, strict=True)):
                 return None
-            return (
-                fmpq(0)
-                if abs(values[0]) <= close * size
-                else dyadic(values[0], 100 if target.enclosed else 50)
-            )
+            if abs(values[one]) <= close * size:
+                return fmpq(0)
+            return dyadic(share, 100 if target.enclosed else 50)
 
-        slope = constant([(a - b) / (2 * u) for a, b, u in zip(plus, minus, us, strict=True)])
-        level = constant([(a + b) / 2 for a, b in zip(plus, minus, strict=True)])
+        slope = steady([(a - b) / 2 for a, b in zip(plus, minus, strict=True)], us)
+        level = steady([(a + b) / 2 for a, b in zip(plus, minus, strict=True)], [arb(1)] * len(us))
     u = fmpq_poly([-centre, 1])
     if slope is not None and (slope == 0 or n + 1 <= m):
         odd, line, type = 0, slope * u, (m // 2, n // 2)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import approx
 from approx import pade
+from approx.pade import _by_euclid
 
 small = st.integers(-9, 9)
 
@@ -84,3 +85,36 @@ def test_a_rational_function_is_its_own_approximant():
 def test_what_has_no_approximant_is_refused(series, type, says):
     with pytest.raises(ValueError, match=says):
         pade(series, type)
+
+
+@pytest.mark.parametrize(
+    ("target", "centre"),
+    [
+        (approx.absolute(), 0.0),
+        (approx.relu(), 0.0),
+        (approx.jump_relu(0.1), 0.1),
+        (approx.formula("abs(x-0.3)", (-1, 1)), 0.3),
+        (approx.formula("max(x,0)", (1, 2)), 0.0),
+        (approx.formula("sqrt(x)", (0, 1)), 0.0),
+        (approx.formula("x*abs(x)", (-1, 1)), 0.0),
+    ],
+    ids=lambda value: "",
+)
+def test_a_kink_has_no_series(target, centre):
+    with pytest.raises(ValueError, match="has no power series at x = "):
+        pade(target, (2, 2), centre=centre)
+
+
+def test_a_kink_elsewhere_is_none_here():
+    assert pade(approx.relu(), (2, 2), centre=0.5).exact()[0] == fmpq_poly([0, 1])
+
+
+def test_solving_and_euclid_agree():
+    """On a rational function's own table, whose blocks the equations do not determine, and on a normal one."""
+    for series in ([fmpq(1, factorial(k)) for k in range(12)], [fmpq(1, 3**k) for k in range(12)]):
+        for m, n in ((0, 0), (3, 0), (0, 4), (4, 3), (5, 6)):
+            found = pade(series[: m + n + 1], (m, n), bits=400)
+            num, den = _by_euclid(series[: m + n + 1], m)
+            x = fmpq(1, 7)
+            want = num(x) / den(x)
+            assert abs(found(x) - want) < fmpq(1, 10**100)

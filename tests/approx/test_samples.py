@@ -56,3 +56,43 @@ def test_csv_files(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=says):
             Samples.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("x,y\n0,1\n1,2\n", 2),
+        ("\ufeff0,1\n1,2\n", 2),
+        ("\ufeffx,y\n0,1\n1,2\n", 2),
+        ("# a comment\n\nx,y\n0,1\n1,2\n", 2),
+        (" , \n0,1\n\n1,2\n", 2),
+    ],
+)
+def test_headings_comments_and_marks_lose_no_sample(tmp_path, text, count):
+    (tmp_path / "s.csv").write_text(text, encoding="utf-8")
+    assert len(Samples.read(tmp_path / "s.csv").x) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("0,\n1,2\n2,5\n", 1),
+        ("1e,5\n1,2\n2,5\n", 1),
+        ("0,1;\n1,2\n2,5\n", 1),
+        ("x,\n1,2\n2,5\n", 1),
+        ("x,y\na,b\n1,2\n", 2),
+        ("x,y\n0,nan\n1,2\n", 2),
+        ("0,1\n1,inf\n", 2),
+        ("0,1\n1,2,3\n", 2),
+    ],
+)
+def test_a_broken_line_is_named_and_never_dropped(tmp_path, text, line):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"s.csv, line {line}: expected "):
+        Samples.read(tmp_path / "s.csv")
+
+
+def test_another_encoding_is_named(tmp_path):
+    (tmp_path / "s.csv").write_text("x,y\n0,1\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"s.csv: not readable as CSV .*save it as UTF-8"):
+        Samples.read(tmp_path / "s.csv")

@@ -7,7 +7,7 @@ import pytest
 
 import approx
 from approx import Rational, load
-from approx.floating_point import WRITABLE
+from approx.floating_point import WRITABLE, inputs, run
 from approx.source_code import export
 
 RELU = approx.minimax(approx.relu(), (5, 4)).rational
@@ -128,3 +128,26 @@ def test_a_useless_form_is_refused():
 def test_wrong_arguments_are_named(arguments, name):
     with pytest.raises(ValueError, match=name):
         export(RELU, **arguments)
+
+
+@pytest.mark.parametrize("to", ["torch", "python"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("form", WRITABLE)
+@pytest.mark.parametrize(
+    ("text", "domain", "type"),
+    [("2**x", (0, 1), (0, 3)), ("1/sqrt(x)", (0.1, 1), (3, 2)), ("1/(1+exp(x))", (0, 4), (2, 3))],
+    ids=["reciprocal", "root", "sigmoid"],
+)
+def test_the_code_computes_bit_for_bit_what_its_header_was_measured_on(to, dtype, form, text, domain, type):
+    """A header that says "measured on all numbers" is of this code, not of one like it."""
+    if (to, dtype) == ("python", "bfloat16"):
+        pytest.skip("numpy has no such type")
+    import torch
+
+    r = approx.minimax(approx.formula(text, domain), type).rational.to(form)
+    scope: dict = {}
+    exec(export(r, to, dtype, form=form, force=True), scope)
+    x = inputs(r, r.domain, dtype, count=4001)
+    given = torch.from_numpy(x).to(getattr(torch, dtype)) if to == "torch" else x.astype(dtype)
+    got = np.asarray(scope["rational"](given).double() if to == "torch" else scope["rational"](given), float)
+    np.testing.assert_array_equal(got, run(r, x, dtype))

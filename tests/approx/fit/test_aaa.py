@@ -80,3 +80,15 @@ def test_wrong_arguments_are_named(arguments, says):
         aaa(x, np.exp(1j * x), 3).rational()
     with pytest.raises(ValueError, match=r"approx\.aaa"):
         approx.minimax((x, np.exp(1j * x)), (3, 3))
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_the_error_is_that_of_all_samples_where_points_repeat(real):
+    """Two values at a point cannot both be met: the least error is half their distance."""
+    z = 1j * np.linspace(0.1, 10, 300)
+    y = 1 / (z + 1)
+    order = np.random.default_rng(0).permutation(600)
+    points, values = np.r_[z, z][order], np.r_[y, y + 0.1][order]
+    fit = aaa(points, values, degree=3, real=real)
+    assert fit.error == pytest.approx(float(np.max(np.abs(values - fit(points)))), rel=1e-9)
+    assert fit.error == pytest.approx(0.05, rel=0.02)

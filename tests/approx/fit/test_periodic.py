@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpmath import mp
 
 import approx
 from approx import periodic
@@ -66,3 +67,45 @@ def test_kinks():
 def test_what_is_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize("type", [(3, 2), (6, 6), (8, 8)])
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("exp(sin(x))", {"centre": np.pi / 2}),
+        ("exp(sin(x))", {"centre": "pi/2"}),
+        ("exp(cos(x))", {"period": 2 * np.pi}),
+        ("exp(cos(x))", {}),
+        ("exp(cos(x-1/3))", {"centre": 1 / 3}),
+    ],
+)
+def test_what_is_stated_holds_on_both_sides_of_the_centre(text, options, type):
+    """Also where a float64 centre or period is not quite the function's own."""
+    fit = periodic(text, type, **options)
+    bounds = fit.certify()
+    with mp.workdps(60):
+        period = 2 * mp.pi if isinstance(fit.period, str) else mp.mpf(fit.period)
+        centre = mp.pi / 2 if isinstance(fit.centre, str) else mp.mpf(fit.centre)
+        f = {"exp(sin(x))": lambda x: mp.exp(mp.sin(x)), "exp(cos(x))": lambda x: mp.exp(mp.cos(x))}.get(
+            text, lambda x: mp.exp(mp.cos(x - mp.mpf(1) / 3))
+        )
+        num, den = ([mp.mpf(int(c.p)) / int(c.q) for c in p.coeffs()] for p in fit.inner.rational.exact())
+        seen = mp.mpf(0)
+        for k in range(-300, 301):
+            c = mp.cos(mp.pi * k / 300)
+            r = mp.polyval(num[::-1], c) / mp.polyval(den[::-1], c)
+            seen = max(seen, abs(f(centre + period * k / 600) - r))
+    assert seen <= bounds.upper
+    assert seen <= fit.error * (1 + 1e-3)
+    assert fit.levelled <= bounds.upper
+    assert bounds.upper <= fit.error * 1.1
+    if options in ({}, {"centre": "pi/2"}):
+        assert fit.converged
+
+
+def test_what_is_met_exactly_is_proven():
+    bounds = periodic("cos(3*x)", (3, 0)).certify()
+    assert bounds.upper < 1e-29
+    with pytest.raises(ArithmeticError, match="kink"):
+        periodic("max(cos(x),0)", (5, 4)).certify()

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,3 +43,15 @@ def test_symmetry_of_the_result():
     assert np.array_equal(even(x), even(-x))
     assert np.array_equal(odd(x), -odd(-x))
     assert np.allclose(relu(x) - relu(-x), x, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("text", ["(1+x)/(2+x)", "x", "3*x+2", "exp(x)", "sin(x)+x"])
+@pytest.mark.parametrize("power", [-900, -300, -101, 101, 130, 300, 900])
+def test_an_unsymmetric_function_is_one_in_any_unit(text, power):
+    """What is symmetric is decided by values, not by slopes, whose unit is another."""
+    unit, scaled = 2.0**power, re.sub(r"\bx\b", f"(x*2**({-power}))", text)
+    plain = approx.minimax(approx.formula(text, (0, 1)), (2, 2))
+    fit = approx.minimax(approx.formula(scaled, (0, unit)), (2, 2))
+    assert fit.verdict is plain.verdict
+    assert fit.rational.type == plain.rational.type
+    assert fit.error == pytest.approx(plain.error, rel=1e-9, abs=1e-15)
