@@ -104,7 +104,9 @@ def test_another_teacher_with_the_same_encoder_is_upgraded_anew(store, tmp_path)
     upgrade(teacher, store, config=config, out=tmp_path)
     with torch.no_grad():
         teacher.W_dec[0] *= -1
-    again = upgrade(teacher, store, config=config, out=tmp_path)
+    with pytest.raises(rsae.InputError, match="holds another upgrade"):
+        upgrade(teacher, store, config=config, out=tmp_path)
+    again = upgrade(teacher, store, config=config, out=tmp_path, force=True)
     assert torch.equal(again.initial.W_dec, teacher.W_dec)
 
 

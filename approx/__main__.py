@@ -1,0 +1,5 @@
+"""`python -m approx`."""
+
+from approx.cli import main
+
+main()
