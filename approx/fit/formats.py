@@ -61,8 +61,12 @@ class _Format:
         """The exponent of the last place of a number of this size."""
         return max(frexp(value)[1] - self.bits, self.lowest)
 
+    def reaches(self, value: fmpq) -> bool:
+        """Whether a number of this size does not overflow."""
+        return abs(value) <= dyadic(self.largest)
+
     def holds(self, value: fmpq) -> bool:
-        return value == self.rounded(value)
+        return self.reaches(value) and value == self.rounded(value)
 
     def rounded(self, value: fmpq) -> fmpq:
         if value == 0:
@@ -72,12 +76,7 @@ class _Format:
         whole = (k + fmpq(1, 2)).floor()
         if k + fmpq(1, 2) == whole and int(whole) % 2:
             whole -= 1  # a tie goes to the even one
-        found = whole * unit
-        if abs(found) > dyadic(self.largest):
-            raise ValueError(
-                f"a coefficient, {to_float(value):.3g}, overflows in the format of coefficients="
-            )
-        return found
+        return whole * unit
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
         coefficients rounded one by one.
 
     Raises:
-        ValueError: for another format, more coefficients than a lattice can hold, or one that overflows.
+        ValueError: for another format, more coefficients than a lattice can hold, real ones that overflow, or where
+            every rounding that was tried has a pole or lacks a zero.
     """
     kind = _Format.of(coefficients)
     target = fit.target
@@ -133,6 +133,8 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
         )
     whole = low <= 0 <= high or fixed
     centre = fmpq(0) if whole else kind.rounded((dyadic(low) + dyadic(high)) / 2)
+    if not kind.reaches(centre):
+        raise ValueError(f"coefficients={coefficients!r}: the middle of the domain overflows in this format")
     num, den = (p(fmpq_poly([centre, 1])) for p in fit.rational.exact())
     if den[0] == 0:
         raise ValueError(
@@ -165,13 +167,20 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
     def judged(values: list[fmpq]) -> tuple[float, Rational]:
         rational = made(values)
         part = divided_rational(rational, zeros) if zeros else rational
-        if part is None or (rational.form.exact()[1].degree() > 0 and poles_inside(rational)):
+        # the zero function vanishes everywhere: it is none to take for one that is met
+        if part is None or (zeros and not part.exact()[0] and fit.error < 1):
+            lacking.add("zero")
+            return np.inf, rational
+        if rational.form.exact()[1].degree() > 0 and poles_inside(rational):
+            lacking.add("pole")
             return np.inf, rational
         known = measured_error(part, plain_target, fit.reference)
         return honest_error(part, plain_target, known, fit.reference), rational
 
+    lacking: set[str] = set()
     plain = [c if name in fixed else kind.rounded(c) for name, c in zip(names, exact, strict=True)]
-    found = [judged(plain)]
+    found = [judged(plain)] if all(kind.reaches(plain[i]) for i in places) else []
+    one_by_one = found[0][0] if found else np.inf
     sizes, tried = list(exact), {tuple(plain)}
     for _ in range(_SIZES if places else 0):
         units = [kind.unit(to_float(sizes[i])) for i in places]
@@ -194,18 +203,29 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
                 if tuple(values) not in tried:
                     tried.add(tuple(values))
                     found.append(judged(values))
-            else:  # a coefficient has grown out of its last place: again with the places of these
+            elif all(kind.reaches(values[i]) for i in places):
+                # a coefficient has grown out of its last place: again with the places of these
                 larger = [max(size, value, key=abs) for size, value in zip(larger, values, strict=True)]
         if larger == sizes:
             break
         sizes = larger
-    error, rational = min(found, key=lambda f: f[0])
+    error, rational = min(found, key=lambda f: f[0], default=(np.inf, fit.rational))
     if not np.isfinite(error):
-        raise ValueError(
-            f"coefficients={coefficients!r}: every rounding that was tried has a pole in the domain, or lacks a zero "
-            "that the relative error needs; use a finer format, a smaller type, or type (m, 0)"
-        )
-    gain = f"; rounding one by one gives {found[0][0]:.6g}" if error < found[0][0] else ""
+        top = max((abs(exact[i]) for i in places), default=fmpq(0))
+        where = ", ".join(f"{zero.place:g}" for zero in zeros)
+        if not found:
+            reason = f"a coefficient, {to_float(top):.3g}, overflows in this format; use another one"
+        elif "pole" in lacking:
+            reason = (
+                "every rounding that was tried has a pole in the domain; use a finer format or type (m, 0)"
+            )
+        else:
+            reason = (
+                f"no function that was tried vanishes with the target at {where}, as a relative error needs; use the "
+                "absolute error, or a domain= that ends before"
+            )
+        raise ValueError(f"coefficients={coefficients!r}: {reason}")
+    gain = f"; rounding one by one gives {one_by_one:.6g}" if error < one_by_one else ""
     detail = f"coefficients={coefficients!r}, real ones reach {fit.error:.6g}{gain}"
     verdict = Verdict.IN_FORMAT if fit.converged else fit.verdict
     return replace(fit, rational=rational, error=max(error, fit.levelled), verdict=verdict, detail=detail)

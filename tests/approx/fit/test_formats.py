@@ -99,6 +99,22 @@ def test_wrong_formats_are_named():
         approx.minimax(approx.formula("1e6*exp(x)", (0, 1)), (3, 0), coefficients="float16")
 
 
+@pytest.mark.parametrize("type", [(1, 1), (2, 2)])
+def test_a_candidate_that_overflows_is_none(type):
+    """The error hardly feels the higher coefficients on so short a domain, so that steps of the search are huge."""
+    fit = approx.minimax(approx.formula("cos(x)", (0, 1e-5)), type, coefficients="float16")
+    assert all(rounded(c, "float16") == c for c in parameters(fit.rational))
+    assert fit.error <= 1e-10
+
+
+@pytest.mark.parametrize(("text", "high"), [("cos(x)", np.pi / 2), ("sin(x)", np.pi)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_zero_that_no_coefficients_of_the_format_meet_is_named(text, high, dtype):
+    target = approx.formula(text, (0, high)).with_weight("relative")
+    with pytest.raises(ValueError, match=f"vanishes with the target at .*{high:g}"):
+        approx.minimax(target, (2, 0) if dtype == "float16" else (3, 0), coefficients=dtype)
+
+
 @pytest.mark.parametrize(
     ("text", "high", "powers", "fpminimax"),
     [("sin(x)", 0.785398, (1, 3, 5, 7), 2.120e-5), ("erf(x)", 0.84, (1, 3, 5, 7, 9), 2.996e-3)],
