@@ -386,16 +386,14 @@ def _settings(given: list[str]) -> dict[str, Any]:
 
 def _checked(cls: Any, **fields: Any) -> Any:
     """A config; what it refuses is told by the option's name."""
-    from pydantic import ValidationError
-
     from rsae import InputError
+    from rsae.support.errors import SettingError
 
     try:
         return cls(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise InputError(f"--{option} {first['input']!r}: {first['msg'].lower()}") from None
+    except SettingError as error:
+        option = error.field.split(".")[0].replace("_", "-")
+        raise InputError(f"--{option} {error.value!r}: {error.reason}") from None
 
 
 @app.command("upgrade")

@@ -22,7 +22,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
 )
 from pydantic.dataclasses import dataclass
 
@@ -40,7 +39,7 @@ from rsae.sae.revival import revival_loss
 from rsae.sae.shard import Shard
 from rsae.support import distributed
 from rsae.support.devices import products_in
-from rsae.support.errors import InputError, did_you_mean
+from rsae.support.errors import InputError, SettingError, checked, did_you_mean
 from rsae.support.files import digest
 from rsae.support.progress import progress, say
 
@@ -60,6 +59,7 @@ class Diverged(InputError):
     number = 0
 
 
+@checked
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainConfig:
     """How to train."""
@@ -130,9 +130,8 @@ class TrainConfig:
                 raise InputError(f"{name!r} is no setting of a training{did_you_mean(name, known)}")
         try:
             return replace(self, **changes)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from None
+        except SettingError as error:
+            raise InputError(f"{error.field} = {error.value!r}: {error.reason}") from None
 
     def rated(self, rates: Rates) -> Self:
         """With these rates where none are given.

@@ -25,7 +25,7 @@ from rsae.activations.rows import Scaled
 from rsae.activations.store import MANIFEST, TARGET, VERSION, Manifest, Shard, Store
 from rsae.activations.text import Document, digest_of, load_documents, split_documents
 from rsae.provenance import Provenance
-from rsae.support.errors import InputError
+from rsae.support.errors import InputError, checked
 from rsae.support.files import read_json, sha256, write_json, write_tensors
 from rsae.support.parts import check_part
 from rsae.support.progress import progress
@@ -37,6 +37,7 @@ _PLAN = "plan.json"
 _TEXT = "text_digest"  # in it
 
 
+@checked
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class HarvestConfig:
     """What to harvest."""
@@ -320,6 +321,11 @@ class _Unfinished:
         for x_BD in parts[0]:
             total, d_in = total + x_BD.double().norm(dim=1).sum().item(), x_BD.shape[1]
         tokens = sum(s.tokens for s in self.shards if s.split == "train")
+        if not total:
+            raise InputError(
+                f"{self.out}: no training token is left, or all are zero: norm_limit {c.norm_limit:g} leaves out what "
+                "is above so many times the median norm; raise it, and harvest into another directory"
+            )
         everything = sum(s.tokens for s in self.shards)
         error = sum(s.storage_error * s.tokens for s in self.shards) / max(everything, 1)
         provenance = provenance_of(c, host, self.limit, excluded, target_limit)

@@ -156,7 +156,7 @@ class InMemory:
 
 def _heldout_rows(heldout: int | float, total: int) -> int:
     share = isinstance(heldout, float) and heldout < 1
-    rows = round(heldout * total) if share else int(heldout)
+    rows = round(heldout * total) if share else int(heldout) if math.isfinite(heldout) else -1
     if heldout < 0 or rows != (rows if share else heldout) or not 0 <= rows < total:
         raise InputError(
             f"heldout={heldout!r} of {total} rows: give a whole number of rows that leaves some for training, or a "
@@ -178,9 +178,10 @@ def _parted(tensors: list[torch.Tensor], train: int) -> dict[str, list[torch.Ten
 
 def _check_finite(x_ND: torch.Tensor, name: str) -> None:
     for start in range(0, len(x_ND), _ROWS):
-        bad = ~torch.isfinite(x_ND[start : start + _ROWS]).all(1)
+        bad = ~torch.isfinite(x_ND[start : start + _ROWS].float()).all(1)
         if bad.any():
-            raise InputError(f"{name}: row {start + int(bad.nonzero()[0])} holds NaN or infinity")
+            row = start + int(bad.nonzero()[0])
+            raise InputError(f"{name}: row {row} holds NaN or infinity, or what float32 does not hold")
 
 
 def _tensors(x: Source) -> Iterator[tuple[str, torch.Tensor]]:

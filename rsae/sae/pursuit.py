@@ -18,21 +18,22 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass as checked
+from pydantic.dataclasses import dataclass as valid
 
 from rsae.sae import pursuit_cpu, pursuit_cuda
 from rsae.sae.base import SAE
 from rsae.sae.records import Decoder, Entries
 from rsae.sae.registry import DERIVED, FAMILIES
 from rsae.sae.sparse import Pattern, decode_at, mean_square, products_at
-from rsae.support.errors import InputError
+from rsae.support.errors import InputError, checked
 
 _TINY = 1e-12
 #: Decoder rows whose norms all differ from 1 by less are taken as unit rows
 _UNIT = 1e-4
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked
+@valid(frozen=True, config=ConfigDict(extra="forbid"))
 class PursuitConfig:
     """How far a pursuit goes."""
 

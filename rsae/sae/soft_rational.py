@@ -31,6 +31,10 @@ def supplied_threshold(h_BF: torch.Tensor, k: int) -> torch.Tensor:
         h_BF: Pre-activations.
         k: How many lie above the threshold.
     """
+    if not 0 < k < h_BF.shape[-1]:
+        raise InputError(
+            f"k = {k} of {h_BF.shape[-1]} latents: no threshold lies beyond the last; take a smaller k"
+        )
     h_BF = h_BF.detach()
     latent_BK = sparse_cpu.largest(h_BF, k + 1)
     value_BK = h_BF.topk(k + 1, dim=-1).values if latent_BK is None else h_BF.gather(-1, latent_BK)

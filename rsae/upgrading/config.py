@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from rsae.sae import SAE, PursuitConfig
 from rsae.sae.records import Rates
+from rsae.support.errors import checked
 from rsae.training import History, TrainConfig
 
 #: Rates of a fine-tuning that gives none: the best of the control's (docs/training-defaults.md)
@@ -19,6 +20,7 @@ FINE_TUNING = Rates(1e-3, beta2=0.999)
 Variant = Literal["gated", "soft", "pursuit"]
 
 
+@checked
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class UpgradeConfig:
     """How to upgrade. The control gets the same budget, loss, data order and seed."""
