@@ -81,7 +81,8 @@ def error_curve(
     """
     x = sample(target, 4000, tuple(reference))
     error = errors(rational, target, x)
-    top = float(np.max(np.abs(error)))
+    known = np.isfinite(error)  # a relative error has no value at a zero
+    top = float(np.max(np.abs(error[known]), initial=0.0))
     for i, (a, b) in enumerate(target.domain):
         inside = (x >= a) & (x <= b)
         ax.plot(x[inside], error[inside], color=color, linewidth=1.1, label=label if i == 0 else None)
@@ -91,7 +92,7 @@ def error_curve(
         ax.axhline(level, color=color, linewidth=0.7, linestyle=(0, (4, 3)))
     if len(reference):
         reference = np.asarray(reference)
-        at = np.interp(reference, x, error)
+        at = np.interp(reference, x[known], error[known])
         ax.plot(reference, at, "o", color=color, markersize=3.5, markerfacecolor="white", markeredgewidth=1.0)
     ax.set_xlabel("x")
     ax.set_ylabel("error" if target.weight is None else "weighted error")
@@ -109,6 +110,6 @@ def plot_error(rational: Rational, target: Target, path: str | Path, reference: 
     made, axes = figure()
     error_curve(axes[0, 0], rational, target, reference)
     m, n = rational.type
-    axes[0, 0].set_title(f"{target.name}, type ({m}, {n})", fontsize=10)
+    axes[0, 0].set_title(f"{target.text}, type ({m}, {n})", fontsize=10)
     made.savefig(path)
     return Path(path)

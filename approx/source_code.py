@@ -193,8 +193,8 @@ def _about(held: Rational, kind: str, target: Target | None) -> str:
     if target is not None and target.weight is not None:
         weight = "relative " if target.weight == "relative" else "weighted "
     against = "its exact values"
-    if target is not None:  # a formula by its text, others by their name
-        against = f"the target {(target.params or {}).get('text', target.name)!r}"
+    if target is not None:
+        against = f"the target {target.text!r}"
     where = f"{found.inputs} numbers of {kind}"
     where = f"all {where} there" if found.exhaustive else f"{where}, a sample"
     return (

@@ -161,6 +161,11 @@ class Target:
             raise ValueError("a target needs one branch more than it has breaks")
         return made
 
+    @property
+    def text(self) -> str:
+        """The formula as it was typed; the name of what is none."""
+        return str((self.params or {}).get("text", self.name))
+
     @cached_property
     def breaks(self) -> tuple[float, ...]:
         """Kinks and jumps, ascending."""

@@ -74,17 +74,32 @@ def best_of_samples(samples: Samples, type: tuple[int, int], tolerance: float) -
             f"minimax({samples!r}, {type}): the linear programs found no function without a pole"
         )
     best = min(found, key=lambda c: c.error)
-    bound = min(max(c.bound for c in found), best.error)
+    apart = _apart(samples)
+    bound = min(max(apart, *(c.bound for c in found)), best.error)
     verdict, detail = Verdict.UNLEVELLED, ""
     if best.error <= 1e-13 * size:
         verdict, bound = Verdict.EXACT, 0.0
     elif best.error <= bound * (1 + max(1e-9, tolerance)):
-        verdict = Verdict.BEST if len(best.reference) == m + n + 2 else Verdict.DEGENERATE
+        levelled = len(best.reference) == m + n + 2 or bound <= apart
+        verdict = Verdict.BEST if levelled else Verdict.DEGENERATE
     else:
         detail = f"the error is {best.error / bound - 1:.1e} (relative) above the bound" if bound else ""
     return Fit(
         best.rational, best.error, best.reference, verdict, history, "minimax", samples, type, bound, detail
     )
+
+
+def _apart(samples: Samples) -> float:
+    """What samples at one point cost every function, of which it can meet one: a lower bound of the error."""
+    first = np.flatnonzero(np.r_[True, np.diff(samples.x) > 0])
+    low, high = np.minimum.reduceat(samples.y, first), np.maximum.reduceat(samples.y, first)
+    largest = 0.0
+    for k in np.flatnonzero(high > low):
+        here = slice(first[k], first[k + 1] if k + 1 < len(first) else None)
+        y, w = samples.y[here], samples.w[here]
+        ends = w[np.argmin(y)], w[np.argmax(y)]
+        largest = max(largest, float((high[k] - low[k]) / sum(1 / e for e in ends)))
+    return largest * (1 - 1e-14)
 
 
 def _corrected(samples: Samples, m: int, n: int) -> tuple[np.ndarray, np.ndarray] | None:

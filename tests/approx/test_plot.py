@@ -29,3 +29,20 @@ def test_a_curve_below_rounding_is_the_error_too():
     assert np.max(np.abs(np.asarray(curve.get_ydata()))) == pytest.approx(fit.error, rel=1e-6)
     assert np.allclose(np.abs(np.asarray(dots.get_ydata())), fit.error, rtol=1e-6, atol=0)
     assert len(fit.reference) == 19
+
+
+def test_a_relative_error_has_lines_and_dots_where_the_target_vanishes():
+    """At the zero itself there is no relative error; all else is drawn."""
+    fit = approx.minimax(approx.formula("sin(x)", (0, 2)).with_weight("relative"), (5, 0))
+    _made, axes = figure()
+    error_curve(axes[0, 0], fit.rational, fit.target, (0.0, *fit.reference))
+    *_, low, high, dots = axes[0, 0].get_lines()
+    for line, level in ((low, -fit.error), (high, fit.error)):
+        assert np.allclose(line.get_ydata(), level, rtol=1e-3)
+    assert np.all(np.isfinite(np.asarray(dots.get_ydata(), dtype=float)))
+
+
+def test_the_title_is_what_was_typed(tmp_path):
+    target = approx.formula("exp(-x)*2", (0, 1))
+    drawn = plot_error(approx.minimax(target, (2, 1)).rational, target, tmp_path / "e.svg").read_text()
+    assert "exp(-x)*2, type (2, 1)" in drawn

@@ -99,3 +99,19 @@ def test_what_belongs_to_functions_is_refused():
     with pytest.raises(ValueError, match="as many points"):
         approx.least_squares((x[:5], x[:5]), (3, 2))
     assert "rational" in approx.export(approx.minimax((x, np.exp(x)), (2, 1)), "python")
+
+
+@given(st.integers(0, 99), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_measurements_that_are_repeated_bound_the_error(seed, weighted):
+    """No function meets two values at a point: half of their distance (as weighted) is a lower bound."""
+    rng = np.random.default_rng(seed)
+    x = np.repeat(np.linspace(0, 1, 9), 4)
+    y = np.exp(x) + rng.normal(size=len(x)) * np.repeat(np.r_[1.0, np.full(8, 0.02)], 4)
+    errors = np.repeat(rng.uniform(0.5, 2, 9), 4) if weighted else np.ones(len(x))
+    fit = approx.minimax((x, y, errors), (3, 1))
+    spread = max((y[k : k + 4].max() - y[k : k + 4].min()) / 2 / errors[k] for k in range(0, len(x), 4))
+    assert fit.levelled >= spread * (1 - 1e-12)
+    assert fit.error == pytest.approx(float(np.max(np.abs(y - fit.rational(x)) / errors)), rel=1e-9)
+    if fit.error <= spread * (1 + 1e-9):
+        assert fit.converged
