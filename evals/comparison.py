@@ -195,11 +195,11 @@ class Tally:
     measure: str
     """Of what."""
     win: int = 0
-    """Better by two standard errors, with three seeds or more."""
+    """Better at the 95 % level, with three seeds or more."""
     tie: int = 0
     """Neither."""
     loss: int = 0
-    """Worse by two standard errors."""
+    """Worse at that level."""
     open: int = 0
     """Fewer than three seeds."""
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 #: How far beyond its smallest and largest l0 a front may be read: by this factor
 BEYOND = 1.1
 #: A win or a loss needs at least this many seeds ...
 SEEDS = 3
-#: ... and a mean difference of more than this many standard errors
-ERRORS = 2.0
+#: ... and a mean difference that chance alone exceeds in this share of cases
+CHANCE = 0.05
 
 Point = tuple[float, float]
 
@@ -115,13 +116,13 @@ def verdict(differences: Sequence[float], more: bool) -> str:
         more: Whether a positive difference is better.
 
     Returns:
-        `win`, `tie` or `loss` by two standard errors; `open` with fewer than three seeds.
+        `win`, `tie` or `loss` at the 95 % level (Student's t); `open` with fewer than three seeds.
     """
     if len(differences) < SEEDS:
         return "open"
     found = Estimate.of(differences)
     assert found.se is not None
-    if abs(found.mean) <= ERRORS * found.se:
+    if abs(found.mean) <= stdtrit(found.n - 1, 1 - CHANCE / 2) * found.se:
         return "tie"
     return "win" if (found.mean > 0) == more else "loss"
 

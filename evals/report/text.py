@@ -504,7 +504,8 @@ def _tally(found: Comparison) -> Table:
         tally.setdefault((variant, r.against), {})[r.measure] = text
     keys = list(next(iter(tally.values())))
     lines = [Line([*at, *(texts.get(k, "–") for k in keys)]) for at, texts in tally.items()]
-    title = f"win/tie/loss by {stats.ERRORS:g} standard errors; open with fewer than {stats.SEEDS} seeds"
+    level = f"{1 - stats.CHANCE:.0%} level (Student's t over seeds)"
+    title = f"win/tie/loss at the {level}; open with fewer than {stats.SEEDS} seeds"
     return Table(title, ["variant", "against", *map(_heading, keys)], lines)
 
 

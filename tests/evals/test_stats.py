@@ -42,11 +42,19 @@ def test_the_hypervolume_is_the_area_that_is_dominated(points):
     assert hypervolume(points, (7.0, 7.0)) == counted
 
 
-def test_verdicts_need_three_seeds_and_two_standard_errors():
+def test_verdicts_need_three_seeds_and_more_than_chance_gives():
     assert verdict([-0.1, -0.1], more=False) == "open"
     assert verdict([-0.1, -0.11, -0.12], more=False) == "win"
     assert verdict([-0.1, -0.11, -0.12], more=True) == "loss"
     assert verdict([-0.3, 0.1, 0.05], more=False) == "tie"
+    assert verdict([-0.1, -0.2, -0.3], more=False) == "tie"  # 3.5 standard errors of three seeds
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_chance_alone_wins_in_few_cases(seeds):
+    rng = np.random.default_rng(0)
+    found = [verdict(rng.normal(size=seeds).tolist(), more=True) for _ in range(4000)]
+    assert 0.035 < 1 - found.count("tie") / len(found) < 0.065
 
 
 def test_estimates():
