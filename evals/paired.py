@@ -119,7 +119,7 @@ def compare_saes(
     if len({sae.transcodes for sae in saes.values()}) > 1:
         raise InputError("compare: a transcoder and an SAE give different things; compare two of a kind")
     known = activations.provenance
-    # first of all: a text that is too short would be told of after minutes
+    # first of all: a text that is not there would be told of after minutes
     sequences = [] if host is None else sequences_like(known, host, "heldout", tokens)
     group_N, groups = _groups(activations)
     count_S = np.bincount(group_N)
@@ -157,7 +157,7 @@ def compare_saes(
 
 
 def shared_host(name: str | None, activations: Activations) -> Host | None:
-    """The host to splice SAEs into.
+    """The host to splice SAEs into, in the precision that it made the activations in.
 
     Args:
         name: Its name; `none` for no host; None for the activations' own, where they name one and its text.
@@ -166,7 +166,8 @@ def shared_host(name: str | None, activations: Activations) -> Host | None:
     known = activations.provenance
     if name == "none" or (name is None and not (known.model and known.text)):
         return None
-    return load_host(name or known.model or "")
+    settings = activations.manifest.settings if isinstance(activations, Store) else {}
+    return load_host(name or known.model or "", dtype=settings.get("host_dtype", "float32"))
 
 
 def _groups(activations: Activations) -> tuple[np.ndarray, str]:

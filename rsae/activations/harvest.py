@@ -465,6 +465,7 @@ def plan_sequences(
     context: int,
     budget: int,
     bos: Literal["host", "on", "off"] = "host",
+    all_there_are: bool = False,
 ) -> list[Sequence]:
     """Sequences in order, until there are enough tokens besides each sequence's first.
 
@@ -474,6 +475,7 @@ def plan_sequences(
         context: Tokens a sequence.
         budget: Tokens that are wanted.
         bos: See `HarvestConfig.bos`.
+        all_there_are: Take all where the text holds fewer, and say so.
 
     Raises:
         InputError: The text holds fewer.
@@ -493,10 +495,12 @@ def plan_sequences(
             f"{len(short)} texts have fewer than {_SHORTEST} tokens and are left out; the first is {short[0]}",
             file=sys.stderr,
         )
-    if count < budget:
+    if count < budget and not (all_there_are and count):
         raise InputError(
             f"the text holds {count} tokens for this split, {budget} are asked for; lower `tokens` or add text"
         )
+    if count < budget:
+        print(f"the text holds {count} tokens for this split, not {budget}: all are taken", file=sys.stderr)
     return sequences
 
 
@@ -506,16 +510,16 @@ def sequences_like(provenance: Provenance, host: Host, split: str, tokens: int) 
     Args:
         provenance: Of the activations.
         host: Their host.
-        split: `train`, `heldout` or `probing`.
+        split: `train`, of which all have to be there, or `heldout` or `probing`, of which there may be fewer.
         tokens: How many tokens, about.
 
     Raises:
-        InputError: The activations do not say which text they come from.
+        InputError: The activations do not say which text they come from, or the training split holds fewer.
     """
     text, context = provenance.known("text", "held-out text"), provenance.known("context", "held-out text")
     documents = split_documents(load_documents(text), provenance.split_seed or 0)[split]
     bos = "on" if provenance.bos else "off"
-    return [s.ids for s in plan_sequences(host, documents, context, tokens, bos)]
+    return [s.ids for s in plan_sequences(host, documents, context, tokens, bos, split != "train")]
 
 
 def run_sequences(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ import rsae
 from evals.firings import Texts
 from evals.metrics.downstream import downstream
 from evals.metrics.reconstruction import reconstruction
-from evals.paired import compare_saes
+from evals.paired import compare_saes, shared_host
 from evals.stats import Interval
 from rsae import InputError
 from rsae.activations.harvest import sequences_like
@@ -112,7 +114,23 @@ def test_an_sae_of_another_width_is_refused(saes, store):
         compare_saes({"a": saes["0"], "b": random_sae("top_k")}, store)
 
 
-def test_a_text_that_is_too_short_is_told_before_anything_is_measured(saes, store, host, monkeypatch):
-    monkeypatch.setattr("evals.paired._measured", lambda *_: pytest.fail("measured first"))
-    with pytest.raises(InputError, match="asked for; lower `tokens` or add text"):
-        compare_saes(saes, store, host, tokens=10**9)
+def test_a_text_with_fewer_tokens_is_taken_whole(saes, store, host, capsys):
+    """But for training, whose tokens have to be those of the activations."""
+    found = library.compare_saes(saes, store, host, tokens=10**6)
+    whole = sequences_like(store.provenance, host, "heldout", 10**6)
+    told = capsys.readouterr().err
+    assert (
+        f"holds {sum(len(ids) - 1 for ids in whole)} tokens for this split, not 1000000: all are taken"
+        in told
+    )
+    with pytest.raises(InputError, match="1000000 are asked for"):
+        sequences_like(store.provenance, host, "train", 10**6)
+    assert all(one.host is not None for one in found.saes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_host_is_the_one_that_made_the_activations(harvest_config, tmp_path, dtype):
+    store = rsae.harvest(replace(harvest_config, host_dtype=dtype, tokens=500), tmp_path / "store")
+    host = shared_host(None, store)
+    assert host is not None
+    assert host.model.dtype == getattr(torch, dtype)
