@@ -35,13 +35,16 @@ class _Candidate:
     reference: np.ndarray
 
 
-def best_of_samples(samples: Samples, type: tuple[int, int], tolerance: float) -> Fit:
+def best_of_samples(
+    samples: Samples, type: tuple[int, int], tolerance: float, neighbours: bool = True
+) -> Fit:
     """The best approximation at samples without a real pole between the first and the last of them.
 
     Args:
         samples: what to approximate.
         type: (m, n), the degrees of numerator and denominator.
         tolerance: relative excess of the error over the lower bound at which it counts as best.
+        neighbours: where the linear programs end elsewhere, start from the best of smaller types, too.
 
     Returns:
         The fit; its error is the largest at the samples.
@@ -73,8 +76,16 @@ def best_of_samples(samples: Samples, type: tuple[int, int], tolerance: float) -
         raise RuntimeError(
             f"minimax({samples!r}, {type}): the linear programs found no function without a pole"
         )
-    best = min(found, key=lambda c: c.error)
     apart = _apart(samples)
+    if neighbours and not _is_best(found, apart, size, tolerance):
+        for less in range(1, min(m, n, 2) + 1):
+            smaller = best_of_samples(samples, (m - less, n - less), tolerance, False)
+            start = _stretched(samples, smaller.reference, m + n + 2) if smaller.converged else None
+            levelled = None if start is None else _exchanged(samples, type, 0, start, tolerance, history)
+            found += [] if levelled is None else [levelled]
+            if _is_best(found, apart, size, tolerance):
+                break
+    best = min(found, key=lambda c: c.error)
     bound = min(max(apart, *(c.bound for c in found)), best.error)
     verdict, detail = Verdict.UNLEVELLED, ""
     if best.error <= 1e-13 * size:
@@ -87,6 +98,21 @@ def best_of_samples(samples: Samples, type: tuple[int, int], tolerance: float) -
     return Fit(
         best.rational, best.error, best.reference, verdict, history, "minimax", samples, type, bound, detail
     )
+
+
+def _is_best(found: list[_Candidate], apart: float, size: float, tolerance: float) -> bool:
+    """Whether the smallest error is the largest bound, or none at all."""
+    error, bound = min(c.error for c in found), max(apart, *(c.bound for c in found))
+    return error <= 1e-13 * size or error <= bound * (1 + max(1e-9, tolerance))
+
+
+def _stretched(samples: Samples, reference: np.ndarray, count: int) -> np.ndarray | None:
+    """As many indices, as densely placed as a reference of fewer; None where these are too near to each other."""
+    if len(reference) < 2:
+        return None
+    at = np.searchsorted(samples.x, reference)
+    places = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(at)), at).round().astype(int)
+    return places if np.all(np.diff(samples.x[places]) > 0) else None
 
 
 def _apart(samples: Samples) -> float:

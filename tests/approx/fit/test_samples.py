@@ -115,3 +115,12 @@ def test_measurements_that_are_repeated_bound_the_error(seed, weighted):
     assert fit.error == pytest.approx(float(np.max(np.abs(y - fit.rational(x)) / errors)), rel=1e-9)
     if fit.error <= spread * (1 + 1e-9):
         assert fit.converged
+
+
+def test_samples_of_a_kink_are_met_as_well_as_they_can_be():
+    """The linear programs end elsewhere in this type; the best of a smaller one leads there."""
+    x = np.linspace(-1, 1, 1001)
+    fit = approx.minimax((x, np.maximum(x, 0)), (9, 8))
+    assert fit.verdict is Verdict.BEST
+    assert fit.error < approx.minimax(approx.relu(), (9, 8)).error  # which is the best at all points
+    assert fit.levelled == pytest.approx(fit.error, rel=1e-9)
