@@ -60,7 +60,7 @@ class ComplexMinimax:
     levelled: float
     """No function of the type has a smaller error there, up to rounding (1e-14 of f is taken off)."""
     converged: bool
-    """Whether the two are as close as was asked for."""
+    """Whether the two are as close as was asked for, but for that rounding."""
     enclose: Any = None
     """The target on acb and acb_series; None for a callable."""
 
