@@ -223,7 +223,8 @@ def _torch(name: str, lines: list[str], result: str, about: str, kind: str) -> s
 
 def _c(name: str, lines: list[str], result: str, about: str, kind: str) -> str:
     real = "double" if kind == "float64" else "float"
-    head = f"#include <math.h>\n\n/* {about} */\n{real} {name}({real} x) {{\n"
+    rounds = "Each operation rounds by itself: for gcc -O3 -march=native add -ffp-contract=off."
+    head = f"#include <math.h>\n\n/* {about}\n   {rounds} */\n{real} {name}({real} x) {{\n"
     return f"{head}{_body(lines, f'const {real} ', ';')}    return {result};\n}}\n"
 
 
