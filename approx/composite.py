@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
-import numpy as np
 from flint import arb, arb_mat, fmpq, fmpq_poly
 
-from approx.chain import Chain, check_safety, image
+from approx.chain import Chain, check_safety
 from approx.dyadic import dyadic, precision, to_float
-from approx.floating_point import known_dtype, rounded
+from approx.floating_point import known_dtype
 from approx.proofs.decimals import float_below
 from approx.proofs.real_roots import isolate
 from approx.rational import Rational
+from approx.steps import Coefficients, Maps, best_chain, best_step
 from approx.zolotarev import zolotarev_sign
 
 _BITS = 256
@@ -202,8 +203,9 @@ def composite_sign(
         lower: left end of the interval of |x|, inside (0, 1).
         degrees: the odd degree of each step, innermost first.
         form: "polynomial", or "rational": maps of type (d, d - 1).
-        dtype: the format that the coefficients are rounded to: "float64", "float32", "bfloat16", "float16".
-            Each step is fitted to the image of the rounded ones before it, and the proof is about these.
+        dtype: the format that the coefficients are numbers of: "float64", "float32", "bfloat16", "float16".
+            Each step is fitted to the image of the rounded ones before it, and the proof is about these: about
+            exact arithmetic with them, in each format, but for `safety`.
         safety: relative rounding error that the arithmetic of each step may have, 0.01 for bfloat16 say: the
             next step is fitted to the wider image, and the promise includes it.
 
@@ -223,68 +225,67 @@ def composite_sign(
     if not degrees or any(d != int(d) or d < 1 or d % 2 == 0 for d in degrees):
         raise ValueError(f"degrees={degrees!r}: expected odd degrees, one a step")
     check_safety(safety)
-    kind = known_dtype(dtype)
-    steps: list[Rational] = []
-    low, high = dyadic(lower), fmpq(1)
-    images: list[tuple[float, float]] = []
-    for degree in degrees:
-        step, low, high = _step(low, high, int(degree), form, kind, safety)
-        steps.append(step)
-        if low <= 0:
-            raise ValueError(
-                f"step {len(steps)} maps a part of the interval to 0 or below in {kind}: use a larger lower, "
-                "a smaller safety, or a finer dtype"
-            )
-        images.append((float_below(low), -float_below(-high)))
-        low, high = dyadic(images[-1][0]), dyadic(images[-1][1])
-    return CompositeSign(tuple(steps), float(lower), form, kind, float(safety), tuple(images))
+    kind, maps = known_dtype(dtype), _Odd(form)
+
+    def made(rounded_to: str) -> tuple[CompositeSign, bool]:
+        steps: list[Rational] = []
+        low, high = dyadic(lower), fmpq(1)
+        images: list[tuple[float, float]] = []
+        close = True
+        for k, degree in enumerate(degrees, start=1):
+            enough = float("inf") if k == len(degrees) else 0.0
+            step, low, high, kept = best_step(maps, low, high, int(degree), rounded_to, safety, enough)
+            steps.append(step)
+            if low <= 0:
+                raise ValueError(
+                    f"step {k} maps a part of the interval to 0 or below in {kind}: use a larger lower, "
+                    "a smaller safety, or a finer dtype"
+                )
+            images.append((float_below(low), -float_below(-high)))
+            low, high = dyadic(images[-1][0]), dyadic(images[-1][1])
+            close = close and kept
+        return CompositeSign(tuple(steps), float(lower), form, kind, float(safety), tuple(images)), close
+
+    return best_chain(made, kind)
 
 
-_COARSE = ("bfloat16", "float16")
+@dataclass(frozen=True)
+class _Odd(Maps):
+    """Odd maps, polynomials or rational."""
+
+    form: str
+
+    def best(self, low: fmpq, high: fmpq, degree: int) -> Coefficients:
+        if self.form == "polynomial":
+            return best_odd(low, high, degree), [fmpq(1)]
+        return _rational(low, high, degree)
+
+    def plain(self, degree: int) -> Coefficients:
+        if self.form == "polynomial":
+            return plain_odd(degree), [fmpq(1)]
+        # ((1 + x)^d - (1 - x)^d)/((1 + x)^d + (1 - x)^d)
+        terms = [fmpq(comb(degree, k)) for k in range(degree + 1)]
+        return terms[1::2], terms[::2]
+
+    def step(self, num: list[fmpq], den: list[fmpq]) -> Rational:
+        spread = [value for c in num for value in (0, c)]
+        return Rational.from_monomial(spread, [v for c in den for v in (c, 0)][:-1])
 
 
-def _step(
-    low: fmpq, high: fmpq, degree: int, form: str, kind: str, safety: float
-) -> tuple[Rational, fmpq, fmpq]:
-    """The best step on [low, high], and its image.
-
-    Rounding to a coarse format moves the small minima of the step, even below 0. Then the step for a shorter interval
-    can have the better image of the whole one: the one whose ends are closest by ratio is taken.
-    """
-    best: tuple[Rational, fmpq, fmpq] | None = None
-    inner = low
-    while best is None or (kind in _COARSE and 2 * inner < high):
-        num, den = (
-            (best_odd(inner, high, degree), [fmpq(1)])
-            if form == "polynomial"
-            else _rational(inner, high, degree)
-        )
-        spread = [value for c in in_format(num, kind) for value in (0.0, c)]
-        step = Rational.from_monomial(spread, [v for c in in_format(den, kind) for v in (c, 0.0)][:-1])
-        found = (step, *image(step, low, high, safety))
-        if best is None or found[1] * best[2] > best[1] * found[2]:
-            best = found
-        inner *= fmpq(3, 2)
-    return best
-
-
-def in_format(coefficients: list[fmpq], kind: str) -> list[float]:
-    """Coefficients rounded to a format.
+def plain_odd(degree: int) -> list[fmpq]:
+    """The odd polynomial p with 1 - p of the highest order at 1, as a step of Newton and Schulz is.
 
     Args:
-        coefficients: exact numbers.
-        kind: the name of the format.
+        degree: the odd degree.
 
     Returns:
-        The nearest numbers of the format.
-
-    Raises:
-        ValueError: if one overflows.
+        The coefficients of x, x^3, x^5, ...
     """
-    found = [rounded(to_float(c), kind) for c in coefficients]
-    if not np.all(np.isfinite(found)):
-        raise ValueError(f"a coefficient overflows in {kind}: use a smaller interval or another dtype")
-    return found
+    away, power, total = fmpq_poly([1, -1]), fmpq_poly([1]), fmpq_poly()
+    for k in range((degree + 1) // 2):
+        total += fmpq(comb(2 * k, k), 4**k) * power
+        power *= away
+    return total.coeffs()
 
 
 def best_odd(a: fmpq, b: fmpq, degree: int) -> list[fmpq]:

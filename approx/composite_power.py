@@ -13,13 +13,14 @@ from typing import Any
 
 from flint import arb, fmpq, fmpq_poly, fmpz_poly
 
-from approx.chain import Chain, check_safety, image
-from approx.composite import best_odd, in_format
+from approx.chain import Chain, check_safety
+from approx.composite import best_odd, plain_odd
 from approx.domain import Domain
 from approx.dyadic import dyadic, power_of_two_above, precision, to_float
 from approx.floating_point import known_dtype
 from approx.proofs.decimals import float_below
 from approx.rational import Rational
+from approx.steps import Coefficients, Maps, best_chain, best_step
 
 _MOST = 200  # steps that a wanted error may take
 
@@ -119,7 +120,8 @@ def composite_inverse(
         interval: (a, b) with 0 < a < b.
         degrees: the degree of each step in u = x y, 2 or more; or one degree, beside `error`.
         error: the wanted relative error; as many steps of one degree are taken as it needs.
-        dtype: the format that the coefficients are rounded to: "float64", "float32", "bfloat16", "float16".
+        dtype: the format that the coefficients are numbers of: "float64", "float32", "bfloat16", "float16". The error
+            is that of exact arithmetic with them, but for `safety`.
         safety: relative rounding error that the arithmetic of each step may have; the promise includes it.
 
     Returns:
@@ -146,7 +148,8 @@ def composite_inverse_sqrt(
         degrees: the odd degree of each step in u = sqrt(x) y, 3 or more; or one degree, beside `error`. 3 is Newton
             and Schulz's.
         error: the wanted relative error; as many steps of one degree are taken as it needs.
-        dtype: the format that the coefficients are rounded to: "float64", "float32", "bfloat16", "float16".
+        dtype: the format that the coefficients are numbers of: "float64", "float32", "bfloat16", "float16". The error
+            is that of exact arithmetic with them, but for `safety`.
         safety: relative rounding error that the arithmetic of each step may have; the promise includes it.
 
     Returns:
@@ -179,30 +182,43 @@ def _chain(
     if not wanted or any(d != int(d) or d < least or (parity and d % 2 == 0) for d in wanted):
         raise ValueError(f"degrees={degrees!r}: expected {parity}degrees of {least} or more, one a step")
     start = to_float(1 / power_of_two_above(b)) if power == -1 else _root_start(b)
-    low, high = _first((a, b), power, start)
-    steps: list[Rational] = []
-    images: list[tuple[float, float]] = []
-    for degree in wanted:
-        steps.append(_step(low, high, int(degree), power, kind))
-        low, high = image(_map(steps[-1], power), low, high, safety)
-        if low <= 0:
-            raise ValueError(
-                f"step {len(steps)} maps a part of the interval to 0 or below in {kind}: use a smaller interval, a "
-                "smaller safety, or a finer dtype"
-            )
-        images.append((float_below(low), -float_below(-high)))
-        low, high = dyadic(images[-1][0]), dyadic(images[-1][1])
-        reached = CompositePower(tuple(steps), (a, b), power, start, kind, float(safety), tuple(images)).error
-        if error is not None and reached <= error:
-            break
-        if error is not None and len(images) > 2 and reached >= max(1 - images[-2][0], images[-2][1] - 1):
-            raise ValueError(
-                f"error={error}: rounding ends at {reached:.3g}; use a finer dtype or a smaller safety"
-            )
-    made = CompositePower(tuple(steps), (a, b), power, start, kind, float(safety), tuple(images))
-    if error is not None and made.error > error:
-        raise ValueError(f"error={error} is not reached in {_MOST} steps: {made.error:.3g}")
-    return made
+    maps = _Factors(power)
+
+    def made(rounded_to: str) -> tuple[CompositePower, bool]:
+        low, high = _first((a, b), power, start)
+        steps: list[Rational] = []
+        images: list[tuple[float, float]] = []
+        close, reached, ratio = True, float("inf"), fmpq(0)
+
+        def so_far() -> CompositePower:
+            return CompositePower(tuple(steps), (a, b), power, start, kind, float(safety), tuple(images))
+
+        for k, degree in enumerate(wanted, start=1):
+            enough = error if error is not None else float("inf") if k == len(wanted) else 0.0
+            step, low, high, kept = best_step(maps, low, high, int(degree), rounded_to, safety, enough)
+            steps.append(step)
+            if low <= 0:
+                raise ValueError(
+                    f"step {k} maps a part of the interval to 0 or below in {kind}: use a smaller interval, a "
+                    "smaller safety, or a finer dtype"
+                )
+            images.append((float_below(low), -float_below(-high)))
+            low, high = dyadic(images[-1][0]), dyadic(images[-1][1])
+            close = close and kept
+            if error is not None:
+                before, reached = reached, so_far().error
+                if reached <= error:
+                    break
+                if k > 2 and reached >= before and low / high <= ratio:
+                    raise ValueError(
+                        f"error={error}: rounding ends at {reached:.3g}; use a finer dtype or a smaller safety"
+                    )
+            ratio = low / high
+        if error is not None and reached > error:
+            raise ValueError(f"error={error} is not reached in {_MOST} steps: {reached:.3g}")
+        return so_far(), close
+
+    return best_chain(made, kind)
 
 
 def _root_start(b: float) -> float:
@@ -236,12 +252,29 @@ def _map(g: Rational, power: float) -> Rational:
     return Rational.from_monomial(whole.coeffs())
 
 
-def _step(low: fmpq, high: fmpq, degree: int, power: float, kind: str) -> Rational:
-    if power == -0.5:
-        return Rational.from_monomial(in_format(best_odd(low, high, degree), kind))
-    # 1 - u' = T_d((high + low - 2 u)/(high - low)) in units of its value at u = 0
-    chebyshev = fmpq_poly(fmpz_poly.chebyshev_t(degree))
-    span = high - low if high > low else high
-    whole = chebyshev(fmpq_poly([(high + low) / span, -2 / span]))
-    whole = 1 - whole / whole(fmpq(0))
-    return Rational.from_monomial(in_format(whole.coeffs()[1:], kind))
+@dataclass(frozen=True)
+class _Factors(Maps):
+    """The polynomials g, of one degree less than u g(u) or u g(u^2) has."""
+
+    power: float
+
+    def best(self, low: fmpq, high: fmpq, degree: int) -> Coefficients:
+        if self.power == -0.5:
+            return best_odd(low, high, degree), [fmpq(1)]
+        # 1 - u' = T_d((high + low - 2 u)/(high - low)) in units of its value at u = 0
+        chebyshev = fmpq_poly(fmpz_poly.chebyshev_t(degree))
+        span = high - low if high > low else high
+        whole = chebyshev(fmpq_poly([(high + low) / span, -2 / span]))
+        whole = 1 - whole / whole(fmpq(0))
+        return whole.coeffs()[1:], [fmpq(1)]
+
+    def plain(self, degree: int) -> Coefficients:
+        if self.power == -0.5:
+            return plain_odd(degree), [fmpq(1)]
+        return (1 - fmpq_poly([1, -1]) ** degree).coeffs()[1:], [fmpq(1)]
+
+    def step(self, num: list[fmpq], den: list[fmpq]) -> Rational:
+        return Rational.from_monomial(num, den)
+
+    def mapped(self, step: Rational) -> Rational:
+        return _map(step, self.power)

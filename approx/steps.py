@@ -1,0 +1,204 @@
+"""The steps of a chain in the numbers of a format: which of several roundings is taken, and from which format.
+
+Rounding moves the small minima of a step, even below 0, and the place that a narrow image lies around. Then the step
+for a shorter interval can have the better image of the whole one, or the plain step of Newton and Schulz: its
+coefficients are few bits long, and it maps 1 to 1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from flint import fmpq
+
+from approx.chain import Chain, image
+from approx.dyadic import dyadic, to_float
+from approx.floating_point import BITS, rounded
+from approx.rational import Rational
+
+_BITS = 256
+_CLOSE = fmpq(1, 10**5)  # relative: by how much rounding may move an image before other steps are tried
+_ENDS = 2.0**-52  # an error that rounds the chain's ends, and nothing else
+#: formats whose numbers are all numbers of another one
+_WITHIN = {
+    "float64": ("float32", "bfloat16", "float16"),
+    "float32": ("bfloat16", "float16"),
+    "bfloat16": (),
+    "float16": (),
+}
+
+Coefficients = tuple[list[fmpq], list[fmpq]]
+C = TypeVar("C", bound=Chain)
+
+
+class Maps(ABC):
+    """The maps that the steps of a chain are taken from."""
+
+    @abstractmethod
+    def best(self, low: fmpq, high: fmpq, degree: int) -> Coefficients:
+        """Numerator and denominator of the step of least max |1 - u| on [low, high].
+
+        Args:
+            low: left end.
+            high: right end.
+            degree: of the step.
+        """
+
+    @abstractmethod
+    def plain(self, degree: int) -> Coefficients:
+        """Those of the step that is best at 1: of Newton, Schulz, Halley.
+
+        Args:
+            degree: of the step.
+        """
+
+    @abstractmethod
+    def step(self, num: list[fmpq], den: list[fmpq]) -> Rational:
+        """What the chain holds of them.
+
+        Args:
+            num: coefficients of the numerator.
+            den: coefficients of the denominator.
+        """
+
+    def mapped(self, step: Rational) -> Rational:
+        """What a step does to the intervals.
+
+        Args:
+            step: the step.
+        """
+        return step
+
+
+def best_step(
+    maps: Maps, low: fmpq, high: fmpq, degree: int, kind: str, safety: float, enough: float
+) -> tuple[Rational, fmpq, fmpq, bool]:
+    """The step of a format with the best image of [low, high].
+
+    Ends that are close by ratio are what the next step needs; but for an image so narrow that no step in the format
+    can shift it, and one that is good enough: there the largest distance from 1 counts.
+
+    Args:
+        maps: where steps are taken from.
+        low: left end.
+        high: right end.
+        degree: the degree of the step.
+        kind: the format of the coefficients.
+        safety: relative rounding error of the arithmetic.
+        enough: an error at which the chain may end; inf for its last step.
+
+    Returns:
+        The step, the two ends of its image, and whether rounding hardly moves these.
+
+    Raises:
+        ValueError: where every step overflows, or has a pole.
+    """
+    refused: ValueError | None = None
+    found: list[tuple[Rational, fmpq, fmpq]] = []
+    last = enough == float("inf")
+    for coefficients, ideal in _candidates(maps, low, high, degree, safety, last):
+        try:
+            num, den = (in_format(c, kind) for c in coefficients)
+            step = maps.step(num, den)
+            ends = image(maps.mapped(step), low, high, safety)
+        except ValueError as error:
+            refused = error
+            continue
+        if ideal is not None and _close(ends, ideal, last):
+            return (step, *ends, True)
+        found.append((step, *ends))
+    if not found:
+        assert refused is not None
+        raise refused
+
+    def merit(one: tuple[Rational, fmpq, fmpq]) -> tuple[bool, bool, fmpq]:
+        low, high = one[1:]
+        off = max(1 - low, high - 1)
+        ends, narrow = to_float(off) <= enough, (high - low) * 2 ** BITS[kind] <= high + low
+        return ends, narrow, -off if ends or narrow else low if low <= 0 else low / high
+
+    return (*max(found, key=merit), False)
+
+
+def _candidates(
+    maps: Maps, low: fmpq, high: fmpq, degree: int, safety: float, last: bool
+) -> Iterator[tuple[Coefficients, tuple[fmpq, fmpq] | None]]:
+    """Coefficients to be rounded; beside the best ones, which come first, the ends of their image."""
+    inner = low
+    while inner == low or 2 * inner < high:
+        num, den = ([dyadic(c, _BITS) for c in part] for part in maps.best(inner, high, degree))
+        ends = image(maps.mapped(maps.step(num, den)), low, high, safety)
+        ideal = ends if inner == low else None
+        if last:
+            # a wider interval, or what the arithmetic adds, has moved the middle of the image off 1
+            middle = sum(ends, fmpq()) / 2
+            ideal = ideal and (ends[0] / middle, ends[1] / middle)
+            yield ([c / middle for c in num], den), ideal
+            ideal = None
+        yield (num, den), ideal
+        if inner == low:
+            yield maps.plain(degree), None
+        inner *= fmpq(3, 2)
+
+
+def _close(ends: tuple[fmpq, fmpq], ideal: tuple[fmpq, fmpq], last: bool) -> bool:
+    """Whether the ends are those of an ideal image but for rounding; of the last one, the distance from 1 counts."""
+    (low, high), (below, above) = ends, ideal
+    off, least = max(1 - low, high - 1), max(1 - below, above - 1)
+    if last and 1 - off < (1 - least) * (1 - _CLOSE):
+        return False
+    return low >= below * (1 - _CLOSE) and high <= above * (1 + _CLOSE) and off <= least * (1 + _CLOSE)
+
+
+def best_chain(made: Callable[[str], tuple[C, bool]], kind: str) -> C:
+    """The best chain of a format's numbers: where rounding decides, those of coarser formats are tried too.
+
+    So no format gives a worse chain than one whose numbers it holds.
+
+    Args:
+        made: the chain with coefficients in a format, and whether rounding hardly moves any of its images.
+        kind: the format.
+
+    Returns:
+        The chain with the fewest steps, and of these the one of the least error.
+
+    Raises:
+        ValueError: what the format itself raises, where none has a chain.
+    """
+    found: list[C] = []
+    refused: ValueError | None = None
+    for one in (kind, *_WITHIN[kind]):
+        try:
+            chain, close = made(one)
+        except ValueError as error:
+            refused = refused or error
+            continue
+        found.append(chain)
+        if close or chain.error <= _ENDS:
+            break
+    if not found:
+        assert refused is not None
+        raise refused
+    return min(found, key=lambda chain: (len(chain.steps), chain.error))
+
+
+def in_format(coefficients: list[fmpq], kind: str) -> list[fmpq]:
+    """Coefficients rounded to a format.
+
+    Args:
+        coefficients: exact numbers.
+        kind: the name of the format.
+
+    Returns:
+        The nearest numbers of the format.
+
+    Raises:
+        ValueError: if one overflows.
+    """
+    found = [rounded(to_float(c), kind) for c in coefficients]
+    if not np.all(np.isfinite(found)):
+        raise ValueError(f"a coefficient overflows in {kind}: use a smaller interval or another dtype")
+    return [dyadic(c) for c in found]

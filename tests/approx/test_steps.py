@@ -1,0 +1,71 @@
+"""Rounding the steps of chains: which format's numbers are worse than another's."""
+
+import pytest
+from flint import arb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from approx import composite_inverse, composite_inverse_sqrt, composite_sign
+from approx.dyadic import precision
+
+FINER = [("bfloat16", "float32"), ("float16", "float32"), ("float32", "float64")]
+lowers = st.floats(-8, -0.3).map(lambda e: 10.0**e)
+odd = st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=5).map(tuple)
+
+
+def no_worse(make, coarse, fine):
+    """The finer format has a chain where the coarser one has, with no more steps and no larger error."""
+    try:
+        other = make(coarse)
+    except ValueError:
+        return
+    chain = make(fine)
+    assert chain.dtype == fine
+    assert len(chain.steps) <= len(other.steps)
+    # what rounding hardly moves is not compared; 1e-15: the ends are outwards in float64
+    assert len(chain.steps) < len(other.steps) or chain.error <= other.error * (1 + 1e-4) + 1e-15
+    chain.verify()
+
+
+@given(
+    lowers,
+    odd,
+    st.sampled_from(["polynomial", "rational"]),
+    st.sampled_from([0.0, 0.01]),
+    st.sampled_from(FINER),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_finer_format_is_no_worse(lower, degrees, form, safety, formats):
+    no_worse(lambda dtype: composite_sign(lower, degrees, form, dtype=dtype, safety=safety), *formats)
+
+
+@given(
+    lowers,
+    st.sampled_from([(composite_inverse, 2), (composite_inverse_sqrt, 3), (composite_inverse, 4)]),
+    st.floats(-14, -1).map(lambda e: 10.0**e),
+    st.sampled_from(FINER),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_finer_format_reaches_an_error_in_no_more_steps(lower, maker, error, formats):
+    make, degree = maker
+    no_worse(lambda dtype: make((lower, 1), degree, error=error, dtype=dtype), *formats)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_every_format_converges_in_exact_arithmetic(dtype):
+    """The plain steps' coefficients are few bits long, and map 1 to 1: rounding is no end."""
+    assert composite_sign(1e-3, (5,) * 9, dtype=dtype).error < 1e-15
+    assert composite_inverse_sqrt((0.01, 1), 3, error=1e-15, dtype=dtype).error <= 1e-15
+    assert composite_inverse((0.01, 1), 2, error=1e-15, dtype=dtype).error <= 1e-15
+    assert composite_sign(1e-8, (5,) * 12, dtype=dtype).error < 0.6
+
+
+@pytest.mark.parametrize("degree", [1, 3, 5])
+def test_the_last_step_is_centred_where_the_arithmetic_rounds(degree):
+    """Its image, widened by the rounding, is as far below 1 as above."""
+    chain = composite_sign(0.3, (degree,), safety=0.05)
+    low, high = chain.images[-1]
+    assert 1 - low == pytest.approx(high - 1, rel=1e-9)
+    exact = composite_sign(0.3, (degree,)).error
+    with precision(100):
+        assert chain.error == pytest.approx(float((arb(exact) + 0.05) / (1 + 0.05 * arb(exact))), rel=1e-9)
