@@ -91,6 +91,7 @@ class Fit:
 
 
 _TINY = 1e-290
+_BESIDE = 16  # neighbours of a step that are looked at
 
 
 def check_type(type: tuple[int, int]) -> tuple[int, int]:
@@ -171,6 +172,9 @@ def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
     def f(x: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
 
+    first, last = _place(a), _place(b)
+    if last - first < 4 * _BESIDE:  # float64 does not tell a jump from a slope there
+        return
     with np.errstate(all="ignore"):
         x = np.linspace(a, b, 130)
         values = f(x)
@@ -187,16 +191,35 @@ def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
                     f"target {target.name!r} is not bounded near x = {place:.6g}: a pole inside the domain; "
                     "leave a gap around it in domain="
                 )
-        for _ in range(60):
-            middle = low + (high - low) / 2
+        # halved by how many floats there are: 64 times end at neighbours, over any range
+        left, right = _place(low), _place(high)
+        while right - left > 1:
+            between = (left + right) // 2
+            low, middle, high = _at(np.array([left, between, right])).tolist()
             fl, fm, fh = f(np.array([low, middle, high])).tolist()
             largest = max(largest, abs(fm - fl), abs(fh - fm))
-            low, high = (low, middle) if abs(fm - fl) >= abs(fh - fm) else (middle, high)
-        if abs(float(np.diff(f(np.array([low, high])))[0])) > 0.3 * largest:
+            left, right = (left, between) if abs(fm - fl) >= abs(fh - fm) else (between, right)
+        # a jump stands alone: on a slope the steps beside it are as large
+        around = np.clip(np.arange(left - _BESIDE, right + _BESIDE + 1), first, last)
+        low = float(_at(around)[_BESIDE])
+        steps = np.abs(np.diff(f(_at(around))))
+        beside = np.r_[steps[: _BESIDE - 1], steps[_BESIDE + 2 :]]  # but for its neighbours: sign(0) is 0
+        if steps[_BESIDE] > max(0.3 * largest, float(np.sum(beside))):
             raise ValueError(
                 f"target {target.name!r} jumps near x = {low:.6g}: name the place in jumps=, "
                 "or leave a gap in domain="
             )
+
+
+def _place(x: float) -> int:
+    """The number of floats from 0 to x, negative below 0."""
+    place = int(np.array([abs(x)]).view(np.int64)[0])
+    return place if x >= 0 else -place
+
+
+def _at(places: np.ndarray) -> np.ndarray:
+    """The floats at these places."""
+    return np.copysign(np.abs(places).view(float), places)
 
 
 def _pole(f: Callable[[np.ndarray], np.ndarray], left: float, right: float, large: float) -> float | None:

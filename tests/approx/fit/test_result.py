@@ -3,6 +3,7 @@ import pytest
 
 import approx
 from approx import Target
+from approx.fit.result import check_target
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,33 @@ def test_unbounded_relative_errors_are_refused():
 def test_wrong_arguments_are_named(arguments, name):
     with pytest.raises(ValueError, match=name):
         approx.minimax(approx.relu(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ("1/x", (1e-20, 1)),
+        ("log(x)", (1, 1e100)),
+        ("log(x)", (1e-200, 1)),
+        ("1/(1 + x)", (0, 1e20)),
+        ("atan(x)", (0, 1e20)),
+        ("atan(x)", (-1e200, 1e200)),
+        ("log(x)", (1, 1 + 2**-52)),
+        ("exp(x)", (1, 1 + 2**-47)),
+        ("tanh(1e300*x)", (-1, 1)),
+    ],
+)
+def test_a_function_that_turns_over_many_decades_or_few_floats_does_not_jump(text, domain):
+    check_target(approx.formula(text, domain))
+
+
+@pytest.mark.parametrize("place", [0.0, 1.0, -1e-30, 1e-15, 1 / 3, 1e10])
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_a_jump_anywhere_is_told(place, slope):
+    def f(x):
+        return np.sign(x - place) + slope * x / (abs(place) + 1)
+
+    domain = (-abs(place) - 1, abs(place) + 1.5)
+    with pytest.raises(ValueError, match="jumps near"):
+        check_target(approx.Target(f, domain))
+    check_target(approx.Target(f, domain, jumps=[place]))
