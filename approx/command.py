@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,7 @@ def show(certificate: Any) -> None:
         else ""
     )
     best = f"no type {certificate.type} function{held} has an error below {certificate.best_lower!r}"
-    typer.echo(
-        f"  best        {best if certificate.best_lower else 'nothing is proven: too few alternations'}"
-    )
+    if not certificate.best_lower:
+        tiny = certificate.upper <= 2 * math.ulp(0.0)
+        best = f"nothing is proven: {'the error is below all floats' if tiny else 'too few alternations'}"
+    typer.echo(f"  best        {best}")

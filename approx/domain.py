@@ -36,6 +36,8 @@ class Domain(tuple[Interval, ...]):
             raise ValueError(
                 f"domain={domain!r} must be bounded and not empty; for [a, inf) there is `approx.half_line`"
             )
+        if ends[-1] - ends[0] == np.inf:
+            raise ValueError(f"domain={domain!r}: its length overflows float64")
         if any(a >= b for a, b in intervals) or any(b >= c for (_, b), (c, _) in pairwise(intervals)):
             raise ValueError(f"domain={domain!r}: intervals need a < b and must not touch or overlap")
         return super().__new__(cls, intervals)

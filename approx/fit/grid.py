@@ -95,7 +95,7 @@ def _turns(target: Target, a: float, b: float) -> tuple[np.ndarray, float]:
     """Turns and bends between two points, and the step of the look that shows them."""
     size, seen = 257, -1
     while True:
-        x = a + (b - a) * (np.arange(size) + 0.5) / size
+        x = a + (b - a) * ((np.arange(size) + 0.5) / size)
         f = _values(target, x)
         noise = 1e-12 * float(np.max(np.abs(f), initial=0.0))
         turns = [x[k // 2 + 1 : len(x)][_changes(np.diff(f, k), noise)] for k in (1, 2)]

@@ -91,6 +91,8 @@ class Fit:
 
 
 _TINY = 1e-290
+_HUGE = 1e300  # of x
+_FAR = 1 << 38  # an exponent of values
 _BESIDE = 16  # neighbours of a step that are looked at
 
 
@@ -132,6 +134,11 @@ def check_target(target: Target) -> None:
             positive, on a sample of the domain.
     """
     check_kind(target)
+    if max(map(abs, target.hull)) > _HUGE:
+        raise ValueError(
+            f"domain={list(target.domain)} reaches beyond {_HUGE:g}, where float64 overflows in a fit: divide x by a "
+            "power of two"
+        )
     x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain.split(target.breaks)])
     with np.errstate(all="ignore"):
         raw, weights = np.asarray(target(x)), np.asarray(target.weight_at(x), dtype=float)
@@ -151,6 +158,15 @@ def check_target(target: Target) -> None:
         raise ValueError(
             f"target {target.name!r} is below {_TINY:g} on all of its domain, where float64 loses digits: multiply it "
             "by a power of two"
+        )
+    if target.enclosed and any(
+        0 < abs(target(arb(end))) < arb(2) ** -_FAR
+        for end in target.domain.edges
+        if target(arb(end)).is_finite()
+    ):
+        raise ValueError(
+            f"target {target.name!r} falls below 2^-{_FAR} at an end of its domain, and its digits take as many bits: "
+            "let domain= end before"
         )
     typical = float(np.quantile(np.abs(values), 0.9))
     for a, b in target.domain.split(target.breaks):

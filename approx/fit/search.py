@@ -86,8 +86,9 @@ def fit(
     along (0, 0), (1, 0), (2, 0), ... The first whose error is small enough is returned. `fit.detail` names the last
     that is not and the bound on its error, which shows that no smaller one does.
 
-    With a type, from left to right: each piece is as long as the error allows. No table has fewer pieces, since the
-    best error grows with the interval.
+    With a type, from left to right: each piece is as long as the error allows, to a thousandth of its length. The best
+    error grows with the interval, so that a table can have fewer pieces only by these shares; `fewest` says whether
+    bounds exclude it.
 
     Args:
         target: the function to approximate (or samples, without a type).
@@ -129,16 +130,30 @@ def _least(target: Target, error: float, shape: str, progress: bool) -> Fit:
         found = tried(total)
         return found is not None and found.error <= error
 
+    def stuck(total: int) -> bool:
+        """Whether what is left of samples is noise: four times the parameters have not halved the error."""
+        now, before = known.get(total), known.get(total // 4)
+        return (
+            noisy
+            and total >= 16
+            and now is not None
+            and before is not None
+            and now.error > 0.5 * before.error
+        )
+
+    noisy = isinstance(target, Samples)
+    # as many parameters as points pass through all of them
+    most = min(_LARGEST, len(target.x) - 2) if isinstance(target, Samples) else _LARGEST
     known: dict[int, Fit | None] = {}
     with tqdm(desc="fit", disable=not progress, leave=False, delay=2) as bar:
         high = 1
         while not enough(high):
-            if high >= _LARGEST:
+            if high >= most or stuck(high):
                 best = min((f.error for f in known.values() if f is not None), default=np.inf)
-                raise RuntimeError(
-                    f"fit({target}): error {error:g} is not reached up to m + n = {high}; the best is {best:.3g}"
-                )
-            high = min(2 * high, _LARGEST)
+                reason = ", and hardly falls: what is left looks like noise" if stuck(high) else ""
+                reached = f"up to m + n = {high}; the best is {best:.3g}{reason}"
+                raise RuntimeError(f"fit({target}): error {error:g} is not reached {reached}")
+            high = min(2 * high, most)
         low = high // 2 if high > 1 else -1  # not enough, or no type at all
         while high - low > 1:
             middle = (low + high) // 2

@@ -74,3 +74,24 @@ def test_a_jump_anywhere_is_told(place, slope):
     with pytest.raises(ValueError, match="jumps near"):
         check_target(approx.Target(f, domain))
     check_target(approx.Target(f, domain, jumps=[place]))
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "says"),
+    [
+        ("abs(x)", (0, 1e308), "overflows"),
+        ("abs(x)", (-1.7e308, 1.7e308), "overflows"),
+        ("atan(x)", (0, 1e307), "overflows"),
+        ("exp(-x)", (0, 1e12), "end before"),
+        ("exp(-x)", (0, 1e20), "end before"),
+    ],
+)
+def test_domains_that_no_fit_gets_through_are_refused(text, domain, says):
+    with pytest.raises(ValueError, match=says):
+        approx.minimax(approx.formula(text, domain), (2, 2))
+
+
+def test_a_long_domain_is_fitted():
+    assert approx.minimax(approx.formula("exp(-x)", (0, 1e10)), (2, 2)).error == pytest.approx(
+        0.00735867, rel=1e-6
+    )

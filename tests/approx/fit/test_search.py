@@ -55,3 +55,18 @@ def test_pieces_stop_at_what_no_piece_can_reach():
         approx.fit(jump, 0.1, (1, 0))
     with pytest.raises(ValueError, match="one interval"):
         approx.fit(approx.sign(), 0.1, (1, 0))
+
+
+@pytest.mark.parametrize(("count", "says"), [(200, "noise"), (12, "m \\+ n = 10")])
+def test_the_search_ends_where_samples_leave_nothing_but_noise_or_no_freedom(count, says):
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 10, count)
+    samples = approx.Samples(x, np.sin(x) + 0.01 * rng.normal(size=count))
+    with pytest.raises(RuntimeError, match=says):
+        approx.fit(samples, 1e-9)
+    assert approx.fit(approx.Samples(x, np.exp(-x)), 1e-3).error <= 1e-3
+
+
+def test_a_table_that_is_not_of_the_fewest_pieces_does_not_say_so():
+    table = approx.fit(approx.formula("x", (0, 1)), 0.01, (0, 0))
+    assert len(table.pieces) == 50 or not table.fewest
