@@ -49,14 +49,14 @@ METHODS = ("minimax", "remez", "least_squares", "smoothed_linf")
 
 def _writable(path: Path | None, suffixes: tuple[str, ...] = ()) -> None:
     """Before the work is done, not after."""
+    from approx.files import check_writable
+
     if path is None:
         return
-    if not path.resolve().parent.is_dir():
-        raise ValueError(
-            f"--output {str(path)!r}: there is no folder {str(path.resolve().parent)!r}; make it first"
-        )
-    if path.is_dir():
-        raise ValueError(f"--output {str(path)!r} is a folder: give the name of a file")
+    try:
+        check_writable(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--output {str(path)!r}: {error}") from None
     if suffixes and path.suffix not in suffixes:
         raise ValueError(f"--output {str(path)!r}: the name must end in {', '.join(suffixes)}")
 
@@ -532,7 +532,7 @@ def composite(
             typer.echo(f"  {row['num']}{below}  ->  [{low:.9g}, {high:.9g}]")
     if output:
         chain.save(output)
-        typer.echo(f"  written to  {output}")
+        typer.echo(f"  written to  {output}", err=bool(to))  # beside a source it would be a part of it
 
 
 def main() -> None:

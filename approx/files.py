@@ -8,25 +8,64 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+os.umask(_UMASK := os.umask(0))
+
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
     """Write JSON under a temporary name beside `path`, then rename: a reader never sees half a file.
 
+    A link stays one: the file that it names is written. A pipe or a device is written to as it is. An existing file
+    keeps its mode.
+
     Args:
         path: the file to write.
         data: what `json` can write.
+
+    Raises:
+        OSError: where the place cannot be written.
     """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    text = json.dumps(data, indent=1) + "\n"
+    place = Path(os.path.realpath(path))
+    if _special(path):
+        with open(path, "w") as file:
+            file.write(text)
+        return
+    mode = place.stat().st_mode if place.exists() else 0o666 & ~_UMASK
+    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=place.name, suffix=".tmp")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(data, file, indent=1)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            file.write(text)
+        os.chmod(temporary, mode)
+        os.replace(temporary, place)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a place that `write_json` cannot write, before the work for it is done.
+
+    Args:
+        path: the file that is to be written.
+
+    Raises:
+        ValueError: for a folder, a folder that is not there, or one that may not be written.
+    """
+    place = Path(os.path.realpath(path))
+    if place.is_dir():
+        raise ValueError("it is a folder; give the name of a file")
+    if not place.parent.is_dir():
+        raise ValueError(f"there is no folder {str(place.parent)!r}; make it first")
+    writable = os.access(path, os.W_OK) if _special(path) else os.access(place.parent, os.W_OK | os.X_OK)
+    if not writable:
+        raise ValueError("it may not be written; choose another place")
+
+
+def _special(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is no regular file: a pipe, a device, or a name of an open file."""
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        return True
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
