@@ -18,6 +18,7 @@ from flint import arb, arb_mat, fmpq, fmpq_poly
 from approx.chain import Chain, check_safety
 from approx.dyadic import dyadic, precision, to_float
 from approx.floating_point import known_dtype
+from approx.names import check_name
 from approx.proofs.decimals import float_below
 from approx.proofs.real_roots import isolate
 from approx.rational import Rational
@@ -131,8 +132,7 @@ class CompositeSign(Chain):
             raise ValueError(f"to={to!r}: expected one of {', '.join(LANGUAGES)}")
         if to == "json":
             return json.dumps(self.to_json(), indent=1)
-        if not name.isidentifier():
-            raise ValueError(f"name={name!r} is not an identifier")
+        check_name(name, to)
         about = (
             f"{len(self.steps)} odd {self.form} maps; proven: |sign(x) - {name}(x)| <= {self.error!r} for "
             f"{self.lower!r} <= |x| <= 1, if each step rounds by at most {self.safety!r} of its value."

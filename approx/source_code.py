@@ -25,6 +25,7 @@ from approx.floating_point import (
     run,
 )
 from approx.forms import Number
+from approx.names import check_name
 from approx.rational import Rational
 from approx.target import Target
 
@@ -146,8 +147,7 @@ def export(
         raise ValueError(f"dtype={kind!r}: C has float64 and float32")
     if to == "python" and kind == "bfloat16":
         raise ValueError("dtype='bfloat16': numpy has no such type; use to='torch'")
-    if not name.isidentifier():
-        raise ValueError(f"name={name!r} is not an identifier")
+    check_name(name, to)
     best = best_form(rational, kind, True, target)
     form = best if form is None else form
     held = rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))

@@ -29,8 +29,6 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     reader.join(10)
     assert read == ["[\n 1\n]\n"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
-    write_json("/dev/null", [1])
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 def test_the_mode_is_that_of_the_file_before_or_of_new_files(tmp_path):
