@@ -181,7 +181,7 @@ def fit(
             return
         result = approx.fit(the_target, error, progress=True)
     else:
-        degrees = degrees_of(type or "5,4")
+        degrees = degrees_of("5,4" if type is None else type)
         if method == "minimax":
             held = int(coefficients) if coefficients and coefficients.isdigit() else coefficients
             result = approx.minimax(
@@ -306,6 +306,7 @@ def verify(file: File) -> None:
     """
     import approx
 
+    read(file)  # says what a file is that holds no certificate
     certificate = approx.verify(file)
     typer.echo(f"{file}: holds")
     show(certificate)

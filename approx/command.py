@@ -131,6 +131,17 @@ def read(file: Path) -> tuple[Any, Any]:
     from approx.rational import Rational
 
     data = read_json(file)
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if isinstance(data, list):
+        raise ValueError(
+            f"{file}: a table of pieces, a JSON list; in Python each item of json.load(...) is read by "
+            "approx.Rational.from_json, or by approx.Certificate.from_json where the pieces are proven"
+        )
+    if kind in ("composite_sign", "composite_power"):
+        reader = "".join(part.title() for part in kind.split("_"))
+        raise ValueError(
+            f"{file}: a chain of maps; in Python approx.{reader}.from_json(json.load(...)) reads and proves it"
+        )
     try:
         if isinstance(data, dict) and data.get("kind") == "certificate":
             certificate = Certificate.from_json(data)

@@ -22,7 +22,7 @@ from approx.names import check_name
 from approx.proofs.decimals import float_below
 from approx.proofs.real_roots import isolate
 from approx.rational import Rational
-from approx.steps import Coefficients, Maps, best_chain, best_step
+from approx.steps import Coefficients, Maps, best_chain, best_step, check_degrees
 from approx.zolotarev import zolotarev_sign
 
 _BITS = 256
@@ -191,7 +191,7 @@ _MATRIX = {
 
 def composite_sign(
     lower: float = 1e-3,
-    degrees: tuple[int, ...] = (5, 5, 5, 5, 5),
+    degrees: int | tuple[int, ...] = (5, 5, 5, 5, 5),
     form: str = "polynomial",
     *,
     dtype: Any = "float64",
@@ -201,7 +201,7 @@ def composite_sign(
 
     Args:
         lower: left end of the interval of |x|, inside (0, 1).
-        degrees: the odd degree of each step, innermost first.
+        degrees: the odd degree of each step, innermost first; a number alone is one step's.
         form: "polynomial", or "rational": maps of type (d, d - 1).
         dtype: the format that the coefficients are numbers of: "float64", "float32", "bfloat16", "float16".
             Each step is fitted to the image of the rounded ones before it, and the proof is about these: about
@@ -222,8 +222,7 @@ def composite_sign(
         raise ValueError(f"lower={lower} must lie in (0, 1)")
     if form not in FORMS:
         raise ValueError(f"form={form!r}: expected one of {', '.join(FORMS)}")
-    if not degrees or any(d != int(d) or d < 1 or d % 2 == 0 for d in degrees):
-        raise ValueError(f"degrees={degrees!r}: expected odd degrees, one a step")
+    wanted = check_degrees(degrees, 1, odd=True)
     check_safety(safety)
     kind, maps = known_dtype(dtype), _Odd(form)
 
@@ -232,9 +231,9 @@ def composite_sign(
         low, high = dyadic(lower), fmpq(1)
         images: list[tuple[float, float]] = []
         close = True
-        for k, degree in enumerate(degrees, start=1):
-            enough = float("inf") if k == len(degrees) else 0.0
-            step, low, high, kept = best_step(maps, low, high, int(degree), rounded_to, safety, enough)
+        for k, degree in enumerate(wanted, start=1):
+            enough = float("inf") if k == len(wanted) else 0.0
+            step, low, high, kept = best_step(maps, low, high, degree, rounded_to, safety, enough)
             steps.append(step)
             if low <= 0:
                 raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flint import arb, fmpq, fmpq_poly, fmpz_poly
 
 from approx.chain import Chain, check_safety
@@ -20,7 +21,7 @@ from approx.dyadic import dyadic, power_of_two_above, precision, to_float
 from approx.floating_point import known_dtype
 from approx.proofs.decimals import float_below
 from approx.rational import Rational
-from approx.steps import Coefficients, Maps, best_chain, best_step
+from approx.steps import Coefficients, Maps, best_chain, best_step, check_degrees
 
 _MOST = 200  # steps that a wanted error may take
 
@@ -173,14 +174,13 @@ def _chain(
     if not a > 0:
         raise ValueError(f"interval={interval!r} must lie above 0: the function has a pole there")
     check_safety(safety)
-    if error is not None and not (0 < error < 1 and isinstance(degrees, int)):
+    number = isinstance(error, int | float | np.number)
+    if error is not None and not (number and 0 < error < 1 and np.ndim(degrees) == 0):
         raise ValueError(
             f"error={error!r}, degrees={degrees!r}: expected an error in (0, 1) beside one degree"
         )
-    wanted = (degrees,) * (_MOST if error is not None else 1) if isinstance(degrees, int) else tuple(degrees)
-    least, parity = (2, "") if power == -1 else (3, "odd ")
-    if not wanted or any(d != int(d) or d < least or (parity and d % 2 == 0) for d in wanted):
-        raise ValueError(f"degrees={degrees!r}: expected {parity}degrees of {least} or more, one a step")
+    wanted = check_degrees(degrees, 2 if power == -1 else 3, odd=power != -1)
+    wanted = wanted * _MOST if error is not None else wanted
     start = to_float(1 / power_of_two_above(b)) if power == -1 else _root_start(b)
     maps = _Factors(power)
 
@@ -195,7 +195,7 @@ def _chain(
 
         for k, degree in enumerate(wanted, start=1):
             enough = error if error is not None else float("inf") if k == len(wanted) else 0.0
-            step, low, high, kept = best_step(maps, low, high, int(degree), rounded_to, safety, enough)
+            step, low, high, kept = best_step(maps, low, high, degree, rounded_to, safety, enough)
             steps.append(step)
             if low <= 0:
                 raise ValueError(

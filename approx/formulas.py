@@ -104,7 +104,11 @@ def formula(
     )
     with np.errstate(all="ignore"):
         sample = np.concatenate([np.linspace(a, b, 33) for a, b in target.domain])
-        if not np.all(np.isfinite(np.broadcast_to(target(sample), sample.shape))):
+        try:
+            values = target(sample)
+        except ArithmeticError as error:  # of numbers in it
+            raise ValueError(f"formula {text!r} is not a function: {error}") from None
+        if not np.all(np.isfinite(np.broadcast_to(values, sample.shape))):
             raise ValueError(
                 f"formula {text!r} is not finite on all of {list(target.domain)}: change domain="
             )
@@ -173,7 +177,10 @@ def constant(text: str) -> float:
         raise ValueError(f"{text!r} is not a number") from None
     if "x" in _names(tree):
         raise ValueError(f"{text!r} is not a number: it has an x")
-    return float(_compile(tree, text)(0.0))
+    try:
+        return float(_compile(tree, text)(0.0))
+    except ArithmeticError as error:
+        raise ValueError(f"{text!r} is not a number: {error}") from None
 
 
 class _Written(ast.NodeTransformer):

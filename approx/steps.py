@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flint import fmpq
@@ -183,6 +183,27 @@ def best_chain(made: Callable[[str], tuple[C, bool]], kind: str) -> C:
         assert refused is not None
         raise refused
     return min(found, key=lambda chain: (len(chain.steps), chain.error))
+
+
+def check_degrees(degrees: Any, least: int, odd: bool) -> tuple[int, ...]:
+    """The degree of each step.
+
+    Args:
+        degrees: what a user gave; a number alone is one step's.
+        least: the least degree.
+        odd: whether each is odd.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        found = np.atleast_1d(degrees).tolist()
+        if found and all(d == int(d) and d >= least and (d % 2 or not odd) for d in found):
+            return tuple(map(int, found))
+    except (TypeError, ValueError):
+        pass
+    kind = "odd degrees" if odd else "degrees"
+    raise ValueError(f"degrees={degrees!r}: expected {kind} of {least} or more, one a step")
 
 
 def in_format(coefficients: list[fmpq], kind: str) -> list[fmpq]:

@@ -42,12 +42,16 @@ def with_fixed(
         RuntimeError: where no function was found.
     """
     given = fixed_coefficients(fixed, type)
+    low, high = target.hull
+    if given.get(("q", 0)) == 0 and low <= 0 <= high:
+        raise ValueError(
+            "fixed=: with q0 = 0 the denominator is 0 at x = 0, which is no pole outside the domain"
+        )
     shift = _zeros_at_0(target, given, type[0])
     inner = divided(target, zeros_of(target)) if shift else target
     check_target(inner)
     kind = (type[0] - shift, type[1])
     moved = without_factor(given, shift)
-    low, high = target.hull
     middle = (dyadic(low) + dyadic(high)) / 2
     sides = sides_of(moved, low, high)
     problem = plain(inner, kind).problem

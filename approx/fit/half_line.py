@@ -121,7 +121,7 @@ def half_line(
         return np.where(s < 1, inner, limit)
 
     moved = Target(floats, (0, 1), name=target.name, enclose=enclose)
-    return HalfLineFit(minimax(moved, (int(n), int(n)), digits=digits), float(start), float(scale))
+    return HalfLineFit(minimax(moved, (n, n), digits=digits), float(start), float(scale))
 
 
 _TINY = arb(2) ** -3000

@@ -105,8 +105,8 @@ def fit(
         RuntimeError: if no type, or no piece, reaches the error.
     """
     target = opened_target(target)
-    if not 0 < error < np.inf:
-        raise ValueError(f"error={error!r} must be positive")
+    if not (isinstance(error, int | float | np.number) and 0 < error < np.inf):
+        raise ValueError(f"error={error!r} must be a positive number")
     if shape not in SHAPES:
         raise ValueError(f"shape={shape!r}: expected one of {', '.join(SHAPES)}")
     check_kind(target)

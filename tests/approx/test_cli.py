@@ -212,3 +212,34 @@ def test_options_that_do_not_go_together(approx_cli, tmp_path):
         assert code == 2
         assert says in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fit", "x", "--domain", "0,1/0"], "--domain"),
+        (["fit", "1/0+x"], "not a function"),
+        (["fit", "exp(x)", "--fixed", "q0=0"], "q0 = 0"),
+        (["fit", "exp(x)", "--type", ""], "type"),
+    ],
+)
+def test_a_division_by_zero_is_told_as_what_it_is(approx_cli, arguments, says):
+    code, _, err = approx_cli(*arguments)
+    assert code == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_files_that_no_command_reads_are_named(approx_cli, tmp_path):
+    table, chain = tmp_path / "table.json", tmp_path / "chain.json"
+    assert approx_cli("fit", "exp(x)", "--error", "1e-2", "--type", "1,0", "-o", table)[0] == 0
+    assert approx_cli("composite", "--degrees", "3", "--lower", "0.5", "-o", chain)[0] == 0
+    for path, says in ((table, "a table of pieces"), (chain, "approx.CompositeSign.from_json")):
+        for command in ("verify", "export", "plot", "certify"):
+            code, _, err = approx_cli(command, path)
+            assert code == 2
+            assert says in err
+            assert err.count("\n") == 1
+    # what the lines say is so
+    assert all(approx.Rational.from_json(piece) for piece in json.loads(table.read_text()))
+    assert approx.CompositeSign.from_json(json.loads(chain.read_text())).error < 1

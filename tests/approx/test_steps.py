@@ -1,5 +1,6 @@
 """Rounding the steps of chains: which format's numbers are worse than another's."""
 
+import numpy as np
 import pytest
 from flint import arb
 from hypothesis import given, settings
@@ -69,3 +70,13 @@ def test_the_last_step_is_centred_where_the_arithmetic_rounds(degree):
     exact = composite_sign(0.3, (degree,)).error
     with precision(100):
         assert chain.error == pytest.approx(float((arb(exact) + 0.05) / (1 + 0.05 * arb(exact))), rel=1e-9)
+
+
+def test_degrees_may_be_a_number_or_an_array():
+    assert composite_sign(0.1, 5) == composite_sign(0.1, (5,)) == composite_sign(0.1, np.array([5]))
+    assert composite_inverse((1, 2), np.array([2, 3])) == composite_inverse((1, 2), (2, 3))
+    for wrong in ("5", None, (2.5,), [], (4,)):
+        with pytest.raises(ValueError, match="degrees="):
+            composite_sign(0.1, wrong)
+    with pytest.raises(ValueError, match="error="):
+        composite_inverse((1, 2), 2, error="1e-3")

@@ -54,3 +54,8 @@ def test_other_functions_and_wrong_arguments():
         approx.half_line(approx.Target(np.exp), 3)
     with pytest.raises(ValueError, match="scale"):
         approx.half_line("exp(-x)", 3, scale=0)
+
+
+def test_a_degree_that_is_not_whole_is_refused():
+    with pytest.raises(ValueError, match="type="):
+        approx.half_line("exp(-x)", 2.5)

@@ -30,6 +30,8 @@ def test_polynomials_and_trivial_ones():
     assert approx.fit(approx.exp(), 10.0).type == (0, 0)
     with pytest.raises(ValueError, match="error"):
         approx.fit(approx.exp(), 0)
+    with pytest.raises(ValueError, match="error"):
+        approx.fit(approx.exp(), "1e-3")
     with pytest.raises(ValueError, match="shape"):
         approx.fit(approx.exp(), 1e-3, shape="spline")
 
