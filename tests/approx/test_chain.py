@@ -23,7 +23,8 @@ def largest_error(chain):
         x = np.geomspace(chain.lower, 1, 60)
         x, power = np.r_[-x, x], 0
     else:
-        x, power = np.geomspace(*chain.interval, 60), -chain.power
+        low, high = chain.interval
+        x, power = np.geomspace(low, high, 60), -chain.power
     with precision(200):
         scales = [arb(v) ** arb(power) if power else arb(np.sign(v)) for v in x.tolist()]
         return max(abs(1 - s * chain(arb(v))) for s, v in zip(scales, x.tolist(), strict=True))
