@@ -73,10 +73,10 @@ def test_the_last_step_is_centred_where_the_arithmetic_rounds(degree):
 
 
 def test_degrees_may_be_a_number_or_an_array():
-    assert composite_sign(0.1, 5) == composite_sign(0.1, (5,)) == composite_sign(0.1, np.array([5]))
-    assert composite_inverse((1, 2), np.array([2, 3])) == composite_inverse((1, 2), (2, 3))
+    assert composite_sign(0.1, 5) == composite_sign(0.1, (5,)) == composite_sign(0.1, np.array([5]))  # type: ignore[arg-type]
+    assert composite_inverse((1, 2), np.array([2, 3])) == composite_inverse((1, 2), (2, 3))  # type: ignore[arg-type]
     for wrong in ("5", None, (2.5,), [], (4,)):
         with pytest.raises(ValueError, match="degrees="):
-            composite_sign(0.1, wrong)
+            composite_sign(0.1, wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="error="):
-        composite_inverse((1, 2), 2, error="1e-3")
+        composite_inverse((1, 2), 2, error="1e-3")  # type: ignore[arg-type]

@@ -58,4 +58,4 @@ def test_other_functions_and_wrong_arguments():
 
 def test_a_degree_that_is_not_whole_is_refused():
     with pytest.raises(ValueError, match="type="):
-        approx.half_line("exp(-x)", 2.5)
+        approx.half_line("exp(-x)", 2.5)  # type: ignore[arg-type]

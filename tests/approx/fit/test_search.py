@@ -31,7 +31,7 @@ def test_polynomials_and_trivial_ones():
     with pytest.raises(ValueError, match="error"):
         approx.fit(approx.exp(), 0)
     with pytest.raises(ValueError, match="error"):
-        approx.fit(approx.exp(), "1e-3")
+        approx.fit(approx.exp(), "1e-3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape"):
         approx.fit(approx.exp(), 1e-3, shape="spline")
 
