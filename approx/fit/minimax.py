@@ -126,9 +126,9 @@ def minimax(
     if coefficients is not None:
         check_format(coefficients)
     if digits is not None:
-        if not 1 <= digits <= 150 or not problem.enclosed:
+        if not (isinstance(digits, int) and 1 <= digits <= 150 and problem.enclosed):
             raise ValueError(
-                f"digits={digits}: expected 1 to 150, for a built-in, a formula or a target with enclose="
+                f"digits={digits!r}: expected 1 to 150, for a built-in, a formula or a target with enclose="
             )
         if coefficients is not None:
             raise ValueError(
@@ -156,8 +156,8 @@ def minimax(
         raise ValueError("coefficients= and pinned= exclude each other")
     best = in_format(fit, coefficients)
     for k in range(1, max(m, n) + 1):
-        # many coefficients can be harder to round than few
-        with suppress(RuntimeError):
+        # many coefficients can be harder to round than few; a smaller type may have none in the format
+        with suppress(RuntimeError, ValueError):
             smaller = _minimax(problem, (max(m - k, 0), max(n - k, 0)), goal, poles)
             if smaller.error >= best.error:
                 break

@@ -307,3 +307,9 @@ def test_what_is_met_beside_a_pole_is_met_to_the_digits_of_float64(steep):
         x = arb(0.3) + arb(1e-6)
         exact = 1 / (1 + arb(steep) * (x - arb(0.3)) ** 2)
         assert abs(fit.rational(x) - exact) < 1e-14
+
+
+@pytest.mark.parametrize("digits", ["50", 50.5, 0, 151])
+def test_digits_are_a_whole_number(digits):
+    with pytest.raises(ValueError, match=r"digits=.*: expected 1 to 150"):
+        approx.minimax(approx.exp(), (2, 2), digits=digits)
