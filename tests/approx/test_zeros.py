@@ -1,5 +1,6 @@
 """Relative errors through zeros of the target."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -283,3 +284,20 @@ def test_every_format_keeps_the_relative_error_beside_each_of_several_zeros(prod
     if dtype == "float16":  # whose smallest numbers have few bits
         error = error[np.abs(want) > 2**-8]
     assert error.max(initial=0) <= 4 * (len(zeros) + 1) * unit
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "type"),
+    [
+        ("exp(x)-3*x", (0.2, 2), (5, 2)),
+        ("log(x)-x/3", (1.2, 3), (5, 1)),
+        ("cos(x)-x", (0, 1.5), (6, 0)),
+    ],
+)
+def test_a_target_that_cancels_at_its_zeros_is_exported_in_float64(text, domain, type):
+    """Its values in float64 are all rounding there, and so would be the weight."""
+    fit = approx.minimax(approx.formula(text, domain).with_weight("relative"), type)
+    assert approx.evaluation_error(fit, "float64") < 1e-14
+    source = approx.export(fit, "python")
+    stated = float(re.search(r"at most ([0-9.e+-]+),", source)[1])  # type: ignore[index]
+    assert stated == pytest.approx(fit.error, rel=0.01)
