@@ -1,21 +1,50 @@
-"""JSON files that are written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 os.umask(_UMASK := os.umask(0))
 
 
-def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write JSON under a temporary name beside `path`, then rename: a reader never sees half a file.
+@contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary name (of a file or a folder) beside `path`; on success it becomes `path`, on failure it goes.
 
-    A link stays one: the file that it names is written. A pipe or a device is written to as it is. An existing file
-    keeps its mode.
+    A reader never sees half a file. A link stays one: the file that it names is written. A pipe or a device is written
+    to as it is. An existing file keeps its mode.
+
+    Args:
+        path: what is written.
+
+    Raises:
+        OSError: where the place cannot be written.
+    """
+    if _special(path):
+        yield Path(path)
+        return
+    place = Path(os.path.realpath(path))
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if temporary.is_file():  # some writers let nobody else read
+            temporary.chmod(place.stat().st_mode if place.exists() else 0o666 & ~_UMASK)
+        os.replace(temporary, place)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], data: Any) -> None:
+    """Write JSON, whole or not at all.
 
     Args:
         path: the file to write.
@@ -25,21 +54,8 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
         OSError: where the place cannot be written.
     """
     text = json.dumps(data, indent=1) + "\n"
-    place = Path(os.path.realpath(path))
-    if _special(path):
-        with open(path, "w") as file:
-            file.write(text)
-        return
-    mode = place.stat().st_mode if place.exists() else 0o666 & ~_UMASK
-    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=place.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.chmod(temporary, mode)
-        os.replace(temporary, place)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole(path) as temporary:
+        temporary.write_text(text)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -65,7 +81,7 @@ def _special(path: str | os.PathLike[str]) -> bool:
     """Whether a path is no regular file: a pipe, a device, or a name of an open file."""
     if os.path.abspath(path).startswith(("/dev/", "/proc/")):
         return True
-    return os.path.exists(path) and not os.path.isfile(path)
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from approx.files import whole
 from rsae.support.errors import InputError
 
 
@@ -28,29 +28,19 @@ def cache_directory() -> Path:
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-os.umask(_UMASK := os.umask(0))
 
 
 @contextmanager
 def writing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary name (of a file or a directory) beside `path`.
-
-    On success it becomes `path`, or what that links to, on failure it goes. A pipe or a device is written to as it is.
+    """Yield a temporary name (of a file or a directory) beside `path`, as `approx.files.whole` does; makes its folder.
 
     Raises `InputError` where the place cannot be written or the disk is full.
     """
-    given, path = path, Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    special = os.path.exists(given) and not (path.is_file() or path.is_dir())
-    if special or os.path.abspath(given).startswith(("/dev/", "/proc/")):
-        yield Path(given)
-        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if temporary.is_file():  # some writers let nobody else read
-            temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~_UMASK)
-        os.replace(temporary, path)
+        if not os.path.exists(path):
+            Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
         # safetensors wraps the system's error and keeps only its text
         code = getattr(error, "errno", None)
@@ -62,11 +52,6 @@ def writing(path: str | os.PathLike) -> Iterator[Path]:
             else "choose a directory that you can write to"
         )
         raise InputError(f"cannot write {path}: {reason}; {remedy}") from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        elif temporary.exists():
-            temporary.unlink()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

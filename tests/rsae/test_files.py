@@ -44,7 +44,7 @@ def test_standard_output_takes_what_is_written(capfd):
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_weights_may_be_read_by_those_who_may_read_new_files(tmp_path, monkeypatch, mask):
-    monkeypatch.setattr("rsae.support.files._UMASK", mask)
+    monkeypatch.setattr("approx.files._UMASK", mask)
     rsae.save(random_sae("top_k"), tmp_path)
     file = tmp_path / "sae_weights.safetensors"
     assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
