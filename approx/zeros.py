@@ -242,7 +242,10 @@ def _series(target: Callable[[Any], Any], x: arb, count: int, bits: int) -> list
         with precision(bits):
             try:
                 series = target(arb_series([x, 1][:count], count))
-            except (ValueError, ZeroDivisionError):  # a ball so wide that a series is divided by one that may vanish
+            except (
+                ValueError,
+                ZeroDivisionError,
+            ):  # a ball so wide that a series is divided by one that may vanish
                 return [arb("nan")] * count
             return [
                 series[k] if isinstance(series, arb_series) else arb(series if k == 0 else 0)

@@ -27,7 +27,7 @@ from evals.synthetic import run_protocol
 from evals.tasks import of_files
 from evals.truth import run_truth
 from evals.workers import Workers, check_shared
-from rsae import InputError, harvest_all
+from rsae import HarvestConfig, InputError, harvest_all
 from rsae.support.devices import check_device
 from rsae.support.files import contents, digest, read_json, write_json
 from rsae.support.parts import check_part
@@ -192,10 +192,17 @@ def _measuring(place: SiteRun, config: SuiteConfig) -> Measuring:
 def _harvest(place: SiteRun, workers: Workers) -> None:
     """Make a site's activations, on a CPU a part in each process of this machine."""
     if workers.jobs > 1 and place.device == "cpu" and not place.harvested:
-        what = (place.harvest, {place.harvest.hook: place.activations}, None)
-        workers.run(harvest_all, [(*what, (i, workers.jobs)) for i in range(workers.jobs)], "harvest")
-        workers.run(harvest_all, [what], "harvest")
+        what = (place.site, place.harvest, place.run)
+        workers.run(_harvested, [(*what, (i, workers.jobs)) for i in range(workers.jobs)], "harvest")
+        workers.run(_harvested, [what], "harvest")
     _ = place.store
+
+
+def _harvested(site: Site, harvest: HarvestConfig, out: Path, part: tuple[int, int] | None = None) -> None:
+    """A part of a site's activations, or all; a host that its units can use stays for them."""
+    place = SiteRun(site, harvest, out)
+    host = place.host if place.harvest.host_dtype in ("mixed", "float32") else None
+    harvest_all(place.harvest, {place.harvest.hook: place.activations}, host, part)
 
 
 def _share(config: SuiteConfig, out: Path, site: Site, device: str, kind: str, name: str) -> None:

@@ -5,9 +5,9 @@ Shapes: B batch, P position, D d_in, N tokens of a shard.
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from rsae.activations.text import Document, digest_of, load_documents, split_doc
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError, checked
 from rsae.support.files import read_json, sha256, write_json, write_tensors
-from rsae.support.parts import check_part
+from rsae.support.parts import check_part, shares
 from rsae.support.progress import progress
 
 SEQUENCES_A_SHARD = 128
@@ -122,8 +122,9 @@ def harvest_all(
         config: What to harvest; its `hook` is not used.
         out: A directory for each hook point.
         host: The host, where it is loaded already.
-        part: (i, n), one of n processes that see the same directories: make the shards i, i + n, ... from 0, and the
-            first, which sets the norm limit, and finish no store. The same call without it, after them, does.
+        part: (i, n), one of n processes that see the same directories: make a share of the shards (and the first, which
+            sets the norm limit, where no other makes it meanwhile), and finish no store. The same call without it,
+            after them, does.
 
     Returns:
         The finished stores by hook point; for a part those that were finished before.
@@ -346,6 +347,20 @@ class _Unfinished:
         ).write(self.out)
 
 
+class _Chunk(NamedTuple):
+    """The sequences of a shard, and the number of the first among those of its split."""
+
+    split: Literal["train", "heldout"]
+    number: int
+    start: int
+    sequences: list[Sequence]
+
+    @property
+    def tokens(self) -> int:
+        """How many of them are harvested."""
+        return sum(len(s.ids) - 1 for s in self.sequences)
+
+
 def _run(
     host: Host,
     stores: list[_Unfinished],
@@ -354,47 +369,79 @@ def _run(
     part: tuple[int, int] | None,
 ) -> None:
     """Shard by shard: the host runs once for all stores that lack one."""
-    mine, parts = part or (0, 1)
-    turn = itertools.count()
-    sizes = {split: max(SEQUENCES_A_SHARD, -(-len(s) // _SHARDS_AT_MOST)) for split, s in plans.items()}
-    if mine >= sum(-(-len(sequences) // sizes[split]) for split, sequences in plans.items()):
-        return  # more parts than shards
+    chunks = []
     for split in ("train", "heldout"):
-        sequences, size = plans[split], sizes[split]
-        starts = [s for s in range(0, len(sequences), size) if (n := next(turn)) % parts == mine or n == 0]
-        if not starts:
+        size = max(SEQUENCES_A_SHARD, -(-len(plans[split]) // _SHARDS_AT_MOST))
+        for start in range(0, len(plans[split]), size):
+            chunks.append(_Chunk(split, start // size, start, plans[split][start : start + size]))
+    mine = (
+        chunks if part is None else [chunks[i] for i in shares([c.tokens for c in chunks], part[1])[part[0]]]
+    )
+    for split in ("train", "heldout"):
+        those = [chunk for chunk in mine if chunk.split == split]
+        if not those:
             continue
-        tokens = sum(len(s.ids) - 1 for start in starts for s in sequences[start : start + size])
-        with progress(tokens, f"harvest {split}", "tok") as bar:
-            for start in starts:
-                chosen = sequences[start : start + size]
-                files = {s: s.file(split, start // size) for pair in stores for s in pair.both}
-                lines = {s: s.line(file) for s, file in files.items()}
-                # what a store and its target keep is decided together
-                lacking = [pair for pair in stores if None in [lines[s] for s in pair.both]]
-                if lacking:
-                    made = [s for pair in lacking for s in pair.both]
-                    rows = run_sequences(host, [s.point for s in made], [s.ids for s in chosen], bar)
-                    found = {s: torch.cat(x) for s, x in zip(made, rows, strict=True)}
-                    token_N = torch.cat([torch.tensor(s.ids[1:]) for s in chosen])
-                    wanted_N = ~torch.isin(token_N, torch.tensor(excluded, dtype=token_N.dtype))
-                    for pair in lacking:
-                        within_N = torch.stack([s.within(found[s]) for s in pair.both]).all(0)
-                        beyond = int((~within_N).sum())
-                        for s in pair.both:
-                            lines[s] = s.write(
-                                files[s], split, found[s], chosen, start, within_N & wanted_N, beyond
-                            )
-                else:
-                    bar.update(sum(len(s.ids) - 1 for s in chosen))
-                    bar.set_postfix_str("reused", refresh=False)
-                for s, line in lines.items():
-                    assert line is not None
-                    s.shards.append(line)
+        with progress(sum(chunk.tokens for chunk in those), f"harvest {split}", "tok") as bar:
+            for chunk in those:
+                _make(host, stores, chunk, chunks[0], excluded, bar)
     if part is None:
         for pair in stores:
             for store in reversed(pair.both):  # the manifest of the whole comes last
                 store.finish(host, excluded)
+
+
+def _make(
+    host: Host,
+    stores: list[_Unfinished],
+    chunk: _Chunk,
+    first: _Chunk,
+    excluded: list[int],
+    bar: tqdm | None,
+) -> None:
+    """A shard of each store that lacks it; `first` is the one that sets the norm limit."""
+    files = {s: s.file(chunk.split, chunk.number) for pair in stores for s in pair.both}
+    lines = {s: s.line(file) for s, file in files.items()}
+    # what a store and its target keep is decided together
+    lacking = [pair for pair in stores if None in [lines[s] for s in pair.both]]
+    if lacking:
+        made = [s for pair in lacking for s in pair.both]
+        began = time.monotonic()
+        rows = run_sequences(host, [s.point for s in made], [s.ids for s in chunk.sequences], bar)
+        found = {s: torch.cat(x) for s, x in zip(made, rows, strict=True)}
+        if chunk is not first and any(s.limit is None for s in made):
+            _find_limits(host, stores, first, excluded, patience=time.monotonic() - began)
+        token_N = torch.cat([torch.tensor(s.ids[1:]) for s in chunk.sequences])
+        wanted_N = ~torch.isin(token_N, torch.tensor(excluded, dtype=token_N.dtype))
+        for pair in lacking:
+            within_N = torch.stack([s.within(found[s]) for s in pair.both]).all(0)
+            beyond = int((~within_N).sum())
+            for s in pair.both:
+                lines[s] = s.write(
+                    files[s],
+                    chunk.split,
+                    found[s],
+                    chunk.sequences,
+                    chunk.start,
+                    within_N & wanted_N,
+                    beyond,
+                )
+    elif bar is not None:
+        bar.update(chunk.tokens)
+        bar.set_postfix_str("reused", refresh=False)
+    for s, line in lines.items():
+        assert line is not None
+        s.shards.append(line)
+
+
+def _find_limits(
+    host: Host, stores: list[_Unfinished], first: _Chunk, excluded: list[int], patience: float
+) -> None:
+    """The norm limits, for a part without the first shard: another process may make that now; else it is made here."""
+    end = time.monotonic() + patience
+    marks = [s.file(first.split, first.number).with_suffix(".json") for pair in stores for s in pair.both]
+    while not all(mark.exists() for mark in marks) and time.monotonic() < end:
+        time.sleep(0.1)
+    _make(host, stores, first, first, excluded, None)
 
 
 def excluded_positions(excluded: list[int]) -> str:

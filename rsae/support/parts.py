@@ -35,3 +35,19 @@ def check_part(part: tuple[int, int], name: str) -> tuple[int, int]:
     if not 0 <= index < count:
         raise InputError(f"{name} {index}/{count}: write i/n with i from 0 to n - 1")
     return part
+
+
+def shares(sizes: list[int], count: int) -> list[list[int]]:
+    """Pieces of work parted evenly: the largest first, each to the process that has least.
+
+    Args:
+        sizes: Of the pieces.
+        count: Number of processes.
+
+    Returns:
+        The pieces of each process by number, ascending; the first piece is the first process's.
+    """
+    found: list[list[int]] = [[] for _ in range(count)]
+    for piece in sorted(range(len(sizes)), key=lambda i: (i > 0, -sizes[i])):
+        min(found, key=lambda share: sum(sizes[i] for i in share)).append(piece)
+    return [sorted(share) for share in found]

@@ -26,6 +26,7 @@ from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.activations.text import load_documents, split_documents
 from rsae.activations.windows import Windows
 from rsae.support.files import read_tensors, write_tensors
+from rsae.support.parts import shares
 from tests.rsae.helpers import random_sae
 
 
@@ -154,6 +155,26 @@ def test_parts_make_the_store_of_one(store, harvest_config, host, tmp_path, monk
         module.harvest_all(harvest_config, out, host, (0, parts))[harvest_config.hook].manifest
         == made.manifest
     )
+
+
+def test_parts_in_order_run_each_token_once(store, harvest_config, host, tmp_path, monkeypatch):
+    calls, real = [], module.activations_at_all
+    monkeypatch.setattr(module, "activations_at_all", lambda *a: calls.append(1) or real(*a))
+    harvest(harvest_config, tmp_path / "whole", host)
+    once = len(calls)
+    for i in range(3):
+        module.harvest_all(harvest_config, {harvest_config.hook: tmp_path / "parts"}, host, (i, 3))
+    assert len(calls) == 2 * once
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.integers(1, 12))
+def test_work_is_parted_evenly(sizes, count):
+    """Each piece once, the first by the first process; no process has more than another but for one piece."""
+    parted = shares(sizes, count)
+    assert sorted(i for share in parted for i in share) == list(range(len(sizes)))
+    assert parted[0][0] == 0
+    loads = [sum(sizes[i] for i in share) for share in parted]
+    assert max(loads) - min(loads) <= max(sizes)
 
 
 def test_a_corrupt_shard_is_named_and_only_it_is_made_again(
