@@ -23,6 +23,7 @@ from evals.results import Level, Role
 from evals.site import Cell, Plan, SiteRun, fingerprint
 from evals.stand_ins import stand_in, wrap
 from rsae import SAE, PursuitSAE, TrainConfig
+from rsae.formats.sealed import load_sealed, save_sealed
 from rsae.support.cache import Cache
 from rsae.training import History
 
@@ -85,17 +86,17 @@ class Rivals:
 
         def make() -> None:
             l0 = reconstruction(teacher.sae, store, allow_mismatch=True).l0
-            rsae.save(stand_in(name, teacher.sae, store, l0, train.steps, self.seed), path)
+            save_sealed(stand_in(name, teacher.sae, store, l0, train.steps, self.seed), path)
 
         if wrapped is None:
             step = f"{self.name}-baseline-{name}"
-            self.place.cache.run(step, [*self._key(teacher.sae), train.steps], make)
+            self.place.cache.run(step, [*self._key(teacher.sae), train.steps], make, path)
             seconds = self.place.cache.seconds[step]
         else:
             seconds = 0.0
         return replace(
             teacher,
-            sae=wrapped or rsae.load(path).to(self.place.device),
+            sae=wrapped or load_sealed(path).to(self.place.device),
             path=teacher.path if wrapped is not None else self.place.relative(path),
             role=Role.BASELINE,
             how=self.place.how(seconds),
@@ -174,13 +175,13 @@ class Rivals:
 
         def run() -> History:
             sae, history = make()
-            rsae.save(sae, path)
+            save_sealed(sae, path)
             return history
 
-        history = self.place.cache.run(step, [*key, asdict(self.tune)], run)
+        history = self.place.cache.run(step, [*key, asdict(self.tune)], run, path)
         return replace(
             control,
-            sae=rsae.load(path).to(self.place.device),
+            sae=load_sealed(path).to(self.place.device),
             path=self.place.relative(path),
             role=Role.SECOND_CONTROL,
             name=f"control-{name}",

@@ -23,8 +23,10 @@ from evals.stand_ins import wrap
 from rsae import SAE, HarvestConfig, InputError, TrainConfig, UpgradeConfig
 from rsae.activations.harvest import sequences_like, settled
 from rsae.activations.protocol import check_fits
+from rsae.formats.sealed import load_sealed, save_sealed
 from rsae.sae import family
 from rsae.support.cache import Cache
+from rsae.support.files import bytes_of
 from rsae.upgrading import decide
 
 _PACKAGES = ("rsae", "torch", "transformers", "numpy", "python-flint", "scikit-learn")
@@ -181,17 +183,17 @@ class SiteRun:
             what = f"{of_step[steps[0]].family} teacher" if len(steps) == 1 else f"{len(steps)} teachers"
             histories = rsae.train(saes, self.store, configs, checkpoint, f"train {what}")
             for step, sae in zip(steps, saes, strict=True):
-                rsae.save(sae, paths[step])
+                save_sealed(sae, paths[step])
             return dict(zip(steps, histories, strict=True))
 
         settings = {
             step: [self.identity, plan.family, plan.settings, asdict(plan.training(self.site.skip))]
             for step, plan in of_step.items()
         }
-        histories = self.cache.run_all(settings, make)
+        histories = self.cache.run_all(settings, make, paths)
         return [
             Cell(
-                sae=rsae.load(paths[step]).to(self.device),
+                sae=load_sealed(paths[step]).to(self.device),
                 path=self.relative(paths[step]),
                 family=plan.family,
                 level=plan.level,
@@ -349,12 +351,12 @@ def load_sae(run: str | os.PathLike, result: Result) -> SAE:
         The SAE, which takes activations as the host gives them.
 
     Raises:
-        InputError: where it is not there any more.
+        InputError: where it is not there any more, or not as the run made it.
     """
     if result.level.kind == "source" and result.sae == result.level.value:
         sae = load_address(result.sae)
     elif (path := Path(run) / result.sae).is_dir():
-        sae = rsae.load(path)
+        sae = load_sealed(path)
     else:
         raise InputError(
             f"{path}: the SAE of {result.cell} is missing; run the same command as for the run again"
@@ -388,9 +390,18 @@ def _host(name: str, device: str, dtype: str) -> rsae.Host:
 
 
 def fingerprint(sae: SAE) -> list[Any]:
-    """Tells one SAE from another, on any number of threads: settings, and norms of all tensors to six digits."""
-    norms = {name: f"{value.double().norm().item():.6g}" for name, value in sae.state_dict().items()}
-    return [sae.family, sae.settings(), norms]
+    """Tells one SAE from another: all that its code depends on, the weights to the bit.
+
+    Whatever made an SAE of a run, it is measured as it was saved, so that last bits do not differ from part to part.
+    """
+    kinds = [
+        [one.family, one.settings(), one.input_norm and one.input_norm.kind]
+        for one in sae.modules()  # what is wrapped has settings of its own
+        if isinstance(one, SAE)
+    ]
+    known = sae.provenance
+    targets = [known.target, known.target_norm_limit]
+    return [kinds, targets, {name: bytes_of([value]) for name, value in sae.state_dict().items()}]
 
 
 def machine(device: str = "cpu") -> str:

@@ -22,7 +22,7 @@ from rsae.activations.rows import Rows
 from rsae.provenance import Provenance
 from rsae.sae.layout import Point
 from rsae.support.errors import InputError
-from rsae.support.files import digest, read_tensors, read_torch
+from rsae.support.files import bytes_of, read_tensors, read_torch
 
 Source = torch.Tensor | np.ndarray | str | os.PathLike | Sequence[Any]
 SUFFIXES = (".npy", ".pt", ".safetensors")
@@ -102,13 +102,11 @@ class InMemory:
 
     @cached_property
     def identity(self) -> Any:
-        """What tells them from other activations: shapes, and sums over all rows."""
-        sums = {
-            split: [x.double().sum().item() for x in self.blocks(split, _ROWS)] if parts else []
-            for split, parts in self._rows.parts.items()
-        }
-        made = {split: [list(t.shape) for t in parts] for split, parts in self._rows.parts.items()}
-        made_of = {"rows": made, "sums": digest(sums), "provenance": self.provenance.metadata()}
+        """What tells them from other activations: shapes, and the bytes of all rows."""
+        parts = {split: parts for split, parts in self._rows.parts.items() if parts}
+        held = {split: bytes_of(self.blocks(split, _ROWS)) for split in parts}
+        made = {split: [list(t.shape) for t in some] for split, some in parts.items()}
+        made_of = {"rows": made, "bytes": held, "provenance": self.provenance.metadata()}
         if self.target is not None:
             made_of["target"] = self.target.identity
         if self.points is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rsae.support import progress
@@ -18,21 +19,29 @@ class Cache:
         self.directory = directory
         self.seconds: dict[str, float] = {}  # how long each step took when it ran
 
-    def run(self, name: str, settings: Any, make: Callable[[], Any]) -> Any:
-        """`make()`'s JSON-able result, from file where a step of that name and settings has finished."""
-        return self.run_all({name: settings}, lambda _: {name: make()})[name]
+    def run(self, name: str, settings: Any, make: Callable[[], Any], made: Path | None = None) -> Any:
+        """`make()`'s JSON-able result, from file where a step of that name and settings has finished.
+
+        `made` is what the step makes beside its result: where that is gone, the step has not finished.
+        """
+        return self.run_all({name: settings}, lambda _: {name: make()}, {name: made} if made else {})[name]
 
     def run_all(
-        self, settings: dict[str, Any], make: Callable[[list[str]], dict[str, Any]]
+        self,
+        settings: dict[str, Any],
+        make: Callable[[list[str]], dict[str, Any]],
+        made: Mapping[str, Path] = MappingProxyType({}),
     ) -> dict[str, Any]:
-        """Results of several steps, whose settings are given by name.
+        """Results of several steps, whose settings are given by name, and so is what they make beside them.
 
         `make` gets the names of those that have no result yet, and makes them together.
         """
         results: dict[str, Any] = {}
         for name, given in settings.items():
             file = self._file(name)
-            if file is not None and file.exists() and (done := read_json(file)).get("key") == digest(given):
+            if file is None or not file.exists() or not made.get(name, file).exists():
+                continue
+            if (done := read_json(file)).get("key") == digest(given):
                 if not progress.crowded:
                     progress.say(f"{name}: reused from {self.directory}")
                 self.seconds[name], results[name] = done["seconds"], done["result"]

@@ -141,6 +141,18 @@ def sha256(path: str | os.PathLike) -> str:
         raise InputError(f"{path}: you may not read it; ask its owner for that (chmod)") from None
 
 
+def bytes_of(tensors: Iterable[torch.Tensor]) -> str:
+    """Short hex digest of tensors' bytes; norms and sums would be those of entries in another order, too.
+
+    Args:
+        tensors: Dense ones, on any device, of any type.
+    """
+    made = hashlib.sha256()
+    for tensor in tensors:
+        made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()[:16]
+
+
 def contents(path: Path, files: Iterable[Path] | None = None) -> str:
     """Short hex digest of a file, or of a directory's files with their names in it.
 

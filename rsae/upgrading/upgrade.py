@@ -7,22 +7,20 @@ fine-tune. The control that the paper lacks runs by default.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 import approx
 from rsae.activations.host import Host
 from rsae.activations.protocol import Activations, check_fits
-from rsae.formats import load, save
+from rsae.formats.sealed import load_sealed, save_sealed
 from rsae.sae import SAE, JumpReLU, SoftRational
 from rsae.support.cache import Cache
 from rsae.support.errors import InputError
+from rsae.support.files import bytes_of
 from rsae.training import History, train
 from rsae.upgrading.config import UpgradeConfig, Upgraded
 from rsae.upgrading.decide import BANDWIDTH, Decided, decide, fit_of
@@ -121,11 +119,6 @@ def _tuned(
     return sae, train(sae, activations, decided.tune, checkpoint, description, True, host)
 
 
-def _contents(weight: torch.Tensor) -> str:
-    """A digest of a weight; a sum would be that of a teacher with its latents in another order, too."""
-    return hashlib.sha256(weight.detach().cpu().contiguous().reshape(-1).numpy().data).hexdigest()[:16]
-
-
 class _Kept:
     """The steps of one upgrade: each makes an SAE, which a later call with the same settings reads back."""
 
@@ -138,7 +131,7 @@ class _Kept:
         self.settings = [
             asdict(config),
             teacher.settings(),
-            {name: _contents(value) for name, value in teacher.state_dict().items()},
+            {name: bytes_of([value]) for name, value in teacher.state_dict().items()},
             activations.identity,
         ]
         self.history: dict[str, History] = {}
@@ -166,11 +159,13 @@ class _Kept:
             sae, history = make()
             made.append(sae)
             if self.directory is not None:
-                save(sae, self.directory / name)
+                save_sealed(sae, self.directory / name)
             return history
 
-        self.history[name] = self.cache.run(name, self.settings, run)
+        self.history[name] = self.cache.run(
+            name, self.settings, run, None if self.directory is None else self.directory / name
+        )
         if made:
             return made[0]
         assert self.directory is not None
-        return load(self.directory / name).to(self.device)
+        return load_sealed(self.directory / name).to(self.device)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import approx
 import rsae
 from evals.gates import read_gate
 from evals.results import Level, Role, read_results
-from evals.site import Plan, gate_curve, load_sae, open_store
+from evals.site import Plan, fingerprint, gate_curve, load_sae, open_store
+from evals.stand_ins import MatchingPursuit, Shuffled
 from rsae import InputError, TrainConfig
+from rsae.formats.sealed import SUMS, load_sealed, save_sealed
+from rsae.sae import FAMILIES
+from rsae.sae.input_norm import InputNorm
+from tests.command import assert_one_clear_line
+from tests.evals.conftest import evals
+from tests.rsae.helpers import random_sae
 
 
 def by_name(run):
@@ -78,8 +91,6 @@ def test_the_record_says_where_the_sae_lies(demo_run):
 
 
 def rsae_fvu(sae, store):
-    import torch
-
     x = torch.cat(list(store.blocks("heldout"))).double()
     with torch.no_grad():
         return ((sae.double()(x) - x).square().sum() / (x - x.mean(0)).square().sum()).item()
@@ -119,8 +130,6 @@ def test_plans():
 
 
 def test_a_public_teacher_is_found_by_its_address(demo_run, demo_file, tmp_path):
-    from tests.evals.conftest import evals
-
     teacher = by_name(demo_run)["top_k-teacher"]
     text = demo_file.read_text().replace("[harvest]", f'teachers = ["{demo_run / teacher.sae}"]\n[harvest]')
     file = tmp_path / "public.toml"
@@ -149,8 +158,6 @@ def test_a_public_teacher_is_found_by_its_address(demo_run, demo_file, tmp_path)
 
 
 def test_a_pursuit_without_fine_tuning_is_a_start_alone(demo_file, tmp_path):
-    from tests.evals.conftest import evals
-
     text = demo_file.read_text().replace('["relu", "jump_relu", "top_k"]', '["top_k"]')
     text = text.replace("sparsity.relu = [0.1]\nsparsity.jump_relu = [0.1]\n", "")
     a, b = text.index("[upgrades.pursuit]"), text.index("[tune]")
@@ -182,3 +189,65 @@ def test_a_pursuit_without_fine_tuning_is_a_start_alone(demo_file, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "plain FVU" in page
     assert "(missing)" not in page
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(FAMILIES)), st.integers(0, 99), st.data())
+def test_whatever_changes_a_weight_changes_the_fingerprint(family, seed, data):
+    """Rows in another order, turned signs, one turned latent: all keep the norms."""
+    sae = random_sae(family, seed=seed)
+    other = copy.deepcopy(sae)
+    assert fingerprint(other) == fingerprint(sae)
+    name = data.draw(st.sampled_from([n for n, value in sae.state_dict().items() if value.numel()]))
+    value = other.state_dict()[name]
+    changed = {
+        "flipped": lambda: value.flip(0) if value.dim() else value + 1,
+        "turned": lambda: -value,
+        "one bit": lambda: torch.nextafter(value, torch.full_like(value, torch.inf)),
+        "one row": lambda: torch.cat([-value[:1], value[1:]]) if value.dim() else -value,
+    }[data.draw(st.sampled_from(["flipped", "turned", "one bit", "one row"]))]()
+    same = torch.equal(changed, value)
+    value.copy_(changed)
+    assert same or fingerprint(other) != fingerprint(sae)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_what_is_saved_and_loaded_keeps_its_fingerprint(family, tmp_path):
+    sae = random_sae(family)
+    save_sealed(sae, tmp_path / "sae")
+    assert fingerprint(load_sealed(tmp_path / "sae")) == fingerprint(sae)
+
+
+def test_settings_that_no_weight_tells_are_in_the_fingerprint():
+    """Those of what is wrapped, too."""
+    one, two, normed = (rsae.TopK(6, 12, k=k) for k in (2, 3, 2))
+    for other in (two, normed):
+        other.load_state_dict(one.state_dict())
+    normed.input_norm = InputNorm("layer_norm")
+    for made in (lambda sae: sae, lambda sae: Shuffled(sae, 0), MatchingPursuit):
+        first, *others = (fingerprint(made(sae)) for sae in (one, two, normed))
+        assert first not in others
+
+
+def test_an_sae_that_changed_on_disk_is_told_and_one_that_is_gone_is_made_again(
+    demo_run, demo_file, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(demo_run, run)
+    teacher = by_name(run)["top_k-teacher"]
+    weights = run / teacher.sae / "sae_weights.safetensors"
+    whole, result = weights.read_bytes(), run / "results" / f"{teacher.cell}.json"
+    told = result.read_text()
+    assert "sae_weights.safetensors" in (run / teacher.sae / SUMS).read_text()
+    sae = rsae.load(run / teacher.sae)
+    sae.W_dec.data.neg_()
+    rsae.save(sae, run / teacher.sae)
+    result.unlink()
+    assert_one_clear_line(evals("run", demo_file, "--out", run), f"{weights}: not the file that was saved")
+    with pytest.raises(InputError, match="put it back, or delete the folder"):
+        load_sae(run, teacher)
+    shutil.rmtree(run / teacher.sae)
+    done = evals("run", demo_file, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert weights.read_bytes() == whole
+    assert json.loads(result.read_text())["metrics"] == json.loads(told)["metrics"]

@@ -122,6 +122,16 @@ def test_a_heldout_part_that_cannot_be(heldout):
         Store.of(rows(100), heldout=heldout)
 
 
+@given(st.permutations(range(8)), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_rows_in_another_order_are_other_activations(order, turned):
+    """Sums over all rows are the same, or stay the same for activations around zero."""
+    x = torch.tensor([[1.0, -1.0], [2.0, -2.0]] * 4)
+    other = x[list(order)] * (-1 if turned else 1)
+    own, others = (Store.of(y, heldout=2).identity for y in (x, other))
+    assert (own == others) == torch.equal(x, other)
+
+
 def test_nothing_is_unpickled(tmp_path):
     import pickle
 
