@@ -251,6 +251,11 @@ class Evaluate(_Section):
 
 Baseline = Literal["random_decoder", "random_encoder", "shuffled", "pca", "neurons", "untrained"]
 SecondControl = Literal["pursued", "longer", "wider", "omp"]
+#: Of other cells of a teacher, by themselves or behind `control-`: an upgrade of such a name would be taken for one
+RESERVED = dict.fromkeys(
+    ["teacher", "control", *get_args(Baseline), *get_args(SecondControl), "held"]
+    + [penalty for family in FAMILIES.values() for penalty in family.penalties if penalty]
+)
 
 
 class Synthetic(_Section):
@@ -444,8 +449,10 @@ class SuiteConfig(_Section):
                 "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"
             )
         for name, upgrade in self.upgrades.items():
-            if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("teacher", "control"):
-                raise ValueError(f"upgrades.{name}: choose another name, of a-z, 0-9 and _")
+            if not re.fullmatch(r"[a-z0-9_]+", name) or name in RESERVED:
+                raise ValueError(
+                    f"upgrades.{name}: choose another name, of a-z, 0-9 and _, and none of {', '.join(RESERVED)}"
+                )
             m, n = upgrade.type
             if (n and m != n + 1) or n % 2 or (not n and upgrade.variant != "gated"):
                 raise ValueError(

@@ -116,9 +116,10 @@ def verdict(differences: Sequence[float], more: bool) -> str:
         more: Whether a positive difference is better.
 
     Returns:
-        `win`, `tie` or `loss` at the 95 % level (Student's t); `open` with fewer than three seeds.
+        `win`, `tie` or `loss` at the 95 % level (Student's t); `open` with fewer than three, or one that is
+        not finite.
     """
-    if len(differences) < SEEDS:
+    if len(differences) < SEEDS or not np.isfinite(differences).all():
         return "open"
     found = Estimate.of(differences)
     assert found.se is not None

@@ -167,7 +167,7 @@ def units(config: SuiteConfig) -> list[Unit]:
         The units.
 
     Raises:
-        InputError: where two hosts would share a directory.
+        InputError: where two hosts would share a directory, or two public SAEs a name.
     """
     found = [
         Unit(Site(place.host, hook, target, place.skip), source, seed, bool(place.teachers))
@@ -177,7 +177,10 @@ def units(config: SuiteConfig) -> list[Unit]:
         for source in place.teachers or config.grid.families
     ]
     hosts: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for unit in found:
+        if (other := sources.setdefault(unit.name, unit.source)) != unit.source:
+            raise InputError(f"teachers {other!r} and {unit.source!r} give files one name; rename one")
         if hosts.setdefault(unit.site.name, unit.site.host) != unit.site.host:
             raise InputError(
                 f"hosts {hosts[unit.site.name]!r} and {unit.site.host!r} have the same last name; rename one"

@@ -505,7 +505,7 @@ def _tally(found: Comparison) -> Table:
     keys = list(next(iter(tally.values())))
     lines = [Line([*at, *(texts.get(k, "–") for k in keys)]) for at, texts in tally.items()]
     level = f"{1 - stats.CHANCE:.0%} level (Student's t over seeds)"
-    title = f"win/tie/loss at the {level}; open with fewer than {stats.SEEDS} seeds"
+    title = f"win/tie/loss at the {level}; open where fewer than {stats.SEEDS} seeds can be compared"
     return Table(title, ["variant", "against", *map(_heading, keys)], lines)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from typing import get_args
 
 import pytest
 
-from evals.config import PRESETS, SuiteConfig, preset
+from evals.config import PRESETS, Baseline, SuiteConfig, preset
 from evals.results import Level
 from evals.suite import units
 from tests.command import assert_one_clear_line
@@ -64,6 +65,17 @@ def test_config_mistakes(suite_file, tmp_path, old, new, words):
         return
     assert_one_clear_line(evals("run", bad, "--out", tmp_path / "run"), "bad.toml", *words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["teacher", "control", *get_args(Baseline), "omp", "longer", "wider", "pursued", "l0", "l1", "held"],
+)
+def test_no_upgrade_is_named_as_another_cell(suite_file, tmp_path, name):
+    """Nor as what stands behind `control-`: a unit's cells would be one too few, after all its trainings."""
+    bad = tmp_path / "bad.toml"
+    bad.write_text(suite_file.read_text().replace("upgrades.gated", f"upgrades.{name}"))
+    assert_one_clear_line(evals("run", bad, "--out", tmp_path / "run"), f"upgrades.{name}: choose another")
 
 
 def test_soft_wants_a_family_with_one_gate(suite_file, tmp_path):

@@ -50,6 +50,11 @@ def test_verdicts_need_three_seeds_and_more_than_chance_gives():
     assert verdict([-0.1, -0.2, -0.3], more=False) == "tie"  # 3.5 standard errors of three seeds
 
 
+@given(st.lists(st.floats(-1, 1), min_size=2), st.sampled_from([np.nan, np.inf, -np.inf]), st.booleans())
+def test_what_is_not_finite_wins_nothing(gaps, odd, more):
+    assert verdict([odd, *gaps], more) == "open"
+
+
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_chance_alone_wins_in_few_cases(seeds):
     rng = np.random.default_rng(0)

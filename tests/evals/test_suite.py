@@ -205,6 +205,13 @@ def test_files_that_were_edited_make_other_units(suite_file, tmp_path):
     assert len({*keys}) == 3
 
 
+def test_two_public_saes_of_one_name_as_a_file_are_told(suite_file):
+    data = tomllib.loads(suite_file.read_text())
+    data["sites"][0]["teachers"] = ["saes/one", "saes_one"]
+    with pytest.raises(InputError, match="'saes/one' and 'saes_one' give files one name"):
+        units(SuiteConfig.model_validate(data))
+
+
 def test_a_wrong_hook_point_is_one_clear_line(suite_file, tmp_path):
     bad = tmp_path / "bad.toml"
     bad.write_text(suite_file.read_text().replace("[0, 1]", "[0]").replace("blocks.1", "blocks.9"))
