@@ -2,16 +2,18 @@
 
 SciPy's AAA (Nakatsukasa, Sete and Trefethen, SIAM J. Sci. Comput. 40, 2018) finds a rational function near the samples.
 Lawson's iteration brings its largest error down (Nakatsukasa and Trefethen, SIAM J. Sci. Comput. 42, 2020). The poles,
-mirrored into conjugate pairs or into the left half-plane where that is asked for, then get the best residues.
+mirrored into conjugate pairs or into the left half-plane where that is asked for, then get the best residues. A pole at
+infinity is a power of z: the barycentric form has them far away, and they become a polynomial part.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.polynomial import polyval
 from scipy.interpolate import AAA
 from scipy.linalg import eigvals
 
@@ -20,18 +22,22 @@ from approx.rational import Rational
 _FEW = 2000  # samples that take part in the iterations; the others are looked at
 _ROUNDS = 6
 _BLOCK = 1 << 16
+# in units of the largest |z|:
+_FAR = 3.0  # poles beyond may stand for powers of z
+_REACH = 1e8  # there a pole and a constant cannot be told apart
 
 
 @dataclass(frozen=True)
 class ComplexFit:
-    """r(z) = constant + sum residues/(z - poles), fitted to complex samples."""
+    """r(z) = polynomial(z) + sum residues/(z - poles), fitted to complex samples."""
 
     poles: np.ndarray
     """The poles, complex128, shape (n,)."""
     residues: np.ndarray
     """Their residues, shape (n,)."""
-    constant: complex
-    """The value at infinity."""
+    polynomial: np.ndarray
+    """The coefficients of 1, z, z^2, ... of the polynomial part, complex128: [R, L] of an impedance R + sL + ...; one
+    coefficient for a proper function."""
     error: float
     """max w |y - r(z)| over all samples, of this very form in float64."""
     real: bool
@@ -47,15 +53,20 @@ class ComplexFit:
             complex128 of the same shape.
         """
         z = np.asarray(z, dtype=complex)
-        value = np.full(z.shape, self.constant, dtype=complex)
         with np.errstate(all="ignore"):
+            value = polyval(z, self.polynomial)
             for pole, residue in zip(self.poles, self.residues, strict=True):
                 value += residue / (z - pole)
         return value[()]
 
     @property
+    def constant(self) -> complex:
+        """The constant term: of a proper function, its value at infinity."""
+        return complex(self.polynomial[0])
+
+    @property
     def stable(self) -> bool:
-        """Whether every pole lies in the open left half-plane."""
+        """Whether every finite pole lies in the open left half-plane."""
         return bool(np.all(np.real(self.poles) < 0))
 
     def rational(self, domain: Any = (-1, 1)) -> Rational:
@@ -79,7 +90,7 @@ class ComplexFit:
             for p, rho in zip(self.poles[upper], self.residues[upper], strict=True)
         ]
         real = [(rho.real, p.real) for p, rho in zip(self.poles[axis], self.residues[axis], strict=True)]
-        return Rational.from_partial_fractions([self.constant.real], pairs, real, domain)
+        return Rational.from_partial_fractions(np.real(self.polynomial), pairs, real, domain)
 
 
 def aaa(
@@ -94,6 +105,10 @@ def aaa(
     stable: bool = False,
 ) -> ComplexFit:
     """A rational function of type (n, n) near complex samples, its largest error brought down, with poles and residues.
+
+    Poles at infinity count among the n: 2 + 0.1 z + 1/(z + 1) has degree 2, and `polynomial` holds 2 and 0.1. The
+    polynomial part has the least degree that the tolerance allows. Where no degree does, as in noise, powers of z
+    take the place of poles farther out than three times the samples, unless that raises the error by a tenth.
 
     Nothing is proven: no bound on the best error of complex rational functions is known that is as cheap as the
     alternation of real ones. `error` is what was measured at the samples.
@@ -120,6 +135,8 @@ def aaa(
         raise ValueError(
             f"z, y: expected arrays of one shape (size,) with two samples at least, got {z.shape}, {y.shape}"
         )
+    if np.iscomplexobj(weight):
+        raise ValueError("weight: expected real numbers, such as np.abs(weight)")
     w = np.ones(len(z)) if weight is None else np.broadcast_to(np.asarray(weight, dtype=float), z.shape)
     if not (np.all(np.isfinite(z)) and np.all(np.isfinite(y)) and np.all(np.isfinite(w) & (w > 0))):
         raise ValueError("z, y: expected finite numbers, and weights that are positive; leave the others out")
@@ -140,7 +157,7 @@ def aaa(
         values = _in_blocks(found, z)
         error = w * np.abs(y - values)
         top = float(np.max(given[1] * np.abs(given[0] - values[place])))
-        found = ComplexFit(found.poles, found.residues, found.constant, top, real)
+        found = replace(found, error=top)
         if best is None or top < best.error:
             best = found
         if len(chosen) == len(z) or float(np.max(error)) <= 1.1 * float(np.max(error[chosen])):
@@ -174,6 +191,8 @@ def _fitted(
     real: bool,
     stable: bool,
 ) -> ComplexFit:
+    scale, size = (2.0 ** np.ceil(np.log2(max(float(np.max(np.abs(v))), 1e-300))) for v in (z, y))
+    z, y = z / scale, y / size  # exactly; the pencil of the poles is a bad one where |z| is not about 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the tolerance was not reached is told by the error
         start = AAA(
@@ -182,14 +201,33 @@ def _fitted(
     nodes, num, den = start.support_points, start.weights * start.support_values, start.weights
     if lawson and len(nodes) > 1:
         num, den = _lawson(z, y, w, nodes, num, den, lawson)
-    poles = _poles(nodes, den)
+    poles, count = _poles(nodes, den)
     if stable:
         poles = np.where(np.real(poles) > 0, -poles.conj(), poles)
-        scale = float(np.max(np.abs(z)))
-        poles = np.where(np.real(poles) == 0, poles - 1e-12 * scale, poles)
-    if real:
-        poles = _conjugate(poles)
-    return _with_residues(z, y, w, poles, real, lawson)
+        poles = np.where(np.real(poles) == 0, poles - 1e-12, poles)
+    enough = max(tolerance, 1e-13) * float(np.max(w * np.abs(y)))
+    tried: list[tuple[float, int, np.ndarray]] = []
+    for degree_at_infinity in range(count - int(np.sum(np.abs(poles) <= _FAR)) + 1):
+        near = poles[: count - degree_at_infinity]
+        near = near[np.abs(near) < _REACH]
+        near = _conjugate(near) if real else near
+        top = _with_residues(z, y, w, near, degree_at_infinity, real, 1).error
+        tried.append((top, degree_at_infinity, near))
+        if top <= enough:
+            break
+    else:
+        # in noise a far pole is as good as a power of z, but it has a huge residue, and may be unstable
+        least = min(tried)[0]
+        tried = [one for one in tried if one[0] <= 1.1 * least]
+    _, degree_at_infinity, near = tried[-1]
+    found = _with_residues(z, y, w, near, degree_at_infinity, real, lawson)
+    return ComplexFit(
+        found.poles * scale,
+        found.residues * (scale * size),
+        found.polynomial * (size / scale ** np.arange(degree_at_infinity + 1)),
+        found.error * size,
+        real,
+    )
 
 
 def _cauchy(z: np.ndarray, nodes: np.ndarray) -> np.ndarray:
@@ -243,12 +281,12 @@ def _lawson(
     return best[1], best[2]
 
 
-def _poles(nodes: np.ndarray, den: np.ndarray) -> np.ndarray:
-    """The roots of sum den/(z - nodes), by an arrowhead pencil."""
+def _poles(nodes: np.ndarray, den: np.ndarray) -> tuple[np.ndarray, int]:
+    """The finite roots of sum den/(z - nodes) by an arrowhead pencil, nearest first, and how many there are in all."""
     keep = den != 0
     nodes, den = nodes[keep], den[keep]
     if len(nodes) < 2:
-        return np.zeros(0, dtype=complex)
+        return np.zeros(0, dtype=complex), 0
     size = len(nodes) + 1
     left, right = np.zeros((size, size), dtype=complex), np.eye(size, dtype=complex)
     right[0, 0] = 0
@@ -257,41 +295,40 @@ def _poles(nodes: np.ndarray, den: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         found = np.asarray(eigvals(left, right))
     found = found[np.isfinite(found)]
-    reach = 1e8 * max(float(np.max(np.abs(nodes))), 1e-300)
-    return found[np.abs(found) < reach]
+    return found[np.argsort(np.abs(found), kind="stable")], len(nodes) - 1
 
 
 def _conjugate(poles: np.ndarray) -> np.ndarray:
     """The poles made symmetric about the real axis: real ones, and pairs."""
-    upper = [p for p in poles if p.imag > 1e-9 * abs(p)]
-    lower = [p.conjugate() for p in poles if p.imag < -1e-9 * abs(p)]
-    real = [complex(p.real) for p in poles if abs(p.imag) <= 1e-9 * abs(p)]
-    pairs: list[complex] = []
-    while upper and lower:
-        i, j = min(
-            ((i, j) for i in range(len(upper)) for j in range(len(lower))),
-            key=lambda ij: abs(upper[ij[0]] - lower[ij[1]]),
-        )
-        pairs.append((upper.pop(i) + lower.pop(j)) / 2)
-    real += [complex(p.real) for p in (*upper, *lower)]
+    left, real, pairs = list(range(len(poles))), list[complex](), list[complex]()
+    gaps = np.abs(poles[:, None] - poles.conj())  # on the diagonal twice the distance from the axis
+    while left:
+        i, j = min(((i, j) for i in left for j in left if i <= j), key=lambda ij: gaps[ij])
+        left = [k for k in left if k not in (i, j)]
+        if i == j:
+            real.append(complex(poles[i].real))
+            continue
+        middle = (poles[i] + poles[j].conjugate()) / 2
+        pairs.append(complex(middle.real, abs(middle.imag)))
     return np.array([*real, *pairs, *(p.conjugate() for p in pairs)], dtype=complex)
 
 
 def _with_residues(
-    z: np.ndarray, y: np.ndarray, w: np.ndarray, poles: np.ndarray, real: bool, lawson: int
+    z: np.ndarray, y: np.ndarray, w: np.ndarray, poles: np.ndarray, degree: int, real: bool, lawson: int
 ) -> ComplexFit:
-    """The constant and the residues of least squares, and with Lawson's weights those of a small largest error."""
+    """The polynomial and the residues of least squares, and with Lawson's weights those of a small largest error."""
     upper = np.imag(poles) > 0
     with np.errstate(all="ignore"):
         parts = 1 / (z[:, None] - poles)
+    powers = z[:, None] ** np.arange(degree + 1)
     if real:
         pair = parts[:, upper], 1 / (z[:, None] - poles[upper].conj())
         columns = np.hstack(
-            [np.ones((len(z), 1)), parts[:, np.imag(poles) == 0], pair[0] + pair[1], 1j * (pair[0] - pair[1])]
+            [powers, parts[:, np.imag(poles) == 0], pair[0] + pair[1], 1j * (pair[0] - pair[1])]
         )
         rows, right = np.vstack([np.real(columns), np.imag(columns)]), np.r_[np.real(y), np.imag(y)]
     else:
-        columns = np.hstack([np.ones((len(z), 1)), parts])
+        columns = np.hstack([powers, parts])
         rows, right = columns, y
     keep = np.all(np.isfinite(rows), axis=1)
     norms = np.linalg.norm(rows[keep], axis=0)
@@ -310,11 +347,11 @@ def _with_residues(
         share = np.maximum(share * error / top, 1e-15)
         share /= share.max()
     top, c = best
+    polynomial, c = c[: degree + 1].astype(complex), c[degree + 1 :]
     if not real:
-        return ComplexFit(poles, c[1:], complex(c[0]), top, real)
+        return ComplexFit(poles, c, polynomial, top, real)
     axis = poles[np.imag(poles) == 0]
-    first = 1 + len(axis)
-    count = int(np.sum(upper))
+    first, count = len(axis), int(np.sum(upper))
     half = c[first : first + count] + 1j * c[first + count :]
     ordered = np.r_[axis, poles[upper], poles[upper].conj()]
-    return ComplexFit(ordered, np.r_[c[1:first], half, half.conj()], complex(c[0]), top, real)
+    return ComplexFit(ordered, np.r_[c[:first], half, half.conj()], polynomial, top, real)

@@ -46,9 +46,10 @@ def least_squares(
     of type (m-2, n-2) with its new parameters at rest, so that the error cannot grow along (m, n), (m+2,
     n+2), ... A standard denominator has pairs of conjugate poles, and one real pole if n is odd; where the minimax
     denominator has more real poles, those are a start too. The result is never worse than that denominator's.
-    `history` holds the mean square errors reached from the starts, `converged` whether the best is a stationary
-    point to 1e-4. A local minimum cannot be told from the global one:
-    `converged` says no more than that.
+    `history` holds the mean square errors reached from the starts, and last that of the result. Of more than 20000
+    points it is this one alone: the starts are judged by means of neighbours, whose own scatter is not in them.
+    `converged` says whether the result is a stationary point to 1e-4. A local minimum cannot be told from the global
+    one: `converged` says no more than that.
 
     Args:
         target: the function to approximate; or samples: `approx.Samples`, (x, y) or (x, y, error bars).
@@ -83,7 +84,8 @@ def least_squares(
         history = [*history, value / len(coarse.x)]
     if coarse is not sampled:
         the_model = the_model.on(sampled)
-        theta, c, value = the_model.minimise(theta, sampled.w, iterations=5)
+        theta, c, _ = the_model.minimise(theta, sampled.w, iterations=5)
+        history = []
     rational = the_model.rational(theta, c)
     verdict = Verdict.STATIONARY if stationary(the_model, theta, sampled.w) else Verdict.UNSETTLED
     if (
@@ -93,7 +95,6 @@ def least_squares(
         and sampled.mse(start) < sampled.mse(rational)
     ):
         rational, verdict = start, Verdict.START
-        history = [*history, sampled.mse(start)]
     return Fit(
         rational,
         float(np.max(np.abs(sampled.w * (sampled.f - rational(sampled.x)))))
@@ -101,7 +102,7 @@ def least_squares(
         else measured_error(rational, problem),
         np.zeros(0),
         verdict,
-        history,
+        [*history, sampled.mse(rational)],
         f"least_squares({denominator})",
         problem,
         (m, n),

@@ -1,7 +1,12 @@
 """Complex samples: frequency responses of known systems, and best errors on the circle that are known."""
 
+import warnings
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import AAA
 
 import approx
 from approx import aaa
@@ -92,3 +97,92 @@ def test_the_error_is_that_of_all_samples_where_points_repeat(real):
     fit = aaa(points, values, degree=3, real=real)
     assert fit.error == pytest.approx(float(np.max(np.abs(values - fit(points)))), rel=1e-9)
     assert fit.error == pytest.approx(0.05, rel=0.02)
+
+
+@st.composite
+def rationals(draw):
+    """Coefficients of the polynomial part, poles in the left half-plane, residues, and the unit of the frequency."""
+    polynomial = draw(st.lists(st.floats(0.1, 1), min_size=1, max_size=4))
+    axis = [-float(k) for k in draw(st.lists(st.integers(1, 9), max_size=2, unique=True))]
+    pairs = [complex(-0.5, k) for k in draw(st.lists(st.integers(1, 9), max_size=2, unique=True))]
+    residues = [1.0] * len(axis) + [complex(1, 0.5)] * len(pairs)
+    return (
+        np.array(polynomial),
+        np.array([*axis, *pairs, *np.conj(pairs)], dtype=complex),
+        np.array([*residues, *np.conj(residues[len(axis) :])], dtype=complex),
+        10.0 ** draw(st.integers(-9, 9)),
+    )
+
+
+@given(rationals(), st.booleans(), st.booleans(), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_proper_and_improper_functions_are_found(parts, real, stable, relative):
+    """SciPy's AAA, an independent truth, holds the powers of z in its barycentric form."""
+    polynomial, poles, residues, unit = parts
+    s = 1j * np.linspace(0.1, 10, 250)
+    y = np.polyval(polynomial[::-1], s) + response(s, poles, residues)
+    degree = len(polynomial) - 1 + len(poles)
+    weight = 1 / np.abs(y) if relative else None
+    fit = aaa(s * unit, y, degree, real=real, stable=stable, weight=weight)
+    size = float(np.max(np.abs(y)))
+    assert fit.error < 1e-9 * (1 if relative else size)
+    between = (s[1:] + s[:-1]) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        other = AAA(s, y, rtol=1e-12, max_terms=degree + 1)
+    assert np.max(np.abs(fit(between * unit) - other(between))) < 1e-7 * size
+    if real:
+        r = fit.rational((0.1 * unit, 10 * unit))
+        assert np.max(np.abs(r(s * unit) - y)) < 1e-8 * size
+    if stable:
+        assert fit.stable
+
+
+def test_an_impedance_keeps_its_resistance_and_its_inductance():
+    omega = 2 * np.pi * np.geomspace(1e2, 1e9, 300)
+    z = 1j * omega
+    y = 0.05 + 1e-8 * z + 50 / (1 + 1e-10 * z)
+    fit = aaa(z, y, real=True, stable=True, weight=1 / np.abs(y))
+    assert np.real(fit.polynomial) == pytest.approx([0.05, 1e-8], rel=1e-4)
+    assert fit.poles == pytest.approx([-1e10], rel=1e-6)
+    assert fit.constant == fit.polynomial[0]
+    r = fit.rational((omega[0], omega[-1]))
+    assert r.type == (2, 1)
+    scope: dict = {}
+    exec(approx.export(r, "python", name="r"), scope)
+    x = omega[::30]
+    assert [scope["r"](v) for v in x] == pytest.approx(np.real(fit(x)).tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_noise_the_slope_is_no_far_pole(seed):
+    rng = np.random.default_rng(seed)
+    z = 1j * np.linspace(0.1, 10, 500)
+    y = 2 + 0.1 * z + 1 / (z + 1) + 1e-3 * (rng.normal(size=500) + 1j * rng.normal(size=500))
+    fit = aaa(z, y, 2, real=True)
+    assert np.real(fit.polynomial) == pytest.approx([2, 0.1], abs=1e-2)
+    assert fit.poles == pytest.approx([-1], abs=0.05)
+
+
+def test_a_proper_function_stays_proper():
+    """A pole far out is one, and a degree beyond the function's own adds no slope."""
+    z = 1j * np.linspace(0.1, 10, 300)
+    fit = aaa(z, 1 / (z + 1000) + 1 / (z + 1), 2, real=True)
+    assert len(fit.polynomial) == 1
+    assert np.sort(np.real(fit.poles)) == pytest.approx([-1000, -1], rel=1e-5)
+    assert len(aaa(z, 1 / (z + 1), 6, real=True).polynomial) == 1
+
+
+def test_close_real_poles_stay_real():
+    """Rounding moves them off the axis by more than a pair of theirs lies apart from it."""
+    z = 1j * np.linspace(0.1, 10, 400) * 1e-3
+    poles = np.array([-0.26, -5.0, -3 + 4.2j, -1.3 + 7.3j, -2.8 + 7.8j])
+    poles = np.r_[poles, poles[2:].conj()] * 1e-3
+    fit = aaa(z, response(z, poles, np.ones(8)), 8, real=True)
+    assert sorted(p.real for p in fit.poles if p.imag == 0) == pytest.approx([-5e-3, -0.26e-3], rel=1e-6)
+
+
+def test_a_complex_weight_is_refused():
+    z = 1j * np.linspace(0.1, 10, 20)
+    with pytest.raises(ValueError, match="weight: expected real numbers"):
+        aaa(z, 1 / (z + 1), 1, weight=z)

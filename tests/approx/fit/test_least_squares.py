@@ -122,3 +122,15 @@ def test_several_real_poles_are_parameters(target, type):
     best = approx.minimax(target, type)
     assert grid_mse(fit.rational, target) < 0.9 * grid_mse(best.rational, target)
     assert fit.error >= best.levelled
+
+
+@pytest.mark.parametrize("size", [900, 25000])
+@pytest.mark.parametrize("type", [(3, 0), (2, 1)])
+def test_the_history_ends_at_the_mean_square_of_the_result(size, type):
+    """More than 20000 samples are searched by means of neighbours, without their scatter."""
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(0, 1, size))
+    y = np.exp(x) + 1e-3 * rng.normal(size=size)
+    fit = approx.least_squares((x, y, 1e-3), type)
+    assert fit.history[-1] == pytest.approx(float(np.mean(((y - fit.rational(x)) / 1e-3) ** 2)), rel=1e-9)
+    assert min(fit.history) == pytest.approx(fit.history[-1], rel=1e-9)
