@@ -39,6 +39,7 @@ from rsae.sae.registry import typed
 from rsae.support.devices import products_in
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import write_text
+from rsae.support.seeds import Seed
 from rsae.upgrading.decide import upgraded_family
 
 
@@ -117,7 +118,7 @@ class Grid(_Section):
     """Levels of the families with a k, in the place of `l0`."""
     sparsity: dict[str, Annotated[list[PositiveFloat], Field(min_length=1)]] = {}
     """By family with a penalty: weights of it as levels, in the place of `l0`."""
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     """Of the teachers' start and the order of their data."""
 
     @field_validator("families")
@@ -276,7 +277,7 @@ class Truth(_Section):
     """Number of features; 0 leaves the measure out."""
     d_in: PositiveInt = 128
     """Dimensions of an activation."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the world."""
     noise: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [NOISE]
     """Standard deviations of the noise in each dimension: a world each."""

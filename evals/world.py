@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from rsae import InputError, Provenance
+from rsae.support.seeds import check_seed, folded
 
 #: Frequency of the most frequent feature, and the exponent of Zipf's law
 FREQUENCY, EXPONENT = 0.25, 0.5
@@ -50,12 +51,13 @@ class World:
         noise: Standard deviation of the noise in each dimension.
 
     Raises:
-        InputError: for fewer than 16 features or fewer than 2 dimensions.
+        InputError: for fewer than 16 features, fewer than 2 dimensions, or too large a seed.
     """
 
     def __init__(self, features: int = 1024, d_in: int = 128, seed: int = 0, noise: float = NOISE):
         if features < 16 or d_in < 2:
             raise InputError(f"a world of {features} features in {d_in} dimensions: give 16 and 2 at least")
+        check_seed(seed)
         self.features, self.d_in, self.seed, self.noise = features, d_in, seed, noise
         generator = torch.Generator().manual_seed(5_000_011 + seed)
         direction_GD = torch.randn(features, d_in, generator=generator)
@@ -112,7 +114,7 @@ class World:
 
     def _chunks(self, n: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """a_BG and x_BD, some samples at a time."""
-        generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + self.seed)
+        generator = torch.Generator().manual_seed(folded(1_000_003 * (seed + 1) + self.seed))
         child_G = self.parent_G >= 0
         for start in range(0, n, _CHUNK):
             own_BG = torch.randn(_CHUNK, self.features, generator=generator)

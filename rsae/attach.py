@@ -11,6 +11,8 @@ Shapes: B batch, P position, D d_in, O d_out, F d_sae.
 from __future__ import annotations
 
 import inspect
+import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +64,10 @@ class Attached:
 
         Args:
             latent: Its number.
-            value: Its value; of either sign for a signed family.
+            value: Its value; of either sign, though the codes of an unsigned family have no negative ones.
+
+        Raises:
+            InputError: There is no such latent, or no finite number is given.
         """
         self._edit("set", latent, value)
 
@@ -72,6 +77,9 @@ class Attached:
         Args:
             latent: Its number.
             value: What is added; may be negative.
+
+        Raises:
+            InputError: There is no such latent, or no finite number is given.
         """
         self._edit("add", latent, value)
 
@@ -81,6 +89,9 @@ class Attached:
         Args:
             latent: Its number.
             factor: The factor.
+
+        Raises:
+            InputError: There is no such latent, or no finite number is given.
         """
         self._edit("scale", latent, factor)
 
@@ -89,9 +100,19 @@ class Attached:
         self._edits = []
 
     def _edit(self, kind: str, latent: int, value: float) -> None:
-        if not 0 <= latent < self.sae.d_sae:
+        try:
+            number, to = operator.index(latent), float(value)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{kind}({latent!r}, {value!r}): give the latent's number, a whole one, and a number"
+            ) from None
+        if not 0 <= number < self.sae.d_sae:
             raise InputError(f"latent {latent} is not one of the SAE's {self.sae.d_sae} (from 0)")
-        self._edits.append(_Edit(kind, latent, float(value)))
+        if not math.isfinite(to):
+            raise InputError(
+                f"{kind}({latent}, {value}): give a finite number; the host's output would be none"
+            )
+        self._edits.append(_Edit(kind, number, to))
 
     def _edited(self, z_BPF: torch.Tensor) -> torch.Tensor:
         if not self._edits:

@@ -12,6 +12,7 @@ from rsae.sae.layout import Layout
 from rsae.sae.registry import typed
 from rsae.sharding import part_of
 from rsae.support.errors import InputError, did_you_mean
+from rsae.support.seeds import check_seed
 
 _SAMPLE = 8192
 
@@ -42,8 +43,9 @@ def new(
             units of activations of mean norm sqrt(D).
 
     Raises:
-        InputError: The family or a setting is unknown, or a setting that it needs is missing.
+        InputError: The family or a setting is unknown, or a setting that it needs is missing; the seed is too large.
     """
+    check_seed(seed)
     cls = family_named(family)
     parameters = inspect.signature(cls).parameters
     known = [name for name in parameters if name != "d_in" and name not in ("args", "kwargs")]

@@ -42,6 +42,7 @@ from rsae.support.devices import products_in
 from rsae.support.errors import InputError, SettingError, checked, did_you_mean
 from rsae.support.files import digest
 from rsae.support.progress import progress, say
+from rsae.support.seeds import Seed
 
 LOG_EVERY = 25
 CHECKPOINT_EVERY = 100  # a multiple of LOG_EVERY, so that no running mean is cut in two
@@ -106,7 +107,7 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of the products: the encoder's and, for dense codes, the decoder's and those of the gradients. Weights, sparse
     sums and the optimiser stay in float32. `auto` takes bfloat16 where the device multiplies in it."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of the data."""
     objective: Literal["mse", "kl", "mse+kl"] = "mse"
     """What the reconstruction is trained for: its squared error, the host's predictions with it in place (KL to the

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -185,17 +186,22 @@ def _check_finite(x_ND: torch.Tensor, name: str) -> None:
 def _tensors(x: Source) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and rows of each tensor that is meant."""
     if isinstance(x, torch.Tensor | np.ndarray):
-        yield "the given array", _as_rows(torch.as_tensor(x), "the given array")
+        given = x if isinstance(x, torch.Tensor) else _of_array(x, "the given array")
+        yield "the given array", _as_rows(given, "the given array")
     elif isinstance(x, str | os.PathLike):
         yield from _from_path(Path(x))
-    else:
+    elif isinstance(x, Iterable) and not isinstance(x, Mapping):
         for one in x:
             yield from _tensors(one)
+    else:
+        raise InputError(
+            f"a {type(x).__name__} is no activations; give a tensor, an array (np.asarray), a file, or a list of these"
+        )
 
 
 def _from_path(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES)
+        files = sorted((f for f in path.iterdir() if f.suffix in SUFFIXES), key=_place)
         if not files:
             raise InputError(f"{path}: no activations in it; it may hold files in {', '.join(SUFFIXES)}")
         for file in files:
@@ -208,33 +214,53 @@ def _from_path(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise InputError(f"{path}: not a whole .npy file of numbers ({error}); write it anew") from None
-        yield str(path), _as_rows(_of_array(array, path), str(path))
+        yield str(path), _as_rows(_of_array(array, str(path)), str(path))
     elif path.suffix == ".safetensors":
-        for key, value in sorted(read_tensors(path).items()):
-            yield f"{path}: {key}", _as_rows(value, f"{path}: {key}")
+        yield str(path), _as_rows(_alone(read_tensors(path), path), str(path))
     elif path.suffix in (".pt", ".pth"):
         value = read_torch(path)
-        for key, tensor in value.items() if isinstance(value, dict) else [("", value)]:
-            if not isinstance(tensor, torch.Tensor):
-                raise InputError(f"{path}: {key!r} is no tensor; save the activations alone")
-            yield f"{path}{key and ': '}{key}", _as_rows(tensor, str(path))
+        yield str(path), _as_rows(_alone(value if isinstance(value, dict) else {"": value}, path), str(path))
     else:
         raise InputError(
             f"{path}: activations are read from {', '.join(SUFFIXES)}, not from this kind of file"
         )
 
 
-def _of_array(array: np.ndarray, path: Path) -> torch.Tensor:
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise InputError(f"{path}: holds {array.dtype}, no numbers that activations are made of")
-    if array.dtype.byteorder == ">" or array.dtype.kind == "u":
+def _place(file: Path) -> tuple[list[Any], str]:
+    """Where a file stands among others: by name, its numbers as numbers."""
+    parts = re.split(r"(\d+)", file.name)  # text and digits in turn
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name
+
+
+def _alone(tensors: dict[Any, Any], path: Path) -> torch.Tensor:
+    """The one tensor of a file. Of several, one may be the target of the other, or its copy from another layer."""
+    if len(tensors) != 1:
+        names = ", ".join(map(str, [*tensors][:8])) + (", ..." if len(tensors) > 8 else "")
+        raise InputError(
+            f"{path}: holds {len(tensors)} tensors ({names}), and rows are read from a file of one; write each into a "
+            "file of its own, or load them and give rsae.Store.of those that you mean"
+        )
+    ((key, tensor),) = tensors.items()
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"{path}: {key!r} is no tensor; save the activations alone")
+    return tensor
+
+
+def _of_array(array: np.ndarray, name: str) -> torch.Tensor:
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise InputError(f"{name}: holds {array.dtype}, no numbers that activations are made of")
+    if not array.dtype.isnative or array.dtype.kind in "ub":
         array = array.astype(np.float32)
+    if any(step < 0 or step % array.itemsize for step in array.strides):  # torch cannot walk backwards
+        array = array.copy()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
         return torch.from_numpy(array)
 
 
 def _as_rows(x: torch.Tensor, name: str) -> torch.Tensor:
+    if x.layout is not torch.strided:
+        raise InputError(f"{name}: is sparse; give it dense (x.to_dense())")
     if x.ndim < 2 or x.is_complex() or not x.numel():
         raise InputError(
             f"{name}: has shape {list(x.shape)} and dtype {x.dtype}; activations are rows of real numbers, [N, D]"

@@ -12,6 +12,7 @@ import torch
 
 from rsae.provenance import Provenance, check_match
 from rsae.support.errors import InputError
+from rsae.support.seeds import folded
 
 if TYPE_CHECKING:
     from rsae.sae.base import SAE
@@ -160,4 +161,4 @@ def epoch_of(step: int, size: int, total: int, seed: int, name: str) -> tuple[in
     if size > total:
         raise InputError(f"batch {size} is larger than the {total} training tokens of {name}; lower `batch`")
     epoch, index = divmod(step, total // size)
-    return index * size, seed * 1_000_003 + epoch
+    return index * size, folded(seed * 1_000_003 + epoch)

@@ -12,6 +12,7 @@ import torch
 
 from rsae.activations.windows import Windows
 from rsae.support.errors import InputError
+from rsae.support.seeds import folded
 
 RUN = 256  # neighbouring rows that a window takes together
 
@@ -102,7 +103,7 @@ class Rows:
             seed: Of the choice.
             split: Its name.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(folded(seed))
         index = torch.randperm(total, generator=generator)[:rows]
         return self._gather(split, index.sort().values)
 

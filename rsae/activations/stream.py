@@ -27,6 +27,7 @@ from rsae.activations.protocol import epoch_of
 from rsae.activations.windows import Windows
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError
+from rsae.support.seeds import folded
 
 
 class Stream:
@@ -67,7 +68,7 @@ class Stream:
             split: [s.ids for s in sequences] for split, sequences in plan_splits(self.host, config).items()
         }
         first = torch.randperm(
-            len(self.sequences["train"]), generator=torch.Generator().manual_seed(config.seed)
+            len(self.sequences["train"]), generator=torch.Generator().manual_seed(folded(config.seed))
         )
         measured = [self.sequences["train"][i] for i in first[:SEQUENCES_A_SHARD].tolist()]
         parts, allowed_N = self._run(measured)
@@ -149,7 +150,7 @@ class Stream:
 
     def _sample(self, rows: int, seed: int, split: str) -> torch.Tensor:
         sequences = self._split(split)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(folded(seed))
         found: list[torch.Tensor] = []
         order = torch.randperm(len(sequences), generator=generator).tolist()
         for start in range(0, len(order), SEQUENCES_A_SHARD):

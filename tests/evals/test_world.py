@@ -12,6 +12,7 @@ import rsae
 from evals import World
 from evals.world import EXPONENT, FREQUENCY, NOISE
 from rsae import InputError
+from rsae.support.seeds import LARGEST
 
 N = 20_000
 
@@ -40,6 +41,16 @@ def test_its_parts_are_what_they_are_called(features, d_in, seed):
             assert world.opposite_G[other] == pole
             assert world.parent_G[pole] < 0
             torch.testing.assert_close(world.W_GD[other], -world.W_GD[pole])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(-LARGEST, LARGEST))
+def test_any_seed_has_its_samples(seed):
+    own = World(16, 4, seed).activations(heldout=8)
+    assert own.batch(10**5, 8, seed).shape == (8, 4)
+    assert own.sample(8, seed).shape == (8, 4)
+    with pytest.raises(InputError, match="seed"):
+        World(16, 4, LARGEST + 1)
 
 
 def test_frequencies_are_zipfs(world, drawn):

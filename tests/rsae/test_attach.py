@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -117,6 +118,30 @@ def test_what_does_not_belong_is_said(host, sae):
         pass
     with rsae.attached(host, sae, allow_mismatch=True):
         logits(host, ids())
+
+
+@pytest.mark.parametrize("kind", ["set", "add", "scale"])
+@pytest.mark.parametrize(
+    ("latent", "value"),
+    [
+        ("a", 1.0),
+        (1.5, 1.0),
+        (None, 1.0),
+        (-1, 1.0),
+        (10**6, 1.0),
+        (0, "b"),
+        (0, None),
+        (0, np.nan),
+        (0, -np.inf),
+    ],
+)
+def test_steering_by_what_is_no_number_is_told_where_it_is_asked_for(host, sae, kind, latent, value):
+    with rsae.attached(host, sae) as inside, torch.no_grad():
+        plain = host.model(input_ids=ids()).logits
+        with pytest.raises(InputError, match="latent|finite"):
+            getattr(inside, kind)(latent, value)
+        assert torch.equal(host.model(input_ids=ids()).logits, plain)
+        getattr(inside, kind)(np.int64(0), torch.tensor(2.0))
 
 
 def test_an_exception_inside_leaves_host_and_sae_as_they_were(host, sae):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -109,11 +112,57 @@ def test_a_killed_training_resumes(tmp_path, monkeypatch):
         (lambda p: (p / "x.npy").write_bytes(b"half") and p / "x.npy", "x.npy: not a whole"),
         (lambda p: torch.save({"a": [1]}, p / "x.pt") or p / "x.pt", "'a' is no tensor"),
         (lambda p: torch.randn(5, 3, dtype=torch.complex64), "real numbers"),
+        (lambda p: torch.eye(3).to_sparse(), "to_dense"),
+        (lambda p: np.ones((5, 3), dtype=object), "the given array: holds object"),
+        (lambda p: [[1.0, 2.0], [3.0, 4.0]], "a float is no activations"),
+        (lambda p: {"x": torch.eye(3)}, "a dict is no activations"),
+        (lambda p: None, "a NoneType is no activations"),
+        (lambda p: save_file({"x": rows(), "y": rows()}, p / "x.safetensors") or p, r"2 tensors \(x, y\)"),
+        (lambda p: torch.save({"x": rows(), "y": rows()}, p / "x.pt") or p, r"2 tensors \(x, y\)"),
+        (lambda p: torch.save({}, p / "x.pt") or p, "holds 0 tensors"),
     ],
 )
 def test_what_is_no_activations_is_one_clear_line(source, message, tmp_path):
     with pytest.raises(InputError, match=message):
         Store.of(source(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[::-1],
+        lambda x: x[:, ::-2],
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(">f8"),
+        lambda x: (10 * x).astype("u2"),
+        lambda x: x > 0,
+        lambda x: (
+            np.rec.fromarrays([x[:, 0], x.astype("f8")[:, 0]]).view(np.ndarray)["f0"][:, None] * [[1.0, 2.0]]
+        ),
+        lambda x: np.broadcast_to(x[:1], x.shape),
+        lambda x: np.frombuffer(b"b" + x.tobytes(), dtype="f4", offset=1).reshape(x.shape),
+    ],
+)
+def test_any_view_of_an_array_is_its_rows(view, tmp_path):
+    array = view(rows().numpy())
+    np.save(tmp_path / "x.npy", array)
+    for source in (array, tmp_path / "x.npy"):
+        own = Store.of(source, heldout=9)
+        both = torch.cat([*own.blocks("train"), *own.blocks("heldout")])
+        np.testing.assert_array_equal(both.numpy(), array.astype("f4"))
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=2, max_size=12, unique=True),
+    st.sampled_from(["{}", "x-{}", "{}-of-9"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_rows_held_out_are_those_of_the_last_files(numbers, name):
+    with tempfile.TemporaryDirectory() as directory:
+        for number in numbers:
+            np.save(Path(directory, name.format(number) + ".npy"), np.full((4, 2), number + 1.0))
+        own = Store.of(directory, heldout=4)
+        assert own.sample(4, split="heldout")[:, 0].tolist() == [max(numbers) + 1.0] * 4
 
 
 @pytest.mark.parametrize("heldout", [-1, 100, 1000, 2.5, -0.1])

@@ -3,12 +3,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from rsae import InputError, Store, TrainConfig, pursuit, train
+from rsae import InputError, Store, TrainConfig, new, pursuit, train
 from rsae.l0_controller import L0Controller
 from rsae.optimizers import Adam
 from rsae.sae import FAMILIES, family
 from rsae.support import devices
+from rsae.support.seeds import LARGEST, folded
 from tests.rsae.helpers import random_sae
 
 CONFIG = TrainConfig(steps=230, batch=64, lr=3e-3, sparsity=0.1)
@@ -107,6 +110,30 @@ def test_schedule():
     assert factors[-1] == pytest.approx(1 / 20)
     assert factors[:11] == sorted(factors[:11])
     assert [config.sparsity_factor(s) for s in (0, 49, 99)] == pytest.approx([0.02, 1.0, 1.0])
+
+
+@given(st.integers())
+@example(LARGEST)
+@example(-LARGEST)
+@example(2**63)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_seed_trains_or_is_told_at_once(store, seed):
+    """Those of epochs, which are made of it, too."""
+    if abs(seed) <= LARGEST:
+        sae = new("relu", store, seed, d_sae=4)
+        train(sae, store, TrainConfig(steps=1, batch=8, seed=seed))
+        assert len(store.batch(10**6, 8, seed)) == 8
+        return
+    with pytest.raises(InputError, match="seed"):
+        new("relu", store, seed, d_sae=4)
+    with pytest.raises(InputError, match="seed"):
+        TrainConfig(seed=seed)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers())
+def test_a_seed_that_torch_takes_stays_as_it_is(seed, other):
+    assert folded(seed) == seed
+    torch.Generator().manual_seed(folded(other))
 
 
 def test_divergence_is_told(store):
