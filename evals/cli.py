@@ -143,7 +143,7 @@ def _report(
             help="For the page of one SAE: an activation store of its hook point, or your own activations."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Of an SAE: the page's file. By default sae.html.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Of an SAE: the page; by default ADDRESS.html.")] = None,
     features: Annotated[
         int, typer.Option(min=0, help="Of an SAE: number of latents to show, spread by density.")
     ] = 24,
@@ -195,7 +195,7 @@ def _report(
     from evals.latents import parse_latents
     from evals.neuronpedia import EXPORTED, Source, check_export
     from evals.neuronpedia import export as write_export
-    from evals.report.sae import write_page
+    from evals.report.sae import page_of, write_page
     from rsae.activations.open import open_activations
 
     chosen = parse_latents(latents)
@@ -207,7 +207,7 @@ def _report(
     source = None
     if export is not None and not cached:
         source = Source.of(sae, subject.provenance, name, counts.tokens)
-    typer.echo(write_page(dashboard(subject, chosen, features), out or Path("sae.html")))
+    typer.echo(write_page(dashboard(subject, chosen, features), out or page_of(target)))
     if export is not None and cached:
         files = write_cache(sae, subject.activations, export[1], chosen)
         typer.echo(f"{export[1]}: {len(files)} files")

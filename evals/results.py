@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evals.stats import Interval
 from rsae import HarvestConfig, InputError, TrainConfig, UpgradeConfig
-from rsae.support.files import read_json, write_json
+from rsae.support.files import is_json, read_json, write_json
 
 #: Of the files in RUN/results; files of another version are refused
 VERSION = 2
@@ -537,6 +537,8 @@ def read_results(run: str | os.PathLike) -> list[Result]:
 
 
 def _read(file: Path) -> Result:
+    if not is_json(file):
+        raise InputError(f"{file}: torn; the same command as for the run makes it anew")
     made = read_json(file)
     if not isinstance(made, dict) or made.pop("version", None) != VERSION:
         raise InputError(

@@ -28,8 +28,9 @@ from evals.tasks import of_files
 from evals.truth import run_truth
 from evals.workers import Workers, check_shared
 from rsae import HarvestConfig, InputError, harvest_all
+from rsae.folders import RUN, check_free
 from rsae.support.devices import check_device
-from rsae.support.files import contents, digest, read_json, write_json
+from rsae.support.files import contents, digest, is_json, read_json, write_json
 from rsae.support.parts import check_part
 from rsae.support.progress import say
 from rsae.upgrading.config import FINE_TUNING
@@ -87,14 +88,15 @@ def run(
         The directory.
 
     Raises:
-        InputError: for a wrong config or device before anything runs; where there is no cluster; at the end, where
-            units failed, for the first of them (the others are finished then).
+        InputError: for a wrong config, device or directory before anything runs; where there is no cluster; at the
+            end, where units failed, for the first of them (the others are finished then).
     """
     if not isinstance(config, SuiteConfig):
         config = SuiteConfig.read(config)
     workers = Workers(jobs, backend, address)
     workers.check()
     check_device(device)
+    check_free(out, RUN)
     if workers.remote and shard is not None:
         raise InputError(f"backend {backend!r} gives each worker its units: leave the shard out")
     out = Path(out)
@@ -347,7 +349,7 @@ def _teachers(config: SuiteConfig, place: SiteRun, unit: Unit) -> Iterator[tuple
 
 
 def finished(config: SuiteConfig, out: Path, unit: Unit) -> bool:
-    """Whether all result files of a unit are there, made with these settings.
+    """Whether all result files of a unit are there and whole, made with these settings.
 
     Args:
         config: The suite.
@@ -357,7 +359,7 @@ def finished(config: SuiteConfig, out: Path, unit: Unit) -> bool:
     mark = _mark(out, unit)
     if not mark.exists() or (done := read_json(mark)).get("key") != _key(config, unit):
         return False
-    return all((out / "results" / f"{cell}.json").exists() for cell in done["cells"])
+    return all(is_json(out / "results" / f"{cell}.json") for cell in done["cells"])
 
 
 def lacking(config: SuiteConfig, unit: Unit, there: list[Result]) -> int | None:

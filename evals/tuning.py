@@ -186,6 +186,8 @@ def tune(
         device,
     )
     check_device(device)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds {', '.join(map(str, seeds))}: one that stands there twice is no repetition")
     for name in families:
         _check(sweep, name)
     known = {"d_sae", "skip", *_train_options(), *(o for name in families for o in family_options(name))}
@@ -219,7 +221,10 @@ def parse_options(flag: str, texts: Sequence[str]) -> dict[str, list[Any]]:
         parts = [part.strip() for part in values.split(",")]
         if not (name and equals and all(parts)):
             raise InputError(f"{flag} {text!r}: write NAME=VALUE,VALUE, such as lr=1e-3,3e-3")
-        found[name] = [_value(part) for part in parts]
+        tried = [_value(part) for part in parts]
+        if name in found or any(value in tried[:i] for i, value in enumerate(tried)):
+            raise InputError(f"{flag} {text!r}: give each option once, and each of its values")
+        found[name] = tried
     return found
 
 

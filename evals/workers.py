@@ -37,7 +37,7 @@ class Workers:
     """The cluster's; None for the one that DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names."""
 
     def check(self) -> None:
-        """Raise `InputError` for settings that contradict each other, or a package that is missing."""
+        """Raise `InputError` for settings that contradict each other, a package or an address that is missing."""
         if self.backend not in PACKAGES:
             raise InputError(f"backend {self.backend!r} is unknown{did_you_mean(self.backend, PACKAGES)}")
         if not self.remote and self.address is not None:
@@ -53,6 +53,8 @@ class Workers:
                 f"backend {self.backend!r} needs the package {PACKAGES[self.backend]}: pip install "
                 f"'rsae[{self.backend}]', here and where the workers run"
             )
+        if self.backend == "dask":
+            _scheduler(self.address)
 
     @property
     def remote(self) -> bool:
@@ -124,16 +126,9 @@ def _alone(function: Callable[..., Any], arguments: tuple, crowded: bool) -> Any
         return function(*arguments)
 
 
-@contextmanager
-def _dask(address: str | None) -> Iterator[dict[str, Any]]:
-    """How joblib uses a running dask cluster."""
+def _scheduler(address: str | None) -> str:
+    """Where dask's scheduler is."""
     import dask.config
-    from distributed import Client, KilledWorker
-    from joblib._dask import DaskDistributedBackend
-
-    class Backend(DaskDistributedBackend):
-        def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, super().effective_n_jobs(n_jobs))  # for one, joblib would run everything here
 
     address = address or dask.config.get("scheduler-address", None)
     if address is None:
@@ -141,6 +136,20 @@ def _dask(address: str | None) -> Iterator[dict[str, Any]]:
             "backend 'dask': name the scheduler, as --address tcp://HOST:8786 or in DASK_SCHEDULER_ADDRESS; "
             "`dask scheduler` starts one"
         )
+    return address
+
+
+@contextmanager
+def _dask(address: str | None) -> Iterator[dict[str, Any]]:
+    """How joblib uses a running dask cluster."""
+    from distributed import Client, KilledWorker
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # for one, joblib would run everything here
+
+    address = _scheduler(address)
     try:
         client = Client(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:

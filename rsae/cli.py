@@ -95,7 +95,7 @@ def _harvest(
             help="wikipedia (embedded), a .txt, .jsonl(.gz, .zst) or .parquet file, a directory of them."
         ),
     ] = "wikipedia",
-    context: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 128,
+    context: Annotated[int, typer.Option(min=8, help="Tokens a sequence.")] = 128,
     tokens: Annotated[int, typer.Option(min=1, help="Training tokens, at least.")] = 125_000,
     heldout_tokens: Annotated[
         int, typer.Option(min=1, help="Held-out tokens (from other documents), at least.")
@@ -138,6 +138,7 @@ def _harvest(
         sbatch --array=0-7 --wrap 'rsae harvest store --part $SLURM_ARRAY_TASK_ID/8'
     """
     from rsae import HarvestConfig, harvest_all, load_host
+    from rsae.folders import STORE, check_free
     from rsae.support.parts import parse_part
 
     hooks = hook or ["blocks.12.hook_resid_pre"]
@@ -161,6 +162,8 @@ def _harvest(
     loaded = None if device == "cpu" else load_host(host, device, host_dtype)
     paths = {hooks[0]: out} if len(hooks) == 1 else {h: f"{out}/{h}" for h in hooks}
     mine = parse_part(part, "--part") if part else None
+    for path in paths.values():
+        check_free(path, STORE)
     for name, store in harvest_all(config, paths, loaded, mine).items():
         typer.echo(
             f"{paths[name]}: {store.tokens()} training and {store.tokens('heldout')} held-out tokens of "
@@ -310,13 +313,14 @@ def _train(
     grid.checked(family)
     monitors = [monitor_named(name, out / "monitor" / name) for name in monitor or ()]
     given = _settings(setting or [])
+    if named := [name for name in given if name in inspect.signature(_train).parameters]:
+        raise InputError(f"--setting {named[0]}: it has an option of its own, --{named[0].replace('_', '-')}")
     of_training = {name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__}
     config = config.changed(of_training)
     own = inspect.signature(family_named(family)).parameters.keys() - {"d_in", "args", "kwargs"}
     if unknown := [name for name in given if name not in own]:
-        known = [*own, *TrainConfig.__dataclass_fields__]
-        what = f"--setting {unknown[0]}: neither {family!r} nor the training has it"
-        raise InputError(f"{what}{did_you_mean(unknown[0], known)}")
+        near = did_you_mean(unknown[0], [*own, *TrainConfig.__dataclass_fields__])
+        raise InputError(f"--setting {unknown[0]}: neither {family!r} nor the training has it{near}")
     if begin is None:
         d_sae = d_sae or 1536
     settings = ({"d_sae": d_sae} if d_sae else {}) | given | ({"skip": True} if skip else {})
@@ -376,11 +380,11 @@ def _settings(given: list[str]) -> dict[str, Any]:
     for pair in given:
         name, equals, value = pair.partition("=")
         try:
-            if not (name and equals):
+            if not (name and equals) or name in settings:
                 raise ValueError
             settings[name] = json.loads(value.lower() if value in ("True", "False") else value)
         except ValueError:
-            raise InputError(f"--setting {pair!r}: write NAME=VALUE, such as bandwidth=0.5") from None
+            raise InputError(f"--setting {pair!r}: write NAME=VALUE once, such as bandwidth=0.5") from None
     return settings
 
 
@@ -530,7 +534,10 @@ def _convert(
     source: Annotated[str, typer.Argument(help="Directory, file, or hub repository OWNER/NAME of an SAE.")],
     out: Annotated[Path, typer.Argument(help="Directory for the SAE.")],
     format: Annotated[
-        str, typer.Option(help="saelens (native), dictionary_learning, sparsify or gemma_scope.")
+        str,
+        typer.Option(
+            help="saelens (native), dictionary_learning, sparsify, gemma_scope or circuit_tracer (transcoders)."
+        ),
     ] = "saelens",
     input_scale: Annotated[
         float | None, typer.Option(help="sqrt(d_in) / mean norm, where the source asks for it.")
@@ -559,16 +566,19 @@ def _convert(
 
 @app.command("info")
 def _info(
-    path: Annotated[str, typer.Argument(help="An SAE (as for convert), or the directory of a store.")],
+    path: Annotated[str, typer.Argument(help="An SAE (as for convert), or the directory or URL of a store.")],
 ) -> None:
     """Say what an SAE or a store is."""
     from dataclasses import asdict
 
     from rsae import load
+    from rsae.activations.remote import fetched_manifest
+    from rsae.activations.remote import local as local_copy
     from rsae.activations.store import MANIFEST, Manifest
     from rsae.formats import detect
 
-    local = Path(path)
+    fetched_manifest(path)
+    local = local_copy(path)
     if (local / MANIFEST).exists():
         manifest = asdict(Manifest.read(local))
         shards = manifest.pop("shards")

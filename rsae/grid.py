@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rsae.activations.protocol import Activations, check_fits
-from rsae.formats import load, save
+from rsae.folders import SAVED, check_free
+from rsae.formats import load, mark_in, save
 from rsae.monitoring import Monitor
 from rsae.new import new
 from rsae.sae import SAE, family
@@ -50,8 +51,11 @@ class Grid:
             begin: There is an SAE to start from, whose own values are the defaults.
 
         Raises:
-            InputError: A value does not apply to the family.
+            InputError: A value does not apply to the family, or stands there twice.
         """
+        for option, values in asdict(self).items():
+            if len(set(values)) < len(values):
+                raise InputError(f"--{option} {','.join(map(str, values))}: give each value once")
         if family(name).sparsity_by == "k":
             if self.sparsity or self.l0:
                 raise InputError(f"{name} has no penalty: its l0 is set by --k")
@@ -228,10 +232,13 @@ def _kept(sae: SAE, activations: Activations, config: TrainConfig) -> TrainConfi
 
 def _look(job: _Job, force: bool, shard: bool) -> None:
     """Whether the job is done, to be prolonged, or to be begun."""
+    check_free(job.path, SAVED)
     record = job.path / RECORD
     if force or not record.exists():
-        if not force and (job.path / "cfg.json").exists():
-            raise InputError(f"{job.path} holds another SAE; choose another directory, or give --force")
+        if not force and (mark := mark_in(job.path)) is not None:
+            raise InputError(
+                f"{job.path} holds another SAE ({mark}); choose another directory, or give --force"
+            )
         return
     made = read_json(record)
     if made.get("key") != job.key:

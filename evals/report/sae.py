@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evals.dashboard import Dashboard
 from evals.report.environment import environment, source
-from evals.results import Fit
+from evals.results import Fit, slug
 from rsae.support.files import write_text
 
 #: Of the table of figures: field, heading, how it is printed, what it means
@@ -21,6 +21,15 @@ _FIGURES = (
     ("l2_ratio", "norms", "{:.4f}", "mean ratio of the reconstruction's norm to the activation's"),
     ("relative_bias", "bias", "{:.4f}", "relative bias: below 1, reconstructions are too short"),
 )
+
+
+def page_of(address: str) -> Path:
+    """The page's file where none is named: one for each address, so that no page takes another's place.
+
+    Args:
+        address: The SAE's path, or OWNER/NAME:SUBFOLDER.
+    """
+    return Path(f"{slug(address) or 'sae'}.html")
 
 
 def write_page(dashboard: Dashboard, path: str | os.PathLike) -> Path:

@@ -159,6 +159,15 @@ def _holds(format: str, sae: SAE) -> bool:
     return format in kinds and (families is None or sae.family in families)
 
 
+def mark_in(folder: Path) -> str | None:
+    """The file of a folder that gives an SAE away; None where there is none.
+
+    Args:
+        folder: The folder; it need not be there.
+    """
+    return next((mark for mark in _MARKS if (folder / mark).exists()), None)
+
+
 def detect(path: str | os.PathLike) -> str:
     """The format of a directory or file.
 
@@ -168,7 +177,7 @@ def detect(path: str | os.PathLike) -> str:
     Raises:
         InputError: There is none that is known; the message says what was looked for.
     """
-    path = Path(path)
+    given = path = Path(path)
     if path.is_file():
         if circuit_tracer.is_layer(path):
             return "circuit_tracer"
@@ -179,9 +188,8 @@ def detect(path: str | os.PathLike) -> str:
         if path.suffix == ".npz":
             return "gemma_scope"
         path = path.parent
-    for mark, format in _MARKS.items():
-        if (path / mark).exists():
-            return format
+    if (mark := mark_in(path)) is not None:
+        return _MARKS[mark]
     for mark, what in _OTHERS.items():
         if (path / mark).exists():
             raise InputError(
@@ -191,11 +199,11 @@ def detect(path: str | os.PathLike) -> str:
         return _format_of_pt(found[0])
     if (path / circuit_tracer.CONFIG).exists() and any(path.glob("layer_*.safetensors")):
         return "circuit_tracer"  # of which one has to be named
-    inside = _inside(path)
+    inside = _inside(path) if given is path else []
     hint = f"; there are some in its folders {', '.join(inside)}" if inside else ""
     if found:
         hint = f"; of its torch files {', '.join(f.name for f in found[:8])} name one"
-    raise InputError(f"{path}: no SAE ({', '.join(_MARKS)} or one .pt file){hint}")
+    raise InputError(f"{given}: no SAE ({', '.join(_MARKS)} or one .pt file){hint}")
 
 
 def _inside(path: Path) -> list[str]:

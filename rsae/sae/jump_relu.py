@@ -16,6 +16,7 @@ from rsae.sae.dead_zone import dead_zone, heaviside
 from rsae.sae.rational import RationalSAE
 from rsae.sae.registry import register
 from rsae.sae.sparse import Pattern, at
+from rsae.support.errors import InputError
 
 #: Where the threshold lies on the design interval [-1, 1], and the half-width of the gap around it
 DESIGN_THRESHOLD, DESIGN_MARGIN = 0.1, 0.01
@@ -43,6 +44,10 @@ class JumpReLU(SAE):
         subtract_b_dec: bool = True,
     ):
         super().__init__(d_in, d_sae, subtract_b_dec)
+        if not (threshold >= 0 and bandwidth > 0):
+            raise InputError(
+                f"threshold {threshold} must be 0 at least, and bandwidth {bandwidth} more than 0"
+            )
         self.threshold = nn.Parameter(torch.full((d_sae,), float(threshold)))
         self.bandwidth = bandwidth
 

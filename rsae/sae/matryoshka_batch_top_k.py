@@ -20,7 +20,7 @@ from rsae.support.errors import InputError
 
 @register
 class MatryoshkaBatchTopK(BatchTopK):
-    """`group_sizes` sum to d_sae; by default d_sae/16, /16, /8, /4 and the rest."""
+    """`group_sizes` sum to d_sae; by default d_sae/16, /16, /8, /4 and the rest, as far as there are latents."""
 
     family = "matryoshka_batch_top_k"
     saelens = "jumprelu"
@@ -37,7 +37,7 @@ class MatryoshkaBatchTopK(BatchTopK):
     ):
         super().__init__(d_in, d_sae, k, subtract_b_dec)
         if group_sizes is None:
-            first = [max(1, d_sae // part) for part in (16, 16, 8, 4)]
+            first = [max(1, d_sae // part) for part in (16, 16, 8, 4)][: d_sae - 1]
             group_sizes = [*first, d_sae - sum(first)]
         if sum(group_sizes) != d_sae or min(group_sizes) < 1:
             raise InputError(f"group_sizes {group_sizes} must be positive and sum to d_sae = {d_sae}")

@@ -56,6 +56,8 @@ class SignAwareGated(Gated):
         subtract_b_dec: bool = True,
     ):
         super().__init__(d_in, d_sae, subtract_b_dec)
+        if not (threshold >= 0 and bandwidth >= 0):
+            raise InputError(f"threshold {threshold} and bandwidth {bandwidth} must be 0 at least")
         self.start, self.bandwidth = threshold, bandwidth
         self.tie_r, self.tie_threshold = tie_r, tie_threshold
         self.signed = self.two_sided = two_sided

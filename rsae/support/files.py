@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,14 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); write it anew") from error
+
+
+def is_json(path: str | os.PathLike) -> bool:
+    """Whether a file is there and can be read as JSON."""
+    with suppress(InputError):
+        read_json(path)
+        return True
+    return False
 
 
 def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,15 @@ def test_a_host_that_cannot_be_loaded_is_a_note_unless_it_was_asked_for(saved, s
     done = evals("report", saved, "--activations", store.path, "--host", "nowhere", "--out", tmp_path / "p")
     assert_one_clear_line(done, "nowhere")
     assert not (tmp_path / "p").exists()
+
+
+def test_each_sae_has_a_page_of_its_own(saved, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        shutil.copytree(saved, Path("saes", name))
+        done = evals("report", f"saes/{name}", "--activations", store.path, "--features", 1)
+        assert done.stdout.strip() == f"saes_{name}.html"
+    assert {f.name for f in tmp_path.glob("*.html")} == {"saes_one.html", "saes_two.html"}
 
 
 def test_mistakes(saved, store, tmp_path):

@@ -74,6 +74,32 @@ def test_a_second_run_does_nothing_and_a_lost_file_is_made_again(suite_run, suit
     assert lost.read_text() == whole
 
 
+def test_a_torn_result_file_is_made_again(suite_run, suite_file):
+    torn = next((suite_run / "results").glob("*top_k*-gated.json"))
+    whole = torn.read_text()
+    torn.write_text(whole[:99])
+    with pytest.raises(InputError, match=f"{torn.name}: torn; the same command"):
+        read_results(suite_run)
+    assert evals("run", suite_file, "--out", suite_run).returncode == 0
+    assert torn.read_text() == whole
+
+
+def test_what_is_of_another_kind_is_left_alone(suite_run, suite_file):
+    """A run does not go where a store or an SAE lies."""
+    teacher = next(r for r in read_results(suite_run) if r.role is Role.TEACHER)
+    store = suite_run / "sites" / teacher.site.place / "activations"
+    for place, held in ((store, "an activation store"), (suite_run / teacher.sae, "an SAE")):
+        assert_one_clear_line(evals("run", suite_file, "--out", place), f"holds {held}")
+
+
+def test_a_cluster_without_an_address_is_told_before_anything_is_made(suite_file, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    done = evals("run", suite_file, "--out", tmp_path / "run", "--backend", "dask")
+    assert_one_clear_line(done, "name the scheduler")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_measure_left_out_does_not_change_the_key_of_what_is_finished(suite_file):
     config = SuiteConfig.read(suite_file)
     unit = units(config)[0]

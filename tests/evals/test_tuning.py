@@ -179,6 +179,9 @@ def test_the_command_prints_what_rsae_train_takes(store, tmp_path):
         (["--family", "topk"], "did you mean 'top_k'"),
         (["--l0", 64], "must lie between"),
         (["--skip"], "no target"),
+        (["--vary", "lr=1e-3,0.001"], "give each option once, and each of its values"),
+        (["--vary", "lr=1", "--vary", "lr=2"], "give each option once"),
+        (["--seed", "0,1,0"], "no repetition"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(store, tmp_path, arguments, words):

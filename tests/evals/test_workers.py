@@ -69,7 +69,7 @@ def test_a_worker_that_does_not_see_the_run_refuses(suite_file, tmp_path):
     [
         (["--backend", "dusk"], "did you mean 'dask'"),
         (["--backend", "dask", "--jobs", "2"], "leave --jobs out"),
-        (["--backend", "dask", "--shard", "0/2"], "leave the shard out"),
+        (["--backend", "dask", "--address", "x:1", "--shard", "0/2"], "leave the shard out"),
         (["--address", "tcp://x:1"], "give --backend"),
     ],
     ids=["unknown", "jobs", "shard", "address"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -14,8 +15,9 @@ import time
 import pytest
 import torch
 
-from rsae import Store, load, save
+from rsae import HarvestConfig, InputError, Store, load, save
 from rsae.cli import main
+from rsae.formats import WRITERS
 from tests.command import Done, assert_one_clear_line, run_command
 
 
@@ -138,6 +140,11 @@ def test_a_window_changes_the_order(job, tmp_path):
         (("relu", "--lr", -1), "--lr -1"),
         (("relu", "--precision", "float64"), "--precision 'float64'"),
         (("relu", "--penalty", "l2"), "choose from l1"),
+        (("relu", "--lr", 0.1, "--setting", "lr=0.01"), "it has an option of its own, --lr"),
+        (("top_k", "--setting", "k=3"), "it has an option of its own, --k"),
+        (("jump_relu", "--setting", "bandwidth=1", "--setting", "bandwidth=2"), "NAME=VALUE once"),
+        (("top_k", "--k", "3,3"), "--k 3,3: give each value once"),
+        (("top_k", "--seed", 2**63), f"seed = {2**63}: input should be less"),
     ],
 )
 def test_options_that_do_not_fit(job, tmp_path, arguments, words):
@@ -167,6 +174,10 @@ def test_two_processes_equal_one(job, tmp_path):
 def test_info(job):
     assert json.loads(rsae("info", job / "teacher").stdout)["k"] == 5
     assert json.loads(rsae("info", job / "store").stdout)["d_in"] == 32
+    assert rsae("info", (job / "store").as_uri()).stdout == rsae("info", job / "store").stdout
+    assert_one_clear_line(
+        rsae("info", job / "store" / "manifest.json"), f"{job / 'store' / 'manifest.json'}: no SAE"
+    )
 
 
 def test_convert(job, tmp_path):
@@ -185,6 +196,17 @@ def test_help_teaches():
     text = rsae("--help").stdout
     for command in ("harvest", "train", "upgrade", "convert", "info"):
         assert command in text
+
+
+def test_help_says_what_is_taken(tmp_path):
+    for format in WRITERS:
+        assert format in rsae("convert", "--help").stdout
+    found = re.search(r"--context .*?x>=(\d+)", rsae("harvest", "--help").stdout, re.DOTALL)
+    assert found is not None
+    least = int(found[1])
+    HarvestConfig(context=least)
+    with pytest.raises(InputError):
+        HarvestConfig(context=least - 1)
 
 
 def test_unknown_host(tmp_path):
@@ -277,6 +299,32 @@ def test_a_directory_with_somebody_elses_sae_is_left_alone(job, tmp_path):
     shutil.copytree(job / "teacher", tmp_path / "sae")
     (tmp_path / "sae" / "training.json").unlink()
     assert_one_clear_line(rsae(*arguments_of(job, tmp_path / "sae", "--steps", 5)), "holds another SAE")
+
+
+def test_weights_without_a_config_are_somebodys_too(job, tmp_path):
+    weights = tmp_path / "sae" / "sae_weights.safetensors"
+    weights.parent.mkdir()
+    weights.write_text("not mine")
+    assert_one_clear_line(rsae(*arguments_of(job, weights.parent, "--steps", 5)), "holds another SAE")
+    assert weights.read_text() == "not mine"
+
+
+def test_what_is_of_another_kind_is_left_alone(job, tmp_path, harvest_arguments):
+    """A store, an SAE and a run each have a folder of their own."""
+    own = tmp_path / "own"
+    shutil.copytree(job / "store", own / "store")
+    shutil.copytree(job / "teacher", own / "sae")
+    (own / "run" / "sites").mkdir(parents=True)
+    (own / "run" / "suite.toml").touch()
+    before = {f: f.stat().st_mtime_ns for f in own.rglob("*")}
+    for place, held in (("store", "an activation store"), ("run", "a run of")):
+        for force in ((), ("--force",)):
+            assert_one_clear_line(
+                rsae(*arguments_of(job, own / place, "--steps", 5, *force)), f"holds {held}"
+            )
+    for place, held in (("sae", "an SAE"), ("run", "a run of")):
+        assert_one_clear_line(rsae("harvest", own / place, *harvest_arguments), f"holds {held}")
+    assert {f: f.stat().st_mtime_ns for f in own.rglob("*")} == before
 
 
 def test_more_steps_prolong_a_finished_run(job, tmp_path):

@@ -225,6 +225,13 @@ def test_matryoshka_groups_must_part_the_latents(sizes):
         MatryoshkaBatchTopK(D, F, K, sizes)
 
 
+@pytest.mark.parametrize("d_sae", range(1, 40))
+def test_matryoshka_has_groups_by_default_however_few_its_latents_are(d_sae):
+    sizes = MatryoshkaBatchTopK(D, d_sae, 1).group_sizes
+    assert sum(sizes) == d_sae
+    assert min(sizes) > 0
+
+
 def test_every_parameter_learns(sae):
     for penalty in sae.penalties:
         sae.zero_grad()
@@ -295,6 +302,9 @@ def test_k_out_of_range(k):
         ("top_k", {"d_sae": 40, "k": 3, "subtract_b_dec": "perhaps"}, "valid boolean"),
         ("jump_relu", {"d_sae": 40, "bandwidth": "x"}, "bandwidth = 'x'"),
         ("matryoshka_batch_top_k", {"d_sae": 40, "k": 3, "group_sizes": "x"}, "group_sizes = 'x'"),
+        ("jump_relu", {"d_sae": 40, "threshold": -1.0}, "threshold -1.0 must be 0 at least"),
+        ("jump_relu", {"d_sae": 40, "bandwidth": 0.0}, "bandwidth 0.0 more than 0"),
+        ("sign_aware_gated", {"d_sae": 40, "threshold": float("nan")}, "threshold nan"),
     ],
 )
 def test_a_setting_of_another_kind_is_named(family, settings, words):
