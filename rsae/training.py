@@ -75,7 +75,8 @@ class TrainConfig:
     """`adam`; `muon`: encoder and decoder move by their momentum made orthogonal, all else by Adam; `schedule_free`:
     Schedule-Free AdamW, whose result is a mean over the steps."""
     sparsity: NonNegativeFloat = 0.0
-    """Weight of the penalty, against ||x - x_hat||^2 of activations of mean norm sqrt(D)."""
+    """Weight of the penalty, against ||x - x_hat||^2 of activations of mean norm sqrt(D). A family without a penalty,
+    which sets its l0 by k, leaves it alone: one fine-tuning serves all families."""
     l0: PositiveFloat | None = None
     """Wanted l0: the weight is found in training. `sparsity` is then where the search starts, 0 for a start of its
     own."""
