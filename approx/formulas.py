@@ -117,6 +117,8 @@ def formula(
 
 def _folds(tree: ast.AST, text: str, domain: Any) -> list[float]:
     """Where an argument of `abs`, or the difference of those of `max` and `min`, changes its sign inside the domain."""
+    from approx.fit.grid import landmarks  # which knows targets
+
     found: set[float] = set()
     for node in ast.walk(tree):
         match node:
@@ -132,7 +134,12 @@ def _folds(tree: ast.AST, text: str, domain: Any) -> list[float]:
                 return np.broadcast_to(np.asarray(inside(x), dtype=float), x.shape)
 
         for low, high in Domain(domain):
-            x = np.unique(np.r_[np.linspace(low, high, 1025), 0.0 if low <= 0 <= high else low])
+            x = np.r_[np.linspace(low, high, 1025), 0.0 if low <= 0 <= high else low]
+            if (
+                max(-low, high) < 1e300
+            ):  # where it does not overflow; between two turns there is one change at most
+                x = np.r_[x, landmarks(Target(inside, (low, high), enclose=inside))]
+            x = np.unique(x)
             sign = np.sign(argument_at(x))
             found |= {float(v) for v in x[1:-1][(sign[1:-1] == 0) & (sign[:-2] * sign[2:] < 0)]}
             ends = np.flatnonzero(sign[1:] * sign[:-1] < 0)
@@ -397,7 +404,7 @@ def _to_the(base: Expression, exponent: Expression) -> Expression:
 
     def run(x: Any) -> Any:
         a, b = _lifted(base(x), x), _lifted(exponent(x), x)
-        return (a.log() * b).exp() if isinstance(x, BALLS) else np.power(a, b)
+        return (Functions.log(a) * b).exp() if isinstance(x, BALLS) else np.power(a, b)
 
     return run
 

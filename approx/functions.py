@@ -12,6 +12,18 @@ from scipy import special
 BALLS = (arb, acb, arb_series, acb_series)
 
 
+def _principal(x: Any, cut: Any = None) -> Any:
+    """x, or a complex series that knows nothing where its first term, or that of `cut`, may lie on (-inf, 0].
+
+    flint goes on with one branch of a logarithm or root beyond its cut, where the function is another.
+    """
+    if not isinstance(x, acb_series):
+        return x
+    first = (x if cut is None else cut)[0]
+    known = first.real > 0 or first.imag > 0 or first.imag < 0
+    return x if known else acb_series([acb(arb.nan())] * x.prec, x.prec)
+
+
 class Functions:
     """Elementary functions on numpy arrays and on flint's balls and series (arb, acb, arb_series)."""
 
@@ -23,15 +35,28 @@ class Functions:
         return call
 
     exp = _through("exp", np.exp)
-    log = _through("log", np.log)
     sin = _through("sin", np.sin)
     cos = _through("cos", np.cos)
-    atan = _through("atan", np.arctan)
     erf = _through("erf", special.erf)
 
     erfc = _through("erfc", special.erfc)
     gamma = _through("gamma", special.gamma)
-    lgamma = _through("lgamma", special.gammaln)
+
+    @staticmethod
+    def log(x: Any) -> Any:
+        """The natural logarithm."""
+        return _principal(x).log() if isinstance(x, BALLS) else np.log(x)
+
+    @staticmethod
+    def atan(x: Any) -> Any:
+        """The inverse tangent."""
+        # cut from i and -i on outwards
+        return _principal(x, 1 + x * x).atan() if isinstance(x, BALLS) else np.arctan(x)
+
+    @staticmethod
+    def lgamma(x: Any) -> Any:
+        """The logarithm of the gamma function."""
+        return _principal(x).lgamma() if isinstance(x, BALLS) else special.gammaln(x)
 
     @staticmethod
     def asin(x: Any) -> Any:
@@ -43,7 +68,7 @@ class Functions:
         if isinstance(x, arb | acb | arb_series):
             return x.asin()
         # complex series have none of their own
-        return (x / (1 - x * x).sqrt()).atan() if isinstance(x, acb_series) else np.arcsin(x)
+        return Functions.atan(x / Functions.sqrt(1 - x * x)) if isinstance(x, acb_series) else np.arcsin(x)
 
     @staticmethod
     def acos(x: Any) -> Any:
@@ -55,26 +80,26 @@ class Functions:
         """The inverse hyperbolic sine."""
         if isinstance(x, arb):
             return x.asinh()
-        return (x + (x * x + 1).sqrt()).log() if isinstance(x, BALLS) else np.arcsinh(x)
+        return Functions.log(x + Functions.sqrt(x * x + 1)) if isinstance(x, BALLS) else np.arcsinh(x)
 
     @staticmethod
     def acosh(x: Any) -> Any:
         """The inverse hyperbolic cosine, x >= 1."""
         if isinstance(x, arb):
             return arb(0).union(x.upper().acosh()) if x.contains(1) else x.acosh()
-        return (x + (x * x - 1).sqrt()).log() if isinstance(x, BALLS) else np.arccosh(x)
+        return Functions.log(x + Functions.sqrt(x * x - 1)) if isinstance(x, BALLS) else np.arccosh(x)
 
     @staticmethod
     def atanh(x: Any) -> Any:
         """The inverse hyperbolic tangent, -1 < x < 1."""
         if isinstance(x, arb):
             return x.atanh()
-        return ((1 + x) / (1 - x)).log() / 2 if isinstance(x, BALLS) else np.arctanh(x)
+        return Functions.log((1 + x) / (1 - x)) / 2 if isinstance(x, BALLS) else np.arctanh(x)
 
     @staticmethod
     def log10(x: Any) -> Any:
         """The logarithm of x to base 10."""
-        return x.log() / arb(10).log() if isinstance(x, BALLS) else np.log10(x)
+        return Functions.log(x) / arb(10).log() if isinstance(x, BALLS) else np.log10(x)
 
     @staticmethod
     def expm1(x: Any) -> Any:
@@ -88,12 +113,12 @@ class Functions:
         """log(1 + x)."""
         if isinstance(x, arb):
             return x.log1p()
-        return (1 + x).log() if isinstance(x, BALLS) else np.log1p(x)
+        return Functions.log(1 + x) if isinstance(x, BALLS) else np.log1p(x)
 
     @staticmethod
     def log2(x: Any) -> Any:
         """The logarithm of x to base 2."""
-        return x.log() / arb(2).log() if isinstance(x, BALLS) else np.log2(x)
+        return Functions.log(x) / arb(2).log() if isinstance(x, BALLS) else np.log2(x)
 
     @staticmethod
     def power(x: Any, exponent: float) -> Any:
@@ -109,7 +134,7 @@ class Functions:
             # where the target is defined x is not negative, a ball around it may reach below 0
             top = x.nonnegative_part().upper()
             return arb(0) if top == 0 else arb(0).union((top.log() * arb(exponent)).exp())
-        return (x.log() * arb(exponent)).exp()
+        return (Functions.log(x) * arb(exponent)).exp()
 
     @staticmethod
     def sqrt(x: Any) -> Any:
@@ -121,7 +146,7 @@ class Functions:
         if isinstance(x, arb) and x.contains(0):
             # where the target is defined the argument is not negative, a ball around it may reach below 0
             x = x.nonnegative_part()
-        return x.sqrt() if isinstance(x, BALLS) else np.sqrt(x)
+        return _principal(x).sqrt() if isinstance(x, BALLS) else np.sqrt(x)
 
     @staticmethod
     def tan(x: Any) -> Any:

@@ -21,6 +21,8 @@ from approx.functions import Functions
 #: How far, at least, a span reaches beyond a point, since a limit is taken where the formula has no value; nothing that
 #: is returned is finer, but 0
 _LEAST = arb(2) ** -(1 << 14)
+#: Of its radius, by how much rounding makes a ball larger
+_BEYOND = arb(2) ** -24
 #: Beyond it an exponential is taken at infinity, or here, whichever bounds it
 _LARGE = arb(2) ** 20
 #: Monotone functions: where each begins, if it does
@@ -96,20 +98,22 @@ _ONE = Span.of(arb(1))
 
 
 def enclosure(tree: ast.expr, domain: Domain, x: arb) -> arb:
-    """What a formula's values lie in, on the part of a ball that is in the domain.
+    """What a formula's values on a ball lie in, but for its parts in gaps of the domain and what rounding adds.
 
     Args:
         tree: the formula, whose names are known.
         domain: where it is used.
-        x: a ball.
+        x: a ball, which may reach beyond the domain.
 
     Returns:
-        A ball; nan where there is no bound, and off the domain.
+        A ball; nan where there is no bound.
     """
     low, high = x.lower() - _LEAST, x.upper() + _LEAST
+    edge = x.rad() * _BEYOND
+    within = x.lower() + edge >= domain.hull[0] and x.upper() - edge <= domain.hull[1]
     found = [
         _values(tree, Span(max(low.lower(), arb(a)), min(high.upper(), arb(b))))
-        for a, b in domain
+        for a, b in (domain if within else [(x.lower(), x.upper())])
         if x.upper() >= a and x.lower() <= b
     ]
     ends = [end for span in found for end in span.ends]

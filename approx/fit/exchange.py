@@ -24,6 +24,7 @@ Values = Callable[[list[arb]], list[arb]]
 
 # fractions of the way between two neighbouring reference points at which the error is sampled
 _FRACTIONS = np.array([1e-3, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999])
+_NARROW = 1e-3  # of an interval, between two turns of the target
 _MAX_BITS = 1 << 13
 _ENOUGH = 200  # bits between a level and the rounding; fewer at low precision, which is half above it
 
@@ -267,8 +268,9 @@ class Problem:
             expand = max(3 * bits // 2 + 2 * (m + n), digits)
             if found is not None and bits > 192 and found.value != 0:
                 with precision(64):
-                    depth = float((self._size(reference) / abs(found.value)).log()) / np.log(2)
-                expand = min(expand, int(max(depth, 0)) + digits + (m + n) // 2 + 32)
+                    ratio = self._size(reference) / abs(found.value)
+                    depth = float(ratio.log()) / np.log(2) if ratio > 1 else 0.0
+                expand = min(expand, int(depth) + digits + (m + n) // 2 + 32)
             last = expand + 8 * bits + 64 * (m + n)
             expand = max(expand, start.expand)
             while found is not None and expand <= last:
@@ -420,7 +422,8 @@ class Problem:
         for a, b in self.intervals:
             known = {float(s) for s in level.reference}
             # a reference that is much finer than the target's turns sees them anyway
-            turns = self.landmarks if 2 * len(self.landmarks) > len(level.reference) else ()
+            few = 2 * len(self.landmarks) <= len(level.reference)
+            turns = () if few and not self._narrow(b - a) else self.landmarks
             more = [c for c in (*self.corners, *turns, *beside) if float(c) not in known]
             inside = [s for s in (*level.reference, *more) if a < s and s < b]
             if more:
@@ -431,6 +434,10 @@ class Problem:
                 points += [x, *_between(x, y)]
             points.append(b)
         return points
+
+    def _narrow(self, length: arb) -> bool:
+        """Whether the target turns twice within a small part of an interval."""
+        return any(y - x < length * arb(_NARROW) for x, y in pairwise(self.landmarks))
 
     def _exact(self, level: Level) -> bool:
         """Whether p/q is f everywhere, as far as the working precision tells, and not on the reference

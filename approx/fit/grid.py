@@ -97,7 +97,10 @@ def _turns(target: Target, a: float, b: float) -> tuple[np.ndarray, float]:
     while True:
         x = a + (b - a) * ((np.arange(size) + 0.5) / size)
         f = _values(target, x)
-        noise = 1e-12 * float(np.max(np.abs(f), initial=0.0))
+        with np.errstate(all="ignore"):  # a place is rounded as well, to a part of a step
+            rounded = 4 * size * np.spacing(max(abs(a), abs(b))) / (b - a)
+            noise = 1e-12 * float(np.max(np.abs(f), initial=0.0))
+            noise = max(noise, rounded * float(np.max(np.abs(np.diff(f)), initial=0.0)))
         turns = [x[k // 2 + 1 : len(x)][_changes(np.diff(f, k), noise)] for k in (1, 2)]
         places = np.unique(np.concatenate(turns))
         # resolved: some points between neighbours, and no more of them than in the last look
@@ -132,6 +135,7 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
             # what some of the finer samples show is still too narrow for them
             shown = (top - bottom > 0.05 * (high - low)) & (steps > 0.25 * (top - bottom))
             shown &= right - left < step * (len(_INSIDE) - 1)
+            shown &= top - bottom > 1e-12 * np.maximum(np.abs(top), np.abs(bottom))  # and no rounding
         found += zip(left[shown].tolist(), right[shown].tolist(), strict=True)
         more = np.where(shown, 0.0, np.nan_to_num(more, nan=np.inf))
         split = np.argsort(-more)[: min(_MOST_CELLS, int(np.sum(more > 0)))]

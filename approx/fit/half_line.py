@@ -32,7 +32,8 @@ class HalfLineFit(Substituted):
     def certify(self) -> Certificate:
         """Proven bounds of the error on the half-line: those of the fit in s, which is the same function.
 
-        They rest on one promise of the caller's: that f is monotone from some point on, with the limit that was given.
+        They rest on one promise of the caller's: that f is monotone beyond start + 2^40 scale, with the limit that was
+        given. Nearer it is enclosed.
         """
         proof = certify(self.inner)
         assert isinstance(proof, Certificate)
@@ -75,7 +76,8 @@ def half_line(
     """The best approximation of type (n, n) on [start, inf) of a function that tends to a limit.
 
     Args:
-        f: a formula in x, or an enclosed target; it has to be monotone from some x on, which is taken on trust.
+        f: a formula in x, or an enclosed target; that it is monotone beyond start + 2^40 scale is taken on
+            trust.
         n: the degree of numerator and denominator.
         start: left end of the half-line.
         limit: what f tends to.
@@ -109,10 +111,13 @@ def half_line(
             return _softened(target(a + c * s / (1 - s)))
         if isinstance(s, arb_series):
             return arb_series([arb.nan()])
-        # from the lower end of s on f lies between its value there and its limit
-        low = arb(point.lower())
-        edge = arb(limit)
-        return edge if not low < 1 else edge.union(_softened(target(a + c * low / (1 - low))))
+        low, edge = arb(point.lower()), arb(limit)
+        if not low < 1:
+            return edge
+        near, far = a + c * low / (1 - low), a + c * _FAR
+        # far away f lies between its value there and its limit, and nowhere else
+        between = near if near >= far else near.union(far)
+        return edge.union(_softened(target(between))).union(_softened(target(far if near < far else near)))
 
     def floats(s: Any) -> np.ndarray:
         s = np.asarray(s, dtype=float)
@@ -124,6 +129,7 @@ def half_line(
     return HalfLineFit(minimax(moved, (n, n), digits=digits), float(start), float(scale))
 
 
+_FAR = 1 << 40  # of the scale; from there on f is monotone
 _TINY = arb(2) ** -3000
 
 

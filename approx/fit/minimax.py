@@ -471,10 +471,10 @@ def _fit(
     if level.vanishes:
         num, den = reduced.line, fmpq_poly([1])  # and not its rounding
     top = float_above(outcome.top)
-    slack, lost = goal.slack, False
+    slack, lost, size = goal.slack, False, float(np.max(np.abs(target(reference)), initial=0.0))
     if outcome.exact:
         # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
-        size, bits = float(np.max(np.abs(target(reference)), initial=0.0)), goal.bits
+        bits = goal.bits
         while True:
             rational = Rational.from_exact(
                 num, den, target.domain, "chebyshev", bits, centre=centred(den, target)
@@ -503,8 +503,14 @@ def _fit(
             zero = zero_alternates(reduced.problem, reduced.type[0])
             bound = bound if zero is None else max(bound, zero.level.value, key=float)
         floor = float(bound) * (1 - 1e-14)
+    # a callable is evaluated at the float64 beside a point: what it does between two of them is not known
+    beside = 0.0 if target.enclosed else _step(target, reference)
+    floor = max(floor - 2 * beside, 0.0)
     verdict = Verdict.BEST
-    if outcome.exact:
+    if outcome.exact and error > 1e-6 * size:
+        verdict = Verdict.UNLEVELLED
+        notes.append("the target leaves the rational function that it is at most points")
+    elif outcome.exact:
         verdict = Verdict.EXACT if outcome.converged else Verdict.ROUNDING
     elif lost or error > top * (1 + 10 * slack):
         verdict = Verdict.LOST if target.enclosed else Verdict.ROUNDING
@@ -516,6 +522,9 @@ def _fit(
     elif not outcome.converged and (goal.bits > 53 or error > floor * (1 + slack)):
         verdict = Verdict.UNLEVELLED
         notes.append(f"the error is {outcome.gap:.1e} (relative) above the levelled error")
+    if beside > 1e-2 * error and verdict in (Verdict.BEST, Verdict.DEGENERATE):
+        verdict = Verdict.ROUNDING
+        notes.append(f"the target changes by {beside:.1e} from one float64 to the next")
     if not reduced.problem.sides and poles_inside(rational):
         verdict = Verdict.POLE
     notes += notes_on_bits(rational, target, reference, error) if rational.bits > goal.bits else []
@@ -531,6 +540,15 @@ def _fit(
         floor,
         "; ".join(notes),
     )
+
+
+def _step(target: Target, x: np.ndarray) -> float:
+    """By how much, weighted, a target changes from points to the next floats; the smaller of both sides counts."""
+    f, weight = (np.asarray(v, dtype=float) for v in (target(x), target.weight_at(x)))
+    low, high = target.hull
+    sides = [np.asarray(target(np.clip(np.nextafter(x, to), low, high)), dtype=float) for to in (low, high)]
+    steps = np.min([np.where(side == f, np.inf, np.abs(side - f)) for side in sides], axis=0)
+    return float(np.max(weight * np.where(np.isfinite(steps), steps, 0.0), initial=0.0))
 
 
 def _chopped(poly: arb_poly, bits: int) -> arb_poly:

@@ -74,7 +74,15 @@ class Reduced:
 
 
 def _resolution(target: Target) -> float:
-    return 0.0 if target.enclosed else float(np.finfo(float).eps)
+    """How well f is known, relative to its size: a callable is evaluated at the float64 beside a point."""
+    if target.enclosed:
+        return 0.0
+    low, high = target.hull
+    x = np.concatenate([a + (b - a) * np.linspace(0.1, 0.9, 33) for a, b in target.domain])
+    f, beside = (np.asarray(target(v), dtype=float) for v in (x, np.clip(np.nextafter(x, high), low, high)))
+    return max(
+        float(np.finfo(float).eps), float(np.median(np.abs(beside - f)) / max(np.max(np.abs(f)), 1e-300))
+    )
 
 
 def plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) -> Reduced:

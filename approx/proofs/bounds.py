@@ -271,7 +271,7 @@ def _places(functions: Sequence[Any], piece: Piece) -> int:
         for k in range(1, 16):
             x = arb(piece.a + (piece.b - piece.a) * k / 16)
             values = [abs(arb(f(x))) for f in functions]
-            places = max(places, *(bit_size(most(v)) for v in values if v.is_finite() and v > 0), 0)
+            places = max(places, *(bit_size(most(v)) for v in values if v.is_finite() and v > 1), 0)
     return places
 
 
@@ -280,23 +280,29 @@ def _bits(rel: fmpq) -> int:
     return max(60, 12 - bit_size(rel))
 
 
+#: Below it a modulus is none: exp(-10^14) has too many bits
+_NONE = arb(2) ** -(1 << 18)
+
+
 def least(ball: arb) -> fmpq:
-    """The smallest modulus in a ball, exactly; 0 if the ball is not finite.
+    """The smallest modulus in a ball, exactly; 0 if it is below all errors, or the ball is not finite.
 
     Args:
         ball: a real ball.
     """
-    if not ball.is_finite():
+    if not ball.is_finite() or abs(ball) < _NONE:
         return fmpq(0)
     return max(abs(ball.mid().fmpq()) - ball.rad().fmpq(), fmpq(0))
 
 
 def most(ball: arb) -> fmpq:
-    """The largest modulus in a finite ball, exactly.
+    """The largest modulus in a finite ball, exactly but where it is below all errors.
 
     Args:
         ball: a finite real ball.
     """
+    if 0 < abs(ball) < _NONE:
+        return _NONE.fmpq()
     return abs(ball.mid().fmpq()) + ball.rad().fmpq()
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -364,11 +365,12 @@ def _best(
         # no levelled neighbour: where f alternates by itself, the zero function says more
         zero = Branch(parts[0].a, parts[0].b, fmpq_poly(), fmpq_poly([1]))
         own = Error(plain.target, [zero])
-        peaks = tuple(
-            (p.piece, p.x) for p in reference(own.extrema(width), zero.den, enough(zero, plain.type))
-        )
-        if (bound := alternation(own, peaks, plain.type, width)) > best:
-            best, points, comparison = bound, peaks, (zero.num, zero.den)
+        with suppress(ArithmeticError):  # f may be too small almost everywhere for bounds of its peaks
+            peaks = tuple(
+                (p.piece, p.x) for p in reference(own.extrema(width), zero.den, enough(zero, plain.type))
+            )
+            if (bound := alternation(own, peaks, plain.type, width)) > best:
+                best, points, comparison = bound, peaks, (zero.num, zero.den)
     seldom = len(parts) == 1 and best < top * (1 - fmpq(1, 10**6))
     if seldom and sum(plain.type) + 2 <= len(near) <= _MOST_POINTS:
         near = near[: sum(plain.type) + 2]

@@ -281,3 +281,34 @@ def test_values_too_small_for_a_rational_number_are_proven():
     proof = approx.certify(fit)
     assert isinstance(proof, approx.Certificate)
     assert proof.upper == pytest.approx(fit.error, rel=1e-9)
+
+
+def test_balls_beyond_the_domain_are_enclosed_too():
+    """A formula's bounds are those of its domain there, and of the whole ball elsewhere."""
+    f = approx.formula("exp(-(x-20)**2)", (0, 1))
+    for high in (1.0, 25.0, 1e3, 1e12):
+        ball = f(arb(0).union(arb(high)))
+        assert all(ball.overlaps(f(arb(x))) for x in np.linspace(0, high, 101))
+    assert f(arb(0).union(arb(100))).contains(1)
+    wider = f.with_domain((0, 100))
+    fit = approx.minimax(wider, (4, 4))
+    x = np.linspace(0, 100, 100_001)
+    assert np.max(np.abs(wider(x) - fit.rational(x))) <= approx.certify(fit).upper * (1 + 1e-9)
+
+
+@given(
+    st.floats(-0.95, 0.95),
+    st.floats(3, 10),
+    st.floats(0.2, 0.8),
+)
+def test_folds_of_narrow_peaks_are_found(place, digits, height):
+    """|peak - height| folds on both sides of a peak, however narrow it is."""
+    steep = 10**digits
+    f = approx.formula(f"abs(exp(-{steep!r}*(x-{place!r})**2)-{height!r})")
+    off = np.sqrt(-np.log(height) / steep)
+    assert f.breaks == pytest.approx((place - off, place + off), rel=1e-9)
+
+
+def test_a_formula_on_a_wider_domain_finds_its_folds_and_limits_there():
+    assert approx.formula("abs(x-2)", (0, 1)).with_domain((0, 3)).kinks == (2.0,)
+    assert approx.formula("sin(x)/x", (1, 2)).with_domain((-1, 2))(np.array([0.0])) == 1.0

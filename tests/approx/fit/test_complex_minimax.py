@@ -147,3 +147,20 @@ def test_poles_and_residues():
 def test_wrong_arguments_are_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize("dip", [1e-6, 1e-8, 1e-13])
+@pytest.mark.parametrize("text", ["sqrt(x)", "log(x)", "x**0.3", "log2(x)", "x**x"])
+def test_no_bound_across_a_branch_cut_that_no_sample_sees(text, dip):
+    """The arc dips below the negative axis near -2, where f jumps."""
+    region = Region.arc(-0.9, 5.1, centre=-2 + (1 - dip) * 1j, radius=1)
+    with pytest.raises((ArithmeticError, ValueError)):
+        complex_minimax(text, (2, 2), region).certify()
+
+
+@pytest.mark.parametrize(
+    "text", ["sqrt(x)", "asin(x)", "acos(x)", "atan(x)", "asinh(x)", "atanh(x)", "log1p(x)"]
+)
+def test_no_bound_on_a_circle_around_a_branch_point(text):
+    with pytest.raises((ArithmeticError, ValueError)):
+        complex_minimax(text, (2, 2), Region.circle(0, 1.5)).certify()

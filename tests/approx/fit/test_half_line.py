@@ -59,3 +59,32 @@ def test_other_functions_and_wrong_arguments():
 def test_a_degree_that_is_not_whole_is_refused():
     with pytest.raises(ValueError, match="type="):
         approx.half_line("exp(-x)", 2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("x**4*exp(-x)", 2),  # 0 at the start, as at infinity
+        ("exp(-(x-20)**2)", 2),
+        ("exp(-x)+0.1*exp(-((x-100)/10)**2)", 3),
+        ("exp(-x)+0.1*exp(-((x-1e6)/1e3)**2)", 2),  # a bump that a fit of exp(-x) does not see
+        ("exp(-100*(x-50)**2)", 3),
+        ("exp(-100*(x-5)**2)", 3),
+        ("tanh(x)-1", 4),  # cancels in float64
+    ],
+)
+def test_bounds_hold_wherever_the_function_turns(text, n):
+    """It is monotone from the last bump on; nearer it is enclosed, also by the replay."""
+    fit = approx.half_line(text, n)
+    proof = fit.certify()
+    proof.verify()
+    r, places = fit.rational(), [5, 20, 50, 100, 1e6]
+    x = np.concatenate([np.geomspace(1e-6, 1e9, 100_001), *(p + np.linspace(-3, 3, 6001) for p in places)])
+    seen = np.max(np.abs(approx.formula(text, (0, 1e9))(x) - r(x)))
+    assert seen <= proof.upper * (1 + 1e-9)
+    assert proof.lower <= seen * (1 + 1e-4)
+
+
+def test_a_bump_beyond_what_the_fit_sees_is_in_the_bound():
+    fit = approx.half_line("exp(-x)+1e-3*exp(-((x-1e7)/1e5)**2)", 4)
+    assert 9e-4 < fit.certify().lower <= fit.certify().upper < 1.1e-3

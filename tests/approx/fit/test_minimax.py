@@ -313,3 +313,40 @@ def test_what_is_met_beside_a_pole_is_met_to_the_digits_of_float64(steep):
 def test_digits_are_a_whole_number(digits):
     with pytest.raises(ValueError, match=r"digits=.*: expected 1 to 150"):
         approx.minimax(approx.exp(), (2, 2), digits=digits)
+
+
+@pytest.mark.parametrize("start", [1e4, 1e6, 1e8, 1e9])
+@pytest.mark.parametrize("type", [(3, 3), (4, 4), (2, 1)])
+def test_a_callable_far_from_0_claims_no_bound_that_its_formula_is_below(start, type):
+    """It is known at floats alone, and these are far apart there."""
+    known = approx.minimax(approx.formula(f"exp(x-{start!r})", (start, start + 1)), type)
+    fit = approx.minimax(approx.Target(lambda x: np.exp(x - start), (start, start + 1)), type)
+    assert fit.levelled <= known.error * (1 + 1e-9)
+    if fit.converged:
+        assert fit.error <= known.error * 1.05
+
+
+def test_a_domain_of_a_few_thousand_floats_ends():
+    fit = approx.minimax(approx.Target(lambda x: np.exp((x - 1) * 1e12), (1, 1 + 1e-12)), (3, 3))
+    assert not fit.converged
+    assert fit.error < 1e-3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e-9+exp(-1e9*(x-0.3)**2)",
+        "2+exp(-1e12*(x-0.3)**2)",
+        "tanh(1e9*(x-0.3))-tanh(1e9*(x-0.300001))",
+        "abs(exp(-1e9*(x-0.3)**2)-0.5)",
+        "1/3+exp(-1e14*(x-0.3)**2)",
+    ],
+)
+def test_what_a_narrow_feature_hides_is_never_exact(text):
+    """A constant but for a part of the domain that no reference of six points meets."""
+    fit = approx.minimax(approx.formula(text), (3, 2))
+    proof = approx.certify(fit)
+    assert fit.verdict is not Verdict.EXACT
+    assert fit.levelled <= proof.upper
+    if fit.converged:
+        assert proof.lower * (1 - 1e-9) <= fit.error <= proof.upper * (1 + 1e-9)

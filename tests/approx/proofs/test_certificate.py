@@ -715,3 +715,10 @@ def test_a_relative_error_over_forty_decades():
     x = np.linspace(-0.8, 1.9, 2001)
     seen = np.max(np.abs((1 + x) / (1 + 2 * x + 5 * x * x) / target(x) - 1))
     assert seen <= proof.upper <= seen * (1 + 1e-3)
+
+
+def test_values_of_more_bits_than_a_machine_has():
+    """exp(-10^13) at 0, beside sin(0): no number of the proof holds it."""
+    fit = minimax(targets.formula("sin(x)+exp(-1e14*(x-0.3)**2)"), (3, 0))
+    proof = certify(fit)
+    assert proof.lower <= fit.error * (1 + 1e-9) <= proof.upper * (1 + 1e-8)
