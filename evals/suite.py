@@ -420,7 +420,10 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
     evaluate = config.evaluate
     files = of_files([*evaluate.tasks, *evaluate.classes, *evaluate.crossed])
     if unit.public and (path := Path(unit.source)).exists():
-        files.append(contents(path))
+        files += [
+            "bytes",
+            contents(path),
+        ]  # units of before may hold the figures of another SAE of the same norms
     if files:  # what they hold may change behind their names
         where.append(files)
     return digest([where, levels, settings_of(config)])
