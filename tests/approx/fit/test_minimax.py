@@ -346,6 +346,7 @@ def test_what_a_narrow_feature_hides_is_never_exact(text):
     """A constant but for a part of the domain that no reference of six points meets."""
     fit = approx.minimax(approx.formula(text), (3, 2))
     proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
     assert fit.verdict is not Verdict.EXACT
     assert fit.levelled <= proof.upper
     if fit.converged:

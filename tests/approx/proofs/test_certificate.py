@@ -721,4 +721,5 @@ def test_values_of_more_bits_than_a_machine_has():
     """exp(-10^13) at 0, beside sin(0): no number of the proof holds it."""
     fit = minimax(targets.formula("sin(x)+exp(-1e14*(x-0.3)**2)"), (3, 0))
     proof = certify(fit)
+    assert isinstance(proof, Certificate)
     assert proof.lower <= fit.error * (1 + 1e-9) <= proof.upper * (1 + 1e-8)
