@@ -15,6 +15,7 @@ from flint import arb, arb_series, ctx, fmpq
 from approx.domain import Domain
 from approx.dyadic import dyadic, precision
 from approx.functions import BALLS, Functions
+from approx.landmarks import landmarks
 from approx.spans import enclosure
 from approx.target import Expression, Target
 from approx.zeros import Zero, bisected, multiplicity, quotient, vanishes
@@ -117,8 +118,6 @@ def formula(
 
 def _folds(tree: ast.AST, text: str, domain: Any) -> list[float]:
     """Where an argument of `abs`, or the difference of those of `max` and `min`, changes its sign inside the domain."""
-    from approx.fit.grid import landmarks  # which knows targets
-
     found: set[float] = set()
     for node in ast.walk(tree):
         match node:

@@ -9,7 +9,8 @@ import numpy as np
 from flint import arb, ctx
 
 from approx.dyadic import precision
-from approx.fit.grid import landmarks, sample
+from approx.fit.grid import sample
+from approx.landmarks import landmarks
 from approx.rational import Rational
 from approx.target import Target
 

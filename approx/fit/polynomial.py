@@ -20,11 +20,11 @@ from approx.dyadic import dyadic
 from approx.fit.double_double import Pair, in_unit
 from approx.fit.equilibrium import equilibrium
 from approx.fit.exchange import thinned
-from approx.fit.grid import landmarks
 from approx.fit.interior import ChebyshevGrid, Grid, Listed, best_on_grid, level_proven
 from approx.fit.orthogonal import Orthonormal
 from approx.fit.remainder import Remainder
 from approx.fit.series import Series
+from approx.landmarks import landmarks
 from approx.target import Target
 
 _SHARES = np.array([0.02, 0.1, 0.22, 0.36, 0.5, 0.64, 0.78, 0.9, 0.98])

@@ -11,7 +11,7 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 from approx.dyadic import dyadic, precision
 from approx.fit.error import target_values, weight_values
 from approx.fit.exchange import Level, Problem, Values
-from approx.fit.grid import landmarks
+from approx.landmarks import landmarks
 from approx.target import Target
 
 START_BITS = 128
