@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 from flint import arb, fmpq
@@ -140,8 +141,8 @@ def check_safety(safety: float) -> None:
     Raises:
         ValueError: outside [0, 0.5).
     """
-    if not 0 <= safety < 0.5:
-        raise ValueError(f"safety={safety} must lie in [0, 0.5): it is a relative rounding error")
+    if not (isinstance(safety, Real) and 0 <= safety < 0.5):
+        raise ValueError(f"safety={safety!r} must be a number in [0, 0.5): it is a relative rounding error")
 
 
 def image(step: Rational, low: fmpq, high: fmpq, safety: float) -> tuple[fmpq, fmpq]:

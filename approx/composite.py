@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from math import comb
+from numbers import Real
 from typing import Any
 
 from flint import arb, arb_mat, fmpq, fmpq_poly
@@ -18,9 +20,9 @@ from flint import arb, arb_mat, fmpq, fmpq_poly
 from approx.chain import Chain, check_safety
 from approx.dyadic import dyadic, precision, to_float
 from approx.floating_point import known_dtype
+from approx.forms import Monomial
 from approx.names import check_name
 from approx.proofs.decimals import float_below
-from approx.proofs.real_roots import isolate
 from approx.rational import Rational
 from approx.steps import Coefficients, Maps, best_chain, best_step, check_degrees
 from approx.zolotarev import zolotarev_sign
@@ -73,13 +75,9 @@ class CompositeSign(Chain):
         """
         table: list[dict[str, list[float]]] = []
         for step in self.steps:
-            num, den = step.form.exact()
-            table.append(
-                {
-                    "num": [to_float(c) for c in num.coeffs()[1::2]],
-                    "den": [to_float(c) for c in den.coeffs()[::2]],
-                }
-            )
+            assert isinstance(step.form, Monomial)
+            num, den = step.form.num, step.form.den
+            table.append({"num": list(map(to_float, num[1::2])), "den": list(map(to_float, den[::2]))})
         return table
 
     def _first(self) -> tuple[fmpq, fmpq]:
@@ -201,7 +199,8 @@ def composite_sign(
 
     Args:
         lower: left end of the interval of |x|, inside (0, 1).
-        degrees: the odd degree of each step, innermost first; a number alone is one step's.
+        degrees: the odd degree of each step, innermost first; a number alone is one step's. Where the coefficients of
+            a degree need more digits than the format has, a lower one is taken, its table filled with zeros.
         form: "polynomial", or "rational": maps of type (d, d - 1).
         dtype: the format that the coefficients are numbers of: "float64", "float32", "bfloat16", "float16".
             Each step is fitted to the image of the rounded ones before it, and the proof is about these: about
@@ -218,8 +217,8 @@ def composite_sign(
     Source:
         Zolotarev 1877; Nakatsukasa and Freund, SIAM Review 58, 2016; Amsel and others, arXiv 2505.16932.
     """
-    if not 0 < lower < 1:
-        raise ValueError(f"lower={lower} must lie in (0, 1)")
+    if not (isinstance(lower, Real) and 0 < lower < 1):
+        raise ValueError(f"lower={lower!r} must be a number in (0, 1)")
     if form not in FORMS:
         raise ValueError(f"form={form!r}: expected one of {', '.join(FORMS)}")
     wanted = check_degrees(degrees, 1, odd=True)
@@ -254,10 +253,18 @@ class _Odd(Maps):
 
     form: str
 
+    @property
+    def odd(self) -> bool:
+        return True
+
     def best(self, low: fmpq, high: fmpq, degree: int) -> Coefficients:
         if self.form == "polynomial":
             return best_odd(low, high, degree), [fmpq(1)]
         return _rational(low, high, degree)
+
+    def same_below(self, high: fmpq, degree: int, bits: int) -> fmpq:
+        # the best polynomial for [low, high] has a limit; Zolotarev's functions have none
+        return high / (degree**2 << bits) if self.form == "polynomial" else fmpq(0)
 
     def plain(self, degree: int) -> Coefficients:
         if self.form == "polynomial":
@@ -287,6 +294,14 @@ def plain_odd(degree: int) -> list[fmpq]:
     return total.coeffs()
 
 
+def _odd_powers(x: arb, count: int) -> list[arb]:
+    powers, square = [x], x * x
+    while len(powers) < count:
+        powers.append(powers[-1] * square)
+    return powers
+
+
+@lru_cache(maxsize=1024)  # the formats ask for the same ones
 def best_odd(a: fmpq, b: fmpq, degree: int) -> list[fmpq]:
     """The odd polynomial of least max |1 - p| on [a, b]: an exchange whose extrema are the roots of p'.
 
@@ -303,13 +318,16 @@ def best_odd(a: fmpq, b: fmpq, degree: int) -> list[fmpq]:
         points = [arb(a) + arb(b - a) * (1 - arb.cos_pi(arb(fmpq(k, count)))) / 2 for k in range(count + 1)]
         coefficients: list[fmpq] = []
         for _ in range(60):
-            rows = [[x ** (2 * j + 1) for j in range(count)] + [arb((-1) ** i)] for i, x in enumerate(points)]
+            rows = [[*_odd_powers(x, count), arb((-1) ** i)] for i, x in enumerate(points)]
             found = (
                 arb_mat(rows).solve(arb_mat(count + 1, 1, [1] * (count + 1)), algorithm="approx").entries()
             )
             coefficients = [dyadic(c.mid(), _BITS) for c in found[:-1]]
             slope = fmpq_poly([c * (2 * j + 1) for j, c in enumerate(coefficients)])
-            inner = [arb(root.refine(a * a / (1 << 120)).lo).sqrt() for root in isolate(slope, a * a, b * b)]
+            # to a relative precision; of a real polynomial's real roots arb knows that they are real
+            roots: Any = slope.numer().complex_roots()
+            real = sorted(z.real.mid().fmpq() for z, _ in roots if z.imag == 0 and z.real > 0)
+            inner = [arb(x).sqrt() for x in real]
             new = [arb(a), *(x for x in inner if arb(a) < x and x < arb(b)), arb(b)]
             if len(new) != len(points):
                 # too far from the best one: a step back to points that crowd less

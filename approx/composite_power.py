@@ -9,6 +9,7 @@ image that is already at 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, log, pi
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from approx.composite import best_odd, plain_odd
 from approx.domain import Domain
 from approx.dyadic import dyadic, power_of_two_above, precision, to_float
 from approx.floating_point import known_dtype
+from approx.forms import Monomial
 from approx.proofs.decimals import float_below
 from approx.rational import Rational
 from approx.steps import Coefficients, Maps, best_chain, best_step, check_degrees
@@ -60,7 +62,7 @@ class CompositePower(Chain):
 
     def coefficients(self) -> list[list[float]]:
         """The table: for each step the coefficients of g, ascending. They are numbers of `dtype`, exactly."""
-        return [[to_float(c) for c in g.form.exact()[0].coeffs()] for g in self.steps]
+        return [[to_float(c) for c in g.form.num] for g in self.steps if isinstance(g.form, Monomial)]
 
     def _first(self) -> tuple[fmpq, fmpq]:
         a, b = self.interval
@@ -180,7 +182,15 @@ def _chain(
             f"error={error!r}, degrees={degrees!r}: expected an error in (0, 1) beside one degree"
         )
     wanted = check_degrees(degrees, 2 if power == -1 else 3, odd=power != -1)
-    wanted = wanted * _MOST if error is not None else wanted
+    if error is not None:
+        # a polynomial of degree d that is 1 at 0, or odd, comes no closer to 1 than this on so wide an interval
+        needed = (log(b) - log(a)) / 2 + log(2 / pi * (1 - error) / (1 + error))
+        if (least := ceil(needed / log(wanted[0]))) > _MOST:
+            raise ValueError(
+                f"error={error}: on {interval!r} it takes {least} steps of degree {wanted[0]} at least, more than "
+                f"{_MOST}; use a higher degree"
+            )
+        wanted *= _MOST
     start = to_float(1 / power_of_two_above(b)) if power == -1 else _root_start(b)
     maps = _Factors(power)
 
@@ -257,6 +267,10 @@ class _Factors(Maps):
     """The polynomials g, of one degree less than u g(u) or u g(u^2) has."""
 
     power: float
+
+    @property
+    def odd(self) -> bool:
+        return self.power != -1
 
     def best(self, low: fmpq, high: fmpq, degree: int) -> Coefficients:
         if self.power == -0.5:

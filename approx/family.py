@@ -26,7 +26,7 @@ def fixed_coefficients(fixed: Mapping[str, Any], type: tuple[int, int]) -> Fixed
         {("p", 1): 1, ("q", 0): 1}.
 
     Raises:
-        ValueError: for another name, a power beyond the type, or a denominator of zeros.
+        ValueError: for another name, a power beyond the type, or a numerator or denominator of zeros.
     """
     m, n = type
     found: Fixed = {}
@@ -44,6 +44,10 @@ def fixed_coefficients(fixed: Mapping[str, Any], type: tuple[int, int]) -> Fixed
         found.setdefault(("q", 0), fmpq(1))
     if all(found.get(("q", j)) == 0 for j in range(n + 1)):
         raise ValueError("fixed=: every coefficient of the denominator is 0")
+    if all(found.get(("p", i)) == 0 for i in range(m + 1)):
+        raise ValueError(
+            "fixed=: every coefficient of the numerator is 0, so the function is 0: leave one free"
+        )
     return found
 
 

@@ -21,6 +21,8 @@ from approx.rational import Rational
 
 _BITS = 256
 _CLOSE = fmpq(1, 10**5)  # relative: by how much rounding may move an image before other steps are tried
+_WORSE = 4  # degrees in a row that are no better than lower ones
+_TRIES = 100  # shorter intervals whose steps are tried
 _ENDS = 2.0**-52  # an error that rounds the chain's ends, and nothing else
 #: formats whose numbers are all numbers of another one
 _WITHIN = {
@@ -37,6 +39,11 @@ C = TypeVar("C", bound=Chain)
 class Maps(ABC):
     """The maps that the steps of a chain are taken from."""
 
+    @property
+    @abstractmethod
+    def odd(self) -> bool:
+        """Whether each degree is odd."""
+
     @abstractmethod
     def best(self, low: fmpq, high: fmpq, degree: int) -> Coefficients:
         """Numerator and denominator of the step of least max |1 - u| on [low, high].
@@ -46,6 +53,16 @@ class Maps(ABC):
             high: right end.
             degree: of the step.
         """
+
+    def same_below(self, high: fmpq, degree: int, bits: int) -> fmpq:
+        """A left end below which the coefficients of `best`, rounded, hardly depend on it: 0 for none.
+
+        Args:
+            high: right end.
+            degree: of the step.
+            bits: of the format.
+        """
+        return high / (degree**2 << bits)
 
     @abstractmethod
     def plain(self, degree: int) -> Coefficients:
@@ -85,7 +102,7 @@ def best_step(
         maps: where steps are taken from.
         low: left end.
         high: right end.
-        degree: the degree of the step.
+        degree: the largest degree of the step; where rounding decides, a lower one may be better.
         kind: the format of the coefficients.
         safety: relative rounding error of the arithmetic.
         enough: an error at which the chain may end; inf for its last step.
@@ -96,39 +113,55 @@ def best_step(
     Raises:
         ValueError: where every step overflows, or has a pole.
     """
-    refused: ValueError | None = None
-    found: list[tuple[Rational, fmpq, fmpq]] = []
-    last = enough == float("inf")
-    for coefficients, ideal in _candidates(maps, low, high, degree, safety, last):
-        try:
-            num, den = (in_format(c, kind) for c in coefficients)
-            step = maps.step(num, den)
-            ends = image(maps.mapped(step), low, high, safety)
-        except ValueError as error:
-            refused = error
-            continue
-        if ideal is not None and _close(ends, ideal, last):
-            return (step, *ends, True)
-        found.append((step, *ends))
-    if not found:
-        assert refused is not None
-        raise refused
+    last, refused = enough == float("inf"), list[ValueError]()
+    width = [len(part) for part in maps.plain(degree)]
 
-    def merit(one: tuple[Rational, fmpq, fmpq]) -> tuple[bool, bool, fmpq]:
-        low, high = one[1:]
+    def merit(ends: tuple[fmpq, fmpq]) -> tuple[bool, bool, fmpq]:
+        low, high = ends
         off = max(1 - low, high - 1)
-        ends, narrow = to_float(off) <= enough, (high - low) * 2 ** BITS[kind] <= high + low
-        return ends, narrow, -off if ends or narrow else low if low <= 0 else low / high
+        good, narrow = to_float(off) <= enough, (high - low) * 2 ** BITS[kind] <= high + low
+        return good, narrow, -off if good or narrow else low if low <= 0 else low / high
 
-    return (*max(found, key=merit), False)
+    def tried(degree: int) -> Iterator[tuple[Rational, tuple[fmpq, fmpq], bool]]:
+        for coefficients, ideal in _candidates(maps, low, high, degree, kind, safety, last):
+            try:
+                num, den = (
+                    in_format(c, kind) + [fmpq(0)] * (size - len(c))
+                    for c, size in zip(coefficients, width, strict=True)
+                )
+                step = maps.step(num, den)
+                ends = image(maps.mapped(step), low, high, safety)
+            except ValueError as error:
+                refused.append(error)
+                continue
+            yield step, ends, ideal is not None and _close(ends, ideal, last)
+
+    first = next(tried(degree), None)
+    if first is not None and first[2]:
+        return (first[0], *first[1], True)
+    # the digits that a high degree costs may be worth more than the degree
+    best, since = None, 0
+    for lower in range(2 - degree % 2 if maps.odd else 1, degree + 1, 2 if maps.odd else 1):
+        since += 1
+        for one in tried(lower):
+            if best is None or merit(one[1]) > merit(best[1]) or (lower == degree and one[1] == best[1]):
+                best, since = one, 0
+            if one[2]:
+                break
+        if since == _WORSE:
+            break
+    found = [one for one in (best, first) if one is not None]
+    if not found:
+        raise refused[0]
+    step, ends, _ = max(found, key=lambda one: merit(one[1]))
+    return (step, *ends, False)
 
 
 def _candidates(
-    maps: Maps, low: fmpq, high: fmpq, degree: int, safety: float, last: bool
+    maps: Maps, low: fmpq, high: fmpq, degree: int, kind: str, safety: float, last: bool
 ) -> Iterator[tuple[Coefficients, tuple[fmpq, fmpq] | None]]:
     """Coefficients to be rounded; beside the best ones, which come first, the ends of their image."""
-    inner = low
-    while inner == low or 2 * inner < high:
+    for inner in _ends(low, high, maps.same_below(high, degree, BITS[kind] + 2)):
         num, den = ([dyadic(c, _BITS) for c in part] for part in maps.best(inner, high, degree))
         ends = image(maps.mapped(maps.step(num, den)), low, high, safety)
         ideal = ends if inner == low else None
@@ -141,7 +174,20 @@ def _candidates(
         yield (num, den), ideal
         if inner == low:
             yield maps.plain(degree), None
-        inner *= fmpq(3, 2)
+
+
+def _ends(low: fmpq, high: fmpq, least: fmpq) -> Iterator[fmpq]:
+    """Left ends of intervals: `low`, and then some hundred at most in a geometric row, none below `least`."""
+    yield low
+    inner = ratio = fmpq(3, 2)
+    inner *= low
+    while inner < least:
+        inner *= ratio
+    while inner * ratio**_TRIES < high:
+        ratio *= ratio
+    while 2 * inner < high:
+        yield inner
+        inner *= ratio
 
 
 def _close(ends: tuple[fmpq, fmpq], ideal: tuple[fmpq, fmpq], last: bool) -> bool:

@@ -144,6 +144,9 @@ def test_the_matrix_sign_in_bfloat16_keeps_the_promise():
         ({"dtype": "float8"}, "dtype"),
         ({"safety": -0.1}, "safety"),
         ({"safety": 0.9}, "safety"),
+        ({"lower": "1e-3"}, "lower='1e-3' must be a number"),
+        ({"lower": None}, "lower"),
+        ({"safety": "a"}, "safety='a' must be a number"),
     ],
 )
 def test_wrong_arguments_are_named(options, says):

@@ -97,6 +97,8 @@ def test_it_can_be_written_and_pickled_and_is_proven_when_it_is_read(tmp_path):
         ({"error": 2}, "error"),
         ({"safety": 0.7}, "safety"),
         ({"dtype": "float8"}, "dtype"),
+        ({"safety": None}, "safety"),
+        ({"interval": (1e-100, 1e100), "degrees": 3, "error": 0.5}, "209 steps of degree 3 at least"),
     ],
 )
 def test_wrong_arguments_are_named(options, says):

@@ -1,13 +1,17 @@
 """Rounding the steps of chains: which format's numbers are worse than another's."""
 
+import itertools
+
 import numpy as np
 import pytest
-from flint import arb
+from flint import arb, fmpq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approx import composite_inverse, composite_inverse_sqrt, composite_sign
-from approx.dyadic import precision
+from approx.composite import best_odd
+from approx.dyadic import dyadic, precision
+from approx.steps import _ends
 
 FINER = [("bfloat16", "float32"), ("float16", "float32"), ("float32", "float64")]
 lowers = st.floats(-8, -0.3).map(lambda e: 10.0**e)
@@ -80,3 +84,38 @@ def test_degrees_may_be_a_number_or_an_array():
             composite_sign(0.1, wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="error="):
         composite_inverse((1, 2), 2, error="1e-3")  # type: ignore[arg-type]
+
+
+@given(lowers, st.integers(1, 9), st.sampled_from(["float64", "float32", "bfloat16", "float16"]))
+@settings(max_examples=15, deadline=None)
+def test_no_degree_is_worse_than_a_smaller_one(lower, half, dtype):
+    """Large coefficients cost digits: then a step of a lower degree is taken, its table filled with zeros."""
+    small, large = (composite_sign(lower, (d,), dtype=dtype) for d in (2 * half - 1, 2 * half + 1))
+    assert large.error <= small.error * (1 + 1e-4)
+    assert len(large.coefficients()[0]["num"]) == half + 1
+    large.verify()
+    assert type(large).from_json(large.to_json()).error == large.error
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_degree_far_beyond_the_digits_of_a_format(dtype):
+    """The best step of degree 41 alone, rounded, leaves an error above 1e3 in these formats."""
+    high, low = (composite_sign(0.01, (d,), dtype=dtype).error for d in (41, 15))
+    assert high <= low < 0.9
+    assert composite_inverse((0.01, 1), (30,), dtype=dtype).error <= 0.9
+
+
+@given(st.floats(-600, 0), st.floats(-40, 0))
+@settings(max_examples=50, deadline=None)
+def test_a_wide_interval_has_no_more_candidates(low, least):
+    low, high = fmpq(10) ** round(low), fmpq(2)
+    ends = list(_ends(low, high, high / 2 ** round(-least)))
+    assert ends[0] == low
+    assert len(ends) <= 102
+    assert all(a < b for a, b in itertools.pairwise(ends))
+
+
+@pytest.mark.parametrize("lower", [1e-60, 1e-200])
+def test_the_best_polynomial_of_a_tiny_interval_has_its_limit(lower):
+    near, limit = best_odd(dyadic(lower), fmpq(1), 7), best_odd(dyadic(1e-40), fmpq(1), 7)
+    assert [float(arb(c)) for c in near] == pytest.approx([float(arb(c)) for c in limit], rel=1e-15)

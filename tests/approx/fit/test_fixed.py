@@ -144,6 +144,8 @@ def test_a_function_of_the_family_is_found():
         ({"p4": 1}, (3, 2), "no coefficient"),
         ({"a": 1}, (3, 2), "no coefficient"),
         ({"q0": 0}, (3, 0), "denominator is 0"),
+        ({"p0": 0, "p1": 0, "p2": 0, "p3": 0}, (3, 2), "the function is 0"),
+        ({"p0": 0, "p1": 0, "q0": 1, "q1": 0.5}, (1, 1), "the function is 0"),
         ({"p0": float("nan")}, (3, 2), "not finite"),
     ],
 )
