@@ -117,7 +117,9 @@ class CompositeSign(Chain):
 
         Args:
             to: "json", "python" (floats and numpy arrays), "numpy" or "torch" (the matrix sign of a tensor
-                whose singular values lie in [lower, 1]; polynomials only).
+                whose singular values lie in [lower, 1]; polynomials only). The promise counts rounding relative to
+                each singular value; a product of matrices rounds by a share of the largest one, so singular values
+                near the rounding of the format need a finer one.
             name: what the function is called.
 
         Returns:

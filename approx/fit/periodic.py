@@ -16,7 +16,7 @@ from approx.fit.result import Fit, Substituted, Verdict
 from approx.forms import EXACT
 from approx.formulas import expression, formula
 from approx.region import Part
-from approx.target import Target
+from approx.target import Target, check_kind
 
 _EVEN = 1e-9  # how far, relatively to its size, f may be from an even and periodic function
 _LOOKS = 65  # angles at which the error is looked at, beside those of the reference
@@ -146,6 +146,8 @@ def periodic(
             f"period={period!r}, centre={centre!r}: expected a positive number, and a finite one"
         )
     span = (middle, middle + length / 2)
+    if not isinstance(f, str):
+        check_kind(f)
     target = formula(f, span) if isinstance(f, str) else f.with_domain(span)
     _check(target, length, middle)
 

@@ -274,3 +274,13 @@ class Substituted:
     def converged(self) -> bool:
         """Whether this is the best approximation of its type."""
         return self.inner.converged
+
+    @property
+    def verdict(self) -> Verdict:
+        """How the fit in that variable ended, as `Fit.verdict`."""
+        return self.inner.verdict
+
+    @property
+    def message(self) -> str:
+        """What happened, in words, as `Fit.message`."""
+        return self.inner.message

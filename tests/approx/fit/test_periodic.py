@@ -109,3 +109,11 @@ def test_what_is_met_exactly_is_proven():
     assert bounds.upper < 1e-29
     with pytest.raises(ArithmeticError, match="kink"):
         periodic("max(cos(x),0)", (5, 4)).certify()
+
+
+def test_what_is_no_target_is_named_and_the_verdict_is_there():
+    with pytest.raises(ValueError, match="expected an approx.Target"):
+        periodic(np.cos, (2, 2))  # type: ignore[arg-type]
+    fit = periodic("exp(cos(x))", (2, 2))
+    assert fit.verdict is fit.inner.verdict
+    assert fit.message == fit.inner.message
