@@ -227,14 +227,14 @@ def composite_sign(
     check_safety(safety)
     kind, maps = known_dtype(dtype), _Odd(form)
 
-    def made(rounded_to: str) -> tuple[CompositeSign, bool]:
+    def made(rounded_to: str, lower_too: bool) -> tuple[CompositeSign, bool]:
         steps: list[Rational] = []
         low, high = dyadic(lower), fmpq(1)
         images: list[tuple[float, float]] = []
         close = True
         for k, degree in enumerate(wanted, start=1):
             enough = float("inf") if k == len(wanted) else 0.0
-            step, low, high, kept = best_step(maps, low, high, degree, rounded_to, safety, enough)
+            step, low, high, kept = best_step(maps, low, high, degree, rounded_to, safety, enough, lower_too)
             steps.append(step)
             if low <= 0:
                 raise ValueError(

@@ -194,7 +194,7 @@ def _chain(
     start = to_float(1 / power_of_two_above(b)) if power == -1 else _root_start(b)
     maps = _Factors(power)
 
-    def made(rounded_to: str) -> tuple[CompositePower, bool]:
+    def made(rounded_to: str, lower_too: bool) -> tuple[CompositePower, bool]:
         low, high = _first((a, b), power, start)
         steps: list[Rational] = []
         images: list[tuple[float, float]] = []
@@ -205,7 +205,7 @@ def _chain(
 
         for k, degree in enumerate(wanted, start=1):
             enough = error if error is not None else float("inf") if k == len(wanted) else 0.0
-            step, low, high, kept = best_step(maps, low, high, degree, rounded_to, safety, enough)
+            step, low, high, kept = best_step(maps, low, high, degree, rounded_to, safety, enough, lower_too)
             steps.append(step)
             if low <= 0:
                 raise ValueError(

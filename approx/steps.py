@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from approx.rational import Rational
 
 _BITS = 256
 _CLOSE = fmpq(1, 10**5)  # relative: by how much rounding may move an image before other steps are tried
+_LOST = 4  # an image so large is one of rounding alone
 _WORSE = 4  # degrees in a row that are no better than lower ones
 _TRIES = 100  # shorter intervals whose steps are tried
 _ENDS = 2.0**-52  # an error that rounds the chain's ends, and nothing else
@@ -91,7 +93,7 @@ class Maps(ABC):
 
 
 def best_step(
-    maps: Maps, low: fmpq, high: fmpq, degree: int, kind: str, safety: float, enough: float
+    maps: Maps, low: fmpq, high: fmpq, degree: int, kind: str, safety: float, enough: float, lower: bool
 ) -> tuple[Rational, fmpq, fmpq, bool]:
     """The step of a format with the best image of [low, high].
 
@@ -102,10 +104,11 @@ def best_step(
         maps: where steps are taken from.
         low: left end.
         high: right end.
-        degree: the largest degree of the step; where rounding decides, a lower one may be better.
+        degree: the degree of the step, or the largest one.
         kind: the format of the coefficients.
         safety: relative rounding error of the arithmetic.
         enough: an error at which the chain may end; inf for its last step.
+        lower: whether steps of lower degrees are tried too.
 
     Returns:
         The step, the two ends of its image, and whether rounding hardly moves these.
@@ -139,12 +142,15 @@ def best_step(
     first = next(tried(degree), None)
     if first is not None and first[2]:
         return (first[0], *first[1], True)
+    degrees = range(1, degree + 1, 2 if maps.odd else 1) if lower else [degree]
+    if not lower and first is not None and max(map(abs, first[1])) > _LOST:
+        degrees = []
     # the digits that a high degree costs may be worth more than the degree
     best, since = None, 0
-    for lower in range(2 - degree % 2 if maps.odd else 1, degree + 1, 2 if maps.odd else 1):
+    for d in degrees:
         since += 1
-        for one in tried(lower):
-            if best is None or merit(one[1]) > merit(best[1]) or (lower == degree and one[1] == best[1]):
+        for one in tried(d):
+            if best is None or merit(one[1]) > merit(best[1]) or (d == degree and one[1] == best[1]):
                 best, since = one, 0
             if one[2]:
                 break
@@ -199,13 +205,14 @@ def _close(ends: tuple[fmpq, fmpq], ideal: tuple[fmpq, fmpq], last: bool) -> boo
     return low >= below * (1 - _CLOSE) and high <= above * (1 + _CLOSE) and off <= least * (1 + _CLOSE)
 
 
-def best_chain(made: Callable[[str], tuple[C, bool]], kind: str) -> C:
-    """The best chain of a format's numbers: where rounding decides, those of coarser formats are tried too.
+def best_chain(made: Callable[[str, bool], tuple[C, bool]], kind: str) -> C:
+    """The best chain of a format's numbers: where rounding decides, coarser formats and lower degrees are tried too.
 
     So no format gives a worse chain than one whose numbers it holds.
 
     Args:
-        made: the chain with coefficients in a format, and whether rounding hardly moves any of its images.
+        made: the chain with coefficients in a format, of these degrees or of lower ones too, and whether rounding
+            hardly moves any of its images.
         kind: the format.
 
     Returns:
@@ -216,9 +223,9 @@ def best_chain(made: Callable[[str], tuple[C, bool]], kind: str) -> C:
     """
     found: list[C] = []
     refused: ValueError | None = None
-    for one in (kind, *_WITHIN[kind]):
+    for one, lower in product((kind, *_WITHIN[kind]), (False, True)):
         try:
-            chain, close = made(one)
+            chain, close = made(one, lower)
         except ValueError as error:
             refused = refused or error
             continue

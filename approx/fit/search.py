@@ -95,7 +95,7 @@ def fit(
         error: the wanted largest error, weighted as the target says.
         type: (m, n) of each piece.
         shape: "rational" or "polynomial": the types to search.
-        progress: show a progress bar.
+        progress: show a progress bar; with a low type and a small error there may be hundreds of pieces, of some 0.1 s.
 
     Returns:
         A `Fit`; or, with a type, a `Piecewise`. `certify` proves either.
