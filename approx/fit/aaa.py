@@ -117,7 +117,7 @@ def aaa(
         z: the points, complex or real, shape (size,); j times the angular frequency for a frequency response.
         y: the values, shape (size,).
         degree: n; None for as many as the tolerance needs, 100 at most.
-        tolerance: the error that is wanted, relative to the largest |y|; noisy samples need one above their noise.
+        tolerance: the error that is wanted, relative to the largest w |y|; noisy samples need one above their noise.
         weight: of each sample, positive, shape (size,); 1 by default.
         lawson: steps of Lawson's iteration; 0 for AAA's own function, which is near best and often enough.
         real: make the coefficients real: r(conj z) = conj r(z).
@@ -193,11 +193,13 @@ def _fitted(
 ) -> ComplexFit:
     scale, size = (2.0 ** np.ceil(np.log2(max(float(np.max(np.abs(v))), 1e-300))) for v in (z, y))
     z, y = z / scale, y / size  # exactly; the pencil of the poles is a bad one where |z| is not about 1
+    enough = max(tolerance, 1e-13) * float(np.max(w * np.abs(y)))
+    # AAA knows no weights: where they are largest the error is to be small enough, too
+    rtol = max(enough / float(np.max(w) * max(np.max(np.abs(y)), 1e-300)), 1e-13)
+    terms = 101 if degree is None else degree + 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the tolerance was not reached is told by the error
-        start = AAA(
-            z, y, rtol=tolerance, max_terms=101 if degree is None else degree + 1, clean_up=degree is None
-        )
+        start = AAA(z, y, rtol=rtol, max_terms=terms, clean_up=degree is None)
     nodes, num, den = start.support_points, start.weights * start.support_values, start.weights
     if lawson and len(nodes) > 1:
         num, den = _lawson(z, y, w, nodes, num, den, lawson)
@@ -205,7 +207,6 @@ def _fitted(
     if stable:
         poles = np.where(np.real(poles) > 0, -poles.conj(), poles)
         poles = np.where(np.real(poles) == 0, poles - 1e-12, poles)
-    enough = max(tolerance, 1e-13) * float(np.max(w * np.abs(y)))
     tried: list[tuple[float, int, np.ndarray]] = []
     for degree_at_infinity in range(count - int(np.sum(np.abs(poles) <= _FAR)) + 1):
         near = poles[: count - degree_at_infinity]
@@ -338,7 +339,9 @@ def _with_residues(
         weights = np.r_[weights, weights] if real else weights
         scaled = (weights[:, None] * rows / norms)[keep]
         c = np.linalg.lstsq(scaled, (weights * right)[keep], rcond=1e-14)[0] / norms
-        error = np.nan_to_num(w * np.abs(y - columns @ c), nan=np.inf)
+        # huge terms that cancel, as far poles have in place of a power of z, cost digits
+        rounding = np.finfo(float).eps * (np.abs(columns) @ np.abs(c))
+        error = np.nan_to_num(w * (np.abs(y - columns @ c) + rounding), nan=np.inf)
         top = float(np.max(error))
         if top < best[0]:
             best = (top, c)

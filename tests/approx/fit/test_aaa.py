@@ -115,7 +115,7 @@ def rationals(draw):
 
 
 @given(rationals(), st.booleans(), st.booleans(), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_proper_and_improper_functions_are_found(parts, real, stable, relative):
     """SciPy's AAA, an independent truth, holds the powers of z in its barycentric form."""
     polynomial, poles, residues, unit = parts
@@ -123,7 +123,7 @@ def test_proper_and_improper_functions_are_found(parts, real, stable, relative):
     y = np.polyval(polynomial[::-1], s) + response(s, poles, residues)
     degree = len(polynomial) - 1 + len(poles)
     weight = 1 / np.abs(y) if relative else None
-    fit = aaa(s * unit, y, degree, real=real, stable=stable, weight=weight)
+    fit = aaa(s * unit, y, degree, tolerance=1e-13, real=real, stable=stable, weight=weight)
     size = float(np.max(np.abs(y)))
     assert fit.error < 1e-9 * (1 if relative else size)
     between = (s[1:] + s[:-1]) / 2
@@ -186,3 +186,10 @@ def test_a_complex_weight_is_refused():
     z = 1j * np.linspace(0.1, 10, 20)
     with pytest.raises(ValueError, match="weight: expected real numbers"):
         aaa(z, 1 / (z + 1), 1, weight=z)
+
+
+def test_the_tolerance_is_one_of_weighted_errors():
+    z = 1j * np.linspace(0.1, 10, 250)
+    poles = np.array([-1, -2, -0.5 + 1j, -0.5 - 1j, -0.5 + 7j, -0.5 - 7j])
+    y = np.polyval([1, 1, 1, 1], z) + response(z, poles, np.ones(6))
+    assert aaa(z, y, 9, weight=1 / np.abs(y)).error < 1e-10
