@@ -203,7 +203,8 @@ class Target:
         if self._scalar:
             return self._one_by_one(x)
         try:
-            return self._f(x)
+            value = self._f(x)
+            return np.asarray(value) if isinstance(value, list | tuple) else value
         except (TypeError, ValueError):
             if not x.ndim:
                 raise

@@ -185,7 +185,8 @@ def measured_error(
 def _highest(error: np.ndarray, noise: float, most: int) -> np.ndarray:
     """Indices of the samples that may be the highest once they are refined, highest first."""
     is_peak = np.r_[True, error[1:] >= error[:-1]] & np.r_[error[:-1] >= error[1:], True]
-    peaks = np.flatnonzero(is_peak & (error >= 0.98 * error.max() - noise))
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        peaks = np.flatnonzero(is_peak & ~(error < 0.98 * error.max() - noise))
     return peaks[np.argsort(-error[peaks])][:most]
 
 

@@ -15,7 +15,7 @@ from approx.fit.result import Fit, Substituted
 from approx.formulas import formula
 from approx.proofs import Certificate, certify
 from approx.rational import Rational
-from approx.target import Target
+from approx.target import Target, check_kind
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def half_line(
             f"start={start}, limit={limit}, scale={scale}: expected finite numbers, and scale above 0"
         )
     target = formula(f, (start, start + scale)) if isinstance(f, str) else f
+    check_kind(target)
     if not target.enclosed:
         raise ValueError(f"target {target.name!r} has no enclosure: give enclose=, or a formula")
     a, c = dyadic(start), dyadic(scale)

@@ -229,8 +229,13 @@ def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: in
     For (0, n) the other problem is one of polynomials.
     """
     m, n = type
+
+    def over(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return 1 / np.asarray(target(x))
+
     turned = Target(
-        lambda x: 1 / np.asarray(target(x)),
+        over,
         target.domain,
         "relative",
         kinks=target.kinks,
@@ -471,10 +476,10 @@ def _fit(
     if level.vanishes:
         num, den = reduced.line, fmpq_poly([1])  # and not its rounding
     top = float_above(outcome.top)
-    slack, lost, size = goal.slack, False, float(np.max(np.abs(target(reference)), initial=0.0))
+    slack, lost, size = goal.slack, False, 0.0
     if outcome.exact:
         # its roots may be multiple but for rounding, and those of more than 53 bits take for ever to part
-        bits = goal.bits
+        size, bits = float(np.max(np.abs(target(reference)), initial=0.0)), goal.bits
         while True:
             rational = Rational.from_exact(
                 num, den, target.domain, "chebyshev", bits, centre=centred(den, target)

@@ -132,3 +132,9 @@ def test_complex_input_is_computed_or_refused():
     safe = approx.least_squares(approx.relu(), (3, 1), "safe").rational
     with pytest.raises(ValueError, match="complex"):
         safe(1j)
+
+
+def test_a_callable_that_gives_a_list_is_one_of_arrays():
+    target = Target(lambda x: [v * v + 1 for v in np.atleast_1d(x)])
+    assert np.array_equal(target(np.array([1.0, 2.0])), [2.0, 5.0])
+    assert approx.minimax(target.with_weight("relative"), (2, 1)).error < 1e-12
