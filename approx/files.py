@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ os.umask(_UMASK := os.umask(0))
 
 
 @contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary name (of a file or a folder) beside `path`; on success it becomes `path`, on failure it goes.
 
     A reader never sees half a file. A link stays one: the file that it names is written. A pipe or a device is written

@@ -279,7 +279,7 @@ class Target:
             The new target.
         """
         low, high = Domain(domain).hull
-        if self._make is not None and not (self.hull[0] <= low and high <= self.hull[1]):
+        if self._make and self.params is not None and not (self.hull[0] <= low and high <= self.hull[1]):
             # folds, and limits at points where a formula has no value, are known on its domain alone
             return _remade(self._make, self.params, domain, self.weight)
         other = _restored({k: v for k, v in vars(self).items() if k != "_pieces"})

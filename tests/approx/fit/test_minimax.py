@@ -351,3 +351,14 @@ def test_what_a_narrow_feature_hides_is_never_exact(text):
     assert fit.levelled <= proof.upper
     if fit.converged:
         assert proof.lower * (1 - 1e-9) <= fit.error <= proof.upper * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("type", [(3, 2), (5, 5), (6, 4)])
+@pytest.mark.parametrize("f", [np.exp, np.sin, np.arctan])
+def test_a_callable_in_float32_ends_at_its_rounding(f, type):
+    """Its values are a staircase in float64: nothing is claimed below the height of a step."""
+    known = approx.minimax(Target(f, (-1, 1.5)), type)
+    fit = approx.minimax(Target(lambda x: f(np.asarray(x).astype(np.float32)), (-1, 1.5)), type)
+    assert fit.levelled <= known.error * (1 + 1e-6) + 5e-7
+    assert fit.error <= known.error + 3e-6
+    assert not (fit.converged and known.error < 1e-8)
