@@ -34,6 +34,10 @@ class Climb:
     """What stopped the walk."""
     history: list[float] = field(default_factory=lambda: [])
     """The level after each step of each exchange."""
+    met: list[tuple[tuple[int, int], Outcome]] = field(default_factory=lambda: [])
+    """The types on the way, with their outcomes."""
+    bound: arb = field(default_factory=lambda: arb(0))
+    """Of a walk that got stuck, what the alternation of functions on the way proves for the type that was wanted."""
 
     @property
     def arrived(self) -> bool:
@@ -127,6 +131,9 @@ def climbed(
             )
             best.outcome = again if again.top <= outcome.top else outcome
     best.reason = best.reason or climbs[0].reason
+    for own, one in (pair for climb in stuck for pair in climb.met if not pair[1].exact):
+        with suppress(Failure):
+            best.bound = max(best.bound, one.bound(problem, own, (m, n)), key=float)
     return best
 
 
@@ -507,6 +514,7 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
             step = k + 1 if k == far else 1
             bar.update(k - at)
             climb.outcome, climb.type, at, bits = found, path[k], k, found.level.bits
+            climb.met.append((path[k], found))
             references.append(found.extrema)
             frame = problem.frame(found.extrema)
             if found.exact:

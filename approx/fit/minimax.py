@@ -506,7 +506,7 @@ def _fit(
         bound = outcome.bound(climb.problem, climb.type, reduced.type)
         if not outcome.converged or climb.type != reduced.type:
             zero = zero_alternates(reduced.problem, reduced.type[0])
-            bound = bound if zero is None else max(bound, zero.level.value, key=float)
+            bound = max([bound, climb.bound, *([] if zero is None else [zero.level.value])], key=float)
         floor = float(bound) * (1 - 1e-14)
     # a callable is evaluated at the float64 beside a point: what it does between two of them is not known
     beside = 0.0 if target.enclosed else _step(target, reference)

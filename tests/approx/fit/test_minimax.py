@@ -362,3 +362,15 @@ def test_a_callable_in_float32_ends_at_its_rounding(f, type):
     assert fit.levelled <= known.error * (1 + 1e-6) + 5e-7
     assert fit.error <= known.error + 3e-6
     assert not (fit.converged and known.error < 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "type"),
+    [("cos(15*x)+x**3", (-1, 1.1), (6, 4)), ("sin(9*x)+exp(x)/2", (-1, 1.3), (3, 3))],
+)
+def test_what_turns_more_often_than_its_degrees_has_a_bound(text, domain, type):
+    """Smaller functions on the way alternate often enough to prove that nothing lowers the waves by much."""
+    fit = approx.minimax(approx.formula(text, domain), type)
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert 0.85 * fit.error < fit.levelled <= proof.upper
