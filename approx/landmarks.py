@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from flint import arb
 
+from approx.granularity import grain
 from approx.target import Target
 
 _MOST = 1 << 17
@@ -55,7 +56,7 @@ def _turns(target: Target, a: float, b: float) -> tuple[np.ndarray, float]:
         with np.errstate(all="ignore"):  # a place is rounded as well, to a part of a step
             rounded = 4 * size * np.spacing(max(abs(a), abs(b))) / (b - a)
             noise = 1e-12 * float(np.max(np.abs(f), initial=0.0))
-            noise = max(noise, rounded * float(np.max(np.abs(np.diff(f)), initial=0.0)))
+            noise = max(noise, 6 * grain(target), rounded * float(np.max(np.abs(np.diff(f)), initial=0.0)))
         turns = [x[k // 2 + 1 : len(x)][_changes(np.diff(f, k), noise)] for k in (1, 2)]
         places = np.unique(np.concatenate(turns))
         # resolved: some points between neighbours, and no more of them than in the last look

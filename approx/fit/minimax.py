@@ -35,9 +35,10 @@ from approx.fit.pinned import through_pins
 from approx.fit.polynomial import LARGEST, polynomial
 from approx.fit.remainder import after_float64, after_series, smooth
 from approx.fit.result import Fit, Verdict, check_target, check_type
-from approx.fit.samples import best_of_samples
+from approx.fit.samples import best_of_samples, of_rough
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
+from approx.granularity import grain
 from approx.rational import Rational
 from approx.samples import Samples, opened_target
 from approx.target import Target, check_kind
@@ -182,7 +183,7 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
     early = _reciprocal(target, type, goal, patience) if turns and type[0] == 0 < type[1] else None
     if early is not None:
         return early
-    fit = _descended(target, type, goal, {}, patience)
+    fit = of_rough(target, type, goal.tolerance) or _descended(target, type, goal, {}, patience)
     if turns and not fit.converged and type[0] > 0:
         other = _reciprocal(target, type, goal, patience)
         fit = fit if other is None or other.error > fit.error * (1 + goal.slack) else other
@@ -509,7 +510,7 @@ def _fit(
             bound = max([bound, climb.bound, *([] if zero is None else [zero.level.value])], key=float)
         floor = float(bound) * (1 - 1e-14)
     # a callable is evaluated at the float64 beside a point: what it does between two of them is not known
-    beside = 0.0 if target.enclosed else _step(target, reference)
+    beside = grain(target) * float(np.max(target.weight_at(reference), initial=0.0))
     floor = max(floor - 2 * beside, 0.0)
     verdict = Verdict.BEST
     if outcome.exact and error > 1e-6 * size:
@@ -529,7 +530,7 @@ def _fit(
         notes.append(f"the error is {outcome.gap:.1e} (relative) above the levelled error")
     if beside > 1e-2 * error and verdict in (Verdict.BEST, Verdict.DEGENERATE):
         verdict = Verdict.ROUNDING
-        notes.append(f"the target changes by {beside:.1e} from one float64 to the next")
+        notes.append(f"the target is known to {beside:.1e} (weighted)")
     if not reduced.problem.sides and poles_inside(rational):
         verdict = Verdict.POLE
     notes += notes_on_bits(rational, target, reference, error) if rational.bits > goal.bits else []
@@ -545,15 +546,6 @@ def _fit(
         floor,
         "; ".join(notes),
     )
-
-
-def _step(target: Target, x: np.ndarray) -> float:
-    """By how much, weighted, a target changes from points to the next floats; the smaller of both sides counts."""
-    f, weight = (np.asarray(v, dtype=float) for v in (target(x), target.weight_at(x)))
-    low, high = target.hull
-    sides = [np.asarray(target(np.clip(np.nextafter(x, to), low, high)), dtype=float) for to in (low, high)]
-    steps = np.min([np.where(side == f, np.inf, np.abs(side - f)) for side in sides], axis=0)
-    return float(np.max(weight * np.where(np.isfinite(steps), steps, 0.0), initial=0.0))
 
 
 def _chopped(poly: arb_poly, bits: int) -> arb_poly:

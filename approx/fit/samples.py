@@ -8,7 +8,7 @@ error on m + n + 2 of them, at high precision: so a lower bound belongs to the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flint import arb, fmpq_poly
@@ -17,14 +17,19 @@ from numpy.polynomial import chebyshev
 from approx.dyadic import dyadic, precision
 from approx.fit.correction import Points, best_at
 from approx.fit.exchange import Failure, Level, Problem, Start, thinned
+from approx.fit.grid import Grid, sample
 from approx.fit.result import Fit, Verdict
+from approx.granularity import grain
 from approx.rational import Rational
 from approx.samples import Samples
+from approx.target import Target
 
 _BITS = 128
 _FEW = 400  # points of the first subset
 _MORE = 64  # points that join at a time
 _ROUNDS = 30
+_ROUGH = 1e-14  # of a callable's size, more than float64's rounding
+_FELT = 1e-2  # of an error, the roughness that spoils an exchange
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def best_of_samples(
     m, n = type
     size = float(np.max(np.abs(samples.w * samples.y), initial=0.0))
     found: list[_Candidate] = []
-    pair = _corrected(samples, m, n)
+    pair = _corrected(samples, m, n, max(1e-6, tolerance))
     history: list[float] = []
     if pair is not None:
         low, high = samples.hull
@@ -128,7 +133,7 @@ def _apart(samples: Samples) -> float:
     return largest * (1 - 1e-14)
 
 
-def _corrected(samples: Samples, m: int, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _corrected(samples: Samples, m: int, n: int, enough: float) -> tuple[np.ndarray, np.ndarray] | None:
     """The best p/q as far as linear programs tell, as Chebyshev series over the hull."""
     low, high = samples.hull
     t = np.clip((2 * samples.x - low - high) / (high - low), -1, 1)
@@ -163,7 +168,7 @@ def _corrected(samples: Samples, m: int, n: int) -> tuple[np.ndarray, np.ndarray
         top, reached = float(np.max(error)), float(np.max(error[chosen]))
         if best is None or top < best[0]:
             best = (top, p, q)
-        if top <= reached * (1 + 1e-6) or not np.isfinite(top):
+        if top <= reached * (1 + enough) or not np.isfinite(top):
             break
         start = pair
         worse = np.flatnonzero(error > reached * (1 + 1e-7))
@@ -325,3 +330,45 @@ def _held(samples: Samples, level: Level) -> Rational | None:
     rational = made[int(np.argmin(np.nan_to_num(tops, nan=np.inf)))]
     inside = [p for p in rational.poles() if p.imag == 0 and samples.hull[0] <= p.real <= samples.hull[1]]
     return None if inside else rational
+
+
+_LOOK, _LOOKS = 20000, 4  # points of a callable that is rough, and how often they are looked at
+_ENOUGH = 1e-3  # of its error
+_CLOSE = 1.1  # of the error at the samples, that at more points
+
+
+def of_rough(target: Target, type: tuple[int, int], tolerance: float) -> Fit | None:
+    """The best approximation at samples of a callable whose values are rough; None where its error hides that.
+
+    An exchange looks for smooth peaks, and a staircase or noise has none. The bound of the samples holds for the
+    callable, which has the values that it returns.
+
+    Args:
+        target: the callable.
+        type: (m, n), the degrees of numerator and denominator.
+        tolerance: relative excess of the error over the lower bound at which it counts as best.
+    """
+    rough, look = grain(target), Grid.at(target, sample(target, _LOOK))
+    if not rough > _ROUGH * float(np.max(np.abs(look.f))):
+        return None
+    grid, best = Grid.at(target, sample(target, _FEW * 4)), None
+    for _ in range(_LOOKS):
+        fit = best_of_samples(
+            Samples(grid.x, grid.f, weight=grid.w), type, max(tolerance, _ENOUGH), neighbours=False
+        )
+        if rough * float(np.max(grid.w)) < _FELT * fit.error:
+            return None
+        rational = replace(fit.rational, domain=target.domain)
+        errors = np.abs(look.w * (look.f - rational(look.x)))
+        error = max(fit.error, float(np.max(errors)))
+        if best is None or error < best.error:
+            detail = f"its values are rough by {rough:.1e}: the best at {len(grid.x)} points of its domain"
+            best = replace(
+                fit, rational=rational, error=error, target=target, verdict=Verdict.ROUNDING, detail=detail
+            )
+        if error < _CLOSE * fit.error:
+            break
+        # it swings between the points, where a pole is near
+        worst = look.x[np.argsort(-errors)[:_FEW]]
+        grid = Grid.at(target, np.unique(np.r_[grid.x, worst]))
+    return best

@@ -11,6 +11,7 @@ from flint import arb, arb_poly, fmpq, fmpq_poly
 from approx.dyadic import dyadic, precision
 from approx.fit.error import target_values, weight_values
 from approx.fit.exchange import Level, Problem, Values
+from approx.granularity import grain
 from approx.landmarks import landmarks
 from approx.target import Target
 
@@ -74,26 +75,12 @@ class Reduced:
 
 
 def _resolution(target: Target) -> float:
-    """How well f is known, relative to its size: a callable is evaluated at the float64 beside a point, and may round.
-
-    Second differences of a smooth function fall with the square of their step, those of rounding do not fall.
-    """
+    """How well f is known, relative to its size."""
     if target.enclosed:
         return 0.0
-    low, high = target.hull
-    places = [(a, b - a, np.linspace(0.1, 0.9, 33)) for a, b in target.domain]
-
-    def values(step: float) -> np.ndarray:
-        x = np.concatenate([a + length * (share + step) for a, length, share in places])
-        return np.asarray(target(np.clip(x, low, high)), dtype=float) + 0 * x
-
-    f = values(0.0)
-    x = np.concatenate([a + length * share for a, length, share in places])
-    beside = np.asarray(target(np.clip(np.nextafter(x, high), low, high)), dtype=float)
-    fine, coarse = (float(np.median(np.abs(values(h) - 2 * f + values(-h)))) for h in (1e-6, 1e-5))
-    noise = fine if fine > 0.3 * coarse else 0.0
-    size = max(float(np.max(np.abs(f))), 1e-300)
-    return max(float(np.finfo(float).eps), float(np.median(np.abs(beside - f))) / size, noise / 2 / size)
+    x = np.concatenate([np.linspace(a, b, 35)[1:-1] for a, b in target.domain])
+    size = float(np.max(np.abs(np.asarray(target(x), dtype=float))))
+    return max(float(np.finfo(float).eps), grain(target) / max(size, 1e-300))
 
 
 def plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) -> Reduced:

@@ -359,8 +359,10 @@ def test_a_callable_in_float32_ends_at_its_rounding(f, type):
     """Its values are a staircase in float64: nothing is claimed below the height of a step."""
     known = approx.minimax(Target(f, (-1, 1.5)), type)
     fit = approx.minimax(Target(lambda x: f(np.asarray(x).astype(np.float32)), (-1, 1.5)), type)
-    assert fit.levelled <= known.error * (1 + 1e-6) + 5e-7
-    assert fit.error <= known.error + 3e-6
+    x = np.linspace(-1, 1.5, 1_000_001)
+    away = np.max(np.abs(f(x.astype(np.float32)) - f(x)))
+    assert fit.levelled <= known.error * (1 + 1e-6) + away
+    assert fit.error <= 1.1 * (known.error + away)
     assert not (fit.converged and known.error < 1e-8)
 
 
