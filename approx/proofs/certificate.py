@@ -219,10 +219,13 @@ class Certificate:
         plain = _divided(self.rational, self.target, self.type)
         parts = branches(plain.rational, plain.target)
         _verify_bounds(self, plain, parts)
+        try:
+            families = _families(plain, self.fixed, self.type) if self.fixed else []
+        except ValueError as error:
+            raise CertificateError(str(error)) from None
         if self.best <= 1 and not self.points and _shared(plain.zeros, self.target) > self.type[0]:
             return
         if self.fixed and self.best != 0:
-            families = _families(plain, self.fixed, self.type)
             if not duality.proves(Error(plain.target, parts), families, self.points, self.best):
                 raise CertificateError(
                     "the points do not prove its bound on functions with the fixed coefficients"
@@ -417,10 +420,10 @@ def _divided(rational: Rational, target: Target, type: tuple[int, int]) -> _Divi
 
 def _families(plain: _Divided, names: Sequence[tuple[str, fmpq]], type: tuple[int, int]) -> list[Family]:
     """All functions of the type with these coefficients, but for a common sign; none for zeros elsewhere than at 0."""
+    fixed = fixed_coefficients(dict(names), type)
     if any(zero.exact != 0 for zero in plain.zeros):
         return []
-    shift = sum(zero.multiplicity for zero in plain.zeros)
-    fixed = without_factor(fixed_coefficients(dict(names), type), shift)
+    fixed = without_factor(fixed, sum(zero.multiplicity for zero in plain.zeros))
     low, high = plain.target.hull
     middle = (dyadic(low) + dyadic(high)) / 2
     return [Family.of(fixed, plain.type, side, middle) for side in sides_of(fixed, low, high)]

@@ -66,11 +66,11 @@ def proves(error: Error, families: Sequence[Family], points: Sequence[tuple[int,
 
     Args:
         error: the error of a function, whose signs at the points are those of the proof.
-        families: all functions in question, with q > 0.
+        families: all functions in question, with q > 0; without any, nothing is proven.
         points: (piece, x), one more than the family has free coefficients.
         level: the level.
     """
-    if not level > 0 or not all(error.on_piece(*point) for point in points):
+    if not families or not level > 0 or not all(error.on_piece(*point) for point in points):
         return False
     with precision(_BITS):
         for family in families:

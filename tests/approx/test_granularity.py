@@ -52,7 +52,7 @@ def test_noise_is_seen(exponent, seed):
     assert 0.2 * size <= grain(target) <= 3 * size
 
 
-@pytest.mark.parametrize("bits, dtype", [(10, np.float16), (23, np.float32)])
+@pytest.mark.parametrize(("bits", "dtype"), [(10, np.float16), (23, np.float32)])
 def test_short_floats_are_seen(bits, dtype):
     for f in (lambda x: np.exp(x).astype(dtype), lambda x: np.exp(np.asarray(x, dtype))):
         assert 2.0 ** -(bits + 2) < grain(approx.Target(f)) < 2.0 ** (2 - bits)
@@ -95,7 +95,8 @@ def test_fits_of_rough_callables_end_and_are_as_good_as_their_values(how, expone
     assert fit.levelled <= best.error + away * (1 + 1e-9)  # the smooth one's best does as well
     assert fit.error <= 1.1 * (best.error + away)
     if away > 0.1 * fit.error:
-        assert not fit.converged and "rough" in fit.message
+        assert not fit.converged
+        assert "rough" in fit.message
 
 
 def test_a_rough_callable_on_a_union_with_a_weight():
@@ -105,5 +106,6 @@ def test_a_rough_callable_on_a_union_with_a_weight():
     fit = approx.minimax(target, (2, 2))
     x = np.r_[np.linspace(-1, -0.2, 50_000), np.linspace(0.1, 1, 50_000)]
     assert np.max((2 + x) * np.abs(np.round(np.exp(x), 3) - fit.rational(x))) <= 1.05 * fit.error
-    assert fit.rational.domain == target.domain and fit.target is target
+    assert fit.rational.domain == target.domain
+    assert fit.target is target
     assert 0 < fit.levelled <= fit.error < 1.2 * fit.levelled

@@ -538,6 +538,42 @@ def test_a_forged_certificate_fails_or_speaks_the_truth(examples: list[Certifica
         assert len(anew.poles) == len(forged.poles)
 
 
+@pytest.fixture(scope="module")
+def relative() -> list[dict[str, Any]]:
+    """Records of fits in the relative error: of targets without a zero, with one at 0, inside, and at an end."""
+    domains = [("exp(x)", (-1, 1)), ("sin(x)", (-1, 1)), ("sin(x)", (2, 4)), ("cos(x)", (0, math.pi / 2))]
+    chosen = [targets.formula(text, domain).with_weight("relative") for text, domain in domains]
+    fits = [minimax(target, type) for target in chosen for type in ((5, 0), (3, 2), (0, 0))]
+    return [certify(fit).to_json() for fit in fits]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 11),
+    st.dictionaries(st.sampled_from(["p0", "p1", "p9", "q0", "q1", "x"]), st.sampled_from(["0", "1", "1/3"])),
+    st.sampled_from(["1e-30", "0.5", "1", "1.1", "1e6"]),
+    st.booleans(),
+)
+def test_no_claim_about_fixed_coefficients_is_taken_on_trust(
+    relative, which: int, fixed, best: str, bare: bool
+):
+    """A function of the kind may have no smaller error than the file says that all have."""
+    data = relative[which] | {"best": best} | ({"fixed": fixed} if fixed else {})
+    data |= {"points": [], "comparison": None} if bare else {}
+    try:
+        forged = Certificate.from_json(signed(data))
+        forged.verify()
+    except CertificateError:
+        return
+    num, den = forged.rational.exact()
+    scale = den[0] if den[0] != 0 else 1
+    held = {f"{name}{k}": c / scale for name, p in (("p", num), ("q", den)) for k, c in enumerate(p.coeffs())}
+    if all(held.get(name, 0) == value for name, value in forged.fixed):
+        assert forged.bounds is not None
+        assert forged.best <= forged.bounds[1]
+    assert all(name in ("p0", "p1", "q0", "q1") for name, _ in forged.fixed)
+
+
 CLAIMS = {
     "upper bound": lambda d: d["bounds"].__setitem__(1, d["bounds"][0]),
     "witness": lambda d: d["witness"].__setitem__(1, "1/2"),
