@@ -199,12 +199,11 @@ class Target:
         x = np.asarray(x)
         if x.dtype.kind == "c" and np.any(x.imag != 0):
             raise ValueError(f"target {self.name!r} takes real numbers: x has an imaginary part")
-        x = np.asarray(x.real, dtype=float)
+        x = np.array(x.real, dtype=float)  # a copy: a callable may write into it
         if self._scalar:
             return self._one_by_one(x)
         try:
-            value = self._f(x)
-            return np.asarray(value) if isinstance(value, list | tuple) else value
+            return _array(self._f(x))
         except (TypeError, ValueError):
             if not x.ndim:
                 raise
@@ -266,7 +265,7 @@ class Target:
         if self.weight is None:
             return np.ones_like(np.asarray(x, dtype=float)) if not isinstance(x, BALLS) else 0 * x + 1
         if callable(self.weight):
-            return self.weight(x)
+            return self.weight(x) if isinstance(x, BALLS) else _array(self.weight(np.array(x, dtype=float)))
         return 1 / abs(self(x))
 
     def with_domain(self, domain: Any) -> Target:
@@ -337,6 +336,16 @@ class Target:
         told = ", ".join(f"{k}={v!r}" for k, v in params.items())
         name = f"{self.name}({told})" if text is None else f"{text}, {told}" if told else text
         return f"{name} on {self.domain}"
+
+
+def _array(value: Any) -> Any:
+    """What a callable gave, as numpy has it: lists, and tensors without their gradient."""
+    if isinstance(value, np.ndarray | np.generic | float | int):
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value  # numpy has no bfloat16
+    return np.asarray(value)
 
 
 def _restored(state: dict[str, Any]) -> Target:

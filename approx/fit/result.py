@@ -130,8 +130,8 @@ def check_target(target: Target) -> None:
         target: the argument that a user gave.
 
     Raises:
-        ValueError: unless it is a Target whose values and weight are real and finite, and the weight
-            positive, on a sample of the domain.
+        ValueError: unless it is a Target whose values and weight are real and finite, each of its own point alone, and
+            the weight positive, on a sample of the domain.
     """
     check_kind(target)
     if max(map(abs, target.hull)) > _HUGE:
@@ -150,6 +150,7 @@ def check_target(target: Target) -> None:
     values = np.broadcast_to(raw.astype(float), x.shape)
     if not np.all(np.isfinite(values)):
         raise ValueError(f"target {target.name!r} is not finite on all of its domain: change domain=")
+    _check_pointwise(f"f of target {target.name!r}", target, x, values)
     if (
         target.enclosed
         and np.max(np.abs(values)) < _TINY
@@ -179,6 +180,26 @@ def check_target(target: Target) -> None:
         raise ValueError(
             "weight must be finite and positive on the domain (a relative error is not, where the target "
             "is 0): change weight= or domain="
+        )
+    if callable(target.weight):
+        _check_pointwise(f"weight= of target {target.name!r}", target.weight_at, x, weights)
+
+
+def _check_pointwise(name: str, f: Callable[[Any], Any], x: np.ndarray, values: np.ndarray) -> None:
+    """Refuse a sum, a mean, a cumulative sum: what is another number for a point alone than among others."""
+    together = np.broadcast_to(values, x.shape)
+    chosen = np.linspace(0, len(x) - 1, 5).astype(int)
+    with np.errstate(all="ignore"):
+        alone = np.array([np.asarray(f(x[k : k + 1]), dtype=float).ravel()[0] for k in chosen])
+        apart = np.nan_to_num(np.abs(alone - together[chosen]), nan=np.inf)
+        if np.max(apart) <= 1e-6 * np.max(np.abs(together)):
+            return
+        noise = np.abs(np.asarray(f(x), dtype=float) - together)  # a measurement gives another each time
+    if np.max(apart) > 10 * np.max(noise):
+        k = int(np.argmax(apart))
+        raise ValueError(
+            f"{name} mixes its points: at x = {x[chosen[k]]:.6g} it is {alone[k]:.6g} alone, and "
+            f"{together[chosen[k]]:.6g} in an array; make it elementwise, or wrap it in np.vectorize"
         )
 
 

@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from flint import acb, arb, arb_series, fmpq, fmpq_poly
 
 import approx
@@ -138,3 +139,29 @@ def test_a_callable_that_gives_a_list_is_one_of_arrays():
     target = Target(lambda x: [v * v + 1 for v in np.atleast_1d(x)])
     assert np.array_equal(target(np.array([1.0, 2.0])), [2.0, 5.0])
     assert approx.minimax(target.with_weight("relative"), (2, 1)).error < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["f", "weight"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: np.exp(x, out=x),
+        lambda x: torch.exp(torch.as_tensor(x)),
+        lambda x: torch.exp(torch.as_tensor(x).requires_grad_()),
+    ],
+    ids=["in place", "torch", "torch with gradients"],
+)
+def test_callables_may_write_into_x_and_give_tensors(made, kind):
+    plain, other = (
+        approx.Target(g, weight=None) if kind == "f" else approx.Target(np.cos, weight=g)
+        for g in (np.exp, made)
+    )
+    assert approx.minimax(other, (2, 1)).error == pytest.approx(approx.minimax(plain, (2, 1)).error, rel=1e-9)
+    x = np.linspace(-1, 1, 5)
+    other(x), other.weight_at(x)
+    assert np.array_equal(x, np.linspace(-1, 1, 5))
+
+
+def test_short_tensors_are_arrays():
+    t = approx.Target(lambda x: torch.exp(torch.as_tensor(x).bfloat16()))
+    assert t(np.array([0.0, 1.0])) == pytest.approx([1.0, np.e], rel=2**-8)

@@ -95,3 +95,28 @@ def test_a_long_domain_is_fitted():
     assert approx.minimax(approx.formula("exp(-x)", (0, 1e10)), (2, 2)).error == pytest.approx(
         0.00735867, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["f", "weight"])
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        lambda x: np.sum(np.exp(x)),
+        lambda x: np.exp(x) / np.max(np.exp(x)),
+        lambda x: np.where(np.size(x) > 1, 1 + x**2, np.nan),
+        lambda x: np.cumsum(np.ones_like(x)),
+        lambda x: 2 + np.exp(x) - np.mean(np.exp(x)),
+    ],
+    ids=["sum", "max", "nan alone", "cumsum", "mean"],
+)
+def test_what_mixes_its_points_is_refused(mixing, kind):
+    target = approx.Target(mixing) if kind == "f" else approx.Target(np.exp, weight=mixing)
+    with pytest.raises(ValueError, match="mixes its points"):
+        approx.minimax(target, (2, 2))
+
+
+def test_constants_and_noise_do_not_mix_their_points():
+    rng = np.random.default_rng(0)
+    assert approx.minimax(approx.Target(lambda x: 3.0), (1, 1)).error == 0
+    noisy = approx.Target(lambda x: np.exp(x) + 1e-3 * rng.normal(size=np.shape(x)))
+    assert approx.minimax(noisy, (2, 2)).error < 1e-2
