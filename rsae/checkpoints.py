@@ -24,6 +24,7 @@ from rsae.sae.base import SAE
 from rsae.sae.shard import Shard, latent_dimension
 from rsae.support import distributed
 from rsae.support.files import read_json, read_tensors, write_json, write_tensors
+from rsae.support.progress import say
 
 PROGRESS = "progress.json"
 History = list[dict[str, float]]
@@ -91,7 +92,8 @@ def restore(path: Path, key: str, runs: Sequence[Run]) -> int:
         read_json(found[-1] / PROGRESS) if in_parts else json.loads(bytes(tensors.pop("progress").tolist()))
     )
     if progress["key"] != key:
-        return 0  # of other settings: start anew
+        say(f"{path}: is of other settings, another start or an earlier release; training begins anew")
+        return 0
     if in_parts:
         parts = _latents_first(runs, torch.zeros_like)
         _load(found[-1], {k: part for k, (part, _) in parts.items()})

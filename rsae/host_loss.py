@@ -7,6 +7,8 @@ Shapes: B batch, P position, D d_in, O d_out, N counted predictions, V vocabular
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from rsae.activations.harvest import sequences_like
@@ -17,6 +19,7 @@ from rsae.activations.splicing import counted, predictions, replaceable
 from rsae.sae.base import SAE
 from rsae.support import distributed
 from rsae.support.errors import InputError
+from rsae.support.files import bytes_of, digest
 
 
 class HostLoss:
@@ -54,6 +57,12 @@ class HostLoss:
         self.longest = max(map(len, self.sequences))
         target = activations.target if transcodes else None
         self.scale, self.out_scale = activations.scale, (target or activations).scale
+
+    @property
+    def identity(self) -> Any:
+        """What tells it from another loss on the same activations: the text, and the host's weights as they are run."""
+        weights = list(self.host.model.parameters())
+        return [digest(self.sequences), self.host.mixed, [str(p.dtype) for p in weights], bytes_of(weights)]
 
     def __call__(self, sae: SAE, step: int, tokens: int, seed: int) -> torch.Tensor:
         """The mean KL of a step's predictions, in nats; a pure function of its arguments.

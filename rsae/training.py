@@ -34,6 +34,7 @@ from rsae.l0_controller import L0Controller
 from rsae.monitoring import Monitor
 from rsae.optimizers import LR_DECAY, Name, optimizer
 from rsae.sae.base import SAE
+from rsae.sae.fingerprint import fingerprint
 from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
 from rsae.sae.shard import Shard
@@ -226,7 +227,7 @@ def train(
             each, such as those of a stream at several hook points (`Stream.at`).
         config: How to train; for several SAEs a config each, which agree in `batch`, `steps` and `seed`.
         checkpoint: A file. The state is written there every `CHECKPOINT_EVERY` steps, and a later call with the same
-            settings continues from there, to the same weights bit for bit (on CPU, same thread count).
+            settings and start continues from there, to the same weights bit for bit (on CPU, same thread count).
         description: The progress bar's text.
         allow_mismatch: Train an SAE that says that it belongs to another host or hook point.
         host: For an objective with KL: the host, where it is loaded already.
@@ -274,10 +275,11 @@ def train(
         for s, a, c in zip(sae, of_each, config, strict=True)
     ]
     sources = list({id(a): a for a in of_each}.values())
-    identities = [a.identity for a in of_each] if len(sources) > 1 else sources[0].identity
-    key = digest([[run.identity() for run in runs], identities])
     path = Path(checkpoint) if checkpoint else None
-    start = checkpoints.restore(path, key, runs) if path is not None else 0
+    start, key = 0, ""
+    if path is not None:
+        key = digest([[run.identity() for run in runs], [a.identity for a in of_each]])
+        start = checkpoints.restore(path, key, runs)
     if start:
         say(f"{path}: continues after step {start}")
 
@@ -342,9 +344,6 @@ class _Run:
         self.optimiser = optimizer(config.optimizer, self.sae, groups, (config.beta1, config.beta2))
         self.names = {p: name for name, p in self.sae.named_parameters()}
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        # tells one teacher's checkpoint from another's: exact, in whatever parts it is summed
-        bits = self.sae.W_enc.detach().T.contiguous().view(torch.int32).sum()
-        self.start_weights = distributed.total(bits, distributed.LATENTS).item()
         self.silent_F = torch.zeros(sae.d_sae, dtype=torch.int32, device=device)  # steps without firing
         self.controller = (
             None
@@ -358,7 +357,7 @@ class _Run:
     def identity(self) -> list[Any]:
         """What a checkpoint must have been made with."""
         config = asdict(replace(self.config, penalty=self.penalty))
-        return [config, self.sae.settings(), self.start_weights]
+        return [config, fingerprint(self.result), self.host_loss and self.host_loss.identity]
 
     def described(self) -> dict[str, Any]:
         """What a monitor is told before the first step."""

@@ -70,6 +70,52 @@ def test_a_checkpoint_of_other_settings_is_not_used(store, tmp_path, steps_from)
     assert steps_from(random_sae("relu", store), replace(CONFIG, lr=1e-3), checkpoint)[0] == 0
 
 
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_checkpoint_of_another_start_is_not_used(store, name, tmp_path, steps_from, capsys, monkeypatch):
+    """Whatever the start differs in: the values of any parameter or buffer, their order, their type, what is frozen."""
+    monkeypatch.setattr("rsae.training.CHECKPOINT_EVERY", 2)
+    short = replace(CONFIG, steps=4)
+    checkpoint = tmp_path / "run.safetensors"
+    steps_from(random_sae(name, store), short, checkpoint, die_at=3)
+    made = checkpoint.read_bytes()
+    state = random_sae(name, store).state_dict()
+    starts = [("half", None), ("frozen", None)]
+    starts += [
+        (kind, key) for key, v in state.items() for kind in ("other", "turned") if kind == "other" or v.ndim
+    ]
+    for kind, key in starts:
+        sae = random_sae(name, store)
+        value = sae.state_dict()[key] if key else sae.W_enc
+        before = value.clone()
+        with torch.no_grad():
+            if kind == "half":
+                sae.half()
+            elif kind == "frozen":
+                sae.W_dec.requires_grad_(False)
+            elif kind == "other":
+                value += 0.01
+            else:
+                value.copy_(value.roll(1, -1))
+        checkpoint.write_bytes(made)
+        same = kind == "turned" and torch.equal(value, before)
+        first = steps_from(sae, short, checkpoint)[0]
+        assert first == (2 if same else 0), (kind, key)
+        assert ("begins anew" in capsys.readouterr().err) != same
+
+
+def test_what_begins_anew_ends_as_it_would_alone(store, tmp_path, steps_from):
+    """Two SAEs with one W_enc: the second does not become the first."""
+    checkpoint = tmp_path / "run.safetensors"
+    steps_from(random_sae("jump_relu", store), CONFIG, checkpoint, die_at=105)
+    others = [random_sae("jump_relu", store) for _ in range(2)]
+    for other in others:
+        with torch.no_grad():
+            other.threshold.mul_(5)
+    train(others[0], store, CONFIG, checkpoint)
+    train(others[1], store, CONFIG)
+    assert_equal(*others)
+
+
 @pytest.mark.parametrize("name", ["relu", "jump_relu", "top_k"])
 def test_training_lowers_the_error_and_leaves_units_alone(store, name):
     sae = random_sae(name, store)
