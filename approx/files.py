@@ -94,9 +94,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         What the file holds.
 
     Raises:
-        ValueError: naming the file, when it is not JSON.
+        ValueError: naming the file, when it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is none of this library's files: its JSON is nested too deeply") from None

@@ -50,7 +50,7 @@ class Samples(Target):
             raise ValueError("samples: give errors= or weight=, not both: the weight is 1/errors")
         if errors is not None:
             with np.errstate(divide="ignore"):
-                weight = 1 / np.broadcast_to(np.asarray(errors, dtype=float), x.shape)
+                weight = 1 / _each(errors, "errors", len(x))
         self.w: np.ndarray = self._weights(weight, order)
         knots, first = np.unique(self.x, return_index=True)
         super().__init__(
@@ -69,7 +69,7 @@ class Samples(Target):
             elif callable(weight):
                 found = np.broadcast_to(np.asarray(weight(self.x), dtype=float), self.x.shape)
             else:
-                found = np.broadcast_to(np.asarray(weight, dtype=float), self.x.shape)[order]
+                found = _each(weight, "weight", len(order))[order]
         if not np.all(np.isfinite(found) & (found > 0)):
             raise ValueError(
                 "samples: weights must be finite and positive (a relative error is not, where y is 0; nor is an error "
@@ -135,14 +135,33 @@ class Samples(Target):
                 heading = True
                 continue
             if None in numbers or not np.all(np.isfinite(found := [v for v in numbers if v is not None])):
-                raise ValueError(f"{path}, line {number}: expected finite numbers, found {','.join(row)!r}")
+                raise ValueError(
+                    f"{path}, line {number}: expected finite numbers with commas between, found {','.join(row)!r}"
+                )
             rows.append(found)
-            if len(row) not in (2, 3) or len(row) != len(rows[0]):
-                raise ValueError(f"{path}, line {number}: expected x,y or x,y,error as in the lines before")
+            if len(row) not in (2, 3):
+                raise ValueError(
+                    f"{path}, line {number}: expected x,y or x,y,error, found {len(row)} columns"
+                )
+            if len(row) != len(rows[0]):
+                raise ValueError(
+                    f"{path}, line {number}: expected {len(rows[0])} columns as in the lines before, found {len(row)}"
+                )
         if not rows:
             raise ValueError(f"{path} holds no samples: expected lines x,y or x,y,error")
         columns = np.array(rows).T
         return cls(columns[0], columns[1], errors=columns[2] if len(columns) == 3 else None)
+
+
+def _each(given: Any, name: str, size: int) -> np.ndarray:
+    """One number for each sample."""
+    try:
+        found = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"samples: {name}={given!r:.80}: expected real numbers") from None
+    if found.shape not in ((), (1,), (size,)):
+        raise ValueError(f"samples: {name}= has shape {found.shape}; expected ({size},), one number a sample")
+    return np.broadcast_to(found, (size,))
 
 
 def _number(text: str) -> float | None:

@@ -91,8 +91,12 @@ class Target:
             )
         if not (weight is None or callable(weight) or (isinstance(weight, str) and weight == "relative")):
             raise ValueError(
-                f"weight={weight!r}: expected a callable, 'relative' or None; a constant weight changes "
-                "nothing but the unit of the error"
+                f"weight={weight!r}: expected a callable, 'relative' or None"
+                + (
+                    f"; for a formula give approx.formula({weight!r}, domain)"
+                    if isinstance(weight, str)
+                    else "; a constant weight changes nothing but the unit of the error"
+                )
             )
         self.domain = Domain(domain)
         self.weight = weight
@@ -105,6 +109,7 @@ class Target:
         self._f = f
         self._scalar = False
         self._make: Callable[..., Target] | None = None
+        self._given: dict[str, Any] | None = None
         self._branches: list[Branch] | None = enclose and [enclose] * (len(self.breaks) + 1)
         if enclose is not None:
             self._compare()
@@ -136,6 +141,7 @@ class Target:
         make: Callable[..., Target],
         *,
         params: Mapping[str, Any] | None = None,
+        given: Mapping[str, Any] | None = None,
         kinks: Iterable[float] = (),
         jumps: Iterable[float] = (),
     ) -> Target:
@@ -149,6 +155,7 @@ class Target:
             domain: as for `Target`.
             make: the function of `params` and `domain`, which is taken whole, that makes this target.
             params: its parameters in files.
+            given: those that make it on another domain, where they are fewer.
             kinks: points where f folds.
             jumps: points where f jumps.
 
@@ -160,6 +167,7 @@ class Target:
         """
         made = cls(f, domain, kinks=kinks, jumps=jumps, name=name)
         made.params, made._branches, made._make = dict(params or {}), list(branches), make
+        made._given = None if given is None else dict(given)
         if len(made._branches) != len(made.breaks) + 1:
             raise ValueError("a target needs one branch more than it has breaks")
         return made
@@ -280,7 +288,7 @@ class Target:
         low, high = Domain(domain).hull
         if self._make and self.params is not None and not (self.hull[0] <= low and high <= self.hull[1]):
             # folds, and limits at points where a formula has no value, are known on its domain alone
-            return _remade(self._make, self.params, domain, self.weight)
+            return _remade(self._make, self._given or self.params, domain, self.weight)
         other = _restored({k: v for k, v in vars(self).items() if k != "_pieces"})
         other.domain = Domain(domain)
         return other
@@ -325,7 +333,7 @@ class Target:
         if self._make is None:
             state = {k: v for k, v in vars(self).items() if k not in ("_pieces", "_expressions")}
             return _restored, (state,)
-        return _remade, (self._make, self.params, tuple(self.domain), self.weight)
+        return _remade, (self._make, self.params, tuple(self.domain), self.weight), {"_given": self._given}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"

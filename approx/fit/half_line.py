@@ -29,6 +29,19 @@ class HalfLineFit(Substituted):
     scale: float
     """x - start where s is 1/2."""
 
+    def __call__(self, x: Any) -> Any:
+        """r at x.
+
+        Args:
+            x: floats of any shape, on the half-line; inf too.
+
+        Returns:
+            float64 of the same shape.
+        """
+        with np.errstate(divide="ignore"):
+            s = 1 / (1 + self.scale / (np.asarray(x, dtype=float) - self.start))  # 0 at the start, 1 at inf
+        return self.inner.rational(s)
+
     def certify(self) -> Certificate:
         """Proven bounds of the error on the half-line: those of the fit in s, which is the same function.
 
@@ -88,11 +101,13 @@ def half_line(
         The fit.
 
     Raises:
-        ValueError: for a target without an enclosure, or a limit that f does not tend to.
+        ValueError: for an n that is no degree, a target without an enclosure, or a limit that f does not tend to.
 
     Source:
         W. J. Cody, G. Meinardus, R. S. Varga, J. Approx. Theory 2, 1969 (exp(-x), n = 1, 2, ...: CRAM's functions).
     """
+    if not (isinstance(n, int | np.integer) and n >= 0):
+        raise ValueError(f"n={n!r}: expected one degree, a whole number of 0 or more; the type is (n, n)")
     if not (scale > 0 and np.isfinite(start) and np.isfinite(limit)):
         raise ValueError(
             f"start={start}, limit={limit}, scale={scale}: expected finite numbers, and scale above 0"

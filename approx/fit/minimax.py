@@ -509,6 +509,7 @@ def _fit(
             zero = zero_alternates(reduced.problem, reduced.type[0])
             bound = max([bound, climb.bound, *([] if zero is None else [zero.level.value])], key=float)
         floor = float(bound) * (1 - 1e-14)
+    floor = max(floor, 0.0 if reduced.problem.sides else reduced.problem.least)
     # a callable is evaluated at the float64 beside a point: what it does between two of them is not known
     beside = grain(target) * float(np.max(target.weight_at(reference), initial=0.0))
     floor = max(floor - 2 * beside, 0.0)
@@ -518,16 +519,17 @@ def _fit(
         notes.append("the target leaves the rational function that it is at most points")
     elif outcome.exact:
         verdict = Verdict.EXACT if outcome.converged else Verdict.ROUNDING
-    elif lost or error > top * (1 + 10 * slack):
+    elif (lost or error > top * (1 + 10 * slack)) and not error <= floor * (1 + slack):
         verdict = Verdict.LOST if target.enclosed else Verdict.ROUNDING
         notes.append(f"the result's error is {error:.9e}, above the {top:.9e} that the exchange reached")
     elif climb.type != reduced.type:
-        proven = outcome.converged and floor >= top * (1 - slack)
+        proven = outcome.converged and floor >= max(top, error) * (1 - slack)
         verdict = Verdict.DEGENERATE if proven else Verdict.SMALLER
         notes.append(f"it has type {climb.type}" + ("" if proven else f", since {climb.reason}"))
     elif not outcome.converged and (goal.bits > 53 or error > floor * (1 + slack)):
         verdict = Verdict.UNLEVELLED
-        notes.append(f"the error is {outcome.gap:.1e} (relative) above the levelled error")
+        above = error / floor - 1 if floor > 0 else outcome.gap
+        notes.append(f"the error is {above:.1e} (relative) above the levelled error")
     if beside > 1e-2 * error and verdict in (Verdict.BEST, Verdict.DEGENERATE):
         verdict = Verdict.ROUNDING
         notes.append(f"the target is known to {beside:.1e} (weighted)")

@@ -168,8 +168,9 @@ def _least(target: Target, error: float, shape: str, progress: bool) -> Fit:
 
 def _pieces(target: Target, error: float, type: tuple[int, int], progress: bool) -> Piecewise:
     if isinstance(target, Samples) or len(target.domain) > 1:
+        given = "samples" if isinstance(target, Samples) else f"domain={list(target.domain)}"
         raise ValueError(
-            f"domain={list(target.domain)}: a table of pieces is made of a function on one interval; fit each by itself"
+            f"{given}: a table of pieces is made of a function on one interval; give error= or type= alone"
         )
     left, b = target.hull
     guess = b

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+import approx
 from approx.files import check_writable, read_json, write_json
 
 
@@ -58,3 +59,9 @@ def test_a_source_is_nothing_but_a_source(approx_cli, tmp_path):
     scope: dict = {}
     exec(out, scope)
     assert scope["sign"](0.5) == pytest.approx(1, abs=0.5)
+
+
+def test_what_is_nested_too_deeply_is_one_line(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100000)
+    with pytest.raises(ValueError, match=r"deep.json is none of this library's files"):
+        approx.load(tmp_path / "deep.json")

@@ -34,6 +34,9 @@ def test_samples_are_sorted_and_weighted():
         (([1, 2], [1, 2], None, [1, -1]), "positive"),
         (([1, 2], [0, 2], None, "relative"), "positive"),
         (([1, 2], [0, 2], 1.0, [1, 1]), "not both"),
+        (([1, 2], [0, 2], None, [1, 1, 1]), r"weight= has shape \(3,\); expected \(2,\)"),
+        (([1, 2], [0, 2], [1, 1, 1]), r"errors= has shape \(3,\); expected \(2,\)"),
+        (([1, 2], [0, 2], None, "exp(x)"), "weight='exp\\(x\\)': expected real numbers"),
     ],
 )
 def test_what_is_no_sample_is_refused(arguments, says):
@@ -89,6 +92,19 @@ def test_headings_comments_and_marks_lose_no_sample(tmp_path, text, count):
 def test_a_broken_line_is_named_and_never_dropped(tmp_path, text, line):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"s.csv, line {line}: expected "):
+        Samples.read(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("mark", [";", "\t", " "])
+def test_another_mark_between_columns_is_told(tmp_path, mark):
+    (tmp_path / "s.csv").write_text(f"x{mark}y\n0{mark}1\n1{mark}2\n")
+    with pytest.raises(ValueError, match="line 2: expected finite numbers with commas between"):
+        Samples.read(tmp_path / "s.csv")
+
+
+def test_the_number_of_columns_is_told(tmp_path):
+    (tmp_path / "s.csv").write_text("0,1,2,3\n")
+    with pytest.raises(ValueError, match="expected x,y or x,y,error, found 4 columns"):
         Samples.read(tmp_path / "s.csv")
 
 

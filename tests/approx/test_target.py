@@ -65,8 +65,12 @@ def test_weights():
     assert target_from_json(t.to_json()).weight == "relative"
     with pytest.raises(ValueError, match="weight"):
         t.with_weight(np.cos).to_json()
-    with pytest.raises(ValueError, match="weight"):
-        approx.exp().with_weight("absolute")
+    with pytest.raises(
+        ValueError, match=r"weight='exp\(-x\)': .*; for a formula give approx.formula\('exp\(-x\)', domain"
+    ):
+        approx.exp().with_weight("exp(-x)")
+    with pytest.raises(ValueError, match="constant weight"):
+        approx.exp().with_weight(2.0)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import approx
 
@@ -57,8 +59,23 @@ def test_other_functions_and_wrong_arguments():
 
 
 def test_a_degree_that_is_not_whole_is_refused():
-    with pytest.raises(ValueError, match="type="):
-        approx.half_line("exp(-x)", 2.5)  # type: ignore[arg-type]
+    for n in (2.5, (3, 3), "3", -1):
+        with pytest.raises(ValueError, match=r"expected one degree"):
+            approx.half_line("exp(-x)", n)  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 5), st.floats(-5, 5), st.floats(-2, 3))
+@settings(max_examples=12, deadline=None)
+def test_a_fit_is_called_as_a_function(n, start, exponent):
+    scale = 10.0**exponent
+    f = approx.half_line(f"exp(-(x - {start!r})/{scale!r})", n, start, scale=scale)
+    x = start + scale * np.r_[0, np.geomspace(1e-9, 1e9, 400).reshape(20, 20)[3]]
+    value = f(x)
+    assert value.shape == x.shape
+    assert np.max(np.abs(np.exp(-(x - start) / scale) - value)) <= f.error * (1 + 1e-6) + 1e-12
+    assert value == pytest.approx(f.rational()(x), abs=1e-12)
+    assert f(np.inf) == pytest.approx(f.inner.rational(1.0))
+    assert np.shape(f(start)) == ()
 
 
 @pytest.mark.parametrize(

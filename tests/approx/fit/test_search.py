@@ -55,6 +55,8 @@ def test_pieces_stop_at_what_no_piece_can_reach():
     jump = approx.Target(lambda x: (x > 0) * 1.0, (-1, 1), jumps=[0])
     with pytest.raises(RuntimeError, match="no piece"):
         approx.fit(jump, 0.1, (1, 0))
+    with pytest.raises(ValueError, match="^samples: a table of pieces"):
+        approx.fit((np.linspace(0, 1, 9), np.arange(9.0)), 0.1, (1, 0))
     with pytest.raises(ValueError, match="one interval"):
         approx.fit(approx.sign(), 0.1, (1, 0))
 
