@@ -28,6 +28,7 @@ _BITS = 128
 _FEW = 400  # points of the first subset
 _MORE = 64  # points that join at a time
 _ROUNDS = 30
+_ROUNDED = 4 * np.finfo(float).eps  # of the values
 _ROUGH = 1e-14  # of a callable's size, more than float64's rounding
 _FELT = 1e-2  # of an error, the roughness that spoils an exchange
 
@@ -75,7 +76,7 @@ def best_of_samples(
                 levelled = None if start is None else _exchanged(samples, type, k, start, tolerance, history)
                 if levelled is not None:
                     found.append(levelled)
-                    if levelled.error <= levelled.bound * (1 + max(1e-9, tolerance)):
+                    if _reached(levelled.error, levelled.bound, size, tolerance):
                         break
     if not found:
         raise RuntimeError(
@@ -95,7 +96,7 @@ def best_of_samples(
     verdict, detail = Verdict.UNLEVELLED, ""
     if best.error <= 1e-13 * size:
         verdict, bound = Verdict.EXACT, 0.0
-    elif best.error <= bound * (1 + max(1e-9, tolerance)):
+    elif _reached(best.error, bound, size, tolerance):
         levelled = len(best.reference) == m + n + 2 or bound <= apart
         verdict = Verdict.BEST if levelled else Verdict.DEGENERATE
     else:
@@ -108,7 +109,12 @@ def best_of_samples(
 def _is_best(found: list[_Candidate], apart: float, size: float, tolerance: float) -> bool:
     """Whether the smallest error is the largest bound, or none at all."""
     error, bound = min(c.error for c in found), max(apart, *(c.bound for c in found))
-    return error <= 1e-13 * size or error <= bound * (1 + max(1e-9, tolerance))
+    return error <= 1e-13 * size or _reached(error, bound, size, tolerance)
+
+
+def _reached(error: float, bound: float, size: float, tolerance: float) -> bool:
+    """Whether an error is the bound, but for the tolerance and for what float64 rounds off y and the parameters."""
+    return error <= bound * (1 + max(1e-9, tolerance)) + _ROUNDED * size
 
 
 def _stretched(samples: Samples, reference: np.ndarray, count: int) -> np.ndarray | None:

@@ -124,3 +124,26 @@ def test_samples_of_a_kink_are_met_as_well_as_they_can_be():
     assert fit.verdict is Verdict.BEST
     assert fit.error < approx.minimax(approx.relu(), (9, 8)).error  # which is the best at all points
     assert fit.levelled == pytest.approx(fit.error, rel=1e-9)
+
+
+@given(
+    st.floats(-300, 300),
+    st.floats(-300, 300),
+    st.sampled_from([(3, 2), (2, 2), (4, 0)]),
+    st.sampled_from([float, np.float32]),
+    st.booleans(),
+    st.floats(-1e5, 1e5),
+)
+@settings(max_examples=30, deadline=None)
+def test_convergence_does_not_depend_on_units_formats_and_repetition(
+    y_unit, x_unit, type, kind, twice, offset
+):
+    x = np.linspace(0, 1, 100).astype(kind).astype(float)
+    y = (np.exp(x) + offset).astype(kind).astype(float)
+    if twice:
+        x, y = np.r_[x, x], np.r_[y, y]
+    fit = approx.minimax((x * 10.0**x_unit, y * 10.0**y_unit), type)
+    assert fit.converged
+    if kind is float:
+        plain = approx.minimax(approx.Samples(x, y), type)
+        assert fit.error / 10.0**y_unit == pytest.approx(plain.error, rel=1e-6, abs=1e-15 * np.max(np.abs(y)))
