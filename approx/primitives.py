@@ -256,7 +256,9 @@ def target_from_json(data: Any) -> Target:
         params = {k: v if k == "text" else _decode(v) for k, v in data["params"].items()}
         domain = [(float.fromhex(a), float.fromhex(b)) for a, b in data["domain"]]
         row = Primitive(formula) if name == "formula" else PRIMITIVES[name]
-        return (row.whole or row.make)(**params, domain=domain).with_weight(data["weight"])
+        weight = data["weight"]
+        weight = target_from_json(weight) if isinstance(weight, dict) else weight
+        return (row.whole or row.make)(**params, domain=domain).with_weight(weight)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"malformed record of a target: {type(error).__name__}: {error}") from None
 

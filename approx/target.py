@@ -313,19 +313,25 @@ class Target:
             What `json` can write.
 
         Raises:
-            ValueError: for a user's callable, and for a callable weight: a file cannot hold code.
+            ValueError: for a user's callable as target or weight: a file cannot hold code.
         """
         if self.params is None:
             raise ValueError(
                 f"target {self.name!r} is a callable and cannot be written: use a formula or a built-in"
             )
-        if callable(self.weight):
-            raise ValueError("a callable weight cannot be written to a file: use weight='relative' or None")
+        weight = self.weight
+        if isinstance(weight, Target) and weight.params is not None:
+            weight = weight.with_weight(None).to_json()  # its values count, and not how well they are fitted
+        if callable(weight):
+            raise ValueError(
+                f"weight= of target {self.name!r} is a callable and cannot be written: use a formula, a built-in, "
+                "'relative' or None"
+            )
         return {
             "name": self.name,
             "params": {k: _encode(v) for k, v in self.params.items()},
             "domain": [[a.hex(), b.hex()] for a, b in self.domain],
-            "weight": self.weight,
+            "weight": weight,
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

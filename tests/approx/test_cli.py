@@ -152,6 +152,13 @@ def test_constants_and_weights(approx_cli, tmp_path):
     assert "w |f - r|" in weighted
     assert weighted.split("<=")[-1][:10] == relative.split("<=")[-1][:10]
     assert approx_cli(*arguments, "--weight", "1", "--relative")[0] == 2
+    proof = tmp_path / "proof.json"
+    code, _, _ = approx_cli("fit", "exp(x)", "--weight", "exp(-x)", "--type", "2,1", "--certify", "-o", proof)
+    assert code == 0
+    code, out, _ = approx_cli("verify", proof)
+    assert code == 0
+    assert "holds" in out
+    assert "w |f - r|" in out
     assert approx_cli("fit", "cos(x)", "--domain", "0,tau")[0] == 2
 
 

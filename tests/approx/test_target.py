@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_weights():
     assert t.weight_at(np.array([0.5]))[0] == pytest.approx(np.exp(-0.5))
     assert float(t.weight_at(arb(0.5))) == pytest.approx(np.exp(-0.5))
     assert target_from_json(t.to_json()).weight == "relative"
-    with pytest.raises(ValueError, match="weight"):
+    with pytest.raises(ValueError, match="weight= of target 'exp' is a callable"):
         t.with_weight(np.cos).to_json()
     with pytest.raises(
         ValueError, match=r"weight='exp\(-x\)': .*; for a formula give approx.formula\('exp\(-x\)', domain"
@@ -71,6 +72,28 @@ def test_weights():
         approx.exp().with_weight("exp(-x)")
     with pytest.raises(ValueError, match="constant weight"):
         approx.exp().with_weight(2.0)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        approx.formula("2 + x*abs(x - 0.3)", (-1, 3)),
+        approx.formula("2 + x", kinks=[0.5]),
+        approx.sigmoid((-9, 9)),
+        approx.exp([(-1, 0), (0.5, 1)]),
+        approx.exp().with_weight("relative"),
+    ],
+    ids=str,
+)
+def test_a_weight_that_is_a_target_is_written_as_one(weight):
+    t = approx.formula("sin(x)").with_weight(weight)
+    record = t.to_json()
+    again = target_from_json(json.loads(json.dumps(record)))
+    assert again.to_json() == record
+    assert str(again.weight) == str(weight)
+    x = np.linspace(-1, 1, 101)
+    assert np.array_equal(again.weight_at(x), t.weight_at(x))
+    assert again.weight_at(arb("0.3")).overlaps(t.weight_at(arb("0.3")))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +115,7 @@ def test_weights():
         (lambda: Target(np.exp)(arb(1)), "enclose"),
         (lambda: Target(np.exp).to_json(), "written"),
         (lambda: target_from_json({"name": "relu"}), "malformed"),
+        (lambda: target_from_json(approx.exp().to_json() | {"weight": {"name": "relu"}}), "malformed"),
         (lambda: target_from_json({"name": "os.system", "params": {}, "domain": []}), "malformed"),
     ],
 )
