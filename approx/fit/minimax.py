@@ -188,15 +188,24 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
         other = _reciprocal(target, type, goal, patience)
         fit = fit if other is None or other.error > fit.error * (1 + goal.slack) else other
     if poles == "allow_in_gaps":
-        bound = fit.levelled
+        bound, polar = (
+            fit.levelled,
+            fit.verdict is Verdict.POLE,
+        )  # no fault here: its pattern of signs is fitted, too
         for sides in product((1, -1), repeat=len(target.domain) - 1):
-            if -1 in sides and sum(a != b for a, b in pairwise((1, *sides))) <= type[1]:
+            if (polar or -1 in sides) and sum(a != b for a, b in pairwise((1, *sides))) <= type[1]:
                 other = None
                 with suppress(RuntimeError):
                     other = _across(target, type, (1, *sides), goal)
                 # a bound belongs to one pattern of signs; without that of each there is none for all
                 bound = min(bound, 0.0 if other is None else other.levelled)
-                if other is not None and other.error < fit.error:
+                if other is not None and (
+                    other.error < fit.error
+                    or (
+                        fit.verdict is Verdict.POLE
+                        and (other.verdict is Verdict.EXACT or other.error == fit.error)
+                    )
+                ):
                     fit = other
         fit = replace(fit, levelled=min(bound, fit.levelled))
     return fit

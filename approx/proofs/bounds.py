@@ -259,7 +259,7 @@ class Error:
             both: list[Any] = [lambda s: 1 + 0 * s, lambda s: 1 / p(s)]
         else:
             both = [lambda s: self._weight(s) * p(s), self._weight]
-        bits -= min(0, bit_size(limits[1] / tolerance))
+        bits -= min(0, bit_size(limits[1] / tolerance)) if tolerance else 0
         for lo, hi, (f, w) in models(both, p.a, p.b, limits, bits + _places(both, p)):
             yield Box(lo, hi, f.poly * den - w.poly * num, den, f.radius + w.radius * size)
 

@@ -376,3 +376,17 @@ def test_what_turns_more_often_than_its_degrees_has_a_bound(text, domain, type):
     proof = approx.certify(fit)
     assert isinstance(proof, approx.Certificate)
     assert 0.85 * fit.error < fit.levelled <= proof.upper
+
+
+@pytest.mark.parametrize("weight", [None, "relative"])
+@pytest.mark.parametrize(("more", "less"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize(
+    ("text", "type"),
+    [("1/x", (0, 1)), ("1/(x*x-0.25)", (0, 2)), ("x/(x*x-0.25)", (1, 2)), ("2+1/(x+0.5)", (1, 1))],
+)
+def test_poles_in_gaps_are_no_fault_where_they_are_allowed(text, type, more, less, weight):
+    target = approx.formula(text, [(-2, -1), (1, 3)]).with_weight(weight)
+    fit = approx.minimax(target, (type[0] + more, type[1] + less), poles="allow_in_gaps")
+    assert fit.verdict is Verdict.EXACT
+    assert fit.converged
+    assert fit.rational.type == type

@@ -235,6 +235,12 @@ def test_no_error_at_all(t: Target):
     assert c.lower == c.upper == c.best_lower == 0
 
 
+@pytest.mark.parametrize("weight", [None, "relative", targets.formula("exp(-x)", (1, 3))], ids=str)
+def test_no_error_at_all_of_what_is_enclosed_by_models_is_not_proven(weight: Any):
+    with pytest.raises(ArithmeticError, match="seems to be 0"):
+        certify(Rational.from_monomial([1], [0, 1]), targets.formula("1/x", (1, 3)).with_weight(weight))
+
+
 @pytest.mark.parametrize("scale", [1e-100, 1e-9, 1e30, 1e300])
 @pytest.mark.parametrize("name", ["relu", "sqrt", "absolute", "sign"])
 def test_the_scale_of_the_domain_does_not_matter(name: str, scale: float):
