@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -81,15 +82,15 @@ def tune(
     """
     from evals.report.tables import show
     from evals.report.text import tuning_table
-    from evals.tuning import FAMILIES, command, parse_options
+    from evals.tuning import FAMILIES, command
     from evals.tuning import tune as run_tuning
     from rsae import InputError, TrainConfig
     from rsae.activations.open import open_activations
+    from rsae.support.values import parse_settings, parse_values
 
-    fixed = parse_options("--setting", setting or [])
-    for name, values in fixed.items():
-        if len(values) > 1:
-            raise InputError(f"--setting {name}: give one value; to try several, --vary or --then")
+    fixed = parse_settings("--setting", setting or [])
+    if named := [name for name in fixed if name in inspect.signature(tune).parameters]:
+        raise InputError(f"--setting {named[0]}: it has an option of its own, --{named[0].replace('_', '-')}")
     if not all(part.strip().isdigit() for part in seed.split(",")):
         raise InputError(f"--seed {seed!r}: write a number, or several as 0,1,2")
     families = family or FAMILIES
@@ -98,17 +99,19 @@ def tune(
         out,
         families,
         l0,
-        parse_options("--vary", vary) if vary else None,
-        parse_options("--then", then or []),
+        parse_values("--vary", vary) if vary else None,
+        parse_values("--then", then or []),
         TrainConfig(steps=steps),
         [int(part) for part in seed.split(",")],
         jobs,
         device,
-        **{"d_sae": d_sae, "skip": skip} | {name: values[0] for name, values in fixed.items()},
+        **{"d_sae": d_sae, "skip": skip} | fixed,
     )
     show(tuning_table(found, l0), markdown)
+    read = {"--heldout": (heldout, 0.1), "--window": (window, 0), "--device": (device, "cpu")}
+    data = " ".join(f"{option} {value}" for option, (value, default) in read.items() if value != default)
     for one in found.values():
-        typer.echo(command(one, l0))
+        typer.echo(command(one, l0, data))
     typer.echo(f"{out}: tune.json, tune.toml and tune.png")
     if missing := [name for name in families if name not in found]:
         raise InputError(

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from evals.stats import Interval
 from rsae import HarvestConfig, InputError, TrainConfig, UpgradeConfig
 from rsae.support.files import is_json, read_json, write_json
+from rsae.support.values import numeral
 
 #: Of the files in RUN/results; files of another version are refused
 VERSION = 2
@@ -102,7 +103,7 @@ class Level:
     def __str__(self) -> str:
         if isinstance(self.value, str):
             return self.value
-        return f"{self.kind}{'_' if self.kind == 'l0' else ''}{self.value:g}"
+        return f"{self.kind}{'_' if self.kind == 'l0' else ''}{numeral(self.value)}"
 
 
 class Figures:

@@ -17,6 +17,7 @@ from evals.site import Cell, Plan, SiteRun, fingerprint
 from evals.world import NOISE, World
 from rsae import Activations, HarvestConfig
 from rsae.support.files import read_json, write_json
+from rsae.support.values import numeral
 from rsae.upgrading.config import FINE_TUNING
 
 
@@ -53,7 +54,7 @@ class TruthCell:
     @property
     def cell(self) -> str:
         """The cell as a file's name, without `.json`."""
-        noise = "" if self.noise == NOISE else f"-n{self.noise:g}"
+        noise = "" if self.noise == NOISE else f"-n{numeral(self.noise)}"
         return f"{slug(f'{self.family}-{self.d_sae}-{self.level}{noise}')}-s{self.seed}-{self.variant}"
 
 
@@ -72,7 +73,7 @@ class WorldRun(SiteRun):
     ):
         g = config.ground_truth
         self.world, self.heldout_samples = World(g.features, g.d_in, g.seed, noise), g.samples
-        told = "" if noise == NOISE else f"-n{noise:g}"
+        told = "" if noise == NOISE else f"-n{numeral(noise)}"
         site = Site(f"world-{g.features}x{g.d_in}-s{g.seed}{told}", "features")
         super().__init__(site, HarvestConfig(), run, device)
 

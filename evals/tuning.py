@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
@@ -32,6 +33,7 @@ from rsae.support.devices import check_device
 from rsae.support.errors import did_you_mean
 from rsae.support.files import write_json, write_text, writing
 from rsae.support.progress import say
+from rsae.support.values import numeral
 from rsae.training import Diverged
 
 Changes = dict[str, Any]
@@ -51,6 +53,8 @@ FAMILIES = (
 _FIXED = ("steps", "seed", "l0", "sparsity", "objective", "kl_tokens")
 #: Options that are flags of `rsae train`
 _FLAGS = (
+    "d_sae",
+    "steps",
     "optimizer",
     "lr",
     "bias_lr",
@@ -109,6 +113,12 @@ class Tuned:
     """The best of the grid, trained at 1.25 times the goal; None where all have the wanted l0 anyway."""
     elasticity: float
     """d log FVU / d log l0 between these two. It brings each FVU to the goal: FVU (l0 / goal)^-elasticity."""
+    train: Changes
+    """The training of the best: its steps, and what is not `TrainConfig`'s own."""
+    settings: Changes
+    """The SAE's settings, of the best."""
+    seeds: tuple[int, ...]
+    """Of the starts."""
 
 
 @dataclass(frozen=True)
@@ -202,42 +212,6 @@ def tune(
     return tuned
 
 
-def parse_options(flag: str, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Options and their values, of NAME=VALUE,VALUE,...
-
-    Args:
-        flag: What they were given by, for messages.
-        texts: As a user writes them.
-
-    Returns:
-        Values by option.
-
-    Raises:
-        InputError: for any other text.
-    """
-    found = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        parts = [part.strip() for part in values.split(",")]
-        if not (name and equals and all(parts)):
-            raise InputError(f"{flag} {text!r}: write NAME=VALUE,VALUE, such as lr=1e-3,3e-3")
-        tried = [_value(part) for part in parts]
-        if name in found or any(value in tried[:i] for i, value in enumerate(tried)):
-            raise InputError(f"{flag} {text!r}: give each option once, and each of its values")
-        found[name] = tried
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # a word, or a number as 3.e-3
-        try:
-            return float(text)
-        except ValueError:
-            return text
-
-
 def label(changes: Changes) -> str:
     """Settings as text.
 
@@ -245,7 +219,8 @@ def label(changes: Changes) -> str:
         changes: Values by option.
     """
     return ", ".join(
-        f"{name} {value:g}" if _numeric(value) else f"{name} {value}" for name, value in changes.items()
+        f"{name} {numeral(value)}" if _numeric(value) else f"{name} {value}"
+        for name, value in changes.items()
     )
 
 
@@ -255,6 +230,20 @@ def _numeric(value: Any) -> bool:
 
 def _train_options() -> list[str]:
     return [field.name for field in fields(TrainConfig) if field.name not in _FIXED]  # type: ignore[arg-type]
+
+
+def _of_training(changes: Changes) -> Changes:
+    return {option: value for option, value in changes.items() if option in _train_options()}
+
+
+def _beyond_default(config: TrainConfig) -> Changes:
+    """The steps, and the fields that are not as `rsae train` has them by itself; seed and l0 are told beside them."""
+    own = asdict(TrainConfig())
+    return {
+        name: value
+        for name, value in asdict(config).items()
+        if name == "steps" or (name not in ("seed", "l0", "sparsity") and value != own[name])
+    }
 
 
 def _knows(name: str, option: str) -> bool:
@@ -268,6 +257,9 @@ def _check(sweep: Sweep, name: str) -> None:
     for option, values in [*sweep.grid.items(), *sweep.then.items()]:
         if not values:
             raise InputError(f"option {option!r}: give a value or more")
+        # trials are kept under their labels
+        if len({label({option: value}) for value in values}) < len(values):
+            raise InputError(f"option {option!r}: two of its values are written alike; give each once")
         for value in values if option in _train_options() else ():
             _config(sweep, name, {option: value})
 
@@ -279,7 +271,7 @@ def _settings(sweep: Sweep, name: str, changes: Changes) -> Changes:
 
 
 def _config(sweep: Sweep, name: str, changes: Changes) -> TrainConfig:
-    config = sweep.config.changed({o: v for o, v in changes.items() if o in _train_options()})
+    config = sweep.config.changed(_of_training(changes))
     return replace(config, l0=float(sweep.l0)) if family_named(name).sparsity_by == "penalty" else config
 
 
@@ -335,7 +327,17 @@ class _Family:
                 self._stage([best | {option: value} for value in values])
         say(f"{self.name}: the best is {self._best().label or 'the base'}")
         tried = tuple(self._brought(one) for one in self.measured)
-        return Tuned(self.name, self._best(), tried, self.beside, self.elasticity)
+        best = self._best()
+        return Tuned(
+            self.name,
+            best,
+            tried,
+            self.beside,
+            self.elasticity,
+            _beyond_default(self.sweep.config.changed(_of_training(best.changes))),
+            {o: v for o, v in _settings(self.sweep, self.name, best.changes).items() if o != "k"},
+            tuple(self.sweep.seeds),
+        )
 
     def _stage(self, changes: list[Changes]) -> None:
         known = [one.changes for one in self.measured]
@@ -451,33 +453,44 @@ def _figures(sae: SAE, activations: Activations) -> dict[str, float]:
 # --- what is written -------------------------------------------------------------------------------------------
 
 
-def lines(tuned: Tuned) -> str:
-    """The best settings as lines of a file: `[train]` of a suite, and the family's settings.
-
-    Args:
-        tuned: What was found.
-    """
-    changes = tuned.best.changes
-    train = {option: value for option, value in changes.items() if option in _train_options()}
-    own = {option: value for option, value in changes.items() if option not in train}
-    return tomli_w.dumps({"train": train} | ({"settings": own} if own else {})).strip()
-
-
-def command(tuned: Tuned, l0: int) -> str:
-    """The options of `rsae train` that train the best.
+def lines(tuned: Tuned, l0: int) -> str:
+    """The best as lines of a file, under the family: a suite's `train` and `grid`, and its part of `grid.settings`.
 
     Args:
         tuned: What was found.
         l0: The wanted l0.
     """
+    own = {option: value for option, value in tuned.settings.items() if option not in ("d_sae", "skip")}
+    grid = {"d_sae": [tuned.settings["d_sae"]], "l0": [l0], "seeds": list(tuned.seeds)}
+    train = {option: value for option, value in tuned.train.items() if value is not None}
+    sections = {"train": train, "grid": grid} | ({"settings": own} if own else {})
+    return tomli_w.dumps({tuned.family: sections}).strip()
+
+
+def command(tuned: Tuned, l0: int, data: str = "") -> str:
+    """The `rsae train` that trains the best, over all seeds.
+
+    Args:
+        tuned: What was found.
+        l0: The wanted l0.
+        data: Options that say how the activations were read, such as `--heldout 0.2`.
+    """
     level = "--k" if family_named(tuned.family).sparsity_by == "k" else "--l0"
     parts = [f"rsae train {tuned.family} STORE OUT {level} {l0}"]
-    for option, value in tuned.best.changes.items():
-        shown = f"{value:g}" if _numeric(value) else str(value)
-        parts.append(
-            f"--{option.replace('_', '-')} {shown}" if option in _FLAGS else f"--setting {option}={shown}"
-        )
-    return " ".join(parts)
+    for option, value in (tuned.settings | tuned.train).items():
+        if option == "skip":
+            parts += ["--skip"] if value else []
+            continue
+        if isinstance(value, float):
+            shown = numeral(value)
+        elif option == "penalty":
+            shown = value or "none"
+        else:
+            shown = value if isinstance(value, str) else json.dumps(value)
+        flag = f"--{option.replace('_', '-')} " if option in _FLAGS else f"--setting {option}="
+        parts.append(flag + shlex.quote(shown))
+    seeds = ",".join(map(str, tuned.seeds))
+    return " ".join([*parts, *([f"--seed {seeds}"] if seeds != "0" else []), *([data] if data else [])])
 
 
 def _write(sweep: Sweep, tuned: dict[str, Tuned]) -> None:
@@ -495,8 +508,8 @@ def _write(sweep: Sweep, tuned: dict[str, Tuned]) -> None:
     parts = []
     for name, one in tuned.items():
         assert one.best.at_goal is not None
-        text = lines(one).replace("[", f"[{name}.")
-        parts.append(f"# {name}: held-out FVU {one.best.at_goal.mean:.4f} at l0 {sweep.l0}\n{text}\n")
+        fvu = f"held-out FVU {one.best.at_goal.mean:.4f} at l0 {sweep.l0}"
+        parts.append(f"# {name}: {fvu}\n{lines(one, sweep.l0)}\n")
     write_text(sweep.out / "tune.toml", "\n".join(parts))
     with writing(sweep.out / "tune.png") as temporary:
         _figure(sweep, tuned).savefig(temporary, format="png")

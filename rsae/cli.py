@@ -199,8 +199,8 @@ def _train(
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another of the family's settings or the training's (docs/training.md), as NAME=VALUE: bandwidth=0.5, "
-            "beta2=0.99. May be repeated."
+            help="Another of the family's settings or the training's (docs/training.md), as NAME=VALUE, a number, word "
+            "or JSON: bandwidth=.5, objective=kl, auxiliary=false. May be repeated."
         ),
     ] = None,
     skip: Annotated[
@@ -289,6 +289,7 @@ def _train(
     from rsae.sae import family as family_named
     from rsae.support import distributed
     from rsae.support.errors import did_you_mean
+    from rsae.support.values import parse_settings
 
     grid = Grid(
         k=_numbers("--k", k, int),
@@ -312,7 +313,7 @@ def _train(
     )
     grid.checked(family)
     monitors = [monitor_named(name, out / "monitor" / name) for name in monitor or ()]
-    given = _settings(setting or [])
+    given = parse_settings("--setting", setting or [])
     if named := [name for name in given if name in inspect.signature(_train).parameters]:
         raise InputError(f"--setting {named[0]}: it has an option of its own, --{named[0].replace('_', '-')}")
     of_training = {name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__}
@@ -370,22 +371,6 @@ def _numbers(option: str, text: str, kind: Any) -> list[Any]:
         return [kind(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise InputError(f"{option} {text!r}: write a number, or several as 16,32,64") from None
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs."""
-    from rsae import InputError
-
-    settings = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        try:
-            if not (name and equals) or name in settings:
-                raise ValueError
-            settings[name] = json.loads(value.lower() if value in ("True", "False") else value)
-        except ValueError:
-            raise InputError(f"--setting {pair!r}: write NAME=VALUE once, such as bandwidth=0.5") from None
-    return settings
 
 
 def _checked(cls: Any, **fields: Any) -> Any:

@@ -22,6 +22,7 @@ from rsae.sharding import sharded
 from rsae.support import distributed
 from rsae.support.errors import InputError
 from rsae.support.files import digest, read_json, write_json
+from rsae.support.values import numeral
 from rsae.training import History, TrainConfig, train
 from rsae.upgrading.decide import fit_of
 
@@ -79,7 +80,7 @@ class Grid:
         Args:
             point: One of `points`.
         """
-        return "-".join(f"{n}{v:g}" for n, v in point.items() if len(getattr(self, n)) > 1)
+        return "-".join(f"{n}{numeral(v)}" for n, v in point.items() if len(getattr(self, n)) > 1)
 
 
 @dataclass

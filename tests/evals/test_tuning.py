@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import tomllib
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import rsae
 from evals import tuning
@@ -103,9 +106,11 @@ def test_what_is_written(out, found):
     best = made["families"]["jump_relu"]["best"]
     assert best["at_goal"]["mean"] == pytest.approx(found["jump_relu"].best.at_goal.mean)
     copied = tomllib.loads((out / "tune.toml").read_text())
-    assert copied["top_k"]["train"] == {
-        o: v for o, v in found["top_k"].best.changes.items() if o != "threshold"
-    }
+    best_train = {o: v for o, v in found["top_k"].best.changes.items() if o != "threshold"}
+    own_default = TrainConfig()
+    changed = {o: v for o, v in best_train.items() if v != getattr(own_default, o)}
+    assert copied["top_k"]["train"] == changed | {"steps": 25, "batch": 64}
+    assert copied["top_k"]["grid"] == {"d_sae": [48], "l0": [L0], "seeds": [0]}
     own = {o: v for o, v in found["jump_relu"].best.changes.items() if o == "threshold"}
     assert copied["jump_relu"].get("settings", {}) == own
     assert (out / "tune.png").read_bytes().startswith(b"\x89PNG")
@@ -150,18 +155,62 @@ def test_the_command_prints_what_rsae_train_takes(store, tmp_path):
             "threshold=0.3",
             "--setting",
             "batch=64",
+            "--setting",
+            "precision=bfloat16",
+            "--setting",
+            "bandwidth=.5",
+            "--seed",
+            7,
         ),
     )
     assert done.returncode == 0, done.stderr
     assert "best" in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("rsae train")]
-    words = line.replace("STORE", str(store.path)).replace("OUT", str(tmp_path / "sae")).split()
-    trained = run_command(rsae_main, *words[1:], "--d-sae", 48, "--steps", 30, "--batch", 64)
+    words = shlex.split(line.replace("STORE", str(store.path)).replace("OUT", str(tmp_path / "sae")))
+    trained = run_command(rsae_main, *words[1:])
     assert trained.returncode == 0, trained.stderr
     best = json.loads((tmp_path / "tuned" / "tune.json").read_text())["families"]["jump_relu"]["best"]
     assert reconstruction(rsae.load(tmp_path / "sae"), store).fvu == pytest.approx(
         best["fvu"]["mean"], rel=1e-6
     )
+
+
+@given(
+    family=st.sampled_from(["top_k", "jump_relu", "gated", "matryoshka_batch_top_k"]),
+    lr=st.floats(1e-9, 10),
+    clip=st.none() | st.floats(1e-3, 10),
+    optimizer=st.sampled_from(["adam", "muon", "schedule_free"]),
+    objective=st.sampled_from(["mse", "kl"]),
+    d_sae=st.integers(16, 10**7),
+    seeds=st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_command_and_the_file_hold_all_that_was_set(
+    monkeypatch, family, lr, clip, optimizer, objective, d_sae, seeds
+):
+    """`rsae train` reads the very training, SAE and seeds of the sweep from the line, a suite from tune.toml."""
+    config = TrainConfig(steps=123, clip=clip, optimizer=optimizer, objective=objective, lr=lr)
+    own = {"matryoshka_batch_top_k": {"group_sizes": [16, d_sae]}, "jump_relu": {"threshold": lr}}.get(
+        family, {}
+    )
+    best = tuning.Tried(family, {"lr": lr}, None, 8.0, 1.0, None, 1.0)
+    train = tuning._beyond_default(config)
+    tuned = tuning.Tuned(family, best, (), None, 0.0, train, {"d_sae": d_sae, **own}, tuple(seeds))
+    read = []
+
+    def train_grid(family, activations, out, config, grid, settings, *_):
+        read.append((family, config, list(grid.seed), settings))
+        return []
+
+    monkeypatch.setattr("rsae.grid.train_grid", train_grid)
+    monkeypatch.setattr("rsae.activations.open.open_activations", lambda *_: None)
+    done = run_command(rsae_main, *shlex.split(tuning.command(tuned, 8))[1:])
+    assert done.returncode == 0, done.stderr
+    assert read == [(family, config, seeds, tuned.settings)]
+    copied = tomllib.loads(tuning.lines(tuned, 8))[family]
+    assert TrainConfig(**copied["train"]) == config
+    assert copied["grid"] == {"d_sae": [d_sae], "l0": [8], "seeds": seeds}
+    assert copied.get("settings", {}) == own
 
 
 @pytest.mark.parametrize(
@@ -175,6 +224,7 @@ def test_the_command_prints_what_rsae_train_takes(store, tmp_path):
         (["--then", "bandwith=1"], "did you mean 'bandwidth'"),
         (["--setting", "batch=1,2"], "one value"),
         (["--setting", "bach=1"], "did you mean 'batch'"),
+        (["--setting", "steps=5"], "an option of its own, --steps"),
         (["--seed", "x"], "--seed 'x'"),
         (["--family", "topk"], "did you mean 'top_k'"),
         (["--l0", 64], "must lie between"),
@@ -202,6 +252,6 @@ def test_a_family_that_misses_the_goal_costs_only_itself(store, tmp_path, jobs):
     sizes = ["--d-sae", 48, "--steps", 20, "--l0", 3, "--vary", "lr=1e-9", "--jobs", jobs]
     done = evals("tune", store.path, tmp_path, *families, *sizes)
     assert_one_clear_line(done, "relu: no training came within a quarter of l0 3", "the others are there")
-    assert "rsae train top_k STORE OUT --k 3" in done.stdout
+    assert "rsae train top_k STORE OUT --k 3 --d-sae 48 --steps 20" in done.stdout
     assert set(json.loads((tmp_path / "tune.json").read_text())["families"]) == {"top_k"}
     assert (tmp_path / "tune.png").exists()

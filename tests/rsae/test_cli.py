@@ -112,6 +112,14 @@ def test_a_grid_in_one_pass(job, tmp_path):
     assert not torch.equal(a.W_dec, b.W_dec)
 
 
+def test_seeds_that_six_digits_do_not_tell_apart_have_a_directory_each(job, tmp_path):
+    sizes = ["--d-sae", 40, "--k", 5, "--steps", 3, "--batch", 64]
+    done = rsae("train", "top_k", job / "store", tmp_path, *sizes, "--seed", "20240101,20240102")
+    assert done.returncode == 0, done.stderr
+    made = [load(tmp_path / f"top_k-seed{seed}") for seed in (20240101, 20240102)]
+    assert not torch.equal(made[0].W_dec, made[1].W_dec)
+
+
 def test_l0_is_the_goal_where_nothing_else_is_said(job, tmp_path):
     done = rsae("train", "relu", job / "store", tmp_path, "--d-sae", 40, "--steps", 20, "--batch", 64)
     assert done.returncode == 0, done.stderr
@@ -135,7 +143,10 @@ def test_a_window_changes_the_order(job, tmp_path):
         (("relu", "--l0", 3, "--sparsity", 1), "either --sparsity or --l0"),
         (("relu", "--l0", "3;4"), "write a number, or several"),
         (("jump_relu", "--setting", "bandwith=1"), "did you mean 'bandwidth'"),
-        (("jump_relu", "--setting", "bandwidth=wide"), "write NAME=VALUE"),
+        (("jump_relu", "--setting", "bandwidth=wide"), "bandwidth = 'wide'"),
+        (("jump_relu", "--setting", "bandwidth"), "write NAME=VALUE"),
+        (("jump_relu", "--setting", "bandwidth=1,2"), "give one value; a list as bandwidth=[1,2]"),
+        (("top_k", "--setting", "objective=klein"), "objective = 'klein'"),
         (("rational_relu",), "upgrade it"),
         (("relu", "--lr", -1), "--lr -1"),
         (("relu", "--precision", "float64"), "--precision 'float64'"),

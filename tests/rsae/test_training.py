@@ -110,7 +110,7 @@ def test_what_begins_anew_ends_as_it_would_alone(store, tmp_path, steps_from):
     others = [random_sae("jump_relu", store) for _ in range(2)]
     for other in others:
         with torch.no_grad():
-            other.threshold.mul_(5)
+            other.state_dict()["threshold"].mul_(5)
     train(others[0], store, CONFIG, checkpoint)
     train(others[1], store, CONFIG)
     assert_equal(*others)

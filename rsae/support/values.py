@@ -1,0 +1,100 @@
+"""Settings as text: numbers in names that tell them apart, and NAME=VALUE as a user writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rsae.support.errors import InputError
+
+_WORDS = {"True": True, "False": False, "None": None}
+
+
+def numeral(value: int | float) -> str:
+    """A number as text: in six digits where these are all of it, else in all digits, so that no two are alike.
+
+    Args:
+        value: The number.
+    """
+    if isinstance(value, int) and abs(value) > 2**53:  # beyond what a float tells apart
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else f"{value!r}"
+
+
+def parse_value(text: str) -> Any:
+    """What a value stands for: JSON, True, False or None as Python writes them, another number such as .5, or a word.
+
+    Args:
+        text: The value.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
+def parse_values(flag: str, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Options and their values, of NAME=VALUE,VALUE,...
+
+    Args:
+        flag: What they were given by, for messages.
+        texts: As a user writes them.
+
+    Returns:
+        Values by option.
+
+    Raises:
+        InputError: for any other text.
+    """
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        parts = _parts(values)
+        if not (name and equals and "" not in parts):
+            raise InputError(f"{flag} {text!r}: write NAME=VALUE,VALUE, such as lr=1e-3,3e-3")
+        if name in found or any(value in parts[:i] for i, value in enumerate(parts)):
+            raise InputError(f"{flag} {text!r}: give each option once, and each of its values")
+        found[name] = parts
+    return found
+
+
+def parse_settings(flag: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Settings of one value each, of NAME=VALUE.
+
+    Args:
+        flag: What they were given by, for messages.
+        texts: As a user writes them.
+
+    Returns:
+        Value by name.
+
+    Raises:
+        InputError: for any other text.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        parts = _parts(value)
+        if not (name and equals) or name in found or "" in parts:
+            raise InputError(f"{flag} {text!r}: write NAME=VALUE once, such as bandwidth=0.5")
+        if len(parts) > 1:
+            raise InputError(f"{flag} {text!r}: give one value; a list as {name}=[{value}]")
+        found[name] = parts[0]
+    return found
+
+
+def _parts(text: str) -> list[Any]:
+    """The values between commas that stand in no brackets."""
+    try:
+        if found := json.loads(f"[{text}]"):
+            return found
+        return [""]
+    except (ValueError, RecursionError):
+        return [parse_value(part.strip()) for part in text.split(",")]
