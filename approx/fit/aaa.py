@@ -9,6 +9,7 @@ infinity is a power of z: the barycentric form has them far away, and they becom
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,12 @@ from approx.rational import Rational
 _FEW = 2000  # samples that take part in the iterations; the others are looked at
 _ROUNDS = 6
 _BLOCK = 1 << 16
+_MOST = 100  # poles
+_NEAR = 20.0  # times the wanted error: AAA's own, where the least degree is looked for from
+_STEPS, _LATER = (
+    3,
+    3.0,
+)  # of Lawson's iteration, after which an error is to be within this factor of the wanted one
 # in units of the largest |z|:
 _FAR = 3.0  # poles beyond may stand for powers of z
 _REACH = 1e8  # there a pole and a constant cannot be told apart
@@ -195,11 +202,75 @@ def _fitted(
     z, y = z / scale, y / size  # exactly; the pencil of the poles is a bad one where |z| is not about 1
     enough = max(tolerance, 1e-13) * float(np.max(w * np.abs(y)))
     # AAA knows no weights: where they are largest the error is to be small enough, too
-    rtol = max(enough / float(np.max(w) * max(np.max(np.abs(y)), 1e-300)), 1e-13)
-    terms = 101 if degree is None else degree + 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the tolerance was not reached is told by the error
-        start = AAA(z, y, rtol=rtol, max_terms=terms, clean_up=degree is None)
+    level = max(enough / float(np.max(w)), 1e-13 * float(np.max(np.abs(y))))
+
+    def started(degree: int, clean_up: bool) -> AAA:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the tolerance was not reached is told by the error
+            return AAA(
+                z, y, rtol=level / max(np.max(np.abs(y)), 1e-300), max_terms=degree + 1, clean_up=clean_up
+            )
+
+    def fitted(start: AAA, steps: int = lawson) -> ComplexFit:
+        return _of_start(start, z, y, w, enough, min(steps, lawson), real, stable)
+
+    found = fitted(started(degree, False)) if degree is not None else _least(started, fitted, level, enough)
+    return ComplexFit(
+        found.poles * scale,
+        found.residues * (scale * size),
+        found.polynomial * (size / scale ** np.arange(len(found.polynomial))),
+        found.error * size,
+        real,
+    )
+
+
+def _least(
+    started: Callable[[int, bool], AAA], fitted: Callable[..., ComplexFit], level: float, enough: float
+) -> ComplexFit:
+    """The fit of the least degree whose error is small enough, or the best that was met.
+
+    AAA meets each sample that it takes, and so in noise it needs ever more of them. What comes after it needs no more
+    than the noise leaves: it is tried from the degree on where AAA is near, in steps that double, then by bisection.
+    """
+    met: dict[int, ComplexFit] = {}
+
+    def meets(degree: int) -> bool:
+        start = started(degree, False)
+        met[degree] = fitted(start, _STEPS)
+        if met[degree].error <= _LATER * enough:
+            met[degree] = fitted(start)
+        return met[degree].error <= enough
+
+    most, low, step = 8, -1, 1
+    while True:
+        start = started(most, True)
+        top, reached = len(start.errors) - 1, bool(start.errors[-1] <= level)
+        low = max(low, int(np.argmax(np.r_[start.errors <= _NEAR * level, True])) - 1)
+        while low + step < top and not meets(low + step):
+            low, step = low + step, 2 * step
+        if low + step < top or reached or most == _MOST:
+            break
+        most = min(2 * most, _MOST)
+    high = min(low + step, top)
+    if high == top:
+        met[high] = fitted(start)
+    while high - low > 1 and met[high].error <= enough:
+        middle = (low + high) // 2
+        low, high = (low, middle) if meets(middle) else (middle, high)
+    return met[high] if met[high].error <= enough else min(met.values(), key=lambda one: one.error)
+
+
+def _of_start(
+    start: AAA,
+    z: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    enough: float,
+    lawson: int,
+    real: bool,
+    stable: bool,
+) -> ComplexFit:
+    """What Lawson's iteration and residues make of AAA's function."""
     nodes, num, den = start.support_points, start.weights * start.support_values, start.weights
     if lawson and len(nodes) > 1:
         num, den = _lawson(z, y, w, nodes, num, den, lawson)
@@ -221,14 +292,7 @@ def _fitted(
         least = min(tried)[0]
         tried = [one for one in tried if one[0] <= 1.1 * least]
     _, degree_at_infinity, near = tried[-1]
-    found = _with_residues(z, y, w, near, degree_at_infinity, real, lawson)
-    return ComplexFit(
-        found.poles * scale,
-        found.residues * (scale * size),
-        found.polynomial * (size / scale ** np.arange(degree_at_infinity + 1)),
-        found.error * size,
-        real,
-    )
+    return _with_residues(z, y, w, near, degree_at_infinity, real, lawson)
 
 
 def _cauchy(z: np.ndarray, nodes: np.ndarray) -> np.ndarray:

@@ -194,3 +194,17 @@ def test_the_tolerance_is_one_of_weighted_errors():
     poles = np.array([-1, -2, -0.5 + 1j, -0.5 - 1j, -0.5 + 7j, -0.5 - 7j])
     y = np.polyval([1, 1, 1, 1], z) + response(z, poles, np.ones(6))
     assert aaa(z, y, 9, weight=1 / np.abs(y)).error < 1e-10
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(2, 50), st.booleans(), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_noise_below_the_tolerance_costs_no_poles(seed, pairs, above, real, stable):
+    """AAA alone takes dozens, since it meets the noise of the samples that it takes."""
+    rng = np.random.default_rng(seed)
+    z = 1j * np.linspace(0.1, 10, 300)
+    y = response(z, *system(seed, 2 * pairs))
+    noise = 1e-3 * np.max(np.abs(y)) * (rng.normal(size=300) + 1j * rng.normal(size=300))
+    tolerance = above * float(np.max(np.abs(noise))) / float(np.max(np.abs(y + noise)))
+    fit = aaa(z, y + noise, tolerance=tolerance, real=real, stable=stable)
+    assert len(fit.poles) + len(fit.polynomial) - 1 <= 2 * pairs
+    assert fit.error <= tolerance * np.max(np.abs(y + noise))
