@@ -252,7 +252,10 @@ def _train(
         float | None,
         typer.Option(help="Share of the steps that decay to zero; by default 0.3, and 0 with schedule_free."),
     ] = None,
-    clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(help="Largest gradient norm, of weights, biases, thresholds each."),
+    ] = None,
     revival: Annotated[float, typer.Option(help="Weight of the loss that revives dead latents.")] = 1 / 32,
     precision: Precision = "float32",
     window: Window = 0,

@@ -18,6 +18,7 @@ from rsae.formats import load, mark_in, save
 from rsae.monitoring import Monitor
 from rsae.new import new
 from rsae.sae import SAE, family
+from rsae.sae.fingerprint import fingerprint
 from rsae.sharding import sharded
 from rsae.support import distributed
 from rsae.support.errors import InputError
@@ -199,7 +200,8 @@ def _job(
         sae = _begun(begin, name, own)
         sae = sharded(sae) if shard else sae
     sae.penalty_named(config.penalty)
-    made_of = own if begin is None else [begin, own] if own else begin
+    # not the path of a start, where other weights may lie by now
+    made_of = own if begin is None else [fingerprint(sae), own]
     key = [name, made_of, point["seed"], asdict(replace(config, steps=1))]
     return _Job(path, sae, config, digest([*key, activations.identity]))
 

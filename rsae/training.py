@@ -390,8 +390,8 @@ class _Run:
         total.backward()
         distributed.average_gradients(sae)
         if config.clip is not None:
-            for group in self.optimiser.param_groups:
-                sae.shard.clip_({self.names[p]: p for p in group["params"]}, config.clip)
+            for part in _parts(sae).values():
+                sae.shard.clip_(part, config.clip)
         self.optimiser.step()
         if loss.entries is not None:
             sae.observe_(loss.entries)
@@ -501,29 +501,30 @@ def _told(monitors: Sequence[Monitor], runs: Sequence[_Run]) -> Iterator[Callabl
 
 
 _BIASES = ("b_enc", "b_dec", "b_gate", "b_mag")
+_PARTED = ("bias", "threshold", "activation")
+
+
+def _parts(sae: SAE, biases_apart: bool = True) -> dict[str, dict[str, torch.nn.Parameter]]:
+    """Weights, biases, thresholds and rational coefficients, those that there are, each by name."""
+    parts: dict[str, dict[str, torch.nn.Parameter]] = {part: {} for part in ("weights", *_PARTED)}
+    for name, parameter in sae.named_parameters():
+        part = name.split(".")[0]
+        if part in _BIASES and biases_apart:
+            part = "bias"
+        parts[part if part in _PARTED else "weights"][name] = parameter
+    return {part: parameters for part, parameters in parts.items() if parameters}
 
 
 def _parameter_groups(sae: SAE, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weights, biases, thresholds and rational coefficients, each with its own learning rate."""
-    groups: dict[str, list[torch.nn.Parameter]] = {
-        "weights": [],
-        "bias": [],
-        "threshold": [],
-        "activation": [],
-    }
+    """The parts with their own learning rates; biases beside the weights where theirs is the same."""
     lr, bias_lr = config.lr, config.bias_lr
     assert lr is not None
     assert bias_lr is not None
-    shared_rate = bias_lr == 1.0  # one group then, so that the norm to clip is that of both
-    for name, parameter in sae.named_parameters():
-        part = name.split(".")[0]
-        if part in _BIASES and not shared_rate:
-            part = "bias"
-        groups[part if part in groups else "weights"].append(parameter)
     factors = {
         "weights": 1.0,
         "bias": bias_lr,
         "threshold": config.threshold_lr,
         "activation": config.coefficient_lr,
     }
-    return [{"params": p, "lr": lr * factors[name]} for name, p in groups.items() if p]
+    parts = _parts(sae, bias_lr != 1.0)
+    return [{"params": [*own.values()], "lr": lr * factors[part]} for part, own in parts.items()]

@@ -132,6 +132,8 @@ class Shard(Whole):
 
     def clip_(self, parameters: Mapping[str, nn.Parameter], most: float) -> None:
         moved = {name: p for name, p in parameters.items() if p.grad is not None}
+        if not moved:  # in all processes alike
+            return
         squares = next(iter(moved.values())).new_zeros(2)  # of the latents here; of what all parts share
         for name, p in moved.items():
             assert p.grad is not None

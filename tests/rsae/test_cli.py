@@ -368,6 +368,19 @@ def test_a_saved_sae_can_be_the_start(job, tmp_path):
     assert not (tmp_path / "y").exists()
 
 
+def test_a_start_that_was_replaced_is_another_start(job, tmp_path):
+    """Other weights under the same path are other settings; the same weights under another path are none."""
+    sizes = ["--steps", 3, "--batch", 64]
+    fresh = ["train", "top_k", job / "store", tmp_path / "start", "--d-sae", 40, "--k", 5, *sizes]
+    rsae(*fresh)
+    command = ["train", "top_k", job / "store", tmp_path / "sae", *sizes, "--from"]
+    assert rsae(*command, tmp_path / "start").returncode == 0
+    shutil.copytree(tmp_path / "start", tmp_path / "copy")
+    assert "finished already" in rsae(*command, tmp_path / "copy").stdout
+    rsae(*fresh, "--seed", 7, "--force")
+    assert_one_clear_line(rsae(*command, tmp_path / "start"), "holds an SAE of other settings", "--force")
+
+
 def test_a_start_with_another_k_is_trained_with_it(job, tmp_path):
     still = ["--d-sae", 40, "--batch", 64, "--steps", 1, "--lr", 1e-9, "--from", job / "teacher"]
     done = rsae("train", "top_k", job / "store", tmp_path, *still, "--k", "3,5")

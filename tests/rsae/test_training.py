@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from rsae import InputError, Store, TrainConfig, new, pursuit, train
 from rsae.l0_controller import L0Controller
-from rsae.optimizers import Adam
 from rsae.sae import FAMILIES, family
+from rsae.sae.shard import Whole
 from rsae.support import devices
 from rsae.support.seeds import LARGEST, folded
 from tests.rsae.helpers import random_sae
@@ -256,20 +256,25 @@ def test_a_family_has_rates_of_its_own(family, lr, store):
     assert replace(short, lr=0.1).rated(own.rates).lr == 0.1
 
 
-def test_clipping_bounds_each_group_by_itself(store, monkeypatch):
-    norms = []
-    real = Adam.step
+@pytest.mark.parametrize("bias_lr", [1.0, 10.0])
+@pytest.mark.parametrize("optimiser", ["adam", "muon", "schedule_free"])
+def test_clipping_bounds_each_kind_by_itself_whatever_its_rate(store, monkeypatch, bias_lr, optimiser):
+    norms, real = [], Whole.clip_
 
-    def step(self, *args):
-        norms.append([torch.stack([p.grad.norm() for p in g["params"]]).norm() for g in self.param_groups])
-        return real(self, *args)
+    def clip(self, parameters, most):
+        real(self, parameters, most)
+        norms.append((sorted(parameters), torch.stack([p.grad.norm() for p in parameters.values()]).norm()))
 
-    monkeypatch.setattr(Adam, "step", step)
-    config = replace(CONFIG, steps=30, clip=0.01, bias_lr=10.0)
-    train(random_sae("rational_jump_relu", store), store, config)
-    assert len(norms[0]) == 4  # weights, biases, thresholds, coefficients
-    assert torch.tensor(norms).max() <= 0.01 * (1 + 1e-4)
-    assert torch.tensor(norms)[:, 0].min() > 0.0099  # the weights' gradients are larger than that
+    monkeypatch.setattr(Whole, "clip_", clip)
+    config = replace(CONFIG, steps=30, clip=0.01, bias_lr=bias_lr, optimizer=optimiser)
+    sae = random_sae("rational_jump_relu", store)
+    train(sae, store, config)
+    kinds = [["W_dec", "W_enc"], ["b_dec", "b_enc"], ["threshold"]]
+    assert [names for names, _ in norms[:3]] == kinds
+    assert all(name.startswith("activation.") for name in norms[3][0])
+    found = torch.stack([norm for _, norm in norms]).view(-1, 4)
+    assert found.max() <= 0.01 * (1 + 1e-4)
+    assert found[:, 0].min() > 0.0099  # the weights' gradients are larger than that
 
 
 @pytest.mark.parametrize("name", ["rational_top_k", "relu", "gated", "soft_rational", "pursuit_jump_relu"])
