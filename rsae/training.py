@@ -350,6 +350,7 @@ class _Run:
             if config.l0 is None
             else L0Controller(self.sae, self.penalty, config.steps, config.l0, config.sparsity)
         )
+        self.spread = [torch.zeros(sae.d_out, device=device), torch.zeros((), device=device)]
         self.history: History = []
         self.parts = _PARTS if host_loss is None else (*_PARTS, "kl")
         self.sums = dict.fromkeys(self.parts, 0.0)
@@ -408,6 +409,10 @@ class _Run:
         self.silent_F = torch.where(fired_F, 0, self.silent_F + 1)
         if self.controller is not None:
             self.controller.update(step, l0, sse)
+        if step >= (config.steps - 1) // LOG_EVERY * LOG_EVERY:  # those of the history's last line
+            wanted_BO = x_BD if y_BO is None else y_BO
+            self.spread[0] += wanted_BO.mean(0)
+            self.spread[1] += wanted_BO.square().sum(1).mean()
         told = dict(zip(_PARTS, (total, sse, l0, dead, sparsity), strict=True)) | {"kl": kl}
         for part in self.parts:
             self.sums[part] += told[part]
@@ -437,12 +442,27 @@ class _Run:
         self.result.eval()
         self.result.provenance = self.activations.provenance.filled(self.result.provenance)
         self.result.trained = Trained(self.penalty, self.history[-1]["sparsity"])
+        self._tell_use()
         reached = self.history[-1]["l0"]
         if self.controller is not None and abs(reached / self.controller.wanted - 1) > L0_TOLERANCE:
             say(
                 f"{self.sae.family}: l0 is {reached:.1f} in training, wanted was {self.controller.wanted:g}; "
                 "train for more steps, or choose an l0 nearer to it"
             )
+
+    def _tell_use(self) -> None:
+        """Warn of a result that a constant would do better than: its numbers are finite, and look as others do."""
+        last, steps = self.history[-1], (self.config.steps - 1) % LOG_EVERY + 1
+        mean_O, square = (total / steps for total in self.spread)
+        spread = (square - mean_O.square().sum()).item()
+        for_error = self.config.objective != "kl" and spread > 0
+        if last["l0"] and not (for_error and last["sse"] > spread):
+            return
+        error = f", its squared error {last['sse'] / spread:.3g} times their spread" if for_error else ""
+        say(
+            f"warning: {self.sae.family}: this SAE is of no use, a constant reconstructs the activations as well: l0 "
+            f"is {last['l0']:.3g} in its last steps{error}; lower `lr` or the sparsity, or train for more steps"
+        )
 
     def state(self) -> dict[str, tuple[str, torch.Tensor]]:
         """All tensors that a later process needs to go on, each with the parameter as which it is laid out."""

@@ -12,6 +12,7 @@ from rsae.sae import FAMILIES, family
 from rsae.sae.shard import Whole
 from rsae.support import devices
 from rsae.support.seeds import LARGEST, folded
+from rsae.training import Diverged
 from tests.rsae.helpers import random_sae
 
 CONFIG = TrainConfig(steps=230, batch=64, lr=3e-3, sparsity=0.1)
@@ -325,6 +326,23 @@ def test_dead_latents_are_revived(store):
 def test_a_goal_that_is_missed_is_told(store, capsys):
     train(random_sae("relu", store), store, replace(CONFIG, steps=30, lr=1e-5, l0=2.0))
     assert "wanted was 2; train for more steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["top_k", "relu", "gated", "batch_top_k"])
+@pytest.mark.parametrize(
+    ("changes", "useless"), [({}, False), ({"lr": 1e6}, True), ({"lr": 30.0, "optimizer": "muon"}, True)]
+)
+def test_a_result_that_is_worse_than_a_constant_is_told(store, capsys, name, changes, useless):
+    sae = random_sae(name, store)
+    try:
+        history = train(sae, store, replace(CONFIG, steps=110, **changes))
+    except Diverged:  # not even finite: told, too
+        assert useless
+        return
+    x = store.sample(10**6)
+    spread = (x - x.mean(0)).square().sum(1).mean() * store.scale**2
+    assert (history[-1]["sse"] > spread or not history[-1]["l0"]) == useless
+    assert ("of no use" in capsys.readouterr().err) == useless
 
 
 @pytest.mark.parametrize("start", [4.0, 30.0])
