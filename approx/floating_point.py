@@ -23,6 +23,7 @@ from approx.target import Target
 
 #: Significant bits of each format
 BITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
+_NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}
 DTYPES = tuple(BITS)
 WRITABLE = ("monomial", "chebyshev", "factored", "partial_fractions")
 CONVERTIBLE = (*WRITABLE, "barycentric")
@@ -45,8 +46,8 @@ def known_dtype(dtype: Any, option: str = "dtype") -> str:
 
 
 def inputs(rational: Rational, domain: Domain, dtype: str, count: int = 1001) -> np.ndarray:
-    """Points of the domain that a format represents exactly: evenly spaced ones, and more near its ends and
-    the centre.
+    """Points of the domain that a format represents exactly: evenly spaced ones, some of each binade, and more near its
+    ends and the centre.
 
     Args:
         rational: the rational function.
@@ -62,14 +63,48 @@ def inputs(rational: Rational, domain: Domain, dtype: str, count: int = 1001) ->
         close = np.geomspace(1e-8, 1, 40) * (b - a)
         points += [np.linspace(a, b, count), a + close, b - close]
         points += [float(to_float(rational.centre)) + s * close for s in (-1, 1)]
-        if a * b > 0:
-            points.append(np.geomspace(a, b, count))
+    points += [_of_order(_spread(first, last, count), dtype) for first, last in _ranges(domain, dtype)]
     x = np.concatenate(points)
-    if dtype == "bfloat16":
-        x = round_bfloat16(x.astype(np.float32)).astype(float)
-    else:
-        x = x.astype(dtype).astype(float)
-    return np.unique(x[domain.contains(x)])
+    with np.errstate(over="ignore"):
+        x = (
+            round_bfloat16(x.astype(np.float32)).astype(float)
+            if dtype == "bfloat16"
+            else x.astype(dtype).astype(float)
+        )
+    x = np.unique(x[domain.contains(x)])
+    if not len(x):
+        raise ValueError(f"dtype={dtype!r}: no number of it lies in {list(domain)}: use a finer dtype")
+    return x
+
+
+def _spread(first: int, last: int, count: int) -> np.ndarray:
+    """Places from `first` to `last`, evenly spaced."""
+    return np.unique(np.linspace(first, last, count).astype(np.int64).clip(first, last))
+
+
+def runs(rational: Rational, domain: Domain, dtype: str, count: int) -> np.ndarray:
+    """Runs of neighbouring numbers of a format: evenly spaced by value and by binade, and at the ends of all binades.
+
+    Rounding differs from a number to the next, and its largest error is met in few: single points seldom see it.
+
+    Args:
+        rational: the rational function.
+        domain: the intervals to take numbers of.
+        dtype: "float64" or "float32".
+        count: runs of either kind an interval.
+
+    Returns:
+        The numbers, float64, ascending.
+    """
+    beside, found = np.arange(-_RUN // 2, _RUN // 2), [inputs(rational, domain, dtype, count)]
+    for first, last in _ranges(domain, dtype):
+        binade = 1 << (BITS[dtype] - 1)
+        ends = np.arange(-(-first // binade), last // binade + 1) * binade
+        low, high = _of_order(np.array([first, last]), dtype).tolist()
+        even = np.linspace(low, high, count)
+        starts = np.r_[_spread(first, last, count), _orders(even, dtype), ends]
+        found.append(_of_order(np.unique((starts[:, None] + beside).clip(first, last)), dtype))
+    return np.unique(np.concatenate(found))
 
 
 def count_inputs(domain: Domain, dtype: str) -> int:
@@ -118,9 +153,14 @@ def _order(x: float, dtype: str) -> int:
     if dtype == "bfloat16":
         place = int(np.array([abs(rounded(x, dtype))], np.float32).view(np.uint32)[0]) >> 16
     else:
-        kind = np.dtype(dtype)
-        place = int(np.array([abs(x)], kind).view(f"u{kind.itemsize}")[0])
+        place = int(np.array([abs(rounded(x, dtype))], dtype).view(f"u{np.dtype(dtype).itemsize}")[0])
     return place if x >= 0 else -place
+
+
+def _orders(x: np.ndarray, dtype: str) -> np.ndarray:
+    """`_order` of many numbers."""
+    kind = np.dtype(dtype)
+    return np.where(x >= 0, 1, -1) * np.abs(x.astype(kind)).view(f"i{kind.itemsize}").astype(np.int64)
 
 
 def _of_order(places: np.ndarray, dtype: str) -> np.ndarray:
@@ -211,13 +251,24 @@ def evaluation_error(
     return float(np.max(np.where(np.isfinite(error), error, np.inf)))
 
 
-def _weighted(error: np.ndarray, target: Target | None, x: np.ndarray, dtype: str) -> np.ndarray:
-    """w error; no error at all stays 0 where a relative weight is infinite."""
+def _weighted(
+    error: np.ndarray, target: Target | None, x: np.ndarray, dtype: str, underflow: bool = False
+) -> np.ndarray:
+    """w error; no error at all stays 0 where a relative weight is infinite.
+
+    Values that are too small to be normal have few digits, in every form: their relative error counts on demand alone.
+    """
     if target is None or target.weight is None:
         return error
     with np.errstate(all="ignore"):
-        weight = 1 / np.abs(_values(target, x, dtype)) if target.weight == "relative" else target.weight_at(x)
-        return np.where(error == 0, 0.0, error * np.asarray(weight, dtype=float))
+        if target.weight == "relative":
+            size = np.abs(_values(target, x, dtype))
+            if not underflow:
+                error = np.where((size > 0) & (size < _NORMAL[dtype]), 0.0, error)
+            weight = 1 / size
+        else:
+            weight = np.asarray(target.weight_at(x), dtype=float)
+        return np.where(error == 0, 0.0, error * weight)
 
 
 def _values(target: Target, x: np.ndarray, dtype: str) -> np.ndarray:
@@ -235,16 +286,20 @@ class Measured:
     error: float
     """max w |computed - f| over the inputs, f being the target, or the exact function without one."""
     inputs: int
-    """How many numbers of the format were looked at."""
+    """How many numbers of the format were looked at; of a sample, relative errors of subnormal values do not count."""
     exhaustive: bool
     """Whether these are all numbers of the format in the domain."""
 
 
 _FEASIBLE = 1 << 25
+_RUN = 32  # neighbours
+_RUNS, _RUNS_IN_BALLS = 1 << 12, 200
+_WORST, _AROUND = 32, 2048  # places, and neighbours that are looked at about each
 
 
 def measured(held: Rational, dtype: str, target: Target | None = None) -> Measured:
-    """The largest error over all inputs of a format, where they can be counted through in seconds.
+    """The largest error over all inputs of a format, where they can be counted through in seconds; else over runs of
+    them, and over more beside the worst.
 
     The truth at an input is float64's, of the target or of the function itself; a relative error of float64 is measured
     in balls.
@@ -258,18 +313,32 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
         The error, and what it was measured on.
     """
     every = dtype != "float64" and count_inputs(held.domain, dtype) <= _FEASIBLE
-    blocks = every_input(held.domain, dtype) if every else [inputs(held, held.domain, dtype, 20001)]
     truth = target or held.to("factored", bits=max(53, held.bits)) if not _piecewise(held) else target or held
-    worst, count = 0.0, 0
-    for x in blocks:
+
+    def errors(x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             exact = (
                 _values(truth, x, dtype) if isinstance(truth, Target) else np.asarray(truth(x), dtype=float)
             )
-            error = _weighted(np.abs(run(held, x, dtype) - exact), target, x, dtype)
-        worst = max(worst, float(np.max(np.where(np.isnan(error), np.inf, error), initial=0.0)))
-        count += len(x)
-    return Measured(worst, count, every)
+            error = _weighted(np.abs(run(held, x, dtype) - exact), target, x, dtype, every)
+        return np.where(np.isnan(error), np.inf, error)
+
+    if every:
+        tops = [(float(np.max(errors(x), initial=0.0)), len(x)) for x in every_input(held.domain, dtype)]
+        return Measured(max((top for top, _ in tops), default=0.0), sum(size for _, size in tops), True)
+    in_balls = (
+        dtype == "float64" and isinstance(truth, Target) and truth.enclosed and truth.weight == "relative"
+    )
+    x = runs(held, held.domain, dtype, _RUNS_IN_BALLS if in_balls else _RUNS)
+    error = errors(x)
+    if not in_balls:
+        places = _orders(x[np.argsort(-error)[:_WORST]], dtype)[:, None] + np.arange(-_AROUND, _AROUND)
+        more = np.unique(
+            np.concatenate([_of_order(np.clip(places, *ends), dtype) for ends in _ranges(held.domain, dtype)])
+        )
+        more = np.setdiff1d(more[held.domain.contains(more)], x)
+        x, error = np.r_[x, more], np.r_[error, errors(more)]
+    return Measured(float(np.max(error)), len(x), False)
 
 
 def _piecewise(rational: Rational) -> bool:

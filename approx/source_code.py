@@ -195,11 +195,11 @@ def _about(held: Rational, kind: str, target: Target | None) -> str:
     against = "its exact values"
     if target is not None:
         against = f"the target {target.text!r}"
-    where = f"{found.inputs} numbers of {kind}"
-    where = f"all {where} there" if found.exhaustive else f"{where}, a sample"
+    about = f"Rational function of type ({m}, {n}) on {domain}, {held.form.name} form; {weight}error against {against}"
+    if found.exhaustive:
+        return f"{about} at most {_up(found.error)}, measured on all {found.inputs} numbers of {kind} there."
     return (
-        f"Rational function of type ({m}, {n}) on {domain}, {held.form.name} form; {weight}error against {against} at "
-        f"most {_up(found.error)}, measured on {where}."
+        f"{about} {_up(found.error)}, the largest measured on a sample of {found.inputs} numbers of {kind}."
     )
 
 
