@@ -206,7 +206,7 @@ def _report(
     sae, counts = subject.sae, subject.counts
     source = None
     if export is not None and not cached:
-        source = Source.of(sae, subject.provenance, name, counts.tokens)
+        source = Source.of(sae, subject.provenance, name, subject.sequences)
     typer.echo(write_page(dashboard(subject, chosen, features), out or page_of(target)))
     if export is not None and cached:
         files = write_cache(sae, subject.activations, export[1], chosen)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from evals.firings import Texts
 from evals.latents import (
     Card,
     Counts,
@@ -116,6 +117,14 @@ class Subject:
     def provenance(self) -> Provenance:
         """Where the activations come from; what they do not say is the SAE's word."""
         return self.activations.provenance.filled(self.sae.provenance)
+
+    @property
+    def sequences(self) -> int:
+        """Held-out sequences that were looked at; of activations without texts, whose sequences are not known, as many
+        full ones as their tokens make."""
+        if isinstance(self.activations, Store):
+            return int(Texts(self.activations, "heldout").sequence_N[-1]) + 1
+        return -(-self.counts.tokens // max(1, self.provenance.known("context", "an export") - 1))
 
 
 def dashboard(subject: Subject, latents: Sequence[int] = (), features: int = 24) -> Dashboard:

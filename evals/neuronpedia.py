@@ -61,14 +61,14 @@ class Source:
     """Number of latents."""
 
     @classmethod
-    def of(cls, sae: SAE, known: Provenance, name: str, tokens: int) -> Source:
+    def of(cls, sae: SAE, known: Provenance, name: str, sequences: int) -> Source:
         """The source of an SAE's latents.
 
         Args:
             sae: The SAE.
             known: Where its activations come from.
             name: Name of the set; empty for family and width.
-            tokens: Tokens that were looked at.
+            sequences: Sequences that were looked at.
 
         Raises:
             InputError: where host, context or block are not known.
@@ -83,7 +83,7 @@ class Source:
             layer=int(found[1]),
             hook=found[2],
             set=slug(name or f"{sae.family}-{sae.d_sae}"),
-            prompts=-(-tokens // max(1, context - 1)),
+            prompts=sequences,
             context=context,
             dataset=known.text or "",
             d_sae=sae.d_sae,

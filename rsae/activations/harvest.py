@@ -498,7 +498,7 @@ def plan_splits(host: Host, config: HarvestConfig) -> dict[str, list[Sequence]]:
     Raises:
         InputError: The text is too short for a split.
     """
-    parts = split_documents(load_documents(config.text), config.seed)
+    parts = split_documents(load_documents(config.text), config.seed, tell=True)
     budgets = {"train": config.tokens, "heldout": config.heldout_tokens}
     return {
         split: plan_sequences(host, parts[split], config.context, budget, config.bos)

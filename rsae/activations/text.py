@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import hashlib
 import importlib.util
 import io
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.files import contents, read_json
+from rsae.support.progress import say
 
 #: The packages behind the embedded default, and how to get them. Only their data files are read.
 EMBEDDED = {
@@ -256,8 +258,13 @@ _READERS: dict[str, Callable[[Path], Iterator[Document]]] = {
 }
 
 
-def split_documents(documents: list[Document], seed: int = 0) -> dict[str, list[Document]]:
+def split_documents(
+    documents: list[Document], seed: int = 0, tell: bool = False
+) -> dict[str, list[Document]]:
     """Shuffle the documents and part them as `SPLITS` says; a document is never in two parts.
+
+    Nor is a text that several documents have, but for white space: the training part keeps them all, the others only
+    what no part before them has, once.
 
     Fewer than 20 documents are first cut into pieces of about 2000 characters, at blank lines or spaces: one long
     document is split inside itself.
@@ -265,15 +272,28 @@ def split_documents(documents: list[Document], seed: int = 0) -> dict[str, list[
     Args:
         documents: All of them.
         seed: Of the order.
+        tell: Say how many were left out.
     """
     if len(documents) < _FEW:
         documents = [piece for document in documents for piece in _pieces(document)]
     order = list(range(len(documents)))
     random.Random(seed).shuffle(order)
     parts, start = {}, 0.0
+    seen: set[bytes] = set()
+    left_out: list[Document] = []
     for name, share in SPLITS.items():
         low, high = round(start * len(order)), round((start + share) * len(order))
-        parts[name], start = [documents[i] for i in order[low:high]], start + share
+        parts[name], start = [], start + share
+        for document in (documents[i] for i in order[low:high]):
+            text = hashlib.sha256(" ".join(document.text.split()).encode()).digest()
+            new = text not in seen
+            seen.add(text)
+            (parts[name] if new or name == "train" else left_out).append(document)
+    if left_out and tell:
+        say(
+            f"{len(left_out)} of {len(order)} texts repeat another one and are left out of the held-out and probing "
+            f"parts; the first is {left_out[0].where or left_out[0].title}"
+        )
     return parts
 
 

@@ -15,6 +15,7 @@ import torch
 
 import rsae
 from evals.dashboard import Subject
+from evals.firings import Texts
 from evals.latents import Extent
 from evals.neuronpedia import EXPORTED, Source, feature
 from rsae import InputError, Provenance
@@ -147,6 +148,17 @@ def test_the_bulk_import_of_neuronpedia(exported):
         assert len(set(ids)) == len(ids)
         assert {len(one) for one in ids} == {25}
         assert rows["source"][0]["id"] == rows["features"][0]["layer"] == place.name
+
+
+def test_the_sequences_are_those_of_the_store(exported, store):
+    """Not as many full ones as the tokens make: documents end anywhere."""
+    texts = Texts(store, "heldout")
+    count = len(set(texts.sequence_N.tolist()))
+    assert count > -(-store.tokens("heldout") // (store.provenance.context - 1))
+    (source,) = exported.glob("neuronpedia/*/1-sign_aware_gated-40/source.jsonl")
+    assert json.loads(source.read_text().splitlines()[0])["num_prompts"] == count
+    batch = json.loads((exported / "saedashboard" / "batch-0.json").read_text())
+    assert {one["n_prompts_total"] for one in batch["features"]} == {count}
 
 
 def test_an_export_of_chosen_latents(saved, store, tmp_path):

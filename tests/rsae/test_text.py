@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import rsae
 from rsae import InputError, harvest
-from rsae.activations.text import load_documents, split_documents
+from rsae.activations.text import Document, load_documents, split_documents
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1, max_size=8)
 
@@ -93,8 +93,32 @@ def test_many_documents_are_never_cut(text_file):
     assert sorted(d.text for part in parts.values() for d in part) == sorted(d.text for d in documents)
 
 
+@given(
+    texts=st.lists(st.sampled_from([f"text {n} of a few" for n in range(60)]), min_size=25, max_size=200),
+    spaces=st.lists(st.sampled_from(["", "\n", "  "]), min_size=1, max_size=7),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_text_is_in_two_parts(capsys, texts, spaces, seed):
+    documents = [Document(str(n), t + spaces[n % len(spaces)]) for n, t in enumerate(texts)]
+    parts = split_documents(documents, seed, tell=True)
+    told = capsys.readouterr().err
+    held = {name: [d.text.strip() for d in part] for name, part in parts.items()}
+    train, heldout, probing = (set(held[name]) for name in ("train", "heldout", "probing"))
+    assert len(train) + len(heldout) + len(probing) == len(set(texts))
+    assert train | heldout | probing == set(texts)
+    assert len(heldout) == len(held["heldout"])
+    lost = len(texts) - sum(map(len, held.values()))
+    assert told.startswith(f"{lost} of {len(texts)} texts repeat") if lost else not told
+    # what repeats nothing is parted as it always was
+    marked = [Document(str(n), f"{n} {t}") for n, t in enumerate(texts)]
+    whole = split_documents(marked, seed)
+    assert [d.title for d in whole["train"]] == [d.title for d in parts["train"]]
+    assert sum(map(len, whole.values())) == len(texts)
+
+
 def test_short_texts_are_told_and_named(harvest_config, host, tmp_path, capsys):
-    rows = [{"text": "ab"}, {"text": "a long enough text " * 3}] * 60
+    rows = [{"text": text} for n in range(60) for text in (f"{n}", f"{n}: " + "a long enough text " * 3)]
     file = tmp_path / "x.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     harvest(replace(harvest_config, text=str(file), tokens=1200, heldout_tokens=50), tmp_path / "s", host)

@@ -8,8 +8,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from evals.metrics.reconstruction import largest_cosines, reconstruction
+from evals.metrics.reconstruction import decoder_redundancy, largest_cosines, reconstruction
 from evals.results import dump
 from rsae import InputError, SoftRational
 from tests.evals.helpers import exact_sae
@@ -83,6 +85,27 @@ def test_decoder_redundancy_is_the_mean_largest_cosine(store):
     largest = [max(a @ b for j, b in enumerate(rows) if j != i) for i, a in enumerate(rows)]
     np.testing.assert_allclose(largest_cosines(sae.W_dec, rows=7).numpy(), largest, rtol=1e-4, atol=1e-6)
     assert reconstruction(sae, store).decoder_redundancy == pytest.approx(np.mean(largest), rel=1e-5)
+
+
+@given(n=st.integers(2, 60), d=st.integers(1, 6), rows=st.integers(1, 70), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_each_vector_has_its_largest_cosine_whatever_the_blocks(n, d, rows, seed):
+    v = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    v[n // 2] = v[0] if seed % 2 else -v[0]  # a pair as near, or as far, as can be
+    cosine = torch.nn.functional.cosine_similarity(v[:, None], v[None], dim=2)
+    wanted = cosine.fill_diagonal_(-torch.inf).max(1).values
+    torch.testing.assert_close(largest_cosines(v, rows), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_redundancy_of_a_wide_dictionary_is_estimated(monkeypatch):
+    v = torch.randn(3000, 16, generator=torch.Generator().manual_seed(0))
+    whole = decoder_redundancy(v)
+    assert whole == pytest.approx(largest_cosines(v).double().mean().item())
+    monkeypatch.setattr("evals.metrics.reconstruction.EXACT", 2999)
+    assert decoder_redundancy(v) == pytest.approx(whole, rel=1e-6)  # 4096 are all of them
+    monkeypatch.setattr("evals.metrics.reconstruction.SAMPLE", 1000)
+    assert decoder_redundancy(v) == pytest.approx(whole, abs=0.01)
+    assert decoder_redundancy(v) == decoder_redundancy(v)
 
 
 def test_shrinkage_is_seen(store):
