@@ -85,7 +85,7 @@ def formula(
         text: the formula.
         domain: (a, b), or [(a, b), (c, d), ...]; where the function is to be used.
         kinks: where it folds; by default what is found.
-        jumps: where it jumps.
+        jumps: where it jumps; a fold at which it has two limits, as x/abs(x) has at 0, is found to be one.
 
     Raises:
         ValueError: for anything else; the text is parsed, never evaluated as code.
@@ -97,11 +97,21 @@ def formula(
     def run(x: Any) -> Any:  # a constant formula takes the shape of x
         return inner(x) + 0 * x
 
-    kinks = kinks or _folds(tree, text, domain)
-    params = {"text": text} | ({"kinks": kinks} if kinks else {}) | ({"jumps": jumps} if jumps else {})
-    pieces = len({*kinks, *jumps}) + 1
+    given = _parameters(text, kinks, jumps)
+    if not kinks:
+        folds = _folds(tree, text, domain)
+        jumps = sorted({*jumps, *(c for c in folds if _is_jump(run, c, Domain(domain)))})
+        kinks = [c for c in folds if c not in jumps]
     target = Target.of_branches(
-        "formula", run, [run] * pieces, domain, formula, kinks=kinks, jumps=jumps, params=params
+        "formula",
+        run,
+        [run] * (len({*kinks, *jumps}) + 1),
+        domain,
+        formula,
+        params=_parameters(text, kinks, jumps),
+        given=given,
+        kinks=kinks,
+        jumps=jumps,
     )
     with np.errstate(all="ignore"):
         sample = np.concatenate([np.linspace(a, b, 33) for a, b in target.domain])
@@ -114,6 +124,20 @@ def formula(
                 f"formula {text!r} is not finite on all of {list(target.domain)}: change domain="
             )
     return target
+
+
+def _parameters(text: str, kinks: list[float], jumps: list[float]) -> dict[str, Any]:
+    return {"text": text} | ({"kinks": kinks} if kinks else {}) | ({"jumps": jumps} if jumps else {})
+
+
+def _is_jump(f: Expression, c: float, domain: Domain) -> bool:
+    """Whether a function has two limits at a fold, as x/abs(x) has: what it changes by does not shrink with the way."""
+    low, high = domain.hull
+    far = 1e-9 * (high - low)
+    with np.errstate(all="ignore"):
+        x = np.array([np.nextafter(c, low), np.nextafter(c, high), max(c - far, low), min(c + far, high)])
+        a, b, left, right = np.broadcast_to(np.asarray(f(x), dtype=float), x.shape)
+        return bool(abs(b - a) > max(0.9 * abs(right - left), 1e-6 * max(abs(left), abs(right))))
 
 
 def _folds(tree: ast.AST, text: str, domain: Any) -> list[float]:

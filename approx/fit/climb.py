@@ -53,7 +53,7 @@ class Climb:
         """
         if self.outcome is None:
             return False
-        bound = self.outcome.bound(self.problem, self.type, (m, n))
+        bound = max(self.outcome.bound(self.problem, self.type, (m, n)), arb(self.problem.least), key=float)
         return bool(bound >= self.outcome.top * arb(1 - 1e-9))
 
 
@@ -78,6 +78,10 @@ def climbed(
         raise Failure(f"a denominator of degree {n} cannot change its sign {changes} times")
     diagonal = [(m - k, n - k) for k in range(min(m, n), -1, -1)]
     numerator_first = [(m, k) for k in range(n + 1)]
+    if len(problem.landmarks) > m:  # f turns too often for a numerator of that degree to follow, perhaps
+        zero = zero_alternates(problem, m)
+        if zero is not None and zero.top > 0 and zero.level.value >= zero.top * arb(1 - 1e-9):
+            return Climb(problem, zero, (0, 0), "", zero.history)
     tries: list[Callable[[], Climb]] = [
         lambda: _walk(problem, diagonal, tolerance, progress),
         lambda: _walk(problem, numerator_first, tolerance, progress),
@@ -90,11 +94,11 @@ def climbed(
     if len(known) == m + n + 2:
         tries.insert(0, lambda: _from_reference(problem, (m, n), known, tolerance))
     staged: list[tuple[Callable[[float], Problem], float]] = []
-    if (zoomed := _widened(problem)) is not None:
+    if m + n <= _LARGEST_PROGRAM and (zoomed := _widened(problem)) is not None:
         tries.insert(2, lambda: _followed(problem, (m, n), *zoomed, tolerance, progress))
     if len(problem.intervals) > 1:
         staged.append(_narrowed(problem))
-    else:
+    elif m + n <= _LARGEST_PROGRAM:
         staged += [(_lengthened(problem, side), 0.25) for side in (True, False)]
     if problem.weight is not None:
         staged.append((_weighted(problem), 0.25))
@@ -231,7 +235,7 @@ def _bent(problem: Problem, type: tuple[int, int], points: list[arb]) -> list[ar
     return [a, *inner, b] if np.all(np.diff(places) > 0) else points
 
 
-_LARGEST_PROGRAM = 60  # degrees; linear programs of larger types take minutes
+_LARGEST_PROGRAM = 60  # degrees; linear programs and continuations of larger types take minutes
 _LARGEST_FAMILY = 20  # and the exchange of single points, of which many are needed
 
 
@@ -479,6 +483,9 @@ def _followed(
     return climb
 
 
+_NEAR = 0.1  # of what no function is below, where a walk need not go on
+
+
 def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progress: bool) -> Climb:
     """Climb along a path of types, each reference stretched to be a start for the next.
 
@@ -517,6 +524,6 @@ def _walk(problem: Problem, path: list[tuple[int, int]], tolerance: float, progr
             climb.met.append((path[k], found))
             references.append(found.extrema)
             frame = problem.frame(found.extrema)
-            if found.exact:
+            if found.exact or found.top <= arb(problem.least) * arb(1 + _NEAR):
                 break
     return climb

@@ -105,6 +105,24 @@ def _sharper(f: Callable[[arb], arb], x: list[arb], y: list[arb]) -> tuple[arb, 
     return best, top
 
 
+def jump_bound(target: Target) -> float:
+    """A lower bound on the error of every continuous function: it cannot follow a jump, and halves it at best.
+
+    Args:
+        target: the function; what it jumps by is seen at the floats beside the place.
+    """
+    f, w = target_values(target), weight_values(target)
+    bound = 0.0
+    for c in target.jumps:
+        sides = [float(np.nextafter(c, to)) for to in (-np.inf, np.inf)]
+        if all(target.domain.contains(np.array(sides))):
+            with precision(64):
+                low, high = f([arb(x) for x in sides])
+                left, right = w([arb(x) for x in sides]) if w else (arb(1), arb(1))
+                bound = max(bound, float((abs(high - low) / (1 / left + 1 / right)).abs_lower()))
+    return bound * (1 - 1e-14) if math.isfinite(bound) else 0.0
+
+
 def level_in_balls(target: Target, x: np.ndarray) -> float:
     """A lower bound on max w |f - p| over points for every p of degree len(x) - 2: `level_below`, with no rounding.
 
@@ -283,7 +301,8 @@ def honest_error(
     edges = np.unique(np.r_[turns, target.domain.edges, target.breaks])
     between = [edges[:-1] + (edges[1:] - edges[:-1]) * u for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
     extra = np.concatenate([turns, *between])
-    count = max(2000, 8 * len(near))  # an error of degree m + n turns about so often, wherever its peaks are
+    # an error of degree m + n turns about so often, wherever its peaks are; a callable may be a table with more kinks
+    count = max(2000 if target.enclosed else 16000, 8 * len(near))
     x = sample(target, count, np.r_[np.asarray(near, dtype=float), extra[target.domain.contains(extra)]])
     with np.errstate(all="ignore"):
         f, r, w = target(x), rational(x), target.weight_at(x)

@@ -192,6 +192,8 @@ class Problem:
     """Where f turns or bends: a target that oscillates faster than p/q can hide peaks from a coarse look."""
     sides: tuple[int, ...] = ()
     """The sign of q on each interval; () for 1 everywhere: no pole on the hull."""
+    least: float = 0.0
+    """A lower bound on the error of every p/q that has no pole: f may jump."""
     accuracy: float = 1e-13
     """The share of the level to which the levelled equations hold."""
 

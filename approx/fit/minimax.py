@@ -46,6 +46,7 @@ from approx.zeros import Zero, divided, divided_rational, multiplied, parted, ze
 
 _SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
 _LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from far away does
+_LARGE = 100  # degrees; above, smaller types are no way out of one that does not arrive
 _EXACT = 1e-14  # of the function, the error of one that is met
 
 
@@ -178,7 +179,7 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
         return _through_zeros(target, type, zeros, goal, poles)
     check_target(target)
     # a large type that does not arrive takes half a minute, and so does each smaller one
-    patience = 16 if sum(type) <= 16 else 1
+    patience = 16 if sum(type) <= 16 else int(sum(type) <= _LARGE)
     turns = target.weight == "relative" and len(target.domain) == 1 and target.enclosed
     early = _reciprocal(target, type, goal, patience) if turns and type[0] == 0 < type[1] else None
     if early is not None:

@@ -31,7 +31,8 @@ class Piecewise:
     @property
     def breaks(self) -> np.ndarray:
         """The ends of the intervals, ascending, shape (pieces + 1,)."""
-        return np.array([self.pieces[0].target.hull[0], *(fit.target.hull[1] for fit in self.pieces)])
+        starts = [fit.target.hull[0] for fit in self.pieces]
+        return np.array([*starts, self.pieces[-1].target.hull[1]])
 
     @property
     def error(self) -> float:
@@ -180,15 +181,41 @@ def _pieces(target: Target, error: float, type: tuple[int, int], progress: bool)
             found.append(_longest(target, left, guess, error, type))
             right = found[-1].target.hull[1]
             bar.update(right - left)
-            left, guess = right, 2 * right - left
+            left, guess = _after(target, right), 2 * right - left
     return Piecewise(tuple(found), _fewest(found, error, target, type))
+
+
+def _ends(target: Target) -> list[tuple[float, float]]:
+    """Where a piece may end beside each break, and the next begins: at a kink; on either side of a jump."""
+    found: list[tuple[float, float]] = []
+    for c in target.breaks:
+        below, above = (float(np.nextafter(c, to)) for to in (-np.inf, np.inf))
+        if c not in target.jumps:
+            found.append((c, c))
+        else:  # what f is there belongs to one side
+            at_below, at, at_above = np.broadcast_to(np.asarray(target(np.array([below, c, above]))), 3)
+            found.append((below, c) if abs(at - at_above) <= abs(at - at_below) else (c, above))
+    return found
+
+
+def _after(target: Target, right: float) -> float:
+    """Where the piece begins that follows one which ends at `right`."""
+    return dict(_ends(target)).get(right, right)
+
+
+_DEEP, _FALL = 1e-6, 0.7  # a piece so much shorter has this share of the error at most, unless f jumps
 
 
 def _longest(target: Target, left: float, guess: float, error: float, type: tuple[int, int]) -> Fit:
     """The fit on the longest interval from `left` on whose error is small enough, to a share of its length."""
     b = target.hull[1]
-    good: Fit | None = None
-    bad, right, tries = None, min(guess, b), 0
+    good, bad = _to_a_break(target, left, error, type)
+    if good is not None and good.target.hull[1] == b:
+        return good
+    right, tries = min(guess, b if bad is None else left + (bad - left) / 2), 0
+    if good is not None and not right > good.target.hull[1]:
+        right = good.target.hull[1] + ((b if bad is None else bad) - good.target.hull[1]) / 2
+    errors: list[tuple[float, float]] = []
     while True:
         one = _tried(target, left, right, type)
         if one is not None and one.error <= error:
@@ -197,11 +224,18 @@ def _longest(target: Target, left: float, guess: float, error: float, type: tupl
                 return good
         else:
             bad = right
+        length = right - left
+        errors.append((length, np.inf if one is None else one.error))
         reached = left if good is None else good.target.hull[1]
         if good is not None and bad is not None and bad - reached <= _CLOSE * (bad - left):
             return good
+        if good is None and (place := _stuck(errors)) is not None:
+            raise RuntimeError(
+                f"fit({target}): no piece of type {type} that begins at {left!r} has an error of {error:g}: on "
+                f"{place[0]:.1e} it has {place[1]:.3g}, and hardly less on shorter ones; if f jumps there, name the "
+                "place in jumps="
+            )
         # the error grows about as the power m + n + 1 of the length
-        length = right - left
         if one is not None and one.error > 0:
             length *= (error * (1 - _CLOSE / 4) / one.error) ** (1 / (sum(type) + 1))
         if bad is None:
@@ -209,13 +243,38 @@ def _longest(target: Target, left: float, guess: float, error: float, type: tupl
         else:
             edge = 0.05 * (bad - reached)
             guess = left + length
-            middle = reached + (bad - reached) / 2
+            # at first by the power, then by halves; of a length that may be anything, by eighths
+            middle = reached + (bad - reached) / (8 if good is None else 2)
             right = guess if reached + edge < guess < bad - edge and tries < 6 else middle
         tries += 1
-        if bad is not None and bad - left < 1e-9 * max(abs(left), abs(b), b - left):
-            raise RuntimeError(
-                f"fit({target}): no piece of type {type} that begins at {left!r} has an error of {error:g}"
-            )
+
+
+def _to_a_break(
+    target: Target, left: float, error: float, type: tuple[int, int]
+) -> tuple[Fit | None, float | None]:
+    """The fit up to the last break, or the end, that a piece from `left` on reaches; and the first that it does not."""
+    b = target.hull[1]
+    ends = [end for end, _ in _ends(target) if left < end < b]
+    if not ends:
+        return None, None
+    ends.append(b)
+    good: Fit | None = None
+    low, high, step = -1, len(ends), 1
+    while high - low > 1:  # as far as doubled steps go, then by halves
+        k = min(low + step, len(ends) - 1) if high == len(ends) else (low + high) // 2
+        one = _tried(target, left, ends[k], type)
+        if one is not None and one.error <= error:
+            good, low, step = one, k, 2 * step
+        else:
+            high = k
+    return good, ends[high] if high < len(ends) else None
+
+
+def _stuck(errors: list[tuple[float, float]]) -> tuple[float, float] | None:
+    """The last length and error, where the error hardly fell over many lengths."""
+    length, last = errors[-1]
+    before = [error for other, error in errors if other * _DEEP > length]
+    return (length, last) if before and last > _FALL * min(before) else None
 
 
 def _tried(target: Target, a: float, b: float, type: tuple[int, int]) -> Fit | None:

@@ -9,7 +9,7 @@ import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic, precision
-from approx.fit.error import target_values, weight_values
+from approx.fit.error import jump_bound, target_values, weight_values
 from approx.fit.exchange import Level, Problem, Values
 from approx.granularity import grain
 from approx.landmarks import landmarks
@@ -100,6 +100,7 @@ def plain(target: Target, type: tuple[int, int], sides: tuple[int, ...] = ()) ->
         tuple(arb(x) for x in target.breaks),
         tuple(arb(float(x)) for x in landmarks(target)),
         sides,
+        jump_bound(target),
     )
     return Reduced(problem, type, Symmetry.NONE, fmpq(0), fmpq_poly(), 0)
 
@@ -195,6 +196,7 @@ def by_symmetry(target: Target, type: tuple[int, int], sides: tuple[int, ...] = 
         corners,
         inside,
         sides[-len(right) :],
+        whole.problem.least,
     )
     return Reduced(problem, type, Symmetry.ODD if odd else Symmetry.EVEN, centre, line, odd)
 

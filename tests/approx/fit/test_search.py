@@ -52,8 +52,8 @@ def test_the_fewest_pieces():
 
 
 def test_pieces_stop_at_what_no_piece_can_reach():
-    jump = approx.Target(lambda x: (x > 0) * 1.0, (-1, 1), jumps=[0])
-    with pytest.raises(RuntimeError, match="no piece"):
+    jump = approx.Target(np.sign, (-1, 1), jumps=[0])  # 0 at 0, which neither side comes near
+    with pytest.raises(RuntimeError, match="no piece .* begins at 0.0 "):
         approx.fit(jump, 0.1, (1, 0))
     with pytest.raises(ValueError, match="^samples: a table of pieces"):
         approx.fit((np.linspace(0, 1, 9), np.arange(9.0)), 0.1, (1, 0))
@@ -74,3 +74,39 @@ def test_the_search_ends_where_samples_leave_nothing_but_noise_or_no_freedom(cou
 def test_a_table_that_is_not_of_the_fewest_pieces_does_not_say_so():
     table = approx.fit(approx.formula("x", (0, 1)), 0.01, (0, 0))
     assert len(table.pieces) == 50 or not table.fewest
+
+
+@given(
+    st.lists(st.integers(-9, 9), min_size=1, max_size=5, unique=True),
+    st.booleans(),
+    st.sampled_from([(1, 0), (2, 0), (1, 1)]),
+)
+@settings(deadline=None, max_examples=15)
+def test_pieces_end_at_jumps_on_the_side_where_their_value_is(places, left, type):
+    """A staircase has as many constant pieces as it has steps, whatever it is at the steps."""
+    jumps = sorted(k / 10 for k in places)
+    target = approx.Target(
+        lambda x: np.searchsorted(jumps, x, side="left" if left else "right").astype(float),
+        (-1, 1),
+        jumps=jumps,
+    )
+    table = approx.fit(target, 0.1, type)
+    x = np.r_[np.linspace(-1, 1, 1001), jumps, np.nextafter(jumps, -2), np.nextafter(jumps, 2)]
+    assert len(table.pieces) == len(jumps) + 1
+    assert table.fewest
+    assert np.max(np.abs(table(x) - target(x))) <= 1e-9
+
+
+@given(st.floats(-0.9, 0.9), st.sampled_from([(1, 0), (3, 0), (1, 1)]))
+@settings(deadline=None, max_examples=10)
+def test_a_larger_type_has_no_more_pieces_at_a_kink(place, type):
+    table = approx.fit(approx.formula(f"abs(x-{place!r})", (-1, 1)), 1e-6, type)
+    assert len(table.pieces) <= 2
+    assert table.fewest
+
+
+def test_a_first_piece_may_be_as_short_as_floats_are():
+    """The root's error falls with the root of the length: the first piece has 1e-13 of the interval."""
+    table = approx.fit(approx.sqrt((0, 1e-6)), 1e-8, (2, 0))
+    assert table.error <= 1e-8
+    assert 0 < table.breaks[1] < 1e-12
