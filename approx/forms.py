@@ -338,21 +338,25 @@ class Barycentric(Form):
             for x, f, _ in terms:
                 if t - x == 0:
                     return f + 0 * t
-        with np.errstate(divide="ignore", invalid="ignore"):
+        places, slopes = getattr(t, "value", t), getattr(t, "slope", None)
+        array, hits = isinstance(places, np.ndarray), list[Any]()
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             num = den = 0 * t
             for x, f, w in terms:
                 cauchy = number(w) / (t - number(x))
-                num, den = num + cauchy * number(f), den + cauchy
+                term = cauchy * number(f)
+                num, den = num + term, den + cauchy
+                if array:
+                    hits.append(
+                        ~np.all([np.isfinite(getattr(v, "value", v)) for v in (cauchy, term)], axis=0)
+                    )
             value: Any = num / den
-        # arrays, also those of dual and of emulated numbers: fill in the nodes
-        places, slopes = getattr(t, "value", t), getattr(t, "slope", None)
-        if isinstance(places, np.ndarray):
-            for x, f, _ in terms:
-                hit = places == number(x)
-                if hit.any():
-                    getattr(value, "value", value)[hit] = number(f)
-                    if slopes is not None:
-                        value.slope[hit] = number(self._slope(x, f)) * slopes[hit]
+        # arrays, also those of dual and of emulated numbers: fill in the nodes, and what is so near that it overflows
+        for (x, f, _), hit in zip(terms if array else [], hits, strict=True):
+            if hit.any():
+                getattr(value, "value", value)[hit] = number(f)
+                if slopes is not None:
+                    value.slope[hit] = number(self._slope(x, f)) * slopes[hit]
         return value
 
     def _slope(self, node: fmpq, value: fmpq) -> fmpq:

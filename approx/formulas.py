@@ -333,19 +333,19 @@ def _completed(inner: Expression, tree: ast.expr, text: str, domain: Domain) -> 
 def _shared_zeros(a: Expression, b: Expression, domain: Domain) -> tuple[Zero, ...]:
     """The float64 zeros of b in a domain that are zeros of a as well: where a/b may have a limit."""
 
-    def floats(x: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.broadcast_to(np.asarray(b(x), dtype=float), x.shape)
-
     places: set[float] = set()
-    for low, high in domain:
-        x = np.unique(np.r_[np.linspace(low, high, 1025), 0.0 if low <= 0 <= high else low])
-        f = floats(x)
-        places |= {float(v) for v in x[f == 0]}
-        places |= {
-            bisected(floats, float(x[k]), float(x[k + 1]))
-            for k in np.flatnonzero(np.sign(f[1:]) * np.sign(f[:-1]) < 0)
-        }
+    for part in (a, b):  # abs(x - c) has a zero without a change of sign
+
+        def floats(x: np.ndarray, part: Expression = part) -> np.ndarray:
+            with np.errstate(all="ignore"):
+                return np.broadcast_to(np.asarray(part(x), dtype=float), x.shape)
+
+        for low, high in domain:
+            x = np.unique(np.r_[np.linspace(low, high, 1025), 0.0 if low <= 0 <= high else low])
+            f = floats(x)
+            places |= {float(v) for v in x[f == 0]}
+            changes = np.flatnonzero(np.sign(f[1:]) * np.sign(f[:-1]) < 0)
+            places |= {bisected(floats, float(x[k]), float(x[k + 1])) for k in changes}
     found: list[Zero] = []
     for place in sorted(places):
         with precision(256):

@@ -10,7 +10,7 @@ from flint import arb
 from approx.granularity import grain
 from approx.target import Target
 
-_MOST = 1 << 17
+_MOST, _LOOK = 1 << 17, 257
 _CELLS, _MOST_CELLS = 64, 40  # of an interval in balls, at first; of those that are halved at once
 _NARROWEST = 1e-10  # of an interval, a cell
 _INSIDE = np.linspace(0, 1, 17)
@@ -42,14 +42,15 @@ def landmarks(target: Target) -> np.ndarray:
 
 def _landmarks(target: Target, a: float, b: float) -> np.ndarray:
     places, step = _turns(target, a, b)
-    for low, high in _hidden(target, a, b, step) if target.enclosed else []:
-        places = np.r_[places[(places < low) | (places > high)], _turns(target, low, high)[0]]
+    for low, high, cell in _hidden(target, a, b, step) if target.enclosed else []:
+        new = _turns(target, low, high, int(_LOOK * (high - low) / cell))[0]
+        places = np.r_[places[(places < low) | (places > high)], new]
     return places
 
 
-def _turns(target: Target, a: float, b: float) -> tuple[np.ndarray, float]:
-    """Turns and bends between two points, and the step of the look that shows them."""
-    size, seen = 257, -1
+def _turns(target: Target, a: float, b: float, size: int = _LOOK) -> tuple[np.ndarray, float]:
+    """Turns and bends between two points, and the step of the look that shows them, with `size` points at first."""
+    seen = -1
     while True:
         x = a + (b - a) * ((np.arange(size) + 0.5) / size)
         f = _values(target, x)
@@ -71,10 +72,13 @@ def _values(target: Target, x: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.asarray(target(x), dtype=float), x.shape)
 
 
-def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float, float]]:
-    """Cells where a target does what samples a step apart do not show, by halving those that may hold more."""
+def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float, float, float]]:
+    """Cells where a target does what samples a step apart do not show, by halving those that may hold more.
+
+    Ascending and apart, (low, high, width of the finest cell in it).
+    """
     edges = np.linspace(a, b, _CELLS + 1)
-    left, right, found = edges[:-1], edges[1:], list[tuple[float, float]]()
+    left, right, found = edges[:-1], edges[1:], list[tuple[float, float, float]]()
     low, high = np.inf, -np.inf
     while len(left) and right[0] - left[0] > _NARROWEST * (b - a):
         f = _values(target, left[:, None] + (right - left)[:, None] * _INSIDE)
@@ -92,22 +96,28 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
             shown = (top - bottom > 0.05 * (high - low)) & (steps > 0.25 * (top - bottom))
             shown &= right - left < step * (len(_INSIDE) - 1)
             shown &= top - bottom > 1e-12 * np.maximum(np.abs(top), np.abs(bottom))  # and no rounding
-        found += zip(left[shown].tolist(), right[shown].tolist(), strict=True)
-        more = np.where(shown, 0.0, np.nan_to_num(more, nan=np.inf))
+            seen = shown.copy()
+        for k in np.flatnonzero(
+            shown
+        ):  # a single sample may meet what a finer look misses again: then halve on
+            start, end = max(a, 2 * left[k] - right[k]), min(b, 2 * right[k] - left[k])
+            shown[k] = len(_turns(target, start, end, 3 * _LOOK)[0]) > 0
+            found += [(start, end, right[k] - left[k])] if shown[k] else []
+        more = np.where(shown, 0.0, np.where(seen, np.inf, np.nan_to_num(more, nan=np.inf)))
         split = np.argsort(-more)[: min(_MOST_CELLS, int(np.sum(more > 0)))]
         middle = (left[split] + right[split]) / 2
         left, right = np.r_[left[split], middle], np.r_[middle, right[split]]
-    return _joined(sorted((max(a, 2 * u - v), min(b, 2 * v - u)) for u, v in found))
+    return _joined(sorted(found))
 
 
-def _joined(cells: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _joined(cells: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
     """The union of ascending cells, as cells that are apart."""
-    found: list[tuple[float, float]] = []
-    for low, high in cells:
+    found: list[tuple[float, float, float]] = []
+    for low, high, width in cells:
         if found and low <= found[-1][1]:
-            found[-1] = (found[-1][0], max(high, found[-1][1]))
+            found[-1] = (found[-1][0], max(high, found[-1][1]), min(width, found[-1][2]))
         else:
-            found.append((low, high))
+            found.append((low, high, width))
     return found
 
 

@@ -1,9 +1,10 @@
+import pickle
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from flint import arb
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp
 from scipy.special import erfc, gamma, gammaln
@@ -314,3 +315,30 @@ def test_folds_of_narrow_peaks_are_found(place, digits, height):
 def test_a_formula_on_a_wider_domain_finds_its_folds_and_limits_there():
     assert approx.formula("abs(x-2)", (0, 1)).with_domain((0, 3)).kinks == (2.0,)
     assert approx.formula("sin(x)/x", (1, 2)).with_domain((-1, 2))(np.array([0.0])) == 1.0
+
+
+@given(st.floats(-0.9, 0.9), st.floats(1.1, 2.9))
+@settings(deadline=None, max_examples=20)
+def test_a_wider_domain_has_its_own_folds(near, far):
+    """The folds that were found are those of one domain; those that a user names hold on each."""
+    near, far = round(near, 3), round(far, 3)
+    target = approx.formula(f"abs(x-({near})) + abs(x-({far}))", (-1, 1))
+    assert target.kinks == (near,)
+    for one in (target, pickle.loads(pickle.dumps(target)), target.with_weight("relative")):
+        assert one.with_domain((-1, 3)).kinks == (near, far)
+    assert approx.formula("abs(x)", (-1, 1), kinks=(0.5,)).with_domain((-1, 3)).kinks == (0.5,)
+
+
+@pytest.mark.parametrize(
+    "text", ["x/abs(x)", "abs(x)/x + x", "(x-0)/abs(x)", "max(x, 0)/x", "exp(x)*x/abs(x)"]
+)
+def test_a_fold_with_two_limits_is_a_jump(text):
+    assert approx.formula(text, (-1, 1.5)).jumps == (0.0,)
+
+
+@pytest.mark.parametrize(
+    "text", ["abs(x)", "x*abs(x)", "sqrt(abs(x))", "x/sqrt(abs(x))", "max(x, 0)", "x/abs(x)**0.99"]
+)
+def test_a_fold_with_one_limit_is_a_kink(text):
+    target = approx.formula(text, (-1, 1.5))
+    assert (target.kinks, target.jumps) == ((0.0,), ())

@@ -390,3 +390,33 @@ def test_poles_in_gaps_are_no_fault_where_they_are_allowed(text, type, more, les
     assert fit.verdict is Verdict.EXACT
     assert fit.converged
     assert fit.rational.type == type
+
+
+@given(
+    st.floats(-0.9, 0.9),
+    st.floats(0.01, 2),
+    st.sampled_from([(0, 0), (3, 2), (5, 4), (6, 0), (2, 5)]),
+    st.sampled_from([None, "exp(x)"]),
+)
+@settings(deadline=None, max_examples=8)
+def test_no_fit_is_claimed_to_follow_a_jump(place, height, type, weight):
+    """No continuous function has less than half of it, and a smooth rest leaves that to be reached."""
+    place = round(place, 3)
+    text = f"(x-({place}))"
+    target = approx.formula(f"sin(x)/9 + {height!r}*{text}/abs{text}", (-1, 1))
+    assert target.jumps == (place,)
+    target = target if weight is None else target.with_weight(approx.formula(weight, (-1, 1)))
+    least = height * (1 if weight is None else np.exp(place))
+    fit = approx.minimax(target, type)
+    assert fit.levelled <= fit.error
+    assert fit.error >= least * (1 - 1e-9)
+    if type != (0, 0):
+        assert fit.levelled >= least * (1 - 1e-9)
+        assert fit.error <= 1.5 * least
+
+
+def test_a_large_type_that_cannot_follow_a_wave_says_so_at_once():
+    """64 half-waves need degree 62 at least: below, the zero function is best, and each try took 20 s."""
+    fit = approx.minimax(approx.formula("sin(100*x)", (-1, 1)), (60, 60))
+    assert fit.verdict is Verdict.DEGENERATE
+    assert fit.error == pytest.approx(1, rel=1e-12)
