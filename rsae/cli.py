@@ -194,7 +194,9 @@ def _train(
     l0: Annotated[
         str, typer.Option(help="Instead of --sparsity: find the weight for this l0. 32, or a grid: 16,32,64")
     ] = "",
-    seed: Annotated[str, typer.Option(help="Of the start and the data order. 0, or a grid: 0,1,2")] = "0",
+    seed: Annotated[
+        str, typer.Option(help="Of the start and the data order. 0, or (without --from) a grid: 0,1,2")
+    ] = "0",
     penalty: Annotated[str, typer.Option(help="l0, l1 or tanh; the family's own by default.")] = "own",
     setting: Annotated[
         list[str] | None,

@@ -53,11 +53,16 @@ class Grid:
             begin: There is an SAE to start from, whose own values are the defaults.
 
         Raises:
-            InputError: A value does not apply to the family, or stands there twice.
+            InputError: A value does not apply to the family, or stands there twice, or several seeds have one start.
         """
         for option, values in asdict(self).items():
             if len(set(values)) < len(values):
                 raise InputError(f"--{option} {','.join(map(str, values))}: give each value once")
+        if begin and len(self.seed) > 1:
+            raise InputError(
+                f"--seed {','.join(map(str, self.seed))}: with --from all begin alike, on the same batches; "
+                "give one seed a run, each with its own directory"
+            )
         if family(name).sparsity_by == "k":
             if self.sparsity or self.l0:
                 raise InputError(f"{name} has no penalty: its l0 is set by --k")
@@ -213,7 +218,9 @@ def _begun(begin: str, name: str, wanted: dict[str, Any]) -> SAE:
         raise InputError(f"{begin}: is a {sae.family!r} SAE, not {name!r}; name its own family")
     has = sae.settings()
     for setting, value in wanted.items():
-        if setting == "k" and value <= sae.d_sae:
+        if setting == "k":
+            if not 0 < value <= sae.d_sae:
+                raise InputError(f"{begin}: k={value} must lie between 1 and d_sae={sae.d_sae}")
             vars(sae)["k"] = value
         elif has.get(setting) != value:
             raise InputError(

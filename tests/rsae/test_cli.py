@@ -360,12 +360,21 @@ def test_a_saved_sae_can_be_the_start(job, tmp_path):
     assert_one_clear_line(rsae(*wrong), "is a 'top_k' SAE, not 'relu'")
     for given, words in (
         (["--d-sae", 64], ["has d_sae 40, not 64", "without --from"]),
-        (["--k", 99], ["has k 5, not 99"]),
+        *((["--k", k], [f"k={k} must lie between 1 and d_sae=40"]) for k in (99, 0, -1)),
+        (["--seed", "0,1"], ["--seed 0,1", "give one seed a run"]),
         (["--setting", "subtract_b_dec=false"], ["has subtract_b_dec True, not False"]),
     ):
         refused = rsae("train", "top_k", job / "store", tmp_path / "y", *still, *given)
         assert_one_clear_line(refused, *words)
     assert not (tmp_path / "y").exists()
+
+
+def test_the_seed_of_a_start_orders_the_data(job, tmp_path):
+    common = ["--batch", 64, "--steps", 3, "--from", job / "teacher"]
+    for seed in (0, 1):
+        done = rsae("train", "top_k", job / "store", tmp_path / str(seed), *common, "--seed", seed)
+        assert done.returncode == 0, done.stderr
+    assert not torch.equal(load(tmp_path / "0").W_dec, load(tmp_path / "1").W_dec)
 
 
 def test_a_start_that_was_replaced_is_another_start(job, tmp_path):
