@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from rsae.support.errors import InputError
 
 _WORDS = {"True": True, "False": False, "None": None}
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|.', re.DOTALL)  # a string as JSON writes it, or a character
 
 
 def numeral(value: int | float) -> str:
@@ -24,20 +27,30 @@ def numeral(value: int | float) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """What a value stands for: JSON, True, False or None as Python writes them, another number such as .5, or a word.
+    """What a value stands for: JSON, True, False or None as Python writes them, another number such as .5, or a word;
+    and a list of such in brackets.
 
     Args:
         text: The value.
     """
+    try:
+        return _value(text.strip())
+    except RecursionError:
+        return text
+
+
+def _value(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
-    try:
+    with suppress(ValueError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            return float(text)
-        except ValueError:
-            return text
+    with suppress(ValueError):
+        return float(text)
+    if text.startswith("[") and text.endswith("]"):
+        parts = _split(text[1:-1])
+        if parts and "" not in parts:
+            return [_value(part) for part in parts]
+    return text
 
 
 def parse_values(flag: str, texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -58,7 +71,9 @@ def parse_values(flag: str, texts: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, values = text.partition("=")
         parts = _parts(values)
         if not (name and equals and "" not in parts):
-            raise InputError(f"{flag} {text!r}: write NAME=VALUE,VALUE, such as lr=1e-3,3e-3")
+            raise InputError(
+                f"{flag} {text!r}: write NAME=VALUE,VALUE, such as lr=1e-3,3e-3, and close brackets"
+            )
         if name in found or any(value in parts[:i] for i, value in enumerate(parts)):
             raise InputError(f"{flag} {text!r}: give each option once, and each of its values")
         found[name] = parts
@@ -83,7 +98,9 @@ def parse_settings(flag: str, texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         parts = _parts(value)
         if not (name and equals) or name in found or "" in parts:
-            raise InputError(f"{flag} {text!r}: write NAME=VALUE once, such as bandwidth=0.5")
+            raise InputError(
+                f"{flag} {text!r}: write NAME=VALUE once, such as bandwidth=0.5, and close brackets"
+            )
         if len(parts) > 1:
             raise InputError(f"{flag} {text!r}: give one value; a list as {name}=[{value}]")
         found[name] = parts[0]
@@ -91,10 +108,26 @@ def parse_settings(flag: str, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _parts(text: str) -> list[Any]:
-    """The values between commas that stand in no brackets."""
+    """The values between commas that stand in no brackets; "" in place of one that is missing or not closed."""
     try:
         if found := json.loads(f"[{text}]"):
             return found
         return [""]
     except (ValueError, RecursionError):
-        return [parse_value(part.strip()) for part in text.split(",")]
+        return [parse_value(part) for part in _split(text) or [""]]
+
+
+def _split(text: str) -> list[str]:
+    """The text between commas that stand in no brackets and in no string; nothing where brackets do not match."""
+    parts, part, opened = [], [], []
+    for token in _TOKEN.findall(text):
+        if token == "," and not opened:
+            parts.append("".join(part).strip())
+            part = []
+            continue
+        part.append(token)
+        if token in ("[", "{"):
+            opened.append("]" if token == "[" else "}")
+        elif token in ("]", "}") and (not opened or opened.pop() != token):
+            return []
+    return [] if opened else [*parts, "".join(part).strip()]

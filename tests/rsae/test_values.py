@@ -60,6 +60,10 @@ def test_directories_and_cells_tell_values_apart(pair):
         ("null", None),
         ("None", None),
         ("[16,32]", [16, 32]),
+        ("[.5,.9]", [0.5, 0.9]),
+        ("[True, False,kl]", [True, False, "kl"]),
+        ("[[.5,1],[2,None]]", [[0.5, 1], [2, None]]),
+        ('["a,b]",.5]', ["a,b]", 0.5]),
     ],
 )
 def test_a_value_is_read_alike_in_all_places(text, value):
@@ -74,6 +78,40 @@ def test_any_text_is_read_or_told(text):
         with suppress(InputError):
             (name,) = parse("--setting", [text])
             assert text.startswith(f"{name}=")
+
+
+LISTS = st.recursive(
+    st.sampled_from([(".5", 0.5), ("3", 3), ("True", True), ("None", None), ("kl", "kl"), ('"a,]"', "a,]")]),
+    lambda inner: st.lists(inner, min_size=1, max_size=4).map(
+        lambda some: (f"[{','.join(text for text, _ in some)}]", [value for _, value in some])
+    ),
+)
+
+
+@given(st.lists(LISTS, min_size=2, max_size=4))
+def test_the_list_that_a_message_advises_is_read(some):
+    given = ",".join(text for text, _ in some)
+    with pytest.raises(InputError) as refused:
+        parse_settings("--setting", [f"a={given}"])
+    advised = str(refused.value).split("a list as ")[1]
+    values = [value for _, value in some]
+    assert parse_settings("--setting", [advised]) == {"a": values}
+    assert parse_values("--then", [advised]) == {"a": [values]}
+    if all(value not in values[:i] for i, value in enumerate(values)):
+        assert parse_values("--then", [f"a={given}"]) == {"a": values}
+
+
+@pytest.mark.parametrize("text", ["a=[.5,1", "a=.5,1]", "a=[.5}", "a=[", "a=[.5],1]"])
+def test_brackets_that_do_not_match_are_told(text):
+    for parse in (parse_settings, parse_values):
+        with pytest.raises(InputError, match="close brackets"):
+            parse("--setting", [text])
+
+
+def test_brackets_of_any_depth_are_read_or_told():
+    for text in ("[" * 5000 + "]" * 5000, "[" * 5000 + ".5" + "]" * 5000, "[" * 5000):
+        with suppress(InputError):
+            parse_settings("--setting", [f"a={text}"])
 
 
 def test_several_values():
