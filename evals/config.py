@@ -110,7 +110,7 @@ class Grid(_Section):
     """Numbers of latents."""
     widths: dict[str, Annotated[list[PositiveInt], Field(min_length=1)]] = {}
     """By family: numbers of latents of its own, in the place of `d_sae`."""
-    settings: dict[str, dict[str, bool | int | float | str]] = {}
+    settings: dict[str, dict[str, bool | int | float | str | list[int | float]]] = {}
     """By family: settings of its own beside width and k, such as `auxiliary = false`."""
     l0: list[PositiveInt] = [16, 32, 64]
     """Levels of sparsity: families with a k take it as k; the penalty of the others is steered to it."""

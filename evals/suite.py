@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,7 @@ def run(
         public = [{u.source: None for u in served if u.public and u.site == place.site} for place in lacking]
         check_places(lacking, [list(sources) for sources in public])
         check_texts(config)
+    _set_aside(config, out)
     _keep(config, out)
     shared: list[partial] = []
     for place in places:
@@ -142,7 +144,7 @@ def run(
     if config.ground_truth.features and (shard is None or shard[0] == 0):
         run_truth(config, out, device)
     failures = _run_units(config, out, waiting, device, workers, shared)
-    if config.evaluate.stability and shard is None and units(config):
+    if config.evaluate.stability and shard is None and len(failures) < len(chosen):
         run_stability(out, device)
     if messages := list(failures.values()):
         raise InputError(
@@ -327,7 +329,8 @@ def run_unit(
             write_result(out, result)
             written.append(result.cell)
     if part is None:
-        write_json(_mark(out, unit), {"key": _key(config, unit), "cells": written})
+        made = {"key": _key(config, unit), "settings": digest(settings_of(config)), "cells": written}
+        write_json(_mark(out, unit), made)
 
 
 def _teachers(config: SuiteConfig, place: SiteRun, unit: Unit) -> Iterator[tuple[str, Cell, Plan | None]]:
@@ -360,6 +363,29 @@ def finished(config: SuiteConfig, out: Path, unit: Unit) -> bool:
     if not mark.exists() or (done := read_json(mark)).get("key") != _key(config, unit):
         return False
     return all(is_json(out / "results" / f"{cell}.json") for cell in done["cells"])
+
+
+def _set_aside(config: SuiteConfig, out: Path) -> None:
+    """Move the cells of other settings out of the tables: an upgrade is never paired with a control of another budget.
+
+    Cells of other sites, families and seeds stay, where all their settings are those of now.
+    """
+    keys = {_mark(out, unit): _key(config, unit) for unit in units(config)}
+    settings, count = digest(settings_of(config)), 0
+    for mark in sorted((out / "units").glob("*.json")):
+        made = read_json(mark)
+        if made.get("key") == keys[mark] if mark in keys else made.get("settings") == settings:
+            continue
+        mark.unlink(missing_ok=True)  # first: of two shards one moves them, before it makes them anew
+        for cell in made.get("cells", []):
+            file = out / "results" / f"{cell}.json"
+            former = out / "results" / "former" / file.name
+            former.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                file.replace(former)
+                count += 1
+    if count:
+        say(f"{count} results of other settings were moved to {out / 'results' / 'former'}")
 
 
 def lacking(config: SuiteConfig, unit: Unit, there: list[Result]) -> int | None:

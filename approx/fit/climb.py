@@ -37,7 +37,7 @@ class Climb:
     met: list[tuple[tuple[int, int], Outcome]] = field(default_factory=lambda: [])
     """The types on the way, with their outcomes."""
     bound: arb = field(default_factory=lambda: arb(0))
-    """Of a walk that got stuck, what the alternation of functions on the way proves for the type that was wanted."""
+    """Of what got stuck, what the alternation of functions on the way proves for the type that was wanted."""
 
     @property
     def arrived(self) -> bool:
@@ -135,6 +135,7 @@ def climbed(
             )
             best.outcome = again if again.top <= outcome.top else outcome
     best.reason = best.reason or climbs[0].reason
+    best.bound = max((climb.bound for climb in climbs), key=float)
     for own, one in (pair for climb in stuck for pair in climb.met if not pair[1].exact):
         with suppress(Failure):
             best.bound = max(best.bound, one.bound(problem, own, (m, n)), key=float)
@@ -475,6 +476,10 @@ def _followed(
                 if step < 1 / 64 or tries > 60:
                     climb.reason = f"continuation lost the alternation at {place:.2f} of the way"
                     climb.type = (-1, -1)
+                    if (
+                        climb.problem.weight is problem.weight
+                    ):  # a part of the domain, whose best error is no larger
+                        climb.bound = abs(climb.outcome.level.value)
                     return climb
                 continue
             place, step = new, 1.5 * step

@@ -46,6 +46,7 @@ from approx.zeros import Zero, divided, divided_rational, multiplied, parted, ze
 
 _SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
 _LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from far away does
+_NEAR = 1e-3  # of the error, what a smaller type could gain at most where it is not looked for
 _LARGE = 100  # degrees; above, smaller types are no way out of one that does not arrive
 _EXACT = 1e-14  # of the function, the error of one that is met
 
@@ -376,7 +377,7 @@ def _descended(
             fit = other if fit is None or other.converged or other.error < fit.error else fit
     # a pole beside the domain that the error does not feel: a factor that a smaller type does without
     spare = fit is not None and fit.verdict is Verdict.POLE
-    close = fit is not None and (fit.verdict is Verdict.ROUNDING or fit.error <= fit.levelled * (1 + 1e-6))
+    close = fit is not None and (fit.verdict is Verdict.ROUNDING or fit.error <= fit.levelled * (1 + _NEAR))
     if fit is None or spare or not (fit.converged or close or patience == 0):
         m, n = type
         for smaller in ((m, n - 1), (m - 1, n)):
@@ -536,6 +537,8 @@ def _fit(
         proven = outcome.converged and floor >= max(top, error) * (1 - slack)
         verdict = Verdict.DEGENERATE if proven else Verdict.SMALLER
         notes.append(f"it has type {climb.type}" + ("" if proven else f", since {climb.reason}"))
+        if not proven and floor > 0:
+            notes.append(f"its error is within {error / floor - 1:.1e} (relative) of the best")
     elif not outcome.converged and (goal.bits > 53 or error > floor * (1 + slack)):
         verdict = Verdict.UNLEVELLED
         above = error / floor - 1 if floor > 0 else outcome.gap

@@ -20,7 +20,7 @@ class Verdict(Enum):
     BEST = "the error alternates often enough: this is the best approximation of its type"
     DEGENERATE = "the best approximation is degenerate: a function of a smaller type is best in this one too"
     EXACT = "the target is itself a rational function of this type"
-    ROUNDING = "the target is known to the rounding of float64 only: give enclose= to go on"
+    ROUNDING = "the target is known to its rounding only: give enclose= to go on"
     SMALLER = "stopped at a smaller type, whose best approximation this is"
     UNLEVELLED = "the exchange stopped before the error was levelled"
     LOST = "held in a form whose error is above the one that the exchange reached"

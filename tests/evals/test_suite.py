@@ -295,3 +295,51 @@ def test_a_family_is_trained_with_its_settings(suite_file):
         assert same == (unit.source != "top_k")
     plan = Plan("top_k", 48, config.grid.levels("top_k")[0], config.train, given.options("top_k"))
     assert plan.settings == {"d_sae": 48, "k": 4, "subtract_b_dec": False}
+
+
+def test_results_of_other_settings_do_not_stand_in_the_tables(suite_run, suite_file, tmp_path, monkeypatch):
+    """An upgrade of one budget is never paired with a control of another; what is of now stays."""
+    run = shutil.copytree(suite_run, tmp_path / "run")
+    config = SuiteConfig.read(suite_file)
+    cells = {r.cell for r in read_results(run)}
+
+    def stopped(config, out, unit, *_):
+        raise InputError("stopped")
+
+    monkeypatch.setattr(suite, "run_unit", stopped)
+    narrow = config.model_copy(
+        update={"grid": config.grid.model_copy(update={"families": ["top_k"], "seeds": [1]})}
+    )
+    suite.run(narrow, run)
+    assert {r.cell for r in read_results(run)} == cells
+    longer = replace(config.tune, steps=config.tune.steps + 1)
+    with pytest.raises(InputError, match="stopped"):
+        suite.run(narrow.model_copy(update={"tune": longer}), run)
+    with pytest.raises(InputError, match="no result files"):
+        read_results(run)
+    assert {file.stem for file in (run / "results" / "former").iterdir()} == cells
+
+
+def test_where_all_units_fail_the_first_one_s_reason_is_told(suite_file, tmp_path, monkeypatch):
+    """Stability has nothing to match then, and its reader would ask for another suite."""
+
+    def broken(*_):
+        raise InputError("too few words")
+
+    monkeypatch.setattr(suite, "run_unit", broken)
+    monkeypatch.setattr(suite, "_harvest", lambda *_: None)
+    monkeypatch.setattr(suite, "_share", lambda *_: None)
+    config = SuiteConfig.read(suite_file)
+    config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"stability": True})})
+    with pytest.raises(InputError, match="4 of 4 units failed, the first: .*too few words"):
+        suite.run(config, tmp_path / "run")
+
+
+def test_a_suite_takes_the_settings_that_tune_writes(suite_file, tmp_path):
+    config = SuiteConfig.read(suite_file)
+    family, settings = "matryoshka_batch_top_k", {"group_sizes": [2, 6], "subtract_b_dec": True}
+    given = config.grid.model_dump() | {"families": [family], "settings": {family: settings}}
+    config = config.model_copy(update={"grid": type(config.grid).model_validate(given)})
+    config.write(tmp_path / "suite.toml")
+    read = SuiteConfig.read(tmp_path / "suite.toml")
+    assert read.grid.options(family) == config.grid.options(family) == settings

@@ -420,3 +420,14 @@ def test_a_large_type_that_cannot_follow_a_wave_says_so_at_once():
     fit = approx.minimax(approx.formula("sin(100*x)", (-1, 1)), (60, 60))
     assert fit.verdict is Verdict.DEGENERATE
     assert fit.error == pytest.approx(1, rel=1e-12)
+
+
+@given(st.floats(38, 60), st.sampled_from([(3, 3), (4, 4), (4, 3)]))
+@settings(deadline=None, max_examples=4)
+def test_what_a_part_of_the_domain_costs_is_a_bound_for_the_whole(length, type):
+    """Relative to exp nothing does on a long interval; continuation stops at a part of it, which says so."""
+    part = approx.minimax(approx.exp((0, 30)).with_weight("relative"), type)
+    fit = approx.minimax(approx.exp((0, length)).with_weight("relative"), type)
+    assert part.converged
+    assert part.error <= fit.error <= 1 + 1e-9
+    assert part.error * 0.99 <= fit.levelled <= fit.error
