@@ -398,7 +398,7 @@ def test_poles_in_gaps_are_no_fault_where_they_are_allowed(text, type, more, les
     st.sampled_from([(0, 0), (3, 2), (5, 4), (6, 0), (2, 5)]),
     st.sampled_from([None, "exp(x)"]),
 )
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 def test_no_fit_is_claimed_to_follow_a_jump(place, height, type, weight):
     """No continuous function has less than half of it, and a smooth rest leaves that to be reached."""
     place = round(place, 3)
@@ -423,7 +423,7 @@ def test_a_large_type_that_cannot_follow_a_wave_says_so_at_once():
 
 
 @given(st.floats(38, 60), st.sampled_from([(3, 3), (4, 4), (4, 3)]))
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=2)
 def test_what_a_part_of_the_domain_costs_is_a_bound_for_the_whole(length, type):
     """Relative to exp nothing does on a long interval; continuation stops at a part of it, which says so."""
     part = approx.minimax(approx.exp((0, 30)).with_weight("relative"), type)

@@ -138,6 +138,7 @@ def test_samples_of_a_kink_are_met_as_well_as_they_can_be():
 def test_convergence_does_not_depend_on_units_formats_and_repetition(
     y_unit, x_unit, type, kind, twice, offset
 ):
+    offset = offset if kind is float else offset / 1e5  # float32 leaves a staircase of a larger one
     x = np.linspace(0, 1, 100).astype(kind).astype(float)
     y = (np.exp(x) + offset).astype(kind).astype(float)
     if twice:
