@@ -34,7 +34,6 @@ from rsae.l0_controller import L0Controller
 from rsae.monitoring import Monitor
 from rsae.optimizers import LR_DECAY, Name, optimizer
 from rsae.sae.base import SAE
-from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.fingerprint import fingerprint
 from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
@@ -51,7 +50,6 @@ CHECKPOINT_EVERY = 100  # a multiple of LOG_EVERY, so that no running mean is cu
 _PARTS = ("total", "sse", "l0", "dead", "sparsity")
 #: A wanted l0 that is missed by more is told
 L0_TOLERANCE = 0.05
-_CALIBRATION = 8192  # tokens that a threshold for inference is set on
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 History = list[dict[str, float]]
@@ -439,9 +437,6 @@ class _Run:
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""
         self.optimiser.finish_()
-        if isinstance(self.sae, BatchTopK):
-            x_BD = self.activations.sample(max(_CALIBRATION, self.config.batch), seed=1)
-            self.sae.calibrate_(x_BD.to(self.sae.W_enc) * self.activations.scale, self.config.batch)
         trained = self.sae.eval().in_units(1 / self.activations.scale, 1 / self.target_scale)
         self.result.become_(trained)
         self.result.eval()

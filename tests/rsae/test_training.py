@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rsae import BatchTopK, InputError, Store, TrainConfig, new, pursuit, train
+from rsae import InputError, Store, TrainConfig, new, pursuit, train
 from rsae.l0_controller import L0Controller
 from rsae.sae import FAMILIES, family
 from rsae.sae.shard import Whole
@@ -361,36 +361,3 @@ def test_the_controller_does_not_wind_up(start):
         controller.update(2000 + steps, 30.0 if start < 15 else 4.0, 10.0)
         steps += 1
     assert steps < 300
-
-
-def l0_of(sae, x):
-    return (sae.encode(x) != 0).sum(1).float().mean().item()
-
-
-@pytest.mark.parametrize("name", ["batch_top_k", "matryoshka_batch_top_k", "rational_batch_top_k"])
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "schedule_free"}, {"precision": "bfloat16"}])
-def test_a_short_training_ends_at_the_threshold_of_its_k(store, name, changes):
-    sae, x = random_sae(name, store), store.sample(10**6)
-    assert isinstance(sae, BatchTopK)
-    sae.threshold.fill_(1e3)  # of another training
-    for k in (3, 9):
-        vars(sae)["k"] = k
-        train(sae, store, replace(CONFIG, steps=20, **changes))
-        assert not sae.training
-        assert l0_of(sae, x) == pytest.approx(k, rel=0.05)
-
-
-@given(k=st.integers(1, 20), seed=st.integers(0, 9), batch=st.sampled_from([32, 100, 256]))
-@settings(deadline=None)
-def test_the_threshold_is_set_for_any_k_and_any_start(k, seed, batch):
-    sae = random_sae("batch_top_k", seed=seed)
-    assert isinstance(sae, BatchTopK)
-    sae.b_enc.data.add_(1.0)  # so that k are positive
-    vars(sae)["k"] = k
-    before = {name: value.clone() for name, value in sae.state_dict().items() if name != "threshold"}
-    x = torch.randn(2048, sae.d_in, generator=torch.Generator().manual_seed(seed))
-    x = x[x[:, 0].argsort()]  # in an order that means something
-    sae.eval().calibrate_(x, batch)
-    assert l0_of(sae, x) == pytest.approx(k, rel=0.05)
-    assert not sae.training
-    assert all(torch.equal(sae.state_dict()[name], value) for name, value in before.items())
