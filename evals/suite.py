@@ -329,7 +329,7 @@ def run_unit(
             write_result(out, result)
             written.append(result.cell)
     if part is None:
-        made = {"key": _key(config, unit), "settings": digest(settings_of(config)), "cells": written}
+        made = {"key": _key(config, unit), "made_with": _made_with(config, unit), "cells": written}
         write_json(_mark(out, unit), made)
 
 
@@ -368,13 +368,13 @@ def finished(config: SuiteConfig, out: Path, unit: Unit) -> bool:
 def _set_aside(config: SuiteConfig, out: Path) -> None:
     """Move the cells of other settings out of the tables: an upgrade is never paired with a control of another budget.
 
-    Cells of other sites, families and seeds stay, where all their settings are those of now.
+    Cells of sites, families and seeds that the suite does not hold stay, and those of other levels.
     """
-    keys = {_mark(out, unit): _key(config, unit) for unit in units(config)}
-    settings, count = digest(settings_of(config)), 0
-    for mark in sorted((out / "units").glob("*.json")):
-        made = read_json(mark)
-        if made.get("key") == keys[mark] if mark in keys else made.get("settings") == settings:
+    count = 0
+    for unit in units(config):
+        mark = _mark(out, unit)
+        made = read_json(mark) if mark.exists() else {}
+        if not made or made.get("made_with", "") == _made_with(config, unit) or finished(config, out, unit):
             continue
         mark.unlink(missing_ok=True)  # first: of two shards one moves them, before it makes them anew
         for cell in made.get("cells", []):
@@ -437,7 +437,17 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
     """Of all settings that a unit's cells depend on: not of other sites, families and seeds."""
     grid = config.grid
     levels = None if unit.public else [grid.widths_of(unit.source), list(map(str, grid.levels(unit.source)))]
-    site = unit.site
+    return digest([_where(config, unit), levels, settings_of(config)])
+
+
+def _made_with(config: SuiteConfig, unit: Unit) -> str:
+    """What all cells of a unit were made with, at whatever levels."""
+    return digest([_where(config, unit), settings_of(config)])
+
+
+def _where(config: SuiteConfig, unit: Unit) -> list[Any]:
+    """A unit's place and source, with the settings and files that are its own."""
+    grid, site = config.grid, unit.site
     where: list[Any] = [site.host, site.hook, unit.source, unit.seed, unit.public]
     if site.target:
         where += [site.target, site.skip]
@@ -452,7 +462,7 @@ def _key(config: SuiteConfig, unit: Unit) -> str:
         ]  # units of before may hold the figures of another SAE of the same norms
     if files:  # what they hold may change behind their names
         where.append(files)
-    return digest([where, levels, settings_of(config)])
+    return where
 
 
 #: Sections that change no unit where they are empty
