@@ -8,13 +8,14 @@ import numpy as np
 
 from approx.target import Target
 
-_PLACES = 0.02 + 0.96 * (
-    (np.arange(1, 34) * 0.6180339887498949) % 1
-)  # of an interval; even, and of no period
+# of an interval: even, and of no period
+_PLACES = 0.02 + 0.96 * ((np.arange(1, 22) * 0.6180339887498949) % 1)
 _BESIDE = np.arange(-8, 9)  # points about a place
 _SCALES = 10.0 ** np.arange(-9, -2.9, 0.5)  # of an interval, between them
 _NOISE = 1e-6  # of an interval: a function that gets no smoother below is noise
 _STEPS, _SEEN, _HIGH = 64, 8, 0.1  # of a staircase: how many it has, are seen, and of its height, the highest
+
+_TALL = 0.25  # of the largest change, one that counts
 
 _KNOWN: WeakKeyDictionary[Target, float] = WeakKeyDictionary()
 
@@ -24,7 +25,7 @@ def grain(target: Target) -> float:
 
     It is the largest of its change from one float64 to the next, its noise, and half a step of a staircase, such as
     float16 returns. Second differences of a smooth function fall with the square of their step, those of noise do not;
-    a staircase is constant but for changes that stand alone.
+    a staircase hardly moves but for changes that stand alone.
 
     Args:
         target: the function.
@@ -44,7 +45,8 @@ def _grain(target: Target, a: float, b: float) -> float:
         first, second = np.diff(f), np.abs(np.diff(f, 2))
         rough = np.quantile(second, 0.9, axis=(0, 2)) / 2
         noise = np.max(rough[:-1][(rough[:-1] > 0.5 * rough[1:]) & (_SCALES[:-1] <= _NOISE)], initial=0.0)
-        changes = first != 0
+        # the steps of a short float are finer where the function is near 0
+        changes = np.abs(first) > _TALL * np.max(np.abs(first), axis=(0, 2))[:, None]
         beside = np.pad(changes, ((0, 0), (0, 0), (1, 1)))
         alone = changes & ~beside[..., 2:] & ~beside[..., :-2]
         seen, count = changes.sum(axis=(0, 2)), alone.sum(axis=(0, 2))

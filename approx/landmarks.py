@@ -97,9 +97,8 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
             shown &= right - left < step * (len(_INSIDE) - 1)
             shown &= top - bottom > 1e-12 * np.maximum(np.abs(top), np.abs(bottom))  # and no rounding
             seen = shown.copy()
-        for k in np.flatnonzero(
-            shown
-        ):  # a single sample may meet what a finer look misses again: then halve on
+        # a single sample may meet what a finer look misses again: then halve on
+        for k in np.flatnonzero(shown):
             start, end = max(a, 2 * left[k] - right[k]), min(b, 2 * right[k] - left[k])
             shown[k] = len(_turns(target, start, end, 3 * _LOOK)[0]) > 0
             found += [(start, end, right[k] - left[k])] if shown[k] else []

@@ -25,10 +25,8 @@ _ROUNDS = 6
 _BLOCK = 1 << 16
 _MOST = 100  # poles
 _NEAR = 20.0  # times the wanted error: AAA's own, where the least degree is looked for from
-_STEPS, _LATER = (
-    3,
-    3.0,
-)  # of Lawson's iteration, after which an error is to be within this factor of the wanted one
+# steps of Lawson's iteration, after which an error is to be within a factor of the wanted one
+_STEPS, _LATER = 3, 3.0
 # in units of the largest |z|:
 _FAR = 3.0  # poles beyond may stand for powers of z
 _REACH = 1e8  # there a pole and a constant cannot be told apart

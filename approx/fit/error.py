@@ -115,7 +115,7 @@ def jump_bound(target: Target) -> float:
     bound = 0.0
     for c in target.jumps:
         sides = [float(np.nextafter(c, to)) for to in (-np.inf, np.inf)]
-        if all(target.domain.contains(np.array(sides))):
+        if np.all(target.domain.contains(np.array([*sides, c]))):
             with precision(64):
                 low, high = f([arb(x) for x in sides])
                 left, right = w([arb(x) for x in sides]) if w else (arb(1), arb(1))
@@ -302,7 +302,7 @@ def honest_error(
     between = [edges[:-1] + (edges[1:] - edges[:-1]) * u for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
     extra = np.concatenate([turns, *between])
     # an error of degree m + n turns about so often, wherever its peaks are; a callable may be a table with more kinks
-    count = max(2000 if target.enclosed else 16000, 8 * len(near))
+    count = max(2000 if target.enclosed else 4000, 8 * len(near))
     x = sample(target, count, np.r_[np.asarray(near, dtype=float), extra[target.domain.contains(extra)]])
     with np.errstate(all="ignore"):
         f, r, w = target(x), rational(x), target.weight_at(x)

@@ -190,10 +190,8 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
         other = _reciprocal(target, type, goal, patience)
         fit = fit if other is None or other.error > fit.error * (1 + goal.slack) else other
     if poles == "allow_in_gaps":
-        bound, polar = (
-            fit.levelled,
-            fit.verdict is Verdict.POLE,
-        )  # no fault here: its pattern of signs is fitted, too
+        # a pole is no fault here: its pattern of signs is fitted, too
+        bound, polar = fit.levelled, fit.verdict is Verdict.POLE
         for sides in product((1, -1), repeat=len(target.domain) - 1):
             if (polar or -1 in sides) and sum(a != b for a, b in pairwise((1, *sides))) <= type[1]:
                 other = None
@@ -520,7 +518,7 @@ def _fit(
             zero = zero_alternates(reduced.problem, reduced.type[0])
             bound = max([bound, climb.bound, *([] if zero is None else [zero.level.value])], key=float)
         floor = float(bound) * (1 - 1e-14)
-    floor = max(floor, 0.0 if reduced.problem.sides else reduced.problem.least)
+    floor = max(floor, reduced.problem.least)
     # a callable is evaluated at the float64 beside a point: what it does between two of them is not known
     beside = grain(target) * float(np.max(target.weight_at(reference), initial=0.0))
     floor = max(floor - 2 * beside, 0.0)

@@ -29,7 +29,7 @@ _FEW = 400  # points of the first subset
 _MORE = 64  # points that join at a time
 _ROUNDS = 30
 _ROUNDED = 4 * np.finfo(float).eps  # of the values
-_ROUGH = 1e-14  # of a callable's size, more than float64's rounding
+_ROUGH = 1e-10  # of a callable's size, where an exchange does not end at it as at float64's rounding
 _FELT = 1e-2  # of an error, the roughness that spoils an exchange
 
 
@@ -354,10 +354,13 @@ def of_rough(target: Target, type: tuple[int, int], tolerance: float) -> Fit | N
         type: (m, n), the degrees of numerator and denominator.
         tolerance: relative excess of the error over the lower bound at which it counts as best.
     """
-    rough, look = grain(target), Grid.at(target, sample(target, _LOOK))
-    if not rough > _ROUGH * float(np.max(np.abs(look.f))):
+    rough = grain(target)
+    if rough == 0:
         return None
-    grid, best = Grid.at(target, sample(target, _FEW * 4)), None
+    grid = Grid.at(target, sample(target, _FEW * 4))
+    if not rough > _ROUGH * float(np.max(np.abs(grid.f))):
+        return None
+    look, best = Grid.at(target, sample(target, _LOOK)), None
     for _ in range(_LOOKS):
         fit = best_of_samples(
             Samples(grid.x, grid.f, weight=grid.w), type, max(tolerance, _ENOUGH), neighbours=False

@@ -174,47 +174,44 @@ def _pieces(target: Target, error: float, type: tuple[int, int], progress: bool)
             f"{given}: a table of pieces is made of a function on one interval; give error= or type= alone"
         )
     left, b = target.hull
-    guess = b
+    guess, ends = b, _ends(target)
     found: list[Fit] = []
     with tqdm(total=b - left, desc="pieces", disable=not progress, leave=False, delay=2) as bar:
         while left < b:
-            found.append(_longest(target, left, guess, error, type))
+            found.append(_longest(target, left, guess, error, type, ends))
             right = found[-1].target.hull[1]
             bar.update(right - left)
-            left, guess = _after(target, right), 2 * right - left
+            left, guess = ends.get(right, right), 2 * right - left
     return Piecewise(tuple(found), _fewest(found, error, target, type))
 
 
-def _ends(target: Target) -> list[tuple[float, float]]:
-    """Where a piece may end beside each break, and the next begins: at a kink; on either side of a jump."""
-    found: list[tuple[float, float]] = []
+def _ends(target: Target) -> dict[float, float]:
+    """Where a piece may end beside each break, and the next begins then: at a kink; on either side of a jump."""
+    found: dict[float, float] = {}
     for c in target.breaks:
         below, above = (float(np.nextafter(c, to)) for to in (-np.inf, np.inf))
         if c not in target.jumps:
-            found.append((c, c))
+            found[c] = c
         else:  # what f is there belongs to one side
             at_below, at, at_above = np.broadcast_to(np.asarray(target(np.array([below, c, above]))), 3)
-            found.append((below, c) if abs(at - at_above) <= abs(at - at_below) else (c, above))
+            end, start = (below, c) if abs(at - at_above) <= abs(at - at_below) else (c, above)
+            found[end] = start
     return found
-
-
-def _after(target: Target, right: float) -> float:
-    """Where the piece begins that follows one which ends at `right`."""
-    return dict(_ends(target)).get(right, right)
 
 
 _DEEP, _FALL = 1e-6, 0.7  # a piece so much shorter has this share of the error at most, unless f jumps
 
 
-def _longest(target: Target, left: float, guess: float, error: float, type: tuple[int, int]) -> Fit:
+def _longest(
+    target: Target, left: float, guess: float, error: float, type: tuple[int, int], ends: dict[float, float]
+) -> Fit:
     """The fit on the longest interval from `left` on whose error is small enough, to a share of its length."""
     b = target.hull[1]
-    good, bad = _to_a_break(target, left, error, type)
+    good, bad = _to_a_break(target, left, [*(end for end in ends if left < end < b), b], error, type)
     if good is not None and good.target.hull[1] == b:
         return good
-    right, tries = min(guess, b if bad is None else left + (bad - left) / 2), 0
-    if good is not None and not right > good.target.hull[1]:
-        right = good.target.hull[1] + ((b if bad is None else bad) - good.target.hull[1]) / 2
+    reached = left if good is None else good.target.hull[1]
+    right, tries = min(guess, b) if bad is None else reached + (bad - reached) / 2, 0
     errors: list[tuple[float, float]] = []
     while True:
         one = _tried(target, left, right, type)
@@ -250,14 +247,11 @@ def _longest(target: Target, left: float, guess: float, error: float, type: tupl
 
 
 def _to_a_break(
-    target: Target, left: float, error: float, type: tuple[int, int]
+    target: Target, left: float, ends: list[float], error: float, type: tuple[int, int]
 ) -> tuple[Fit | None, float | None]:
-    """The fit up to the last break, or the end, that a piece from `left` on reaches; and the first that it does not."""
-    b = target.hull[1]
-    ends = [end for end, _ in _ends(target) if left < end < b]
-    if not ends:
+    """The fit up to the last of some ends that a piece from `left` on reaches, and the first that it does not."""
+    if len(ends) == 1:
         return None, None
-    ends.append(b)
     good: Fit | None = None
     low, high, step = -1, len(ends), 1
     while high - low > 1:  # as far as doubled steps go, then by halves

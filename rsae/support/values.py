@@ -66,18 +66,12 @@ def parse_values(flag: str, texts: Sequence[str]) -> dict[str, list[Any]]:
     Raises:
         InputError: for any other text.
     """
-    found: dict[str, list[Any]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        parts = _parts(values)
-        if not (name and equals and "" not in parts):
-            raise InputError(
-                f"{flag} {text!r}: write NAME=VALUE,VALUE, such as lr=1e-3,3e-3, and close brackets"
-            )
-        if name in found or any(value in parts[:i] for i, value in enumerate(parts)):
-            raise InputError(f"{flag} {text!r}: give each option once, and each of its values")
-        found[name] = parts
-    return found
+    once = "give each option once, and each of its values"
+    read = _named(flag, texts, f"write NAME=VALUE,VALUE, such as lr=1e-3,3e-3, and close brackets; {once}")
+    for name, (text, parts) in read.items():
+        if any(value in parts[:i] for i, value in enumerate(parts)):
+            raise InputError(f"{flag} {name}={text}: {once}")
+    return {name: parts for name, (_, parts) in read.items()}
 
 
 def parse_settings(flag: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -93,17 +87,22 @@ def parse_settings(flag: str, texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: for any other text.
     """
-    found: dict[str, Any] = {}
+    read = _named(flag, texts, "write NAME=VALUE once, such as bandwidth=0.5, and close brackets")
+    for name, (text, parts) in read.items():
+        if len(parts) > 1:
+            raise InputError(f"{flag} {name}={text}: give one value; a list as {name}=[{text}]")
+    return {name: parts[0] for name, (_, parts) in read.items()}
+
+
+def _named(flag: str, texts: Sequence[str], remedy: str) -> dict[str, tuple[str, list[Any]]]:
+    """By name, once each, what stands behind NAME=, as text and as values."""
+    found: dict[str, tuple[str, list[Any]]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         parts = _parts(value)
-        if not (name and equals) or name in found or "" in parts:
-            raise InputError(
-                f"{flag} {text!r}: write NAME=VALUE once, such as bandwidth=0.5, and close brackets"
-            )
-        if len(parts) > 1:
-            raise InputError(f"{flag} {text!r}: give one value; a list as {name}=[{value}]")
-        found[name] = parts[0]
+        if not (name and equals) or "" in parts or name in found:
+            raise InputError(f"{flag} {text!r}: {remedy}")
+        found[name] = value, parts
     return found
 
 

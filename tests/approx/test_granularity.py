@@ -58,6 +58,31 @@ def test_short_floats_are_seen(bits, dtype):
         assert 2.0 ** -(bits + 2) < grain(approx.Target(f)) < 2.0 ** (2 - bits)
 
 
+@given(
+    st.sampled_from(["float16", "float32", "float16 of x", "table"]),
+    st.tuples(st.floats(-3, 3), st.floats(0.5, 4), st.floats(-0.5, 0.5)),
+    st.integers(100, 3000),
+)
+@settings(deadline=None, max_examples=100)
+def test_roughness_is_about_the_distance_from_the_smooth_function(how, shape, size):
+    shift, rate, growth = shape
+
+    def smooth(x):
+        return np.sin(rate * x + shift) + growth * np.exp(x)
+
+    def rough(x):
+        x = np.asarray(x, dtype=float)
+        if how == "table":
+            return smooth(np.round(x * size) / size)
+        if how == "float16 of x":
+            return smooth(x.astype(np.float16).astype(float))
+        return smooth(x).astype(how).astype(float)
+
+    x = np.linspace(-1, 1, 200_001)
+    away = np.max(np.abs(rough(x) - smooth(x)))
+    assert 0.3 * away < grain(approx.Target(rough)) < 4 * away
+
+
 ROUGH = {
     "round": lambda y, size: size * np.round(y / size),
     "floor": lambda y, size: size * np.floor(y / size),
@@ -74,6 +99,9 @@ ROUGH = {
 )
 @example("round", -3.0, (3, 2), (0.0, 1.0))
 @example("float16", -3.0, (3, 2), (0.0, 1.0))
+@example(
+    "float16", -2.0, (2, 3), (0.9085558365502728, 2.114670728838104)
+)  # with much finer steps near its zero
 @settings(deadline=None, max_examples=15)
 def test_fits_of_rough_callables_end_and_are_as_good_as_their_values(how, exponent, type, shape):
     shift, rate = shape
