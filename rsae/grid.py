@@ -17,7 +17,7 @@ from rsae.folders import SAVED, check_free
 from rsae.formats import load, mark_in, save
 from rsae.monitoring import Monitor
 from rsae.new import new
-from rsae.sae import SAE, family
+from rsae.sae import SAE, BatchTopK, family
 from rsae.sae.fingerprint import fingerprint
 from rsae.sharding import sharded
 from rsae.support import distributed
@@ -221,6 +221,8 @@ def _begun(begin: str, name: str, wanted: dict[str, Any]) -> SAE:
         if setting == "k":
             if not 0 < value <= sae.d_sae:
                 raise InputError(f"{begin}: k={value} must lie between 1 and d_sae={sae.d_sae}")
+            if isinstance(sae, BatchTopK) and value != sae.k:
+                sae.threshold.zero_()  # it belongs to the other k
             vars(sae)["k"] = value
         elif has.get(setting) != value:
             raise InputError(

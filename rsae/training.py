@@ -34,6 +34,7 @@ from rsae.l0_controller import L0Controller
 from rsae.monitoring import Monitor
 from rsae.optimizers import LR_DECAY, Name, optimizer
 from rsae.sae.base import SAE
+from rsae.sae.batch_top_k import BatchTopK
 from rsae.sae.fingerprint import fingerprint
 from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
@@ -50,6 +51,7 @@ CHECKPOINT_EVERY = 100  # a multiple of LOG_EVERY, so that no running mean is cu
 _PARTS = ("total", "sse", "l0", "dead", "sparsity")
 #: A wanted l0 that is missed by more is told
 L0_TOLERANCE = 0.05
+_CALIBRATION = 8192  # tokens that a threshold for inference is set on
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 History = list[dict[str, float]]
@@ -437,6 +439,10 @@ class _Run:
     def finish(self) -> None:
         """Give the result back in the host's units, with where its activations came from."""
         self.optimiser.finish_()
+        # one that came with a threshold keeps to it, but for what its steps move
+        if isinstance(self.sae, BatchTopK) and not self.result.get_buffer("threshold"):
+            x_BD = self.activations.sample(max(_CALIBRATION, self.config.batch), seed=1)
+            self.sae.calibrate_(x_BD.to(self.sae.W_enc) * self.activations.scale, self.config.batch)
         trained = self.sae.eval().in_units(1 / self.activations.scale, 1 / self.target_scale)
         self.result.become_(trained)
         self.result.eval()

@@ -1,7 +1,9 @@
 """BatchTopK SAE (Bussmann et al. 2024): k B entries of a batch of B tokens; at inference a fixed threshold.
 
-In training the k B largest positive pre-activations of the batch are kept, so that tokens share the budget. A running
-mean of the smallest one kept is the threshold that `encode` uses afterwards, token by token.
+In training the k B largest positive pre-activations of the batch are kept, so that tokens share the budget. The
+smallest one kept, in the mean over batches of the finished weights, is the threshold that `encode` uses afterwards,
+token by token (`calibrate_`). In training, and where an SAE that has a threshold is trained on, it is a running mean
+over the steps, which lags behind the weights.
 Shapes: B batch, F d_sae, N entries.
 """
 
@@ -61,18 +63,36 @@ class BatchTopK(SAE):
 
     @torch.no_grad()
     def observe_(self, entries: Entries) -> None:
+        # the first batch sets the threshold, later ones move it
+        self.threshold.lerp_(self._edge(entries), torch.where(self.threshold > 0, _RATE, 1.0))
+
+    @torch.no_grad()
+    def calibrate_(self, x_BD: torch.Tensor, batch: int) -> None:
+        """Set the threshold at which the weights, as they are, have an l0 of k.
+
+        Args:
+            x_BD: Activations, some batches of them.
+            batch: Tokens a batch, over all processes; the threshold is the mean over batches.
+        """
+        training, batches = self.training, max(1, len(x_BD) // batch)
+        self.train()
+        edges = []
+        for first in range(batches):  # each from all over the sample, which may lie in order
+            x = distributed.share(x_BD[first::batches][:batch])
+            edges.append(self._edge(self.entries(self.standardise(x))))
+        self.threshold.copy_(torch.stack(edges).mean())
+        self.train(training)
+
+    def _edge(self, entries: Entries) -> torch.Tensor:
+        """The smallest pre-activation that a batch keeps; 0 where fewer are positive."""
         kept_N = entries.h_N
         # over all processes: one may keep more than its share, another less
         wanted = self.k * entries.pattern.shape[0] * distributed.size(distributed.DATA)
         kept = int(distributed.total(torch.tensor(len(kept_N), device=self.threshold.device)))
         edge = kept_N.min() if len(kept_N) else kept_N.new_tensor(torch.inf)
-        edge = (
-            distributed.smallest(edge.to(self.threshold))
-            if kept >= wanted
-            else torch.zeros_like(self.threshold)
-        )
-        # the first batch sets the threshold, later ones move it
-        self.threshold.lerp_(edge, torch.where(self.threshold > 0, _RATE, 1.0))
+        if kept < wanted:
+            return torch.zeros_like(self.threshold)
+        return distributed.smallest(edge.to(self.threshold))
 
     def values(self, h_N: torch.Tensor, latent_N: torch.Tensor | None) -> torch.Tensor:
         return self.magnitude(h_N, latent_N)

@@ -401,6 +401,22 @@ def test_a_start_with_another_k_is_trained_with_it(job, tmp_path):
         assert (load(tmp_path / f"top_k-k{k}").encode(x) != 0).sum(1).max() == k
 
 
+def test_a_batch_top_k_start_with_another_k_gets_its_own_threshold(job, tmp_path):
+    """The threshold belongs to k; a start that keeps its k keeps its threshold."""
+    sizes = ["--batch", 64, "--steps", 5]
+    fresh = ["train", "batch_top_k", job / "store", tmp_path / "start", "--d-sae", 40, "--k", 4, *sizes]
+    assert rsae(*fresh).returncode == 0
+    again = ["train", "batch_top_k", job / "store", tmp_path / "again", *sizes, "--from", tmp_path / "start"]
+    assert rsae(*again, "--k", "4,8").returncode == 0
+    x = Store.open(job / "store").sample(10**6)
+    for path, k in (("start", 4), ("again/batch_top_k-k8", 8), ("again/batch_top_k-k4", 4)):
+        assert (load(tmp_path / path).encode(x) != 0).sum(1).float().mean().item() == pytest.approx(
+            k, rel=0.05
+        )
+    start, kept = (load(tmp_path / path) for path in ("start", "again/batch_top_k-k4"))
+    torch.testing.assert_close(kept.threshold, start.threshold, rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["own weight", "own l0"])
 def test_a_start_keeps_its_sparsity(job, tmp_path, told):
     """Without --sparsity or --l0 its penalty's weight is kept, or its l0 where it does not say the weight."""

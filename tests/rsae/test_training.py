@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rsae import InputError, Store, TrainConfig, new, pursuit, train
+from rsae import BatchTopK, InputError, Store, TrainConfig, new, pursuit, train
 from rsae.l0_controller import L0Controller
 from rsae.sae import FAMILIES, family
 from rsae.sae.shard import Whole
@@ -361,3 +361,28 @@ def test_the_controller_does_not_wind_up(start):
         controller.update(2000 + steps, 30.0 if start < 15 else 4.0, 10.0)
         steps += 1
     assert steps < 300
+
+
+def l0_of(sae, x):
+    return (sae.encode(x) != 0).sum(1).float().mean().item()
+
+
+@pytest.mark.parametrize("name", ["batch_top_k", "matryoshka_batch_top_k", "rational_batch_top_k"])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "schedule_free"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("k", [3, 9])
+def test_a_short_training_ends_at_the_threshold_of_its_k(store, name, changes, k):
+    sae, x = random_sae(name, store), store.sample(10**6)
+    assert isinstance(sae, BatchTopK)
+    sae.threshold.zero_()
+    vars(sae)["k"] = k
+    train(sae, store, replace(CONFIG, steps=20, **changes))
+    assert not sae.training
+    assert l0_of(sae, x) == pytest.approx(k, rel=0.05)
+
+
+def test_a_threshold_that_an_sae_came_with_is_moved_by_its_steps_alone(store):
+    sae = random_sae("batch_top_k", store)
+    assert isinstance(sae, BatchTopK)
+    sae.threshold.fill_(1e3)
+    train(sae, store, replace(CONFIG, steps=2))
+    assert 1e3 > sae.threshold >= 1e3 * 0.99**2
