@@ -8,25 +8,31 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import RLock
 from typing import Any
 
 import numpy as np
 from flint import arb, ctx, fmpq, fmpz
 
+_CONTEXT = RLock()
+
 
 @contextmanager
 def precision(bits: int) -> Generator[None]:
-    """Run a block with flint's working precision set to `bits`.
+    """Run a block, or as a decorator a function, with flint's working precision set to `bits`.
+
+    It belongs to all threads of a process, so that one thread at a time is within such blocks.
 
     Args:
         bits: the working precision inside the block.
     """
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
+    with _CONTEXT:
+        before = ctx.prec
+        ctx.prec = bits
+        try:
+            yield
+        finally:
+            ctx.prec = before
 
 
 def dyadic(value: Any, bits: int | None = None) -> fmpq:

@@ -7,6 +7,7 @@ exactly as the form does, operation by operation, with parameters rounded to the
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,8 @@ def export(
     error = evaluation_error(held, kind, target=target)
     x = inputs(rational, rational.domain, "float64")
     with np.errstate(all="ignore"):
-        sizes = np.abs(run(rational, x, "float64")) * (1.0 if target is None else target.weight_at(x))
+        # rounding is that of the target's size: what the form makes of it in float64 may be off itself
+        sizes = np.abs(run(rational, x, "float64") if target is None else target(x) * target.weight_at(x))
     scale = float(np.nanmax(np.where(np.isfinite(sizes), sizes, 0.0), initial=0.0))
     if not error <= 100 * _EPS[kind] * scale and not force:
         remedy = "a finer dtype" if form == best else f"form={best!r}"
@@ -179,10 +181,25 @@ def export(
         return _Symbol(writer, f"({text})" if number < 0 else text, True)
 
     result = held.run(_Symbol(writer, "x"), Number(literal, BITS[kind]))
-    value = result.text
-    if not any("x" in line.split() for line in writer.lines) and value != "x":
+    value, lines = _used(result.text, writer.lines)
+    if not any("x" in line.split() for line in lines) and value != "x":
         value = f"{value} + 0 * x"  # a constant takes the shape of x
-    return _LAYOUT[to](name, writer.lines, value, _about(held, kind, target), kind)
+    return _LAYOUT[to](name, lines, value, _about(held, kind, target), kind)
+
+
+def _used(value: str, lines: list[str]) -> tuple[str, list[str]]:
+    """A value of code, and the lines that it needs: parameters that are 0 leave some without a use."""
+    needed = {value}
+    for k in range(len(lines), 0, -1):
+        if f"t{k}" in needed:
+            needed |= set(re.findall(r"\bt\d+\b", lines[k - 1]))
+    kept = [k for k in range(1, len(lines) + 1) if f"t{k}" in needed]
+    names = {f"t{k}": f"t{i}" for i, k in enumerate(kept, 1)}
+
+    def renamed(text: str) -> str:
+        return re.sub(r"\bt\d+\b", lambda found: names[found[0]], text)
+
+    return renamed(value), [renamed(lines[k - 1]) for k in kept]
 
 
 def _about(held: Rational, kind: str, target: Target | None) -> str:

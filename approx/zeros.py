@@ -40,13 +40,13 @@ class Zero:
 
 
 def zeros_of(target: Target) -> tuple[Zero, ...]:
-    """The zeros of an enclosed target without breaks in its domain, or between two neighbouring floats at its edges.
+    """The zeros of an enclosed target without jumps in its domain, or between two neighbouring floats at its edges.
 
     Args:
         target: the target.
 
     Returns:
-        Its zeros, ascending; none for a callable without an enclosure, and for one with kinks or jumps.
+        Its zeros, ascending; none for a callable without an enclosure, one with jumps, or one with a zero at a kink.
 
     Raises:
         ValueError: for a zero in the domain that is no float64 (see `parted`), or of too high a multiplicity.
@@ -83,18 +83,27 @@ def parted(target: Target) -> Target:
     """
     if not _searchable(target):
         return target
-    domain = target.domain
-    for place in _places(target):
-        with precision(256):
-            around = None if target(arb(place)).contains(0) else _neighbours(target, place)
-        if around is not None and not _in_gap(target, *around) and all(domain.contains(around)):
-            domain = domain.without(*around)
-    return target if domain == target.domain else target.with_domain(domain)
+    while True:  # each part of the domain is looked at as closely as the whole: more zeros may be seen
+        domain = target.domain
+        for place in _places(target):
+            with precision(256):
+                around = None if target(arb(place)).contains(0) else _neighbours(target, place)
+            if around is not None and not _in_gap(target, *around) and all(domain.contains(around)):
+                domain = domain.without(*around)
+        if domain == target.domain:
+            return target
+        target = target.with_domain(domain)
 
 
 def _searchable(target: Target) -> bool:
-    if not target.enclosed or any(a < x < b for x in target.breaks for a, b in target.domain):
+    if not target.enclosed or any(a < x < b for x in target.jumps for a, b in target.domain):
         return False
+    inner = [x for x in target.kinks if any(a < x < b for a, b in target.domain)]
+    if inner:  # a zero at a kink is none of a polynomial
+        with precision(256):
+            beside = [y for x in inner for y in (x, np.nextafter(x, -np.inf), np.nextafter(x, np.inf))]
+            if any(target(arb(float(y))).contains(0) for y in beside):
+                return False
     return all(piece.polynomial is None for piece in target.pieces())
 
 
@@ -157,26 +166,33 @@ def _neighbours(target: Target, place: float) -> tuple[float, float] | None:
 
 
 _PLACES = 256  # bits behind the float64 that a zero is found to
+_MOST_PLACES = 1 << 13
 
 
 def _between(target: Target, low: float, high: float) -> Zero:
     """The zero between two neighbouring floats, by bisection in balls; the same at each call."""
-    a, b = dyadic(low), dyadic(high)
-    with precision(_PLACES + 128):
-        slope = _series(target, arb(a).union(arb(b)), 2, _PLACES + 128)[1]
-        if slope.contains(0):
-            raise ValueError(
-                f"target {target.name!r}: its zero near x = {low!r} is not simple, and is no float64"
-            )
-        rising = slope > 0
-        for _ in range(_PLACES):
-            middle = (a + b) / 2
-            value = target(arb(middle))
-            if value.contains(0):
-                break
-            a, b = (a, middle) if bool(value > 0) == bool(rising) else (middle, b)
-    place = low if 2 * ((a + b) / 2 - dyadic(low)) <= dyadic(high) - dyadic(low) else high
-    return Zero(place, 1, (a + b) / 2 - dyadic(place))
+    places = _PLACES
+    while True:
+        a, b = dyadic(low), dyadic(high)
+        with precision(places + 128):
+            slope = _series(target, arb(a).union(arb(b)), 2, places + 128)[1]
+            if slope.contains(0):
+                raise ValueError(
+                    f"target {target.name!r}: its zero near x = {low!r} is not simple, and is no float64"
+                )
+            rising = slope > 0
+            for _ in range(places):
+                middle = (a + b) / 2
+                value = target(arb(middle))
+                if value.contains(0):
+                    break
+                a, b = (a, middle) if bool(value > 0) == bool(rising) else (middle, b)
+        zero = (a + b) / 2
+        place = low if 2 * (zero - dyadic(low)) <= dyadic(high) - dyadic(low) else high
+        # so close to a float64 that its distance, and so the relative error there, is not known: more bits
+        if (dyadic(low) < a and b < dyadic(high)) or places >= _MOST_PLACES:
+            return Zero(place, 1, zero - dyadic(place))
+        places *= 2
 
 
 def bisected(function: Callable[[np.ndarray], Any], low: float, high: float) -> float:
@@ -236,23 +252,21 @@ def vanishes(function: Callable[[Any], Any], zero: Zero) -> bool:
 
 def _series(target: Callable[[Any], Any], x: arb, count: int, bits: int) -> list[arb]:
     """Enclosures of the first Taylor coefficients at every point of a ball."""
-    cap = ctx.cap
-    ctx.cap = count
-    try:
-        with precision(bits):
-            try:
-                series = target(arb_series([x, 1][:count], count))
-            except (
-                ValueError,
-                ZeroDivisionError,
-            ):  # a ball so wide that a series is divided by one that may vanish
-                return [arb("nan")] * count
+    with precision(bits):
+        cap, ctx.cap = ctx.cap, count
+        try:
+            series = target(arb_series([x, 1][:count], count))
             return [
                 series[k] if isinstance(series, arb_series) else arb(series if k == 0 else 0)
                 for k in range(count)
             ]
-    finally:
-        ctx.cap = cap
+        except (
+            ValueError,
+            ZeroDivisionError,
+        ):  # a ball so wide that a series is divided by one that may vanish
+            return [arb("nan")] * count
+        finally:
+            ctx.cap = cap
 
 
 def factor(zeros: tuple[Zero, ...]) -> fmpq_poly:
@@ -281,8 +295,16 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
         The target g, which is enclosed too: at a zero by the mean value theorem.
     """
     balls = target.with_weight(None)
+    # a zero may be so close to a float64 that their distance takes more digits than the work has
+    closest = min((abs(zero.beside) for zero in zeros if zero.beside != 0), default=fmpq(1))
+    digits = int(closest.q).bit_length() - int(closest.p).bit_length()
+    more = digits if digits > _PLACES // 2 else 0
 
     def enclose(x: Any) -> Any:
+        with precision(ctx.prec + more):
+            return sharp(x)
+
+    def sharp(x: Any) -> Any:
         for k, zero in enumerate(zeros):
             near = x[0] if isinstance(x, arb_series) else x
             if isinstance(x, arb | arb_series) and _close(near, zero):
@@ -309,7 +331,15 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
             value = value.reshape(x.shape)
         return value
 
-    return Target(floats, target.domain, "relative", name=target.name, enclose=enclose)
+    return Target(
+        floats,
+        target.domain,
+        "relative",
+        kinks=target.kinks,
+        jumps=target.jumps,
+        name=target.name,
+        enclose=enclose,
+    )
 
 
 def _close(x: arb, zero: Zero) -> bool:

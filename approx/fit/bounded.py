@@ -63,7 +63,7 @@ def bounded(target: Target, found: Polynomial, slack: float, remainder: Remainde
     levelled = top <= least * (1 + slack) and error <= float_above(unit * least * (1 + slack))
     verdict = Verdict.BEST if levelled else Verdict.UNLEVELLED if target.enclosed else Verdict.ROUNDING
     details = ["it is the zero function"] if zero else []
-    details += notes_on_bits(rational, target, x, error) if rational.bits > 53 else []
+    details += notes_on_bits(rational, target, x, error, 53)
     return Fit(
         rational,
         max(error, floor),

@@ -454,7 +454,7 @@ def _followed(
                 break
         else:
             return replace(climb, problem=easy)
-        climb.problem = easy
+        climb.problem, climb.met = easy, []  # what the walk met says nothing about the problem itself
         known: list[tuple[float, list[np.ndarray]]] = []
         place, tries = 0.0, 0
         while place < 1:

@@ -116,18 +116,36 @@ def half_line(
     check_kind(target)
     if not target.enclosed:
         raise ValueError(f"target {target.name!r} has no enclosure: give enclose=, or a formula")
-    a, c = dyadic(start), dyadic(scale)
     far = [float(arb(target(arb(start) + arb(10.0) ** k * scale))) - limit for k in (2, 4, 8)]
     if not abs(far[2]) <= 1e-3 * (abs(float(arb(target(arb(start)))) - limit) + abs(far[0]) + 1e-300):
         raise ValueError(f"limit={limit}: the function is {far[2] + limit!r} at x = {start + 1e8 * scale:g}")
 
-    def enclose(s: Any) -> Any:
+    moved = _Moved(target, float(start), float(scale), float(limit))
+    on_unit = Target(moved, (0, 1), name=target.name, enclose=moved.enclose)
+    return HalfLineFit(minimax(on_unit, (n, n), digits=digits), float(start), float(scale))
+
+
+_FAR = 1 << 40  # of the scale; from there on f is monotone
+_TINY = arb(2) ** -3000
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """f in s = (x - start)/(x - start + scale)."""
+
+    target: Target
+    start: float
+    scale: float
+    limit: float
+
+    def enclose(self, s: Any) -> Any:
+        target, a, c = self.target, dyadic(self.start), dyadic(self.scale)
         point = s[0] if isinstance(s, arb_series) else s
         if point < 1:
             return _softened(target(a + c * s / (1 - s)))
         if isinstance(s, arb_series):
             return arb_series([arb.nan()])
-        low, edge = arb(point.lower()), arb(limit)
+        low, edge = arb(point.lower()), arb(self.limit)
         if not low < 1:
             return edge
         near, far = a + c * low / (1 - low), a + c * _FAR
@@ -135,18 +153,11 @@ def half_line(
         between = near if near >= far else near.union(far)
         return edge.union(_softened(target(between))).union(_softened(target(far if near < far else near)))
 
-    def floats(s: Any) -> np.ndarray:
+    def __call__(self, s: Any) -> np.ndarray:
         s = np.asarray(s, dtype=float)
         with np.errstate(all="ignore"):
-            inner = np.asarray(target(np.where(s < 1, start + scale * s / (1 - s), start)), dtype=float)
-        return np.where(s < 1, inner, limit)
-
-    moved = Target(floats, (0, 1), name=target.name, enclose=enclose)
-    return HalfLineFit(minimax(moved, (n, n), digits=digits), float(start), float(scale))
-
-
-_FAR = 1 << 40  # of the scale; from there on f is monotone
-_TINY = arb(2) ** -3000
+            x = np.where(s < 1, self.start + self.scale * s / (1 - s), self.start)
+            return np.where(s < 1, np.asarray(self.target(x), dtype=float), self.limit)
 
 
 def _softened(value: Any) -> Any:

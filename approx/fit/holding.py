@@ -63,8 +63,9 @@ def held(
         The function, and its error.
     """
     x = np.concatenate([np.linspace(a, b, 101) for a, b in target.domain])
-    rounding = 4 * np.finfo(float).eps * float(np.max(np.abs(target(x))))
-    size = arb(float(np.max(np.abs(np.asarray(target.weight_at(x)) * target(x)))))
+    weight = np.broadcast_to(np.asarray(target.weight_at(x), dtype=float), x.shape)
+    size = arb(float(np.max(np.abs(weight * target(x)))))
+    rounding = 4 * np.finfo(float).eps * float(size)
     # so few bits round the function by more than the limit
     spread = arb(max(num.degree(), den.degree(), 2)) / 128
     while bits < _MAX_BITS and least > 0 and limit - least < spread * size * arb(2) ** -bits:
@@ -98,7 +99,8 @@ def held(
         for k, forms in enumerate(forms_by_cost()):
             for form, at, scale in forms:
                 r = Rational.from_exact(num, den, target.domain, form, bits, centre=at, scale=scale)
-                candidates.append((_float64_noise(r, x if len(r.form.parameters()) < 100 else x[::8]), r))
+                step = 1 if len(r.form.parameters()) < 100 else 8
+                candidates.append((_float64_noise(r, x[::step], weight[::step]), r))
             # the last two take long at high degrees: only where the first two are useless
             if candidates and min(c[0] for c in candidates) <= rounding * (100 if large or k else 2):
                 break
@@ -115,19 +117,24 @@ def held(
         bits, last = 2 * bits, lowest
 
 
-def notes_on_bits(rational: Rational, target: Target, x: np.ndarray, error: float) -> list[str]:
-    """What is to be said of a function that float64 does not hold.
+def notes_on_bits(rational: Rational, target: Target, x: np.ndarray, error: float, bits: int) -> list[str]:
+    """What is to be said of a function that float64 does not hold, or does not evaluate.
 
     Args:
         rational: the function.
         target: the function to approximate.
         x: points where its error peaks.
         error: its error.
+        bits: how many a parameter was to have.
     """
-    notes = [f"float64 parameters would raise the error: held with {rational.bits} bits"]
+    notes = []
+    if rational.bits > bits:
+        notes.append(f"float64 parameters would raise the error: held with {rational.bits} bits")
     with np.errstate(all="ignore"):
-        off = float(np.max(np.abs(target.weight_at(x) * (target(x) - rational(x)))))
-    if not off <= 2 * error + 1e-14 * float(np.max(np.abs(target(x)))):
+        weight, values = target.weight_at(x), target(x)
+        off = float(np.max(np.abs(weight * (values - rational(x))), initial=0.0))
+        size = float(np.max(np.abs(weight * values), initial=0.0))
+    if not off <= 2 * error + 1e-14 * size:
         notes.append(f"evaluated on float64 arrays its error is {off:.1e}: take flint.arb and more bits")
     return notes
 
@@ -152,11 +159,11 @@ def _special(target: Target) -> list[float]:
     return [0.0, low, high, (low + high) / 2, *target.breaks, *((b + c) / 2 for b, c in target.domain.gaps)]
 
 
-def _float64_noise(r: Rational, x: np.ndarray) -> float:
-    """How far evaluation in float64 is from the truth: what decides between two forms."""
+def _float64_noise(r: Rational, x: np.ndarray, weight: np.ndarray) -> float:
+    """How far evaluation in float64 is from the truth, weighted: what decides between two forms."""
     with precision(128 + r.bits):
         truth = np.array([float(r(arb(float(s)))) for s in x])
-    return float(np.max(np.abs(r(x) - truth)))
+    return float(np.max(weight * np.abs(r(x) - truth)))
 
 
 def centred(den: fmpq_poly, target: Target) -> fmpq:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from approx.dyadic import precision
 from approx.fit.denominators import Model, Safe, SafeB, Standard, model
 from approx.fit.error import measured_error
 from approx.fit.grid import Grid
@@ -25,6 +26,7 @@ Solution = tuple[np.ndarray, np.ndarray, float]
 _MOST = 20000  # samples that the search looks at one by one; of more it takes means of neighbours first
 
 
+@precision(53)
 def least_squares(
     target: Target | Sequence[Any],
     type: tuple[int, int],

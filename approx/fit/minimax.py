@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
 
-from approx.dyadic import dyadic, precision
+from approx.dyadic import dyadic, power_of_two_above, precision
 from approx.family import fixed_coefficients
 from approx.fit.bounded import bounded
 from approx.fit.climb import climbed, zero_alternates
@@ -65,6 +65,7 @@ class _Goal:
         return max(1e-9, self.tolerance)
 
 
+@precision(53)
 def minimax(
     target: Target | Sequence[Any],
     type: tuple[int, int],
@@ -283,10 +284,10 @@ def _reciprocal(target: Target, type: tuple[int, int], goal: _Goal, patience: in
     error = honest_error(rational, target, float_above(top), other.reference)
     if not error <= other.levelled * (1 + max(10 * goal.slack, 1e-8)) or poles_inside(rational):
         return None
-    detail = f"through the reciprocal, in type {(n, m)}"
-    return replace(
-        other, rational=rational, error=max(error, other.levelled), target=target, type=type, detail=detail
-    )
+    error = max(error, other.levelled)
+    spoiled = notes_on_bits(rational, target, other.reference, error, goal.bits)
+    detail = "; ".join([f"through the reciprocal, in type {(n, m)}", *spoiled])
+    return replace(other, rational=rational, error=error, target=target, type=type, detail=detail)
 
 
 def _through_zeros(
@@ -522,6 +523,7 @@ def _fit(
     # a callable is evaluated at the float64 beside a point: what it does between two of them is not known
     beside = grain(target) * float(np.max(target.weight_at(reference), initial=0.0))
     floor = max(floor - 2 * beside, 0.0)
+    floor = 0.0 if floor > error * (1 + 1e-6) else floor  # what a function contradicts is no bound
     verdict = Verdict.BEST
     if outcome.exact and error > 1e-6 * size:
         verdict = Verdict.UNLEVELLED
@@ -546,7 +548,7 @@ def _fit(
         notes.append(f"the target is known to {beside:.1e} (weighted)")
     if not reduced.problem.sides and poles_inside(rational):
         verdict = Verdict.POLE
-    notes += notes_on_bits(rational, target, reference, error) if rational.bits > goal.bits else []
+    notes += notes_on_bits(rational, target, reference, error, goal.bits)
     return Fit(
         rational,
         max(error, floor),
@@ -575,4 +577,6 @@ def _cleared(rational: Rational, bits: int) -> Rational:
         return tuple(c if abs(c) > least else fmpq(0) for c in series)
 
     assert isinstance(rational.form, Chebyshev)
-    return replace(rational, form=Chebyshev(clear(rational.form.num), clear(rational.form.den)))
+    num, den = clear(rational.form.num), clear(rational.form.den)
+    unit = power_of_two_above(max(map(abs, den)))  # which may have been in units of what is cleared now
+    return replace(rational, form=Chebyshev(tuple(c / unit for c in num), tuple(c / unit for c in den)))

@@ -151,21 +151,32 @@ def periodic(
     target = formula(f, span) if isinstance(f, str) else f.with_domain(span)
     _check(target, length, middle)
 
-    def floats(c: Any) -> np.ndarray:
-        return np.asarray(target(middle + length / (2 * np.pi) * np.arccos(np.asarray(c, dtype=float))))
-
-    def enclose(c: Any) -> Any:
-        if not isinstance(c, arb):
-            raise TypeError("a periodic fit is certified in x: use its own certify()")
-        return target(_ball(centre) + _ball(period) / (2 * arb.pi()) * c.acos())
-
     kinks = [float(np.cos(2 * np.pi * (x - middle) / length)) for x in target.kinks if span[0] < x < span[1]]
+    turned = _Turned(target, period, centre)
     moved = Target(
-        floats, (-1, 1), kinks=kinks, name=target.name, enclose=enclose if target.enclosed else None
+        turned, (-1, 1), kinks=kinks, name=target.name, enclose=turned.enclose if target.enclosed else None
     )
     return PeriodicFit(
         minimax(moved, type), period, centre if isinstance(centre, str) else float(centre), target
     )
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """f in c = cos(2 pi (x - centre)/period)."""
+
+    target: Target
+    period: float | str
+    centre: float | str
+
+    def __call__(self, c: Any) -> np.ndarray:
+        length, middle = float(_ball(self.period)), float(_ball(self.centre))
+        return np.asarray(self.target(middle + length / (2 * np.pi) * np.arccos(np.asarray(c, dtype=float))))
+
+    def enclose(self, c: Any) -> Any:
+        if not isinstance(c, arb):
+            raise TypeError("a periodic fit is certified in x: use its own certify()")
+        return self.target(_ball(self.centre) + _ball(self.period) / (2 * arb.pi()) * c.acos())
 
 
 def _ball(value: float | str) -> arb:

@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from tqdm import tqdm
 
+from approx.dyadic import precision
 from approx.fit.minimax import minimax
 from approx.fit.result import Fit, check_type
 from approx.proofs import Certificate, certify
@@ -73,6 +74,7 @@ def fit(
 ) -> Piecewise: ...
 
 
+@precision(53)
 def fit(
     target: Any,
     error: float,

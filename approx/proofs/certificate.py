@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from flint import arb, arb_series, fmpq, fmpq_poly
 
-from approx.dyadic import dyadic
+from approx.dyadic import dyadic, precision
 from approx.family import Family, fixed_coefficients, sides_of, without_factor
 from approx.files import read_json, write_json
 from approx.fitted import Fitted, opened
@@ -238,6 +238,7 @@ class Certificate:
                 raise CertificateError("the points of alternation do not prove its bound on the best error")
 
 
+@precision(53)
 def certify(
     rational: Rational | Fitted,
     target: Target | None = None,

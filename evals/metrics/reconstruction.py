@@ -28,18 +28,22 @@ class _Sums:
 
     def __init__(self, sae: SAE):
         self.error = self.product = self.square = self.cosine = self.ratio = self.fired = 0.0
+        self.directed = 0  # tokens that have a direction: the mean cosine and ratio of norms are over these
         self.signed = sae.signed
         self.count_F, self.minus_F = torch.zeros(2, sae.d_sae, dtype=torch.int64)
 
     def add(self, x_BD: torch.Tensor, z_BF: torch.Tensor, x_hat_BD: torch.Tensor) -> None:
         """A block; x_BD and x_hat_BD in float64."""
-        norm_B, norm_hat_B = (y.norm(dim=1).clamp_min(1e-12) for y in (x_BD, x_hat_BD))
+        norm_B, norm_hat_B = (y.norm(dim=1) for y in (x_BD, x_hat_BD))
+        some_B = norm_B > 0
+        self.directed += int(some_B.sum())
         product_B = (x_BD * x_hat_BD).sum(1)
         self.error += (x_hat_BD - x_BD).square().sum().item()
         self.product += product_B.sum().item()
         self.square += x_hat_BD.square().sum().item()
-        self.cosine += (product_B / (norm_B * norm_hat_B)).sum().item()
-        self.ratio += (norm_hat_B / norm_B).sum().item()
+        cosine_B = product_B / (norm_B * norm_hat_B.clamp_min(1e-12))
+        self.cosine += cosine_B[some_B].sum().item()
+        self.ratio += (norm_hat_B / norm_B)[some_B].sum().item()
         self.count_F += (z_BF != 0).sum(0).cpu()
         if self.signed:
             self.minus_F += (z_BF < 0).sum(0).cpu()
@@ -53,8 +57,8 @@ class _Sums:
             r2=1 - mse / variance,
             l0=self.count_F.sum().item() / tokens,
             alive=(self.count_F > 0).double().mean().item(),
-            cosine=self.cosine / tokens,
-            l2_ratio=self.ratio / tokens,
+            cosine=self.cosine / self.directed,
+            l2_ratio=self.ratio / self.directed,
             # all zeros have no direction: nothing is biased there
             relative_bias=self.square / self.product if self.product else 1.0,
         )

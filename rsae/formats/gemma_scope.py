@@ -29,7 +29,7 @@ from rsae.formats.checks import (
 )
 from rsae.sae import SAE
 from rsae.support.errors import InputError
-from rsae.support.files import writing
+from rsae.support.files import write_json, writing
 
 NPZ, SAFETENSORS, CONFIG = "params.npz", "params.safetensors", "config.json"
 FAMILIES = ("jump_relu", "relu", "batch_top_k", "matryoshka_batch_top_k")
@@ -41,6 +41,11 @@ _LOWER = _NAMES | {"W_enc": "w_enc", "W_dec": "w_dec"}
 #: The parts of the host that a release's name ends in (Gemma 2), or that a directory is named by (Gemma Scope 2)
 _SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 _SITES_2 = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}
+_MODULES_2 = {
+    "pre_feedforward_layernorm.output": "hook_mlp_in",
+    "post_feedforward_layernorm.output": "hook_mlp_out",
+}
+_UNKNOWN = "unknown"  # another point than the input's
 _PREDICTORS = ("transcoder", "transcoders", "clt", "crosscoder")
 _RELEASE = re.compile(
     r"gemma-scope-(?P<second>2-)?(?P<size>\d+(?:m|b))-(?P<tuned>pt|it)(?:-(?P<part>[a-z]+))?"
@@ -94,10 +99,10 @@ def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = No
         out = config.hf_hook_point_out
         transcodes = config.affine_connection or out not in (None, config.hf_hook_point_in)
         if transcodes:
-            metadata["hook_name_out"] = (hook_name(out) if out else None) or named.target
+            metadata["hook_name_out"] = (_hook(out) if out else None) or named.target
         if kind is None and transcodes:
             kind = "transcoder"
-        said = hook_name(config.hf_hook_point_in) if config.hf_hook_point_in else None
+        said = _hook(config.hf_hook_point_in) if config.hf_hook_point_in else None
         if said and named.hook and said != named.hook and hook is None:
             raise InputError(
                 f"{config_file}: hf_hook_point_in means {said}, the directory's name {named.hook}; say which by hook="
@@ -144,6 +149,8 @@ def load(path: str | os.PathLike, hook: str | None = None, kind: str | None = No
 def save(sae: SAE, path: str | os.PathLike) -> None:
     """Write `params.npz`; a ReLU SAE is a JumpReLU with threshold 0, a BatchTopK one with the same for all latents.
 
+    The weights do not tell a transcoder from an SAE: it gets Gemma Scope 2's `config.json` beside them.
+
     Args:
         sae: The SAE.
         path: The directory.
@@ -156,8 +163,29 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
     arrays = {k: ours[k].contiguous().cpu().numpy() for k in _NAMES}
     if sae.W_skip is not None:
         arrays[_AFFINE] = sae.W_skip.detach().T.contiguous().cpu().numpy()
+    if sae.transcodes:
+        own = sae.provenance
+        config = _Config(
+            model_name=own.model,
+            hf_hook_point_in=_module(own.hook),
+            hf_hook_point_out=_module(own.target) or _UNKNOWN,
+            affine_connection=sae.W_skip is not None,
+        )
+        write_json(Path(path) / CONFIG, config.model_dump(exclude_none=True))
     with writing(Path(path) / NPZ) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
+
+
+def _module(hook: str | None) -> str | None:
+    """What Gemma Scope 2 calls a hook point; our own name where it has none."""
+    layer, _, site = (hook or "").rpartition(".")
+    module = {name: module for module, name in _MODULES_2.items()}.get(site)
+    return f"model.layers.{layer.removeprefix('blocks.')}.{module}" if module else hook
+
+
+def _hook(module: str) -> str | None:
+    """The hook point that a `config.json` names."""
+    return module if module.startswith("blocks.") else hook_name(module)
 
 
 def _read_npz(file: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 
@@ -151,3 +152,26 @@ def test_the_code_computes_bit_for_bit_what_its_header_was_measured_on(to, dtype
     given = torch.from_numpy(x).to(getattr(torch, dtype)) if to == "torch" else x.astype(dtype)
     got = np.asarray(scope["rational"](given).double() if to == "torch" else scope["rational"](given), float)
     np.testing.assert_array_equal(got, run(r, x, dtype))
+
+
+@pytest.mark.parametrize("form", WRITABLE)
+@pytest.mark.parametrize(
+    ("text", "type"), [("exp(x)", (3, 2)), ("sin(x)", (5, 4)), ("2", (0, 0)), ("1/x", (2, 3))]
+)
+def test_every_line_of_the_code_is_used(text, type, form):
+    fit = approx.minimax(approx.formula(text, (0.5, 1)), type)
+    try:
+        code = export(fit, "c", form=form)
+    except ValueError:  # no partial fractions of a polynomial
+        return
+    for name in re.findall(r"const double (t\d+) =", code):
+        assert len(re.findall(rf"\b{name}\b", code)) > 1, name
+
+
+@pytest.mark.parametrize("low", [1e-3, 1e-6, 1e-9])
+def test_a_target_that_is_rational_is_held_in_ordinary_numbers(low):
+    """1/x with degrees to spare came out over a common factor beyond float64, so that arrays gave nan."""
+    fit = approx.minimax(approx.formula("1/x", (low, 1)).with_weight("relative"), (2, 3))
+    x = np.geomspace(low, 1, 99)
+    assert np.max(np.abs(x * fit.rational(x) - 1)) < 1e-15
+    assert "float rational(float x)" in export(fit, "c", "float32")

@@ -301,3 +301,47 @@ def test_a_target_that_cancels_at_its_zeros_is_exported_in_float64(text, domain,
     source = approx.export(fit, "python")
     stated = float(re.search(r" ([0-9.e+-]+), the largest measured on a sample", source)[1])  # type: ignore[index]
     assert stated == pytest.approx(fit.error, rel=0.01)
+
+
+@given(
+    st.sampled_from(["abs(x - {c}) - {h}", "max(x - {c}, {h}) - 2*{h}", "abs(x - {c})**0.7 - {h}"]),
+    st.floats(-0.4, 0.4),
+    st.floats(0.1, 0.5),
+    st.sampled_from([(4, 0), (3, 2), (2, 3)]),
+)
+@settings(deadline=None, max_examples=6)
+def test_zeros_beside_a_kink_are_factored_out(text, c, h, type):
+    target = approx.formula(text.format(c=c, h=h), (-1.5, 1.5)).with_weight("relative")
+    fit = approx.minimax(target, type)
+    assert fit.converged, fit.message
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.upper == pytest.approx(fit.error, rel=1e-6)
+    assert 0.999 * fit.error <= proof.best_lower <= fit.error * (1 + 1e-9)
+
+
+def test_a_zero_at_a_kink_is_refused():
+    with pytest.raises(ValueError, match="weight must be finite and positive"):
+        approx.minimax(approx.formula("abs(x - 0.25)*(x - 0.5)", (-1, 1)).with_weight("relative"), (3, 3))
+
+
+@pytest.mark.parametrize(
+    "text", ["exp(-100*x) + sin(x - 3)", "exp(-(8*(x - 6))**2)/10 + tanh(x - 3)", "sin(x - 3) - exp(-200*x)"]
+)
+def test_a_zero_may_be_close_to_a_float(text):
+    """Closer than the digits of the work: at the float beside it the relative error is that of r's distance."""
+    fit = approx.minimax(approx.formula(text, (2, 5.5)).with_weight("relative"), (2, 1))
+    assert fit.converged, fit.message
+    proof = approx.certify(fit)
+    assert isinstance(proof, approx.Certificate)
+    assert proof.best_lower >= 0.999 * fit.error
+
+
+@given(st.floats(0.005, 0.02))
+@settings(deadline=None, max_examples=4)
+def test_no_zero_of_many_is_left_over(shift):
+    """The parts between zeros are looked at as closely as the whole was, until no more are seen."""
+    target = approx.formula(f"sin(1/(x + {shift}))", (0, 1)).with_weight("relative")
+    fit = approx.minimax(target, (3, 3))
+    assert fit.verdict is approx.Verdict.DEGENERATE
+    assert fit.error == 1

@@ -97,6 +97,20 @@ def test_save_and_load(name, skip, tmp_path):
     assert torch.equal(again(x), sae(x))
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("target", ["blocks.3.hook_mlp_out", "blocks.5.hook_resid_post"])
+def test_gemma_scope_tells_a_transcoder_by_its_config(skip, target, tmp_path):
+    """Its weights alone look like those of an SAE, which would then be compared with its own input."""
+    sae = random_transcoder("jump_relu", skip)
+    sae.provenance = rsae.Provenance(hook="blocks.3.hook_mlp_in", target=target)
+    rsae.save(sae, tmp_path / "sae", "gemma_scope")
+    again = rsae.load(tmp_path / "sae")
+    assert again.target == sae.target
+    assert (again.provenance.hook, again.provenance.target) == ("blocks.3.hook_mlp_in", target)
+    rsae.save(random_transcoder("jump_relu", skip), tmp_path / "nowhere", "gemma_scope")
+    assert rsae.load(tmp_path / "nowhere").target == sae.target
+
+
 @pytest.mark.parametrize(("format", "name"), [("sparsify", "top_k"), ("gemma_scope", "jump_relu")])
 @pytest.mark.parametrize("skip", [False, True])
 @torch.no_grad()

@@ -1,5 +1,8 @@
 """exp(-x) on [0, inf): the constants of CRAM."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,3 +108,12 @@ def test_bounds_hold_wherever_the_function_turns(text, n):
 def test_a_bump_beyond_what_the_fit_sees_is_in_the_bound():
     fit = approx.half_line("exp(-x)+1e-3*exp(-((x-1e7)/1e5)**2)", 4)
     assert 9e-4 < fit.certify().lower <= fit.certify().upper < 1.1e-3
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda fit: pickle.loads(pickle.dumps(fit))])
+def test_a_copy_is_the_same_and_can_be_certified(copied):
+    for fit in (approx.half_line("exp(-x)", 2), approx.periodic("exp(cos(x))", (2, 2))):
+        again = copied(fit)
+        x = np.linspace(0, 9, 50)
+        assert np.array_equal(again(x), fit(x))
+        assert again.certify().upper == fit.certify().upper

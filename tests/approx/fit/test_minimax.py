@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from flint import arb
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import approx
@@ -431,3 +431,44 @@ def test_what_a_part_of_the_domain_costs_is_a_bound_for_the_whole(length, type):
     assert part.converged
     assert part.error <= fit.error <= 1 + 1e-9
     assert part.error * 0.99 <= fit.levelled <= fit.error
+
+
+def dense(target):
+    """Points of the domain, closer together towards its ends."""
+    low, high = target.hull
+    near = (high - low) * np.logspace(-9, -1, 500)
+    return np.unique(np.r_[np.linspace(low, high, 5001), low + near, high - near])
+
+
+@given(st.floats(4, 12), st.floats(4, 6), st.floats(0.02, 0.2), st.sampled_from([(6, 1), (3, 2), (4, 0)]))
+@example(7.65, np.log10(3.84e5), 0.1, (6, 1))
+@settings(deadline=None, max_examples=2)
+def test_no_bound_of_a_relative_error_is_above_that_of_zero(size, steep, tail, type):
+    """Targets that fall by tens of decades. A walk of an unweighted problem on the way is no bound for the weighted."""
+    f = f"exp({size}*atan({10**steep:.3g}*(x - 3.49)) + {tail:.3g}/(x - 3.4885))"
+    target = approx.formula(f, domain=(3.489, 3.499)).with_weight("relative")
+    fit = approx.minimax(target, type)
+    x = dense(target)
+    assert fit.levelled <= 1
+    assert np.max(np.abs(1 - fit.rational(x) / target(x))) <= fit.error * (1 + 1e-9) <= 1 + 1e-8
+
+
+@pytest.mark.parametrize(
+    ("f", "domain", "type"),
+    [
+        ("exp(-6.43*x + sqrt(x - 1.212)*0.1)", (1.213, 9.8558), (8, 7)),
+        ("exp(x)", (-20, 0), (5, 5)),
+        ("exp(x)", (-30, 0), (0, 8)),
+        ("erfc(x)", (0, 6), (6, 6)),
+        ("gamma(x)", (1, 9), (5, 4)),
+        ("exp(-x**2)", (-4, 4), (8, 8)),
+        ("sqrt(x)", (1e-6, 1), (8, 8)),
+    ],
+)
+def test_a_relative_error_is_kept_where_the_target_is_small(f, domain, type):
+    """The form is chosen by what its rounding costs beside the weight: float64 arrays have the error that is said."""
+    target = approx.formula(f, domain=domain).with_weight("relative")
+    fit = approx.minimax(target, type)
+    assert fit.rational.bits == 53
+    x = dense(target)
+    assert np.max(np.abs(1 - fit.rational(x) / target(x))) <= fit.error * (1 + 1e-6) + 1e-13

@@ -156,6 +156,14 @@ def test_what_does_not_vary_has_no_fvu(rows):
         reconstruction(random_sae("top_k"), rows)
 
 
+def test_a_token_of_zeros_has_no_direction():
+    """Padding: it counts in the error and in l0, and its cosine and ratio of norms are not defined."""
+    sae, x = random_sae("relu").eval(), torch.randn(60, 12)
+    whole, padded = reconstruction(sae, x), reconstruction(sae, torch.cat([x, torch.zeros(20, 12)]))
+    assert (padded.cosine, padded.l2_ratio) == pytest.approx((whole.cosine, whole.l2_ratio))
+    assert padded.tokens == 80
+
+
 def test_a_dead_sae_has_figures():
     sae = random_sae("jump_relu").eval()
     sae.W_enc.data.zero_()
