@@ -36,7 +36,10 @@ Reference = Annotated[
 @app.command("run")
 def _run_suite(
     suite: Annotated[
-        str, typer.Argument(help="TOML file, or a preset: demo, quick, standard, paper.", metavar="SUITE")
+        str,
+        typer.Argument(
+            help="TOML file, or a preset: demo, quick, standard, paper, transcoders.", metavar="SUITE"
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Directory of the run.")] = None,
     jobs: Annotated[

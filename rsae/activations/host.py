@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -215,6 +216,9 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
     kind = DTYPES.get(dtype, torch.float32)
     transformers_logging.disable_progress_bar()
     embedded = name == EMBEDDED_HOST
+    alike = difflib.get_close_matches(name.casefold(), [EMBEDDED_HOST], cutoff=0.85)
+    if alike and not (embedded or Path(name).exists()):  # the hub would be asked for a minute
+        raise InputError(f"host {name!r}{did_you_mean(name, [EMBEDDED_HOST])}")
     try:
         if name.endswith(".gguf"):
             model, tokenizer = _load_gguf(Path(name), kind)

@@ -119,6 +119,14 @@ def test_unknown_hosts(name):
         load_host(name)
 
 
+@pytest.mark.parametrize("name", ["smollm2-135", "smolm2-135m", "SmolLM2-135M"])
+def test_a_mistyped_embedded_host_is_told_at_once(name, monkeypatch):
+    """Before the hub is asked, which has no names without an owner that are so near, and tries five times."""
+    monkeypatch.setattr("rsae.activations.host._load", lambda *a: pytest.fail("the hub is asked"))
+    with pytest.raises(InputError, match="did you mean 'smollm2-135m'"):
+        load_host(name)
+
+
 def test_a_file_that_is_no_gguf(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"not a model")
     with pytest.raises(InputError, match="x.gguf' cannot be loaded"):
