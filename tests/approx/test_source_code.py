@@ -175,3 +175,17 @@ def test_a_target_that_is_rational_is_held_in_ordinary_numbers(low):
     x = np.geomspace(low, 1, 99)
     assert np.max(np.abs(x * fit.rational(x) - 1)) < 1e-15
     assert "float rational(float x)" in export(fit, "c", "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("text", ["sin(x)", "erf(x)", "tanh(x)", "x/(1 + x)"])
+@pytest.mark.parametrize("near", [1e-12, 1e-3])
+@pytest.mark.parametrize("type", [(5, 0), (3, 2)])
+def test_a_relative_error_is_kept_beside_a_zero_just_outside(text, near, type, dtype):
+    """The distance from the middle of the domain has lost the digits that the value there is made of."""
+    fit = approx.minimax(approx.formula(text, (near, 1)).with_weight("relative"), type)
+    scope: dict = {}
+    exec(export(fit, "python", dtype, name="f"), scope)
+    x = np.geomspace(near * (1 + 1e-6), 1, 500).astype(dtype)
+    wrong = np.max(np.abs(scope["f"](x).astype(float) / fit.target(x.astype(float)) - 1))
+    assert wrong <= fit.error * (1 + 1e-9) + 20 * np.finfo(dtype).eps
