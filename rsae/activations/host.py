@@ -218,7 +218,7 @@ def load_host(name: str = EMBEDDED_HOST, device: str = "cpu", dtype: str = "floa
     embedded = name == EMBEDDED_HOST
     alike = difflib.get_close_matches(name.casefold(), [EMBEDDED_HOST], cutoff=0.85)
     if alike and not (embedded or Path(name).exists()):  # the hub would be asked for a minute
-        raise InputError(f"host {name!r}{did_you_mean(name, [EMBEDDED_HOST])}")
+        raise InputError(f"host {name!r} is none; did you mean {EMBEDDED_HOST!r} (embedded)?")
     try:
         if name.endswith(".gguf"):
             model, tokenizer = _load_gguf(Path(name), kind)
