@@ -91,7 +91,8 @@ def held(
             yield from ([factors, parts] if large else [parts, factors])
         if not (large and clustered is None):
             yield series
-        yield [("barycentric", fmpq(0), None)] if den.degree() > 0 else []
+        # about 0 x has the digits that its distance from the middle has lost
+        yield [("barycentric" if den.degree() > 0 else "monomial", fmpq(0), None)]
 
     while True:
         candidates: list[tuple[float, Rational]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -169,8 +170,12 @@ class _Turned:
     period: float | str
     centre: float | str
 
+    @cached_property
+    def _floats(self) -> tuple[float, float]:
+        return float(_ball(self.period)), float(_ball(self.centre))
+
     def __call__(self, c: Any) -> np.ndarray:
-        length, middle = float(_ball(self.period)), float(_ball(self.centre))
+        length, middle = self._floats
         return np.asarray(self.target(middle + length / (2 * np.pi) * np.arccos(np.asarray(c, dtype=float))))
 
     def enclose(self, c: Any) -> Any:

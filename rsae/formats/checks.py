@@ -198,6 +198,19 @@ def hook_name(module: str) -> str | None:
     return f"blocks.{match[1]}.{site}" if site else None
 
 
+def module_name(hook: str) -> str:
+    """A module whose output or input `hook_name` calls so; the hook point's own name where there is none.
+
+    Args:
+        hook: A hook point, such as `blocks.5.hook_mlp_out`.
+    """
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook)
+    for (module, end), site in _MODULES.items():
+        if match and site == match[2]:
+            return ".".join(part for part in (f"model.layers.{match[1]}", module, end) if part)
+    return hook
+
+
 def _settled(hook: Any, model: Any) -> Any:
     """A hook point; for the output of an MLP or attention, what the block adds, if that is the same in the model."""
     match = re.fullmatch(r"(blocks\.\d+)\.(\w+)", hook) if isinstance(hook, str) else None

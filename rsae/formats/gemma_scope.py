@@ -22,6 +22,7 @@ from rsae.formats.checks import (
     assemble,
     encoder_bias,
     hook_name,
+    module_name,
     read_config,
     read_provenance,
     read_weights,
@@ -41,10 +42,6 @@ _LOWER = _NAMES | {"W_enc": "w_enc", "W_dec": "w_dec"}
 #: The parts of the host that a release's name ends in (Gemma 2), or that a directory is named by (Gemma Scope 2)
 _SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 _SITES_2 = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}
-_MODULES_2 = {
-    "pre_feedforward_layernorm.output": "hook_mlp_in",
-    "post_feedforward_layernorm.output": "hook_mlp_out",
-}
 _UNKNOWN = "unknown"  # another point than the input's
 _PREDICTORS = ("transcoder", "transcoders", "clt", "crosscoder")
 _RELEASE = re.compile(
@@ -167,20 +164,13 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
         own = sae.provenance
         config = _Config(
             model_name=own.model,
-            hf_hook_point_in=_module(own.hook),
-            hf_hook_point_out=_module(own.target) or _UNKNOWN,
+            hf_hook_point_in=module_name(own.hook) if own.hook else None,
+            hf_hook_point_out=module_name(own.target) if own.target else _UNKNOWN,
             affine_connection=sae.W_skip is not None,
         )
         write_json(Path(path) / CONFIG, config.model_dump(exclude_none=True))
     with writing(Path(path) / NPZ) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
-
-
-def _module(hook: str | None) -> str | None:
-    """What Gemma Scope 2 calls a hook point; our own name where it has none."""
-    layer, _, site = (hook or "").rpartition(".")
-    module = {name: module for module, name in _MODULES_2.items()}.get(site)
-    return f"model.layers.{layer.removeprefix('blocks.')}.{module}" if module else hook
 
 
 def _hook(module: str) -> str | None:

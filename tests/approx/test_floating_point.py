@@ -126,7 +126,8 @@ def test_a_sample_sees_nearly_the_largest_error(text, exponent, relative, symmet
     )
     x = x[(x >= a) & (x <= b)]
     error = np.abs(run(held, x, "float32") - fit.target(x)) * fit.target.weight_at(x)
-    # the largest of 600,000 others: rounding's few worst coincidences are met by chance
+    # rounding's few worst coincidences are met by chance, one in a million numbers
+    assert np.sum(error > 1.1 * found.error) <= 3
     assert np.nanmax(error) <= 1.25 * found.error
 
 
