@@ -320,11 +320,14 @@ def _completed(inner: Expression, tree: ast.expr, text: str, domain: Domain) -> 
         if np.all(np.isfinite(value)):
             return value
         value = np.array(np.broadcast_to(value, np.shape(x)))
-        for place in zip(*np.nonzero(~np.isfinite(value)), strict=True):
-            with precision(128):
-                limit = enclosure(tree, domain, arb(float(x[place])))
-            if limit.is_finite() and limit.rad() <= 1e-17 * (1 + abs(limit)):
-                value[place] = float(limit.mid())
+        with precision(128):
+            for place in zip(*np.nonzero(~np.isfinite(value)), strict=True):
+                point = arb(float(x[place]))
+                limit = arb(inner(point))  # only float64 overflowed, perhaps
+                if not limit.is_finite():
+                    limit = enclosure(tree, domain, point)
+                if limit.is_finite() and limit.rad() <= 1e-17 * (1 + abs(limit)):
+                    value[place] = float(limit.mid())
         return value
 
     return run

@@ -24,8 +24,8 @@ from rsae.activations.harvest import sequences_like
 from rsae.activations.protocol import check_fits
 from rsae.support.progress import progress
 
-#: Into how many groups rows without text are parted for resampling
-_GROUPS = 1000
+#: Into how many groups rows without text are parted for resampling: few, so that what neighbours share stays together
+_GROUPS = 30
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def compare_saes(
     host: Host | None = None,
     tokens: int = 5000,
     allow_mismatch: bool = False,
+    rows_together: int | None = None,
 ) -> SideBySide:
     """Compare SAEs of one hook point on the same held-out tokens.
 
@@ -105,15 +106,23 @@ def compare_saes(
         host: The model; with it also what it loses on the store's held-out text.
         tokens: How many tokens of that text.
         allow_mismatch: Accept SAEs of another model or hook point.
+        rows_together: Of activations without text: how many rows are one sample's, such as an image's patches. They are
+            resampled together. By default 30 blocks of rows are.
 
     Returns:
         Figures with 95 % intervals, and paired differences with theirs.
 
     Raises:
-        InputError: for fewer than two SAEs, one that does not fit, or a host beside activations that name no text.
+        InputError: for fewer than two SAEs, one that does not fit, a host beside activations that name no text, or
+            `rows_together` below 1 or beside a store of texts.
     """
     if len(saes) < 2:
         raise InputError("compare: give two SAEs at least")
+    if rows_together is not None and (rows_together < 1 or isinstance(activations, Store)):
+        raise InputError(
+            f"compare: rows_together={rows_together} is for activations without text, and at least 1; documents are "
+            "resampled of a store"
+        )
     for sae in saes.values():
         check_fits(sae, activations, allow_mismatch)
     if len({sae.transcodes for sae in saes.values()}) > 1:
@@ -121,7 +130,7 @@ def compare_saes(
     known = activations.provenance
     # first of all: a text that is not there would be told of after minutes
     sequences = [] if host is None else sequences_like(known, host, "heldout", tokens)
-    group_N, groups = _groups(activations)
+    group_N, groups = _groups(activations, rows_together)
     count_S = np.bincount(group_N)
     sums, variance_S = _measured(saes, activations, group_N)
     spliced: dict[str, Downstream] = {}
@@ -170,14 +179,14 @@ def shared_host(name: str | None, activations: Activations) -> Host | None:
     return load_host(name or known.model or "", dtype=settings.get("host_dtype", "float32"))
 
 
-def _groups(activations: Activations) -> tuple[np.ndarray, str]:
+def _groups(activations: Activations, rows_together: int | None) -> tuple[np.ndarray, str]:
     """The group of each held-out row, and what groups are."""
     if isinstance(activations, Store):
         texts = Texts(activations, "heldout")
         group_N = np.unique(texts.document_N, return_inverse=True)[1]
         return group_N, f"{group_N.max() + 1} documents"
     rows = activations.tokens("heldout")
-    size = -(-rows // _GROUPS)
+    size = rows_together or -(-rows // _GROUPS)
     return np.arange(rows) // size, f"{-(-rows // size)} blocks of {size} rows"
 
 

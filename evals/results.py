@@ -159,7 +159,7 @@ class Reconstruction(Fit):
     density: Density
     """The latents by how often they fire."""
     decoder_redundancy: float
-    """Mean over latents of the largest cosine with another latent's decoder row."""
+    """Mean over latents of the largest cosine (of a signed family: |cosine|) with another latent's decoder row."""
     bipolar: float | None = None
     """Share of latents that use both signs; None for a family without signs."""
     two_way: float | None = None
@@ -255,7 +255,7 @@ class Accuracy:
     value: float
     """Share of the test texts that are told right."""
     low: float
-    """Lower end of the 95 % bootstrap interval over test texts."""
+    """Lower end of the 95 % interval (Wilson's) over test texts."""
     high: float
     """Upper end of the interval."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 #: How far beyond its smallest and largest l0 a front may be read: by this factor
 BEYOND = 1.1
@@ -148,7 +148,7 @@ def ratio_interval(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval | None:
-    """The 95 % bootstrap interval of sum(sums) / sum(counts), by resampling groups.
+    """The 95 % interval of sum(sums) / sum(counts), by resampling groups (bootstrap), wider where there are few.
 
     Predictions of one sequence depend on each other; sequences of different documents do not. Groups of size 0 say
     nothing and are left out.
@@ -160,14 +160,19 @@ def ratio_interval(
         resamples: How many.
 
     Returns:
-        From the 2.5 % to the 97.5 % quantile; None of fewer than two groups, whose spread nobody knows.
+        From the 2.5 % to the 97.5 % quantile, with the distances from the ratio multiplied as Student's t has it: by
+        9.2 for two groups, 1.2 for ten, 1.02 for a hundred. None of fewer than two groups, whose spread nobody knows.
     """
     sum_S, count_S = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     said = (count_S != 0) | (sum_S != 0)
     sum_S, count_S = sum_S[said], count_S[said]
     if len(count_S) < 2:
         return None
-    generator = np.random.default_rng(seed)
-    weight_RS = generator.multinomial(len(sum_S), np.full(len(sum_S), 1 / len(sum_S)), resamples)
-    low, high = np.quantile((weight_RS @ sum_S) / (weight_RS @ count_S), (0.025, 0.975))
+    S = len(sum_S)
+    weight_RS = np.random.default_rng(seed).multinomial(S, np.full(S, 1 / S), resamples)
+    quantiles = np.quantile((weight_RS @ sum_S) / (weight_RS @ count_S), (0.025, 0.975))
+    ratio = sum_S.sum() / count_S.sum()
+    # resampling takes the spread of S groups for S / (S - 1) times as sure, and as known
+    wider = math.sqrt(S / (S - 1)) * stdtrit(S - 1, 0.975) / ndtri(0.975)
+    low, high = ratio + wider * (quantiles - ratio)
     return Interval(float(low), float(high))

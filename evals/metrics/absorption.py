@@ -195,6 +195,9 @@ def absorbed(x_WD: np.ndarray, z_WF: np.ndarray, W_FD: np.ndarray, letter_W: np.
     """
     part_W = np.arange(len(letter_W)) % 5
     test_W = part_W == 0
+    # in units of unit rows: a letter's own latents are chosen by the size of codes
+    norm_F = np.maximum(np.linalg.norm(W_FD, axis=1), 1e-12)
+    z_WF, W_FD = z_WF * norm_F, W_FD / norm_F[:, None]
     found = []
     for letter in _LETTERS:
         y_W = letter_W == letter

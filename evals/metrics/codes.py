@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from rsae import SAE, Host, InputError, Provenance
@@ -95,6 +96,17 @@ def row_unit(sae: SAE, x_BD: torch.Tensor) -> torch.Tensor | float:
         return 1.0
     one_BD, zero_BD = torch.ones_like(x_BD), torch.zeros_like(x_BD)
     return (sae.input_norm.undo(one_BD, x_BD) - sae.input_norm.undo(zero_BD, x_BD))[:, :1].to(sae.W_enc)
+
+
+def row_norms(sae: SAE) -> np.ndarray:
+    """Lengths of the decoder rows, float64 [F]: a code times these does not change with the scale of a latent.
+
+    What a latent gives to its code and takes from its row leaves the function as it is.
+
+    Args:
+        sae: The SAE.
+    """
+    return sae.W_dec.detach().double().norm(dim=1).cpu().numpy()
 
 
 def readings(sae: SAE) -> dict[str, Encode]:

@@ -1,9 +1,9 @@
 """What an SAE finds of a world whose features are known.
 
 Two matches of latents with features, both one to one (Hungarian): by |cosine| of decoder rows and directions, for MCC;
-and by cosine of *half-latents*, for how well features are detected. A half-latent is a latent; a signed latent is two,
-one for each sign of its code, with the decoder row and the reversed row as directions. So one signed latent can
-detect both poles of a signed pair. Shapes: B samples, D dimensions, F latents, H half-latents, G features.
+and by cosine of *half-latents* that fire, for how well features are detected. A half-latent is a latent; a signed
+latent is two, one for each sign of its code, with the decoder row and the reversed row as directions. So one signed
+latent can detect both poles of a signed pair. Shapes: B samples, D dimensions, F latents, H half-latents, G features.
 """
 
 from __future__ import annotations
@@ -113,7 +113,13 @@ def ground_truth(sae: SAE, world: World, samples: int = 20_000, seed: int = 1) -
     unit_FD = torch.nn.functional.normalize(sae.W_dec.float().cpu(), dim=1)
     cosine_FG = unit_FD @ world.W_GD.T
     cosine_HG = torch.cat([cosine_FG, -cosine_FG]) if sae.signed else cosine_FG
-    detector_G = match(cosine_HG)
+    fired_H = torch.zeros(len(cosine_HG), dtype=torch.bool)
+    for x_BD, _ in _blocks(world, samples, seed):
+        fired_H |= _on(sae.encode(x_BD.to(sae.W_enc)).cpu(), sae.signed).any(0)
+    # what never fires detects nothing, and would stand in the way of what does
+    living_H = fired_H.nonzero().squeeze(1)
+    row_G = match(cosine_HG[living_H])
+    detector_G = torch.where(row_G < 0, -1, living_H[row_G.clamp_min(0)]) if len(living_H) else row_G
     counts = _Counts(world, detector_G, cosine_HG)
     for x_BD, active_BG in _blocks(world, samples, seed):
         z_BF = sae.encode(x_BD.to(sae.W_enc))
@@ -134,6 +140,11 @@ def match(score_FG: torch.Tensor) -> torch.Tensor:
     row_G = torch.full((score_FG.shape[1],), -1)
     row_G[torch.as_tensor(column)] = torch.as_tensor(row)
     return row_G
+
+
+def _on(z_BF: torch.Tensor, signed: bool) -> torch.Tensor:
+    """Where each half-latent fires, [B, H]."""
+    return torch.cat([z_BF > 0, z_BF < 0], dim=1) if signed else z_BF != 0
 
 
 def _blocks(world: World, samples: int, seed: int):
@@ -166,7 +177,7 @@ class _Counts:
         x_hat_BD: torch.Tensor,
         signed: bool,
     ) -> None:
-        on_BH = torch.cat([z_BF > 0, z_BF < 0], dim=1) if signed else z_BF != 0
+        on_BH = _on(z_BF, signed)
         self.both_HG += (on_BH.float().T @ active_BG.float()).double()
         self.fired_H += on_BH.sum(0)
         self.active_G += active_BG.sum(0)

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from evals.labelled import Labelled
-from evals.metrics.codes import place_of, readings, sharing_products
+from evals.metrics.codes import place_of, readings, row_norms, sharing_products
 from evals.results import Accuracy, Baseline, Probing
 from evals.tasks import Task
 from rsae import SAE, Host
@@ -26,8 +27,6 @@ from rsae.activations.hooks import HookPoint, activations_at, batches, pad
 from rsae.activations.text import Document
 from rsae.support.files import read_tensors, write_tensors
 from rsae.support.progress import progress
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,8 @@ def pooled_all(
 def probe(sae: SAE, data: ProbeData, k: Sequence[int] = (1, 2, 5, 20)) -> Probing:
     """Test accuracy of an L2 logistic regression (C = 1) on the k best latents.
 
-    The best are those with the largest |mean over positives - mean over negatives| on the training texts.
+    The best are those with the largest |mean over positives - mean over negatives| on the training texts. Codes are
+    taken in units of unit decoder rows, so that the scale of a latent does not matter.
 
     Args:
         sae: The SAE.
@@ -254,7 +254,7 @@ def probe_all(group: Mapping[str, SAE], data: ProbeData, k: Sequence[int]) -> di
         codes = pooled_all([encode for _, _, encode in wanted], here)
     found: dict[str, dict[str, dict[int, Accuracy]]] = {name: {} for name in group}
     for (name, reading, _), z_TF in zip(wanted, codes, strict=True):
-        correct = correct_with_best(z_TF, data, k)
+        correct = correct_with_best(z_TF * row_norms(group[name]), data, k)
         found[name][reading] = {n: accuracy(correct_T) for n, correct_T in correct.items()}
     return {name: Probing(by_reading.pop(""), by_reading) for name, by_reading in found.items()}
 
@@ -265,7 +265,7 @@ def correct_with_best(z_TF: np.ndarray, data: ProbeData, k: Sequence[int]) -> di
     Args:
         z_TF: Mean codes of the texts.
         data: The task they are of.
-        k: Numbers of columns.
+        k: Numbers of columns; those beyond the width are left out.
 
     Returns:
         By k: for each test text whether the probe is right.
@@ -274,7 +274,7 @@ def correct_with_best(z_TF: np.ndarray, data: ProbeData, k: Sequence[int]) -> di
     gap_F = np.abs(z_TF[train & (label == 1)].mean(0) - z_TF[train & (label == 0)].mean(0))
     best = np.argsort(-gap_F, kind="stable")
     model = LogisticRegression(C=1.0, max_iter=1000)
-    return {n: _correct(model, z_TF[:, best[:n]], data) for n in k}
+    return {n: _correct(model, z_TF[:, best[:n]], data) for n in k if n <= len(best)}
 
 
 def correct_dense(data: ProbeData) -> np.ndarray:
@@ -288,17 +288,14 @@ def _correct(model: Any, z_TF: np.ndarray, data: ProbeData) -> np.ndarray:
     return model.fit(z_TF[train], label[train]).predict(z_TF[test]) == label[test]
 
 
-def accuracy(correct_T: np.ndarray, seed: int = 0) -> Accuracy:
-    """A probe's accuracy with its 95 % percentile interval over resampled test texts; the probe is not trained again.
+def accuracy(correct_T: np.ndarray) -> Accuracy:
+    """A probe's accuracy with Wilson's 95 % interval over test texts; the probe is not trained again.
 
     Args:
         correct_T: For each test text whether the probe is right.
-        seed: Of the resampling.
     """
-    value = float(correct_T.mean())
-    means = np.random.default_rng(seed).binomial(len(correct_T), value, _RESAMPLES) / len(correct_T)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Accuracy(value, float(low), float(high))
+    found = binomtest(int(correct_T.sum()), len(correct_T)).proportion_ci(0.95, "wilson")
+    return Accuracy(float(correct_T.mean()), float(found.low), float(found.high))
 
 
 def baseline(data: ProbeData) -> Baseline:

@@ -119,7 +119,7 @@ def reconstruction(
         **vars(honest.fit(tokens, variance)),
         tokens=tokens,
         density=Density(DENSITY_EDGES, tuple(latents)),
-        decoder_redundancy=decoder_redundancy(sae.W_dec),
+        decoder_redundancy=decoder_redundancy(sae.W_dec, sae.signed),
         bipolar=(rarer_F > 0).double().mean().item() if sae.signed else None,
         two_way=(10 * rarer_F > count_F).double().mean().item() if sae.signed else None,
         others={name: summed.fit(tokens, variance) for name, (_, summed) in sums.items() if name},
@@ -162,31 +162,40 @@ def read_and_predicted(
 
 
 @torch.no_grad()
-def decoder_redundancy(W_FD: torch.Tensor) -> float:
+def decoder_redundancy(W_FD: torch.Tensor, signed: bool = False) -> float:
     """Mean over vectors of the largest cosine with another; of more than `EXACT` over a sample of them, against all.
 
     Args:
         W_FD: The vectors.
+        signed: Take |cosine|: a reversed row with a reversed sign of its code is the same latent.
+
+    Returns:
+        The mean; 0 for a single vector, which nothing repeats.
     """
+    if len(W_FD) < 2:
+        return 0.0
     if len(W_FD) <= EXACT:
-        return largest_cosines(W_FD).double().mean().item()
+        return largest_cosines(W_FD, signed=signed).double().mean().item()
     unit_FD = torch.nn.functional.normalize(W_FD.float(), dim=1)
     chosen_S = torch.randperm(len(unit_FD), generator=torch.Generator().manual_seed(0))[:SAMPLE]
     found = []
     for own_B in chosen_S.to(unit_FD.device).split(_ROWS):
         cosine_BF = unit_FD[own_B] @ unit_FD.T
+        cosine_BF = cosine_BF.abs() if signed else cosine_BF
         cosine_BF.scatter_(1, own_B[:, None], -torch.inf)
         found.append(cosine_BF.amax(1))
     return torch.cat(found).double().mean().item()
 
 
 @torch.no_grad()
-def largest_cosines(vector_FD: torch.Tensor, rows: int = _ROWS) -> torch.Tensor:
-    """Each vector's largest cosine with another of `vector_FD`, [F]; `rows` vectors at a time, each pair once."""
+def largest_cosines(vector_FD: torch.Tensor, rows: int = _ROWS, signed: bool = False) -> torch.Tensor:
+    """Each vector's largest cosine with another of `vector_FD` (|cosine| of `signed` ones), [F]; `rows` vectors at a
+    time, each pair once."""
     unit_FD = torch.nn.functional.normalize(vector_FD.float(), dim=1)
     largest_F = unit_FD.new_full((len(unit_FD),), -torch.inf)
     for start in range(0, len(unit_FD), rows):
         cosine_BF = unit_FD[start : start + rows] @ unit_FD[start:].T
+        cosine_BF = cosine_BF.abs() if signed else cosine_BF
         cosine_BF.diagonal().fill_(-torch.inf)
         own, later = largest_F[start : start + rows], largest_F[start + rows :]
         torch.maximum(own, cosine_BF.amax(1), out=own)

@@ -88,8 +88,41 @@ def test_an_sae_is_as_good_as_itself(saes, store):
 def test_activations_without_text(saes, store):
     rows = rsae.Store.of(torch.cat(list(store.blocks("heldout"))), heldout=150)
     found = compare_saes(saes, rows)
-    assert found.groups == "150 blocks of 1 rows"
+    assert found.groups == "30 blocks of 5 rows"
     assert found.tokens == 150
+    assert compare_saes(saes, rows, rows_together=7).groups == "22 blocks of 7 rows"
+    with pytest.raises(InputError, match="at least 1"):
+        compare_saes(saes, rows, rows_together=0)
+    with pytest.raises(InputError, match="documents are"):
+        compare_saes(saes, store, rows_together=7)
+
+
+def test_intervals_cover_the_truth_where_neighbours_depend_on_each_other():
+    """Rows of one sample share its mean and its size; of 95 % intervals far fewer held with a group for each row."""
+    d, run = 8, 25
+
+    def rows(seed, samples):
+        g = torch.Generator().manual_seed(seed)
+        size = torch.exp(0.7 * torch.randn(samples, 1, generator=g)).repeat_interleave(run, 0)
+        mean = torch.randn(samples, d, generator=g).repeat_interleave(run, 0)
+        return (mean + 0.5 * torch.randn(samples * run, d, generator=g)) * size
+
+    many = rows(0, 4000)
+    sae = rsae.new("top_k", rsae.Store.of(many[:2000]), d_sae=16, k=4)
+    truth = reconstruction(sae, many).fvu
+
+    def covers(seed, **rest):
+        held = rows(seed, 120)
+        found = compare_saes(
+            {"a": sae, "b": sae}, rsae.Store.of([many[:50], held], heldout=len(held)), **rest
+        )
+        interval = found.saes[0].fvu_interval
+        assert interval is not None
+        return interval.low <= truth <= interval.high
+
+    assert np.mean([covers(seed) for seed in range(1, 41)]) > 0.8
+    assert np.mean([covers(seed, rows_together=run) for seed in range(1, 41)]) > 0.8
+    assert np.mean([covers(seed, rows_together=1) for seed in range(1, 41)]) < 0.6
 
 
 def test_the_command(saes, store, tmp_path):

@@ -87,10 +87,14 @@ def test_the_interval_of_a_ratio_covers_the_truth():
         slow.append(sum(sums[i] for i in pick) / sum(counts[i] for i in pick))
     found = ratio_interval(sums, counts)
     assert found is not None
-    assert (found.low, found.high) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.01)
-    intervals = [ratio_interval(*text(), resamples=400) for _ in range(300)]
-    covered = [one is not None and one.low <= 1 <= one.high for one in intervals]
-    assert 0.88 < np.mean(covered) <= 0.99
+    ratio = sum(sums) / sum(counts)
+    wider = (40 / 39) ** 0.5 * 2.0227 / 1.96  # Student's t with 39 degrees of freedom, from a table
+    expected = ratio + wider * (np.quantile(slow, (0.025, 0.975)) - ratio)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.01)
+    for groups in (2, 3, 5, 10, 40):  # few, too
+        intervals = [ratio_interval(*text(groups), resamples=400) for _ in range(300)]
+        covered = [one is not None and one.low <= 1 <= one.high for one in intervals]
+        assert 0.88 < np.mean(covered) <= 0.99, groups
 
 
 @given(size=st.integers(1, 50), empty=st.integers(0, 3))

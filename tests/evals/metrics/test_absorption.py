@@ -98,6 +98,18 @@ def test_a_letter_takes_a_latent_more_where_it_needs_one():
     assert own_latents(z, [0, 3, 1, 2], letters == "a", part > 1, part == 1) == [0]
 
 
+@given(st.integers(0, 10**6))
+@settings(max_examples=10, deadline=None)
+def test_the_scale_of_a_latent_does_not_matter(seed):
+    """It decides which latents are a letter's own, and it is no property of the SAE."""
+    x, z, decoder, letters, _ = planted(True)
+    factor = np.exp(1.5 * np.random.default_rng(seed).normal(size=4))
+    found = absorbed(x, z, decoder, letters)
+    other = absorbed(x, z * factor, decoder / factor[:, None], letters)
+    assert [one.latents for one in other.letters] == [one.latents for one in found.letters]
+    assert (other.fraction, other.full) == pytest.approx((found.fraction, found.full))
+
+
 def test_too_few_words(host):
     x, z, decoder, letters, _ = planted(False, words=30)
     with pytest.raises(InputError, match="read more words"):

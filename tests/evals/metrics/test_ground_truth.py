@@ -39,8 +39,9 @@ class Oracle(ReLU):
         self.W_dec.data, self.code, self.signed, self.seen = W_FD.clone(), code, signed, 0
 
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
+        start = self.seen % len(self.code)  # the samples are read more than once
         self.seen += len(x_BD)
-        return self.code[self.seen - len(x_BD) : self.seen]
+        return self.code[start : start + len(x_BD)]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,19 @@ def test_a_signed_latent_detects_both_poles(world, coefficients):
     assert got.uniqueness == 1
     one_sided = ground_truth(Oracle(world.W_GD[kept], coefficients[:, kept]), world, 4000)
     assert one_sided.recall == pytest.approx(30 / 32)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_latents_that_never_fire_detect_nothing(world, coefficients, first):
+    """Though their rows are the features': wherever they stand, the others are the detectors."""
+    dead = torch.zeros_like(coefficients)
+    W, z = torch.cat([world.W_GD, world.W_GD]), torch.cat([dead, coefficients][:: 1 if first else -1], dim=1)
+    W[32 if first else 0 :][:32] += 0.1 * torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+    got = ground_truth(Oracle(W, z), world, 4000)
+    assert got.recall == 1
+    assert got.alive == 0.5
+    none = ground_truth(Oracle(world.W_GD, dead), world, 4000)
+    assert (none.f1, none.recall, none.alive) == (0, 0, 0)
 
 
 def test_a_split_feature(world, coefficients):
@@ -122,7 +136,9 @@ def test_scores_are_their_definitions(name, world):
     rows = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1)
     halves = [(f, s) for s in ((1, -1) if sae.signed else (0,)) for f in range(24)]
     cosine = torch.tensor([[float((s or 1) * rows[f] @ w) for w in world.W_GD] for f, s in halves])
-    detector = match(cosine)
+    fires_H = [bool((z[:, f] != 0 if s == 0 else s * z[:, f] > 0).any()) for f, s in halves]
+    living = [h for h, fires in enumerate(fires_H) if fires]
+    detector = [living[row] if row >= 0 else -1 for row in match(cosine[living]).tolist()]
     f1 = []
     for g in range(32):
         if detector[g] < 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evals.metrics.probing import ProbeData, accuracy, baseline, pooled, probe, probe_data
 from evals.stand_ins import wrap
@@ -64,16 +66,38 @@ def test_more_latents_and_the_dense_code_stand_beside(store):
     assert probe(sae, data).accuracy == soft
 
 
-def test_bootstrap_interval_covers_the_accuracy():
-    """Against resampling the texts one by one; and over many test sets it covers the truth about 95 % of the time."""
+def test_the_interval_covers_the_accuracy():
+    """Near a resampling of the texts one by one; over many test sets it covers the truth about 95 % of the time."""
     rng = np.random.default_rng(3)
     correct = rng.random(200) < 0.8
     found = accuracy(correct)
     assert found.value == correct.mean()
     means = [rng.choice(correct, len(correct)).mean() for _ in range(2000)]
     assert [found.low, found.high] == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.015)
-    covered = [a.low <= 0.8 <= a.high for a in (accuracy(rng.random(200) < 0.8) for _ in range(300))]
-    assert 0.88 < np.mean(covered) <= 0.99
+    for right, texts in ((0.8, 200), (0.98, 50), (0.98, 200)):  # where all are right, too
+        covered = [
+            a.low <= right <= a.high for a in (accuracy(rng.random(texts) < right) for _ in range(300))
+        ]
+        assert 0.88 < np.mean(covered) <= 0.99, (right, texts)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_the_scale_of_a_latent_does_not_matter(seed):
+    """What a latent gives to its code and takes from its decoder row leaves the function as it is."""
+    data, sae = planted(1), exact_sae(6)
+    factor = torch.exp(torch.randn(12, generator=torch.Generator().manual_seed(seed)))
+    other = exact_sae(6)
+    with torch.no_grad():
+        other.W_enc *= factor
+        other.encoder_bias.mul_(factor)
+        other.W_dec /= factor[:, None]
+    torch.testing.assert_close(other(data.x_ND), sae(data.x_ND))
+    assert probe(other, data, k=(1, 2, 5)).accuracy == probe(sae, data, k=(1, 2, 5)).accuracy
+
+
+def test_more_latents_than_there_are_cannot_be_probed():
+    assert probe(exact_sae(6), planted(1), k=(1, 12, 13)).accuracy.keys() == {1, 12}
 
 
 def test_probe_on_noise_is_a_coin():

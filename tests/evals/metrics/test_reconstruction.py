@@ -95,6 +95,24 @@ def test_each_vector_has_its_largest_cosine_whatever_the_blocks(n, d, rows, seed
     cosine = torch.nn.functional.cosine_similarity(v[:, None], v[None], dim=2)
     wanted = cosine.fill_diagonal_(-torch.inf).max(1).values
     torch.testing.assert_close(largest_cosines(v, rows), wanted, rtol=1e-5, atol=1e-6)
+    of_either_sign = cosine.abs().fill_diagonal_(-torch.inf).max(1).values
+    torch.testing.assert_close(largest_cosines(v, rows, signed=True), of_either_sign, rtol=1e-5, atol=1e-6)
+
+
+@given(seed=st.integers(0, 999))
+@settings(deadline=None, max_examples=20)
+def test_redundancy_does_not_see_the_sign_of_a_latent_that_has_two(seed):
+    """A reversed row, encoder column and code: the same function."""
+    g = torch.Generator().manual_seed(seed)
+    v = torch.randn(40, 8, generator=g)
+    turned = v * torch.where(torch.rand(40, 1, generator=g) < 0.5, -1.0, 1.0)
+    assert decoder_redundancy(turned, signed=True) == pytest.approx(decoder_redundancy(v, signed=True))
+    assert decoder_redundancy(torch.cat([v, -v]), signed=True) == pytest.approx(1)
+    assert decoder_redundancy(torch.cat([v, -v])) < 0.99
+
+
+def test_nothing_repeats_a_single_latent():
+    assert decoder_redundancy(torch.ones(1, 3)) == 0
 
 
 def test_redundancy_of_a_wide_dictionary_is_estimated(monkeypatch):
