@@ -73,16 +73,17 @@ class Level:
     """Whether the value is rounding even at the highest precision."""
     sharp: float = 1.0
     """The share of the value to which the iteration for it had to go."""
+    small: bool = False
+    """Whether the function, weighted, is nothing beside the value on all of the reference."""
 
     @property
     def vanishes(self) -> bool:
         """Whether the function is 0 beside its error."""
-        p, q = (max((abs(c) for c in poly.coeffs()), key=float, default=arb(0)) for poly in (self.p, self.q))
-        return bool(p == 0 or (self.value != 0 and p <= q * abs(self.value) * arb(1e-10)))
+        return self.small or not any(c != 0 for c in self.p.coeffs())
 
     def zero(self) -> Level:
         """The zero function in its place."""
-        return replace(self, p=arb_poly(), q=arb_poly([1]))
+        return replace(self, p=arb_poly(), q=arb_poly([1]), small=True)
 
 
 @dataclass(frozen=True)
@@ -325,10 +326,13 @@ class Problem:
         chosen = spread(m + 1, len(ts))
         p = _polynomial([ts[i] for i in chosen], [mid(target[i] * q(ts[i])) for i in chosen])
         limit = max(abs(lam) * arb(accuracy), self._negligible(reference, bits))
+        small = bool(lam != 0)
         for t, y, wk in zip(ts, target, w, strict=True):
-            if not abs(wk * (p(t) / q(t) - y)) <= limit:
+            value = p(t) / q(t)
+            if not abs(wk * (value - y)) <= limit:
                 return None
-        return Level(p, q, lam, reference, start.frame)
+            small = small and bool(abs(wk * value) <= abs(lam) * arb(1e-10))
+        return Level(p, q, lam, reference, start.frame, small=small)
 
     # -- the exchange
 

@@ -376,7 +376,7 @@ def _descended(
             fit = other if fit is None or other.converged or other.error < fit.error else fit
     # a pole beside the domain that the error does not feel: a factor that a smaller type does without
     spare = fit is not None and fit.verdict is Verdict.POLE
-    close = fit is not None and (fit.verdict is Verdict.ROUNDING or fit.error <= fit.levelled * (1 + _NEAR))
+    close = fit is not None and (_rounded(fit) or fit.error <= fit.levelled * (1 + _NEAR))
     if fit is None or spare or not (fit.converged or close or patience == 0):
         m, n = type
         for smaller in ((m, n - 1), (m - 1, n)):
@@ -402,26 +402,40 @@ def _descended(
     return fit
 
 
+def _rounding(target: Target) -> float:
+    """A unit in the last place of the largest value of a weighted target."""
+    x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
+    return float(np.finfo(float).eps * np.max(np.abs(target.weight_at(x) * target(x))))
+
+
+def _rounded(fit: Fit) -> bool:
+    """Whether the rounding of a callable is what the error is made of."""
+    return fit.verdict is Verdict.ROUNDING and fit.error <= max(64 * _rounding(fit.target), 2 * fit.levelled)
+
+
 def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
     """The fit of a callable that is itself rational: a type hits it to the rounding, and no smaller one is near."""
-    x = np.concatenate([np.linspace(a, b, 201) for a, b in fit.target.domain])
-    rounding = 64 * np.finfo(float).eps * float(np.max(np.abs(fit.target.weight_at(x) * fit.target(x))))
+    rounding = 64 * _rounding(fit.target)
     levels = [level for level in fit.history if level > 1e3 * rounding]
     if fit.error > rounding or (levels and levels[-1] < 1e6 * rounding):
         return fit
     found, moved = fit, True
+    most = max(2 * fit.error, rounding / 16)  # no worse than the type itself: f may vary by few units in all
     while moved:
         (m, n), moved = found.type, False
         smaller = [(i, j) for i, j in ((m - 1, n - 1), (m - 1, n), (m, n - 1)) if min(i, j) >= 0]
         for type in smaller:
             with suppress(RuntimeError):
                 other = fitted(type)
-                if other.error <= rounding:
+                if other.error <= most:
                     found, moved = other, True
                     break
                 if other.error < 1e6 * rounding:
                     return fit  # the errors fall by and by: a smooth function, not a rational one
-    return replace(found, type=fit.type, verdict=Verdict.EXACT, detail=f"it has type {found.type}")
+    if found.error > rounding / 16:
+        return fit
+    detail = f"it has type {found.type}"
+    return replace(found, type=fit.type, verdict=Verdict.EXACT, levelled=0.0, detail=detail)
 
 
 def _polynomials(target: Target, m: int, goal: _Goal) -> tuple[Fit, bool, np.ndarray]:

@@ -29,6 +29,8 @@ _FEW = 400  # points of the first subset
 _MORE = 64  # points that join at a time
 _ROUNDS = 30
 _ROUNDED = 4 * np.finfo(float).eps  # of the values
+_SPREAD = 1e-4  # of the values, below which they are looked at without their middle
+_LONGEST = 24  # points that are interpolated exactly, where digits grow with each step
 _ROUGH = 1e-10  # of a callable's size, where an exchange does not end at it as at float64's rounding
 _FELT = 1e-2  # of an error, the roughness that spoils an exchange
 
@@ -60,8 +62,10 @@ def best_of_samples(
     """
     m, n = type
     size = float(np.max(np.abs(samples.w * samples.y), initial=0.0))
-    found: list[_Candidate] = []
-    pair = _corrected(samples, m, n, max(1e-6, tolerance))
+    starts = _zero(samples, type), _interpolating(samples, type), _centred(samples, type, tolerance)
+    found = [candidate for candidate in starts if candidate is not None]
+    done = bool(found) and _is_best(found, 0.0, size, tolerance)
+    pair = None if done else _corrected(samples, m, n, max(1e-6, tolerance))
     history: list[float] = []
     if pair is not None:
         low, high = samples.hull
@@ -70,7 +74,7 @@ def best_of_samples(
         error = _error(samples, plain)
         reference = _reference(samples, error, m + n + 2)
         found.append(_judged(samples, plain, type, error, reference))
-        if found[0].error > 1e-13 * size:
+        if min(c.error for c in found) > _ROUNDED * size:
             for k in range(min(m, n) + 1):
                 start = _reference(samples, error, m + n + 2 - 2 * k)
                 levelled = None if start is None else _exchanged(samples, type, k, start, tolerance, history)
@@ -86,6 +90,7 @@ def best_of_samples(
     if neighbours and not _is_best(found, apart, size, tolerance):
         for less in range(1, min(m, n, 2) + 1):
             smaller = best_of_samples(samples, (m - less, n - less), tolerance, False)
+            found.append(_Candidate(smaller.rational, smaller.error, 0.0, smaller.reference))
             start = _stretched(samples, smaller.reference, m + n + 2) if smaller.converged else None
             levelled = None if start is None else _exchanged(samples, type, 0, start, tolerance, history)
             found += [] if levelled is None else [levelled]
@@ -94,7 +99,9 @@ def best_of_samples(
     best = min(found, key=lambda c: c.error)
     bound = min(max(apart, *(c.bound for c in found)), best.error)
     verdict, detail = Verdict.UNLEVELLED, ""
-    if best.error <= 1e-13 * size:
+    # of points that some function meets, what rounding leaves
+    many = len(np.unique(samples.x)) > m + n + 1
+    if best.error <= (1 if many else 16) * _ROUNDED * size:
         verdict, bound = Verdict.EXACT, 0.0
     elif _reached(best.error, bound, size, tolerance):
         levelled = len(best.reference) == m + n + 2 or bound <= apart
@@ -109,7 +116,7 @@ def best_of_samples(
 def _is_best(found: list[_Candidate], apart: float, size: float, tolerance: float) -> bool:
     """Whether the smallest error is the largest bound, or none at all."""
     error, bound = min(c.error for c in found), max(apart, *(c.bound for c in found))
-    return error <= 1e-13 * size or _reached(error, bound, size, tolerance)
+    return error <= _ROUNDED * size or _reached(error, bound, size, tolerance)
 
 
 def _reached(error: float, bound: float, size: float, tolerance: float) -> bool:
@@ -278,7 +285,7 @@ def _exchanged(
             break
         seen.add(tuple(places))
         level = _levelled(samples, (m, n), places)
-        rational = None if level is None else _held(samples, level)
+        rational = None if level is None else _held(samples, *_expanded(level))
         if level is None or rational is None:
             break
         error = _error(samples, rational)
@@ -293,6 +300,55 @@ def _exchanged(
             break
         places = moved
     return best
+
+
+def _zero(samples: Samples, type: tuple[int, int]) -> _Candidate | None:
+    """The zero function, where it alternates: m + 2 times make it the best of the type."""
+    error = samples.w * samples.y
+    reference = _reference(samples, error, type[0] + 2)
+    if reference is None:
+        return None
+    zero = Rational.from_monomial([0], [1], samples.domain)
+    bound = float(np.min(np.abs(error[reference]))) * (1 - 1e-14)
+    return _Candidate(zero, float(np.max(np.abs(error))), bound, samples.x[reference])
+
+
+def _centred(samples: Samples, type: tuple[int, int], tolerance: float) -> _Candidate | None:
+    """The best of y - c, and c added: of values that vary in their last digits the programs see nothing else."""
+    (m, n), middle = type, float(samples.y.min() / 2 + samples.y.max() / 2)
+    spread = float(np.ptp(samples.y))
+    if m < n or not 0 < spread <= _SPREAD * abs(middle):  # c is a function of the type; the difference is exact
+        return None
+    weight = None if samples.weight is None else samples.w
+    best = best_of_samples(Samples(samples.x, samples.y - middle, weight=weight), type, tolerance)
+    p, q = best.rational.exact()
+    rational = _held(samples, p + dyadic(middle) * q, q)
+    if rational is None:
+        return None
+    candidate = _judged(samples, rational, type, _error(samples, rational), None)
+    return replace(candidate, bound=max(best.levelled, candidate.bound), reference=best.reference)
+
+
+def _interpolating(samples: Samples, type: tuple[int, int]) -> _Candidate | None:
+    """The p/q through all samples, where there are m + n + 1 at most: a step of Euclid's algorithm (Cauchy)."""
+    (m, n), (x, first) = type, np.unique(samples.x, return_index=True)
+    if len(x) > min(m + n + 1, _LONGEST) or np.any(samples.y[first][np.searchsorted(x, samples.x)] != samples.y):
+        return None
+    whole, p = fmpq_poly([1]), fmpq_poly()  # Newton's form
+    for place, value in zip(map(dyadic, x.tolist()), map(dyadic, samples.y[first].tolist()), strict=True):
+        p += whole * ((value - p(place)) / whole(place))
+        whole *= fmpq_poly([-place, 1])
+    last, before, q = whole, fmpq_poly(), fmpq_poly([1])
+    while q.degree() <= n:
+        if p.degree() <= m and all(q(dyadic(place)) != 0 for place in x.tolist()):
+            rational = _held(samples, p, q)
+            if rational is not None:
+                return _judged(samples, rational, type, _error(samples, rational), None)
+        if p.degree() < 0:
+            break
+        quotient, rest = divmod(last, p)
+        last, p, before, q = p, rest, q, before - quotient * q
+    return None
 
 
 def _levelled(samples: Samples, type: tuple[int, int], places: np.ndarray) -> Level | None:
@@ -312,12 +368,17 @@ def _levelled(samples: Samples, type: tuple[int, int], places: np.ndarray) -> Le
             return None
 
 
-def _held(samples: Samples, level: Level) -> Rational | None:
-    """p/q in float64 parameters, in the form that the fewest digits are lost in; None for a pole at the samples."""
+def _expanded(level: Level) -> tuple[fmpq_poly, fmpq_poly]:
+    """p and q in x."""
     with precision(max(level.expand, _BITS)):
         c, h = level.frame.centre.fmpq(), level.frame.half.fmpq()
         back = fmpq_poly([-c / h, 1 / h])
         num, den = (fmpq_poly([k.fmpq() for k in poly.coeffs()])(back) for poly in (level.p, level.q))
+    return num, den
+
+
+def _held(samples: Samples, num: fmpq_poly, den: fmpq_poly) -> Rational | None:
+    """p/q in float64 parameters, in the form that the fewest digits are lost in; None for a pole at the samples."""
     low, high = map(dyadic, samples.hull)
     middle, half = (low + high) / 2, (high - low) / 2
     forms = [("chebyshev", middle, half)]
