@@ -5,6 +5,7 @@ Every parameter of a `Rational` is dyadic, so that arithmetic on it is exact and
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -12,9 +13,13 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-from flint import arb, ctx, fmpq, fmpz
+from flint import arb, ctx, fmpq, fmpq_poly, fmpz
 
 _CONTEXT = RLock()
+
+# flint says not how its numbers are pickled, and certificates hold them
+copyreg.pickle(fmpq, lambda value: (fmpq, (int(value.p), int(value.q))))  # pyright: ignore[reportArgumentType]
+copyreg.pickle(fmpq_poly, lambda poly: (fmpq_poly, (poly.coeffs(),)))  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import copy
 import operator
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flint import arb, arb_series, ctx, fmpq
@@ -186,7 +186,20 @@ def expression(text: str) -> Expression:
     inner = _compile(tree, text)
     if folds := {"abs", "max", "min"} & _names(tree):
         raise ValueError(f"formula {text!r}: {', '.join(sorted(folds))} is not analytic in the complex plane")
-    return lambda x: inner(x) + 0 * x
+    return _Everywhere(text, inner)
+
+
+class _Everywhere(NamedTuple):
+    """A formula on complex numbers, which is pickled as its text."""
+
+    text: str
+    inner: Expression
+
+    def __call__(self, x: Any) -> Any:
+        return self.inner(x) + 0 * x
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return expression, (self.text,)
 
 
 def constant(text: str) -> float:

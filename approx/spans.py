@@ -229,15 +229,15 @@ def _factors(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _product(factors: list[ast.expr], x: Span) -> Span:
-    """A product; u^p log(c u)^k is bounded for constants p, k and c > 0, though its logarithm is not."""
+    """A product; u^p log(c u)^k is bounded for constants p, k > 0 and c, though its logarithm is not."""
     whole, left = _ONE, list(factors)
     for factor in factors:
         power, k = (factor.left, _whole(factor.right)) if _is_raised(factor) else (factor, 1)
         match power:
             case ast.Call(func=ast.Name(id="log" | "log2" | "log10" as name), args=[argument]) if k:
-                inner, c = _core(argument, x)
+                inner, c = _core(argument)
                 partner = next((one for one in left if _is_power(one, inner)), None)
-                if partner is None:
+                if partner is None or _values(argument, x).high < 0:  # or no logarithm
                     continue
                 left = [one for one in left if one is not factor and one is not partner]
                 base, p = _root(partner)
@@ -246,9 +246,9 @@ def _product(factors: list[ast.expr], x: Span) -> Span:
                     v.size(),
                     Span.of(arb({"log2": 2, "log10": 10}[name]).log() if name != "log" else arb(1)),
                 )
-                sign = Span.of(arb(-1), arb(1)) if v.low < 0 else _ONE  # of u^p with a logarithm of abs(u)
-                own = _with_logarithm(u, q) + Span.of(*(_positive(end, q) for end in u.ends)) * _called(
-                    "log", c
+                sign = _sign(v, p)  # of u^p with a logarithm of abs(u)
+                own = _with_logarithm(u, q) + Span.of(*(_positive(end, q) for end in u.ends)) * Span.of(
+                    abs(c).log()
                 )
                 whole *= _raised(own * unit.inverse(), float(k)) * sign
             case _:
@@ -271,23 +271,59 @@ def _whole(node: ast.expr) -> int:
             return 0
 
 
+def _sign(v: Span, p: float) -> Span:
+    """Of v^p."""
+    if v.low >= 0:
+        return _ONE
+    one = v.high <= 0 and p.is_integer()
+    return Span.of(arb(-1 if p % 2 else 1)) if one else Span.of(arb(-1), arb(1))
+
+
 def _is_power(node: ast.expr, u: ast.expr) -> bool:
-    """Whether it is u^p with p > 0, or that of what u is the absolute value of."""
+    """Whether it is u^p with p > 0, up to signs."""
     base, p = _root(node)
-    return p > 0 and ast.dump(base) in (ast.dump(u), ast.dump(_inside(u)))
+    return p > 0 and _unsigned(base) == _unsigned(u)
 
 
-def _core(node: ast.expr, x: Span) -> tuple[ast.expr, Span]:
-    """u and c of c u, with a constant c."""
+def _unsigned(node: ast.expr) -> str:
+    """What tells a part of a formula from others, but for its sign: x and -x, x - 1 and 1 - x, abs(x)."""
     match node:
-        case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant() as c):
-            return left, _values(c, x)
-        case ast.BinOp(left=ast.Constant() as c, op=ast.Mult(), right=right):
-            return right, _values(c, x)
-        case ast.BinOp(left=left, op=ast.Div(), right=ast.Constant() as c):
-            return left, _values(c, x).inverse()
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _unsigned(operand)
+        case ast.BinOp(left=ast.Constant(value=0), op=ast.Sub(), right=right):
+            return _unsigned(right)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return " - ".join(sorted((ast.dump(left), ast.dump(right))))
+        case ast.BinOp(op=ast.Mult()) if abs((found := _core(node))[1]) == 1:
+            return _unsigned(found[0])
+        case ast.Call(func=ast.Name(id="abs"), args=[argument]):
+            return _unsigned(argument)
         case _:
-            return node, _ONE
+            return ast.dump(node)
+
+
+def _core(node: ast.expr) -> tuple[ast.expr, arb]:
+    """u and c of c u, with a constant c other than 0."""
+    match node:
+        case ast.BinOp(left=left, op=ast.Mult(), right=right) if (c := _number(right)) != 0:
+            return left, c
+        case ast.BinOp(left=left, op=ast.Mult(), right=right) if (c := _number(left)) != 0:
+            return right, c
+        case ast.BinOp(left=left, op=ast.Div(), right=right) if (c := _number(right)) != 0:
+            return left, 1 / c
+        case _:
+            return node, arb(1)
+
+
+def _number(node: ast.expr) -> arb:
+    """The number that it is; 0 for anything else."""
+    match node:
+        case ast.Constant(value=int() | float() as value):
+            return arb(dyadic(value))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_number(operand)
+        case _:
+            return arb(0)
 
 
 def _root(node: ast.expr) -> tuple[ast.expr, float]:
@@ -299,15 +335,6 @@ def _root(node: ast.expr) -> tuple[ast.expr, float]:
             return base, 0.5
         case _:
             return node, 1.0
-
-
-def _inside(node: ast.expr) -> ast.expr:
-    """What an absolute value is of."""
-    match node:
-        case ast.Call(func=ast.Name(id="abs"), args=[argument]):
-            return argument
-        case _:
-            return node
 
 
 def _with_logarithm(u: Span, p: arb) -> Span:

@@ -32,7 +32,7 @@ _FAR = 3.0  # poles beyond may stand for powers of z
 _REACH = 1e8  # there a pole and a constant cannot be told apart
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComplexFit:
     """r(z) = polynomial(z) + sum residues/(z - poles), fitted to complex samples."""
 

@@ -31,7 +31,7 @@ _ROUNDS = 4  # how often the points where the error peaks between others join th
 _CLOSE = 1e-4  # how far, relatively, a proven bound may lie above the error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComplexBounds:
     """What is proven about a complex fit."""
 
@@ -43,7 +43,7 @@ class ComplexBounds:
     """Whether no pole lies in the region, if it is filled; then the bound holds inside too, where f is analytic."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComplexMinimax:
     """r = p/q with complex coefficients, near the best on a region."""
 

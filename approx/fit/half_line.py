@@ -18,7 +18,7 @@ from approx.rational import Rational
 from approx.target import Target, check_kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HalfLineFit(Substituted):
     """The best approximation of a function on [start, inf)."""
 

@@ -26,7 +26,7 @@ _LEAST = 1e-300  # errors are not told from 0 below
 _MET = 1e-30  # what is proven of an f that is met exactly
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PeriodicFit(Substituted):
     """The best r(x) = R(cos(2 pi (x - centre)/period)) for an even periodic function."""
 

@@ -51,7 +51,7 @@ _REACHED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
     """The result of a fit."""
 

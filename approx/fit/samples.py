@@ -317,7 +317,9 @@ def _centred(samples: Samples, type: tuple[int, int], tolerance: float) -> _Cand
     """The best of y - c, and c added: of values that vary in their last digits the programs see nothing else."""
     (m, n), middle = type, float(samples.y.min() / 2 + samples.y.max() / 2)
     spread = float(np.ptp(samples.y))
-    if m < n or not 0 < spread <= _SPREAD * abs(middle):  # c is a function of the type; the difference is exact
+    if m < n or not 0 < spread <= _SPREAD * abs(
+        middle
+    ):  # c is a function of the type; the difference is exact
         return None
     weight = None if samples.weight is None else samples.w
     best = best_of_samples(Samples(samples.x, samples.y - middle, weight=weight), type, tolerance)
@@ -332,7 +334,9 @@ def _centred(samples: Samples, type: tuple[int, int], tolerance: float) -> _Cand
 def _interpolating(samples: Samples, type: tuple[int, int]) -> _Candidate | None:
     """The p/q through all samples, where there are m + n + 1 at most: a step of Euclid's algorithm (Cauchy)."""
     (m, n), (x, first) = type, np.unique(samples.x, return_index=True)
-    if len(x) > min(m + n + 1, _LONGEST) or np.any(samples.y[first][np.searchsorted(x, samples.x)] != samples.y):
+    if len(x) > min(m + n + 1, _LONGEST) or np.any(
+        samples.y[first][np.searchsorted(x, samples.x)] != samples.y
+    ):
         return None
     whole, p = fmpq_poly([1]), fmpq_poly()  # Newton's form
     for place, value in zip(map(dyadic, x.tolist()), map(dyadic, samples.y[first].tolist()), strict=True):

@@ -20,7 +20,7 @@ _LARGEST = 240  # m + n, where the search for a type ends
 _CLOSE = 1e-3  # how sharply, relative to the domain, the end of a piece is found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piecewise:
     """A table of fits side by side, each best on its interval."""
 

@@ -146,6 +146,11 @@ def test_fits_certificates_and_targets_are_pickled_and_copied(copied):
     assert copied(fit).rational == fit.rational
     assert copied(fit).target.to_json() == fit.target.to_json()
     copied(proof).verify()
+    copied(approx.certify(approx.minimax(approx.exp(), (3, 2)))).verify()
+    around = approx.complex_minimax("exp(x)", (2, 2), approx.Region.disc())
+    assert copied(around)(0.3j) == around(0.3j)
+    assert copied(around).certify().upper == around.certify().upper
+    assert (fit == copied(fit), fit == fit) == (False, True)  # by identity: arrays have no truth
     relative = approx.formula("exp(x)").with_weight("relative")
     assert copied(relative).to_json() == relative.to_json()
 

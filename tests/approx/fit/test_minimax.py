@@ -128,6 +128,57 @@ def test_scaling_by_powers_of_two_is_exact(value, place):
     assert np.array_equal(scaled.rational(b * x), a * plain.rational(x))
 
 
+@given(st.integers(-900, 900), st.sampled_from([(2, 0), (2, 2), (0, 3), (0, 0)]))
+@settings(max_examples=12, deadline=None)
+def test_the_unit_of_a_weight_does_not_matter(power, type):
+    """Errors in units of 2^-53 of f: with weights above 1e15 the zero function was taken for the best."""
+    f = approx.formula("exp(x)", (0, 0.35))
+    plain = approx.minimax(f.with_weight(approx.formula("exp(-x)", (0, 0.35))), type)
+    unit = approx.minimax(f.with_weight(approx.formula(f"exp(-x)*2.0**{power}", (0, 0.35))), type)
+    assert unit.verdict is plain.verdict is Verdict.BEST
+    assert unit.error == pytest.approx(2.0**power * plain.error, rel=1e-9)
+    assert unit.levelled == pytest.approx(2.0**power * plain.levelled, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"), [("exp(-x)", (40, 45)), ("1/gamma(x)", (30, 32)), ("erfc(x)", (5, 6))]
+)
+def test_a_relative_error_is_one_with_the_weight_1_over_f(text, domain):
+    f = approx.formula(text, domain)
+    relative = approx.minimax(f.with_weight("relative"), (2, 1))
+    weighted = approx.minimax(f.with_weight(approx.formula(f"1/({text})", domain)), (2, 1))
+    assert relative.verdict is weighted.verdict is Verdict.BEST
+    assert weighted.error == pytest.approx(relative.error, rel=1e-9)
+
+
+def test_a_small_target_is_not_taken_for_nothing():
+    t = approx.formula("1e-13*exp(x)", (0, 1)).with_weight("relative")
+    assert approx.minimax(t, (0, 0)).error == pytest.approx(np.tanh(0.5))
+
+
+@given(st.floats(0, 16), st.sampled_from([(1, 0), (3, 2), (2, 0)]), st.sampled_from([1.0, 1e-5]))
+@settings(max_examples=15, deadline=None)
+def test_what_is_said_of_callables_that_vary_in_their_last_digits(power, type, size):
+    """Values as a clock gives them. A bound is one of lines and constants, too; EXACT is said within units of f."""
+    high = 10.0**power
+
+    def f(x):
+        return high + size * np.exp(x)
+
+    fit = approx.minimax(Target(f, (0, 1)), type)
+    x = np.linspace(0, 1, 501)
+    y = f(x) - high  # exact
+    line = np.polynomial.chebyshev.chebfit(x, y, 1)
+    errors = [np.ptp(y) / 2, np.max(np.abs(y - np.polynomial.chebyshev.chebval(x, line)))]
+    unit = float(np.spacing(high + size * np.e))
+    assert fit.levelled <= min(errors) + unit
+    if fit.verdict is Verdict.EXACT:
+        assert fit.error <= 8 * unit
+        assert fit.levelled == 0
+    # and the result is no worse than a constant
+    assert fit.error <= errors[0] + unit
+
+
 @given(st.floats(-100, 100))
 @settings(max_examples=6, deadline=None)
 def test_scaling_in_value(power):

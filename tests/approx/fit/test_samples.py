@@ -56,6 +56,48 @@ def test_rational_data_are_hit():
     assert fit.error < 1e-13
 
 
+@given(st.floats(0, 15), st.integers(1, 5), st.integers(0, 2))
+@settings(max_examples=25, deadline=None)
+def test_values_that_vary_in_their_last_digits(power, m, n):
+    """Readings of a clock: what is best for y - c is best for y, where c is a function of the type."""
+    x = np.linspace(0, 2, 60)
+    y = 10.0**power + np.sin(3 * x)
+    middle, unit = float(np.median(y)), float(np.spacing(np.max(np.abs(y))))
+    if not np.all((y - middle) + middle == y):
+        return
+    n = min(m, n)
+    fit, plain = approx.minimax((x, y), (m, n)), approx.minimax((x, y - middle), (m, n))
+    assert largest(Samples(x, y), fit.rational) == pytest.approx(fit.error, rel=1e-6, abs=unit)
+    assert fit.levelled <= plain.error * (1 + 1e-6)
+    if fit.verdict is Verdict.EXACT:
+        assert fit.error <= 8 * unit
+    if plain.converged:
+        assert fit.error <= plain.error * (1 + 1e-6) + 8 * unit
+
+
+@given(st.integers(0, 4), st.integers(0, 4), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_few_points_are_interpolated(m, n, seed):
+    """Through m + n + 1 points of a function without poles near them goes a p/q."""
+    rng = np.random.default_rng(seed)
+    x = np.sort(rng.uniform(0, 1, rng.integers(1, m + n + 2)))
+    if len(x) < 2 or np.min(np.diff(x)) < 0.02:
+        return
+    fit = approx.minimax((x, np.exp(x)), (m, n))
+    assert fit.verdict is Verdict.EXACT
+    assert fit.error < 1e-13
+    assert fit.rational.type[0] <= m
+    assert fit.rational.type[1] <= n
+
+
+def test_zero_is_best_where_it_alternates():
+    x = np.linspace(-1, 1, 40)
+    fit = approx.minimax((x, 1 / x), (0, 1))
+    assert fit.converged
+    assert fit.error == pytest.approx(39)
+    assert fit.levelled == pytest.approx(39)
+
+
 def test_a_million_samples_with_error_bars():
     rng = np.random.default_rng(0)
     x = np.sort(rng.uniform(0, 10, 10**6))
