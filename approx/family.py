@@ -113,6 +113,8 @@ class Family:
         if any(fixed.values()):
             return cls((base[0], base[1]), [*above, *((zero, _power(j)) for j in powers)])
         first, *rest = powers
+        if first and middle == 0:
+            raise ValueError("fixed=: q0 = 0 gives every function a pole at 0, in the middle of the domain")
         lowest = _power(first) / _power(first)(middle) if first else _power(0)
         return cls((zero, lowest), [*above, *((zero, _power(j) - _power(j)(middle) * lowest) for j in rest)])
 

@@ -97,6 +97,9 @@ def least_squares(
         and sampled.mse(start) < sampled.mse(rational)
     ):
         rational, verdict = start, Verdict.START
+        rounding = 8 * np.finfo(float).eps * np.max(np.abs(sampled.w * sampled.f))
+        if np.max(np.abs(sampled.w * (sampled.f - start(sampled.x)))) <= rounding:
+            verdict = Verdict.EXACT
     return Fit(
         rational,
         float(np.max(np.abs(sampled.w * (sampled.f - rational(sampled.x)))))

@@ -99,9 +99,8 @@ def best_of_samples(
     best = min(found, key=lambda c: c.error)
     bound = min(max(apart, *(c.bound for c in found)), best.error)
     verdict, detail = Verdict.UNLEVELLED, ""
-    # of points that some function meets, what rounding leaves
-    many = len(np.unique(samples.x)) > m + n + 1
-    if best.error <= (1 if many else 16) * _ROUNDED * size:
+    # some units more where nothing says that no function is nearer
+    if best.error <= (1 if bound > best.error / 2 else 8) * _ROUNDED * size:
         verdict, bound = Verdict.EXACT, 0.0
     elif _reached(best.error, bound, size, tolerance):
         levelled = len(best.reference) == m + n + 2 or bound <= apart
