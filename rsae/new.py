@@ -82,7 +82,7 @@ def new(
         sae.constrain_()
         sae.rescale_(1 / activations.scale, 1 / target.scale)
     sae.provenance = activations.provenance
-    return sae
+    return sae.eval()  # as what is loaded or trained: `train` trains a copy of its own
 
 
 def _layout(activations: Activations, causal: bool, sae: SAE) -> Layout | None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
+
 from rsae.formats import (
     circuit_tracer,
     dictionary_learning,
@@ -130,7 +132,7 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
             `circuit_tracer` (a layer of a directory).
 
     Raises:
-        InputError: The format cannot hold the SAE; the message says which can.
+        InputError: The format cannot hold the SAE; the message says which can. Or a weight is no number.
     """
     if format not in WRITERS:
         raise InputError(f"format {format!r} cannot be written{did_you_mean(format, WRITERS)}")
@@ -150,6 +152,12 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
     for mark, other in _MARKS.items():  # formats share names such as cfg.json
         if other != format and (Path(path) / mark).exists():
             raise InputError(f"{os.fspath(path)}: holds an SAE as {other} ({mark}); choose another directory")
+    for (
+        name,
+        tensor,
+    ) in sae.state_dict().items():  # nothing that was saved before is lost for what cannot be read
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{os.fspath(path)}: not written, since {name} holds NaN or infinity")
     write(sae, path)
 
 

@@ -30,7 +30,7 @@ from rsae.formats.checks import (
 )
 from rsae.sae import SAE
 from rsae.support.errors import InputError
-from rsae.support.files import write_json, writing
+from rsae.support.files import read_json, write_json, writing
 
 NPZ, SAFETENSORS, CONFIG = "params.npz", "params.safetensors", "config.json"
 FAMILIES = ("jump_relu", "relu", "batch_top_k", "matryoshka_batch_top_k")
@@ -169,6 +169,8 @@ def save(sae: SAE, path: str | os.PathLike) -> None:
             affine_connection=sae.W_skip is not None,
         )
         write_json(Path(path) / CONFIG, config.model_dump(exclude_none=True))
+    elif (stale := Path(path) / CONFIG).exists() and "hf_hook_point_out" in read_json(stale):
+        stale.unlink()  # of a transcoder that was here before
     with writing(Path(path) / NPZ) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 

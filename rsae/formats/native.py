@@ -246,13 +246,17 @@ def _settings(cfg: _Cfg, file: Path) -> tuple[str, dict[str, Any]]:
     if cfg.rsae is not None:
         settings = dict(cfg.rsae)
         name = settings.pop("family", name)
+        target = _target(settings, file)
         for field, ours, theirs in (
             ("architecture", _spelled(name, settings, architecture_, file), architecture_),
             ("d_in", settings.get("d_in"), cfg.d_in),
             ("d_sae", settings.get("d_sae"), cfg.d_sae),
             ("apply_b_dec_to_input", settings.get("subtract_b_dec", True), cfg.apply_b_dec_to_input),
+            ("d_out", target and target.d_out, cfg.d_out),
+            ("k", settings.get("k"), cfg.k),
+            ("rescale_acts_by_decoder_norm", False, cfg.rescale_acts_by_decoder_norm),
         ):
-            if ours != theirs:
+            if ours != theirs and theirs is not None:
                 raise InputError(f"{file}: {field} = {theirs!r}, but `rsae` in the same file means {ours!r}")
         return name, settings
     if cfg.activation_fn not in ("relu", "topk"):

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import json
 import pickle
 import shutil
@@ -468,6 +469,38 @@ def test_cfg_that_does_not_fit(tmp_path, name, change, message):
     edit_cfg(path / "cfg.json", **change)
     with pytest.raises(InputError, match=message):
         rsae.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("top_k", {"k": 3}),
+        ("top_k", {"rescale_acts_by_decoder_norm": True}),
+        ("abs_top_k", {"k": 3}),
+        ("relu", {"d_out": 5}),
+        ("relu", {"apply_b_dec_to_input": False}),
+        ("relu", {"architecture": "topk"}),
+    ],
+)
+def test_settings_that_another_reader_would_take_are_not_passed_over(tmp_path, name, change):
+    """A file of ours says everything twice; SAELens reads the fields, and we our own."""
+    rsae.save(random_sae(name), tmp_path)
+    edit_cfg(tmp_path / "cfg.json", **change)
+    with pytest.raises(InputError, match=f"{next(iter(change))} = .*`rsae` in the same file means"):
+        rsae.load(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["saelens", "sparsify", "dictionary_learning"])
+def test_what_could_not_be_read_is_not_written(tmp_path, format):
+    """And leaves what lies there as it was."""
+    sae = random_sae("top_k")
+    rsae.save(sae, tmp_path / "sae", format)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "sae").iterdir()}
+    broken = copy.deepcopy(sae)
+    broken.W_dec.data[1, 2] = torch.nan
+    with pytest.raises(InputError, match="not written, since W_dec holds NaN"):
+        rsae.save(broken, tmp_path / "sae", format)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "sae").iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ def test_gemma_scope_tells_a_transcoder_by_its_config(skip, target, tmp_path):
     assert (again.provenance.hook, again.provenance.target) == ("blocks.3.hook_mlp_in", target)
     rsae.save(random_transcoder("jump_relu", skip), tmp_path / "nowhere", "gemma_scope")
     assert rsae.load(tmp_path / "nowhere").target == sae.target
+    rsae.save(random_sae("jump_relu", d_in=6), tmp_path / "nowhere", "gemma_scope")  # over it
+    assert not rsae.load(tmp_path / "nowhere").transcodes
 
 
 @pytest.mark.parametrize(("format", "name"), [("sparsify", "top_k"), ("gemma_scope", "jump_relu")])
