@@ -94,6 +94,11 @@ class Material:
     silent: tuple[Example, ...]
     """To judge: contexts in which it does not fire, half of them hard."""
 
+    @property
+    def tells(self) -> bool:
+        """Whether there are contexts to judge by, with and without the latent, and tokens that it leaves silent."""
+        return bool(self.silent) and not all(all(e.on) for e in self.firing)
+
 
 @dataclass(frozen=True)
 class Score(Figures):
@@ -248,11 +253,12 @@ def interpret(
         The explanation with its scores.
 
     Raises:
-        InputError: where there is no silent context, or the judge gives no probability.
+        InputError: where there is no silent context or token, or the judge gives no probability.
     """
-    if not found.silent:
+    if not found.tells:
         raise InputError(
-            f"latent {found.latent} fires in every context that was drawn: there is nothing to tell it from"
+            f"latent {found.latent} fires in every context that was drawn, or at each of their tokens: there is "
+            "nothing to tell it from"
         )
     told = explanation if isinstance(explanation, str) else explanation(found)
     rng = np.random.default_rng(seed + found.latent)
@@ -318,7 +324,7 @@ def token_judge(kind: Kind, explanation: str, text: str) -> float:
         explanation: What `by_tokens` gave.
         text: The text.
     """
-    tokens = [json.loads(part) for part in explanation.removeprefix("the tokens ").split(", ") if part]
+    tokens = json.loads(f"[{explanation.removeprefix('the tokens ')}]")
     if kind == "fuzzing":
         text = " ".join(part.split(CLOSE)[0] for part in text.split(OPEN)[1:])
     return float(any(token in text for token in tokens))
@@ -397,13 +403,13 @@ def interpret_all(
         seed: Of the order of questions and of wrong marks.
 
     Returns:
-        A score for each latent that has an explanation.
+        A score for each latent that has an explanation, and contexts to judge it by.
     """
     found = []
     with progress(len(materials), "judging explanations", "latent") as bar:
         for one in materials:
             told = explanations if callable(explanations) else explanations.get(one.latent)
-            if told is not None and one.silent:
+            if told is not None and one.tells:
                 found.append(interpret(one, told, judge, seed))
             bar.update()
     return found

@@ -92,9 +92,9 @@ class Removed(Figures):
     latents: int
     """How many latents are ablated."""
     score: float
-    """Share of the accuracy recovered that the bias costs, in the direction in which the bias costs more."""
+    """Share of the accuracy recovered that the bias costs, for the concept that the biased probe tells worse."""
     first: float
-    """The same for the first concept, with latents of the second ablated."""
+    """The same for the first concept, with latents of the second ablated; 0 where the bias costs less than 0.001."""
     second: float
     """The same for the second concept, with latents of the first ablated."""
 

@@ -187,6 +187,10 @@ def their_split(y_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         y_T: The labels.
         seed: Of the choice.
     """
+    if len(y_T) < TEST + 10:
+        raise InputError(
+            f"sae-probes: {len(y_T)} texts are too few; {TEST} are for testing, 10 at least for training"
+        )
     rng = np.random.RandomState(seed)
     train = min(len(y_T) - TEST, TRAIN)
     test = len(y_T) - train - 1

@@ -22,6 +22,7 @@ from evals.interpretation import (
     endpoint_judge,
     host_judge,
     interpret,
+    interpret_all,
     material,
     neighbours,
     token_judge,
@@ -122,6 +123,26 @@ def test_the_explanation_by_tokens_is_read_by_its_judge():
     assert got.detection.hard == 0
     assert token_judge("fuzzing", told, " w0<< w2>> b") == 1
     assert token_judge("fuzzing", told, "<< w0>> w2 b") == 0
+
+
+def test_a_token_with_a_comma_is_one_token():
+    shown = (Example((" a, b", "c"), (1.0, 0.0), 0), Example((', "', "c"), (2.0, 0.0), 0))
+    told = by_tokens(Material(0, shown, shown, shown))
+    assert token_judge("detection", told, "x a, b c") == 1
+    assert token_judge("detection", told, "x a b c") == 0
+
+
+def test_what_gives_nothing_to_tell_is_left_out():
+    """A latent that is on at each token, or in each context: no wrong mark, no silent text."""
+    on, off = Example((" a",), (1.0,), 0), Example((" b",), (0.0,), None)
+    for one in (
+        Material(3, (on,), (on,), (off,)),
+        Material(3, (on,), (), (off,)),
+        Material(3, (on,), (on,), ()),
+    ):
+        with pytest.raises(InputError, match="nothing to tell it from"):
+            interpret(one, by_tokens, token_judge)
+        assert interpret_all([one], by_tokens, token_judge) == []
 
 
 def test_a_judge_that_gives_no_probability(found):
