@@ -188,11 +188,11 @@ def by_density(count_F: torch.Tensor, features: int) -> list[int]:
 
 
 def parse_latents(text: str) -> list[int]:
-    """Numbers of latents from `3,17,40`; `InputError` for any other text."""
+    """Numbers of latents from `3,17,40`, each once; `InputError` for any other text."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdigit() for part in parts):
         raise InputError(f"--latents {text!r}: write numbers with commas, such as 3,17,40")
-    return [int(part) for part in parts]
+    return list(dict.fromkeys(map(int, parts)))
 
 
 def check_latents(latents: Sequence[int], d_sae: int, name: str) -> None:

@@ -202,8 +202,10 @@ def absorption_table(found: Absorption) -> Table:
         )
         for one in found.letters
     ]
+    # latents that tell nothing are absorbed by none: the fraction says little without their F1
+    told = [f"{np.mean([getattr(one, name) for one in found.letters]):.3f}" for name in ("f1", "probe_f1")]
     lines.append(
-        Line(["mean", f"{found.split:.2f}", "", "", "", f"{found.fraction:.3f}", f"{found.full:.3f}"], True)
+        Line(["mean", f"{found.split:.2f}", *told, "", f"{found.fraction:.3f}", f"{found.full:.3f}"], True)
     )
     headings = ["letter", "latents", "F1", "probe's F1", "words", "fraction", "full"]
     return Table(f"absorption of first letters, {found.words} words", headings, lines)
@@ -370,7 +372,7 @@ def between_table(found: Comparison) -> Table:
 def _with_interval(figure: Difference | None) -> str:
     if figure is None:
         return "–"
-    return f"{figure.mean:+.4f} {_range(figure.interval, '+')}"
+    return f"{_digits(figure.mean, '+')} {_range(figure.interval, '+')}"
 
 
 def side_by_side_tables(found: SideBySide) -> list[Table]:
@@ -424,7 +426,12 @@ def side_by_side_tables(found: SideBySide) -> list[Table]:
 def _range(interval: Interval | None, sign: str = "") -> str:
     if interval is None:
         return "(one group: no interval)"
-    return f"[{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
+    return f"[{_digits(interval.low, sign)}, {_digits(interval.high, sign)}]"
+
+
+def _digits(value: float, sign: str = "") -> str:
+    """Four decimals, and of what has nothing there two digits."""
+    return f"{value:{sign}.1e}" if 0 < abs(value) < 5e-4 else f"{value:{sign}.4f}"
 
 
 def _place(found: Comparison, group: Group) -> str:
