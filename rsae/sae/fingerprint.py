@@ -25,14 +25,29 @@ def fingerprint(sae: SAE) -> list[Any]:
     Args:
         sae: The SAE.
     """
-    kinds = [
+    values = [*sae.named_parameters(), *sae.named_buffers()]
+    shard = sae.shard
+    return [
+        _kinds(sae),
+        {name: [str(v.dtype), v.requires_grad, _bytes(name, v, shard)] for name, v in values},
+    ]
+
+
+def weights_of(sae: SAE) -> list[Any]:
+    """A JSON-able key of what its code depends on alone: the same where other parameters are trained.
+
+    Args:
+        sae: The SAE, whole.
+    """
+    return [_kinds(sae), {name: bytes_of([value]) for name, value in sae.state_dict().items()}]
+
+
+def _kinds(sae: SAE) -> list[Any]:
+    return [
         [one.family, one.settings(), one.input_norm and one.input_norm.kind]
         for one in sae.modules()  # what is wrapped has settings of its own
         if isinstance(one, SAE)
     ]
-    values = [*sae.named_parameters(), *sae.named_buffers()]
-    shard = sae.shard
-    return [kinds, {name: [str(v.dtype), v.requires_grad, _bytes(name, v, shard)] for name, v in values}]
 
 
 def _bytes(name: str, value: torch.Tensor, shard: Any) -> Any:

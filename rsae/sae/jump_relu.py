@@ -86,7 +86,8 @@ class JumpReLU(SAE):
         return approx.jump_relu(DESIGN_THRESHOLD, margin=DESIGN_MARGIN)
 
     def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:
-        return [self.threshold.clamp_min(1e-6) / DESIGN_THRESHOLD]  # the threshold tells the scale
+        # the threshold tells the scale
+        return [self.threshold.maximum(1e-6 * spread_F) / DESIGN_THRESHOLD]
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"bandwidth": self.bandwidth}

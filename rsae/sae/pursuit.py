@@ -27,7 +27,8 @@ from rsae.sae.registry import DERIVED, FAMILIES
 from rsae.sae.sparse import Pattern, decode_at, mean_square, products_at
 from rsae.support.errors import InputError, checked
 
-_TINY = 1e-12
+#: Instead of 0 in a quotient: the smallest that float32 holds, since the squares of activations have any unit
+_TINY = torch.finfo(torch.float32).tiny
 #: Decoder rows whose norms all differ from 1 by less are taken as unit rows
 _UNIT = 1e-4
 

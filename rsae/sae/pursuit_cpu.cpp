@@ -1,13 +1,14 @@
 // The pursuit of pursuit.py, a token at a time: its latents' decoder rows are read from main memory once and then stay
 // in the processor's own cache. Shapes: B tokens, D d_in, F d_sae, N entries of all codes, S entries of one code.
 #include <cmath>
+#include <limits>
 
 #include "choice.h"
 
 using Floats = std::vector<float>;
 using Latents = std::vector<long>;
 
-static const float TINY = 1e-12f;
+static const float TINY = std::numeric_limits<float>::min();
 
 struct Settings {
   long D, F, steps, rounds, candidates;

@@ -23,12 +23,12 @@ def _solved(c, on, G, a, energy, steps, SIGNED: tl.constexpr):
     p, square, new = g, tl.sum(g * g, axis=0), c
     for _ in range(steps):
         y = _times(G, p)
-        alpha = square / tl.maximum(tl.sum(p * y, axis=0), 1e-12)
+        alpha = square / tl.maximum(tl.sum(p * y, axis=0), 1.17549435e-38)
         new += alpha * p
         g = tl.where(on, g - alpha * y, 0.0)
         last = square
         square = tl.sum(g * g, axis=0)
-        p = g + square / tl.maximum(last, 1e-12) * p
+        p = g + square / tl.maximum(last, 1.17549435e-38) * p
     if not SIGNED:
         new = tl.maximum(new, 0.0)
     found = energy - tl.sum(new * (2 * a - _times(G, new)), axis=0)

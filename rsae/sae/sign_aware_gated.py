@@ -121,7 +121,7 @@ class SignAwareGated(Gated):
 
     def scale_candidates(self, spread_F: torch.Tensor) -> list[torch.Tensor]:
         # a threshold for each sign, or one for both
-        edges = [theta_F.clamp_min(1e-6) / DESIGN_THRESHOLD for theta_F in self.threshold]
+        edges = [theta_F.maximum(1e-6 * spread_F) / DESIGN_THRESHOLD for theta_F in self.threshold]
         return super().scale_candidates(spread_F) + edges
 
     @torch.no_grad()

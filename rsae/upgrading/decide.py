@@ -34,6 +34,16 @@ class Decided:
     """`control`; `control-PENALTY` where the penalty is not the teacher's own; with `-held` where the l0 is held."""
 
 
+def bandwidth(teacher: SAE, activations: Activations) -> float:
+    """Width of a dead zone's kernel that nobody trained, in the unit of the teacher's pre-activations.
+
+    Args:
+        teacher: The trained SAE.
+        activations: For their unit; an SAE that normalises each token has none.
+    """
+    return BANDWIDTH / (activations.scale if teacher.input_norm is None else 1.0)
+
+
 def upgraded_family(teacher: SAE, config: UpgradeConfig) -> type[SAE]:
     """The family that a teacher is upgraded to.
 

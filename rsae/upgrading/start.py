@@ -17,7 +17,7 @@ from rsae.sae import RATIONAL_FORMS, SAE, SoftRational, plain, pursuit
 from rsae.sae.soft_rational import supplied_threshold
 from rsae.support.errors import InputError
 from rsae.upgrading.config import UpgradeConfig
-from rsae.upgrading.decide import BANDWIDTH, upgraded_family
+from rsae.upgrading.decide import bandwidth, upgraded_family
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def control_start(teacher: SAE, activations: Activations, config: UpgradeConfig)
     """
     if config.variant != "gated" or not config.dead_zone:
         return plain(teacher)
-    return teacher.behind_dead_zone(BANDWIDTH / activations.scale) or teacher
+    return teacher.behind_dead_zone(bandwidth(teacher, activations)) or teacher
 
 
 def _soft(
@@ -137,14 +137,16 @@ def match_l0(sae: SoftRational, reference: SAE, activations: Activations, tokens
 
 
 def quantile(values_BF: torch.Tensor, q: float) -> torch.Tensor:
-    """The q-quantile of each column, [F], at least a tiny positive number.
+    """The q-quantile of each column, [F]; of a column of zeros, or nearly, a millionth of the largest.
 
     Args:
         values_BF: Values of a sample.
         q: Between 0 and 1.
     """
     rank = max(1, min(len(values_BF), round((1 - q) * len(values_BF))))
-    return values_BF.topk(rank, dim=0).values[-1].clamp_min(1e-6)
+    found_F = values_BF.topk(rank, dim=0).values[-1]
+    largest = found_F.max()
+    return found_F.clamp_min(1e-6 * largest if largest > 0 else 1.0)
 
 
 def _calibrate(
@@ -165,7 +167,7 @@ def _calibrate(
     c_in_F, c_out_F = spread_F.clone(), spread_F.clone()
     for candidate_F in teacher.scale_candidates(spread_F):
         phi_BF = weight_BF * RationalActivation.from_fit(fit, candidate_F, 1.0, form)(argument_BF)
-        factor_F = (z_BF * phi_BF).sum(0) / phi_BF.square().sum(0).clamp_min(1e-12)
+        factor_F = (z_BF * phi_BF).sum(0) / phi_BF.square().sum(0).clamp_min(torch.finfo(phi_BF.dtype).tiny)
         # a latent that never fires in the sample says nothing: it keeps the gate's own height
         factor_F = torch.where(factor_F > 0, factor_F, torch.ones(()) if shared else candidate_F)
         error_F = (factor_F * phi_BF - z_BF).square().sum(0)

@@ -12,18 +12,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import approx
 from rsae.activations.host import Host
 from rsae.activations.protocol import Activations, check_fits
 from rsae.formats.sealed import load_sealed, save_sealed
 from rsae.sae import SAE, JumpReLU, SoftRational
+from rsae.sae.fingerprint import weights_of
 from rsae.support.cache import Cache
 from rsae.support.errors import InputError
-from rsae.support.files import bytes_of
 from rsae.training import History, train
 from rsae.upgrading.config import UpgradeConfig, Upgraded
-from rsae.upgrading.decide import BANDWIDTH, Decided, decide, fit_of
+from rsae.upgrading.decide import Decided, bandwidth, decide, fit_of
 from rsae.upgrading.start import control_start, match_l0, start
 
 
@@ -69,9 +70,11 @@ def upgrade(
     teacher = copy.deepcopy(teacher).float()  # whatever precision it is held in
     if isinstance(teacher, JumpReLU) and teacher.trained is None:
         # trained elsewhere: files do not say the bandwidth, and it has the activations' unit
-        teacher.bandwidth = BANDWIDTH / activations.scale
+        teacher.bandwidth = bandwidth(teacher, activations)
     decided = decide(teacher, activations, config)
-    steps = _Kept(teacher, activations, replace(config, tune=decided.tune), out)
+    gate = fit.rational if isinstance(fit, approx.Fit) else fit
+    given = [gate and gate.to_json(), weights_of(control) if isinstance(control, SAE) else control]
+    steps = _Kept(teacher, activations, replace(config, tune=decided.tune), given, out)
     steps.make_room(force)
 
     def begin() -> tuple[SAE, History]:
@@ -123,17 +126,17 @@ class _Kept:
     """The steps of one upgrade: each makes an SAE, which a later call with the same settings reads back."""
 
     def __init__(
-        self, teacher: SAE, activations: Activations, config: UpgradeConfig, out: str | os.PathLike | None
+        self,
+        teacher: SAE,
+        activations: Activations,
+        config: UpgradeConfig,
+        given: list[Any],
+        out: str | os.PathLike | None,
     ):
         self.device = teacher.W_enc.device
         self.directory = Path(out) if out is not None else None
         self.cache = Cache(self.directory)
-        self.settings = [
-            asdict(config),
-            teacher.settings(),
-            {name: bytes_of([value]) for name, value in teacher.state_dict().items()},
-            activations.identity,
-        ]
+        self.settings = [asdict(config), weights_of(teacher), activations.identity, *given]
         self.history: dict[str, History] = {}
 
     def make_room(self, force: bool) -> None:

@@ -56,6 +56,24 @@ def test_each_token_keeps_its_l0_and_never_loses(name, seed, rounds, steps, cand
         assert (z >= plain.clamp_max(0) * (1 + 1e-5) - 1e-6).all()
 
 
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("compiled", [True, False])
+@given(power=st.integers(-40, 40), seed=st.integers(0, 99))
+@settings(max_examples=5, deadline=None)
+@torch.no_grad()
+def test_the_unit_of_the_activations_does_not_matter(name, compiled, power, seed):
+    """A power of two scales float32 exactly: squares of activations of 1e-6 had been taken for zeros."""
+    sae, c = given_sae(name, 1.0, seed), 2.0**power
+    x = torch.randn(20, D, generator=torch.Generator().manual_seed(seed)) * 2
+    other = sae.in_units(c)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(pursuit_cpu, "available", lambda *_: False)
+        z, scaled = rsae.pursuit(sae, steps=3).encode(x), rsae.pursuit(other, steps=3).encode(c * x)
+        here, there = (error(s, y, w) for s, y, w in ((sae, x, z), (other, c * x, scaled)))
+    torch.testing.assert_close(there / c**2, here, rtol=1e-2, atol=1e-4)
+
+
 def by_numpy(
     sae: rsae.SAE, x: np.ndarray, rounds: int, steps: int, eta: float, candidates: int
 ) -> np.ndarray:

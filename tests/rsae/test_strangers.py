@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import approx
 import rsae
 from rsae import InputError, Provenance, TrainConfig, UpgradeConfig, upgrade
 from rsae.sae import FAMILIES
@@ -108,6 +109,48 @@ def test_another_teacher_with_the_same_encoder_is_upgraded_anew(store, tmp_path)
         upgrade(teacher, store, config=config, out=tmp_path)
     again = upgrade(teacher, store, config=config, out=tmp_path, force=True)
     assert torch.equal(again.initial.W_dec, teacher.W_dec)
+
+
+@pytest.mark.parametrize("name", ["jump_relu", "relu", "top_k"])
+@pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
+def test_a_teacher_that_normalises_tokens_has_no_unit(name, kind):
+    """Its upgrade and control are the same, whatever the activations' unit: the dead zone's kernel, too."""
+    x = torch.randn(3000, 12, generator=torch.Generator().manual_seed(0)) + 1
+    found = []
+    for c in (1.0, 2.0**10, 2.0**-3):  # layer_norm adds 1e-5 to the deviation
+        own = rsae.Store.of(c * x, heldout=500)
+        teacher = random_sae(name).eval()  # as a file gives it: no bandwidth, no penalty's weight
+        teacher = FAMILIES[name].from_settings(teacher.settings() | {"d_in": 12})
+        teacher.initialise(x, 0)
+        teacher.input_norm, teacher.trained = InputNorm(kind), None
+        config = UpgradeConfig(type=(3, 2), tune=TrainConfig(steps=20, batch=64), calibration_tokens=512)
+        new = upgrade(teacher.eval(), own, config=config)
+        assert new.control is not None
+        held = c * x[-500:]
+        found.append([fvu(new.initial, held), fvu(new.control, held), fvu(new.tuned, held)])
+    assert found[1] == pytest.approx(found[0], rel=2e-2)
+    assert found[2] == pytest.approx(found[0], rel=2e-2)
+
+
+def test_what_else_an_upgrade_is_made_of_is_in_its_key(store, tmp_path):
+    """The teacher's normalisation, the fit and the control that are given: none is in the weights."""
+    teacher = random_sae("top_k", store).eval()
+    config = UpgradeConfig(type=(3, 2), tune=ONE_STEP, calibration_tokens=512)
+    first = upgrade(teacher, store, config=config, out=tmp_path / "a")
+    teacher.input_norm = InputNorm("layer_norm")
+    with pytest.raises(rsae.InputError, match="holds another upgrade"):
+        upgrade(teacher, store, config=config, out=tmp_path / "a")
+    teacher.input_norm = None
+    with pytest.raises(rsae.InputError, match="holds another upgrade"):
+        upgrade(teacher, store, config=config, control=first.control or False, out=tmp_path / "a")
+    again = upgrade(teacher.requires_grad_(False), store, config=config, out=tmp_path / "a")  # the same
+    assert torch.equal(again.tuned.W_dec, first.tuned.W_dec)
+    gate = random_sae("jump_relu", store).eval()
+    soft = UpgradeConfig(variant="soft", type=(5, 4), tune=ONE_STEP, calibration_tokens=512)
+    fits = [approx.minimax(approx.jump_relu(0.1, margin=margin), (5, 4)) for margin in (0.01, 0.05)]
+    upgrade(gate, store, config=soft, fit=fits[0], out=tmp_path / "b")
+    with pytest.raises(rsae.InputError, match="holds another upgrade"):
+        upgrade(gate, store, config=soft, fit=fits[1], out=tmp_path / "b")
 
 
 def rescaled_rows(sae: rsae.SAE, norm_F: torch.Tensor) -> rsae.SAE:

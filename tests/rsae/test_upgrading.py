@@ -268,5 +268,7 @@ def test_a_teacher_with_its_latents_in_another_order_is_another_teacher(store):
     with torch.no_grad():
         other.W_enc.copy_(one.W_enc.flip(1))
         other.W_dec.copy_(one.W_dec.flip(0))
-    settings = [kept(sae, store, UpgradeConfig(), None).settings for sae in (one, copy.deepcopy(one), other)]
+    settings = [
+        kept(sae, store, UpgradeConfig(), [], None).settings for sae in (one, copy.deepcopy(one), other)
+    ]
     assert settings[0] == settings[1] != settings[2]
