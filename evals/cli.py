@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from approx.command import tell_version
 from evals.cli_host import jacobians, splice
 from evals.cli_tune import tune
 from rsae.support.command import run
+
+if TYPE_CHECKING:  # a command imports what it needs
+    from evals.report.tables import Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -519,6 +522,17 @@ def _interpret(
         write_json(json, {"material": dump(contexts), "scores": dump(found)})
 
 
+def _told(table: Table, found: Any, markdown: bool, json: Path | None) -> None:
+    """Print a table, and write all figures where that is asked for."""
+    from evals.report.tables import show
+    from evals.results import dump
+    from rsae.support.files import write_json
+
+    show(table, markdown)
+    if json is not None:
+        write_json(json, dump(found))
+
+
 @app.command("absorption")
 def _absorption(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
@@ -529,18 +543,13 @@ def _absorption(
 ) -> None:
     """Measure feature absorption on first letters: where other latents have taken a letter's part over."""
     from evals.metrics.absorption import absorption
-    from evals.report.tables import show
     from evals.report.text import absorption_table
-    from evals.results import dump
     from evals.site import load_address
     from rsae import load_host
-    from rsae.support.files import write_json
 
     loaded = load_address(sae)
     found = absorption(loaded, load_host(host or loaded.provenance.known("model", "absorption")), words)
-    show(absorption_table(found), markdown)
-    if json is not None:
-        write_json(json, dump(found))
+    _told(absorption_table(found), found, markdown, json)
 
 
 @app.command("sae-probes")
@@ -560,19 +569,14 @@ def _sae_probes(
 ) -> None:
     """Probe an SAE on the sets of sae-probes: by its protocol, and without leakage."""
     from evals.metrics.sae_probes import NUMBERS, sae_probes
-    from evals.report.tables import show
     from evals.report.text import sae_probes_table
-    from evals.results import dump
     from evals.site import load_address
     from rsae import load_host
-    from rsae.support.files import write_json
 
     loaded = load_address(sae)
     model = load_host(host or loaded.provenance.known("model", "sae-probes"))
     found = sae_probes(loaded, model, set_ or (), k or NUMBERS, context)
-    show(sae_probes_table(found), markdown)
-    if json is not None:
-        write_json(json, dump(found))
+    _told(sae_probes_table(found), found, markdown, json)
 
 
 @app.command("saebench")
