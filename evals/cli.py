@@ -35,6 +35,10 @@ Reference = Annotated[
     ),
 ]
 
+Mismatch = Annotated[
+    bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
+]
+
 
 @app.command("run")
 def _run_suite(
@@ -171,9 +175,7 @@ def _report(
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="Of an export: name of the set.")] = "",
-    allow_mismatch: Annotated[
-        bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
-    ] = False,
+    allow_mismatch: Mismatch = False,
     figures: Annotated[
         Path | None, typer.Option(help="Of a run: also write the fronts as PNG files into this directory.")
     ] = None,
@@ -271,9 +273,7 @@ def _compare(
         typer.Option(help="For SAEs: the host to splice them into; by default the store's. none: no host."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="For SAEs: held-out tokens to splice.")] = 5000,
-    allow_mismatch: Annotated[
-        bool, typer.Option("--allow-mismatch", help="Accept SAEs of another model or hook point.")
-    ] = False,
+    allow_mismatch: Mismatch = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="Leave out the table of all cells.")] = False,
     json: Annotated[
@@ -359,6 +359,17 @@ app.command("splice")(splice)
 app.command("jacobians")(jacobians)
 
 
+def _told(table: Table, found: Any, markdown: bool, json: Path | None) -> None:
+    """Print a table, and write all figures where that is asked for."""
+    from evals.report.tables import show
+    from evals.results import dump
+    from rsae.support.files import write_json
+
+    show(table, markdown)
+    if json is not None:
+        write_json(json, dump(found))
+
+
 @app.command("baselines")
 def _baselines(
     sae: Annotated[str, typer.Argument(help="An SAE in any supported format.")],
@@ -376,9 +387,7 @@ def _baselines(
     seed: Annotated[int, typer.Option(help="Of random weights, shuffles and the training's order.")] = 0,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
-    allow_mismatch: Annotated[
-        bool, typer.Option("--allow-mismatch", help="Accept an SAE of another model or hook point.")
-    ] = False,
+    allow_mismatch: Mismatch = False,
 ) -> None:
     """Print an SAE's figures beside those of random, shuffled, PCA and neuron codes at the same l0.
 
@@ -387,19 +396,14 @@ def _baselines(
     """
     from evals.baselines import baselines as measure
     from evals.metrics.reconstruction import reconstruction
-    from evals.report.tables import show
     from evals.report.text import baselines_table
-    from evals.results import dump
     from evals.site import load_address
     from rsae.activations.open import open_activations
-    from rsae.support.files import write_json
 
     loaded, store = load_address(sae), open_activations(activations)
     own = reconstruction(loaded, store, allow_mismatch=allow_mismatch)
     found = measure(loaded, store, only or (), steps, seed, allow_mismatch)
-    show(baselines_table(own, found), markdown)
-    if json is not None:
-        write_json(json, {"sae": dump(own), **dump(found)})
+    _told(baselines_table(own, found), {"sae": own, **found}, markdown, json)
 
 
 @app.command("perturb")
@@ -496,12 +500,10 @@ def _interpret(
         token_judge,
     )
     from evals.latents import Vocabulary, by_density, check_latents, count, parse_latents
-    from evals.report.tables import show
     from evals.report.text import interpretation_table
-    from evals.results import dump
     from evals.site import load_address
     from rsae import InputError, Store, load_host
-    from rsae.support.files import read_json, write_json
+    from rsae.support.files import read_json
 
     told = None if explanations is None else {int(k): str(v) for k, v in read_json(explanations).items()}
     if judge == "tokens" and told is not None:
@@ -517,20 +519,7 @@ def _interpret(
     judges = {"tokens": lambda: token_judge, "host": lambda: host_judge(local)}
     asked = judges[judge]() if judge in judges else endpoint_judge(judge, model)
     found = interpret_all(contexts, told if told is not None else by_tokens, asked)
-    show(interpretation_table(found), markdown)
-    if json is not None:
-        write_json(json, {"material": dump(contexts), "scores": dump(found)})
-
-
-def _told(table: Table, found: Any, markdown: bool, json: Path | None) -> None:
-    """Print a table, and write all figures where that is asked for."""
-    from evals.report.tables import show
-    from evals.results import dump
-    from rsae.support.files import write_json
-
-    show(table, markdown)
-    if json is not None:
-        write_json(json, dump(found))
+    _told(interpretation_table(found), {"material": contexts, "scores": found}, markdown, json)
 
 
 @app.command("absorption")
