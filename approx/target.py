@@ -273,7 +273,16 @@ class Target:
         if self.weight is None:
             return np.ones_like(np.asarray(x, dtype=float)) if not isinstance(x, BALLS) else 0 * x + 1
         if callable(self.weight):
-            return self.weight(x) if isinstance(x, BALLS) else _array(self.weight(np.array(x, dtype=float)))
+            if isinstance(x, BALLS):
+                return self.weight(x)
+            x = np.array(x, dtype=float)
+            try:
+                return _array(self.weight(x))
+            except (TypeError, ValueError):
+                if not x.ndim:
+                    raise
+                each = [self.weight(float(v)) for v in x.ravel()]  # it takes single floats only, as math.exp
+                return np.array(each, dtype=float).reshape(x.shape)
         return 1 / abs(self(x))
 
     def with_domain(self, domain: Any) -> Target:

@@ -491,6 +491,10 @@ def _upgrade(
     if solve_error is not None:
         if variant != "pursuit":
             raise InputError("--solve-error is of --variant pursuit, which solves")
+        if not 0 < solve_error < 1:
+            raise InputError(
+                f"--solve-error {solve_error:g}: give a share of the error of the start, between 0 and 1"
+            )
         needed = pursuit_steps(sae, given, solve_error)
         typer.echo(str(needed))
         config = replace(config, pursuit=replace(config.pursuit, steps=needed.steps))

@@ -16,18 +16,23 @@ _COMMON = ("config.yaml", "hyperparams.json")
 
 
 def check_free(folder: str | os.PathLike, kind: str) -> None:
-    """Refuse a folder that holds something else than what is to be written there.
+    """Refuse a folder that holds something else than what is to be written there, or that cannot be one.
 
     Args:
         folder: The folder; one that is not there, and a URL, will do.
         kind: `STORE`, `SAVED` or `RUN`.
 
     Raises:
-        InputError: The message names the file that gives it away.
+        InputError: The message names the file that gives it away, or that is in the way.
     """
     if is_url(folder):
         return
     path = Path(folder)
+    for part in (path, *path.parents):
+        if part.is_file():
+            raise InputError(
+                f"{path}: {part} is a file, where a directory is needed; choose another directory"
+            )
     marks = {
         STORE: MANIFEST if (path / MANIFEST).exists() else None,
         SAVED: None if (mark := mark_in(path)) in _COMMON else mark,

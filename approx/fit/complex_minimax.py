@@ -18,7 +18,7 @@ import numpy as np
 from flint import acb, acb_poly, acb_series, arb, ctx
 
 from approx.dyadic import precision
-from approx.fit.result import check_type
+from approx.fit.result import check_type, refuse_weight
 from approx.formulas import expression
 from approx.functions import BALLS
 from approx.region import Part, Region
@@ -256,6 +256,7 @@ def _enclosure(f: Any) -> Any:
         if not callable(f):
             raise ValueError(f"f={f!r:.60}: expected a formula, a target or a callable on complex arrays")
         return None
+    refuse_weight(f, "complex_minimax")
     if not f.enclosed or f.breaks:
         raise ValueError(f"target {f.name!r}: expected one with an enclosure, and without kinks and jumps")
     return f

@@ -305,6 +305,8 @@ def _reduced(columns: np.ndarray) -> np.ndarray | None:
     size = np.max(np.abs(columns), axis=0)
     if not np.all(np.isfinite(columns)) or not np.all(size > 0):
         return None
+    columns = columns / float(size.max())  # a weight may have any unit
+    size = size / float(size.max())
     # 40 bits below the smallest column, so that rounding to whole numbers changes no decision
     scale = 2.0**40 / float(size.min())
     count = columns.shape[1]

@@ -11,7 +11,7 @@ from flint import arb, arb_series, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic
 from approx.fit.minimax import minimax
-from approx.fit.result import Fit, Substituted
+from approx.fit.result import Fit, Substituted, refuse_weight
 from approx.formulas import formula
 from approx.proofs import Certificate, certify
 from approx.rational import Rational
@@ -114,6 +114,7 @@ def half_line(
         )
     target = formula(f, (start, start + scale)) if isinstance(f, str) else f
     check_kind(target)
+    refuse_weight(target, "half_line")
     if not target.enclosed:
         raise ValueError(f"target {target.name!r} has no enclosure: give enclose=, or a formula")
     far = [float(arb(target(arb(start) + arb(10.0) ** k * scale))) - limit for k in (2, 4, 8)]

@@ -92,7 +92,7 @@ def held(
         if not (large and clustered is None):
             yield series
         # about 0 x has the digits that its distance from the middle has lost
-        yield [("barycentric" if den.degree() > 0 else "monomial", fmpq(0), None)]
+        yield [("monomial", fmpq(0), None)]
 
     while True:
         candidates: list[tuple[float, Rational]] = []

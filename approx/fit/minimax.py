@@ -46,6 +46,7 @@ from approx.zeros import Zero, divided, divided_rational, multiplied, parted, ze
 
 _SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
 _LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from far away does
+_ZEROS = 1e-75  # of a relative error, what the place of a zero that is no float64 is known to
 _NEAR = 1e-3  # of the error, what a smaller type could gain at most where it is not looked for
 _LARGE = 100  # degrees; above, smaller types are no way out of one that does not arrive
 _EXACT = 1e-14  # of the function, the error of one that is met
@@ -319,6 +320,9 @@ def _through_zeros(
             break
         bits *= 2
     verdict = fit.verdict if error <= limit * (1 + 1e-8) else Verdict.LOST
+    if error < (_ZEROS if any(zero.beside != 0 for zero in zeros) else 1e-300):
+        # a rational f, whose zeros are known to so many digits: f/z is nearly one
+        verdict, fit = Verdict.EXACT, replace(fit, levelled=0.0)
     notes = [f"it vanishes with the target at {where}"]
     if any(zero.beside != 0 for zero in zeros):
         notes.append(

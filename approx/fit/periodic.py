@@ -13,7 +13,7 @@ from approx.dyadic import precision
 from approx.fit.complex_minimax import ComplexBounds, supremum
 from approx.fit.error import float_above
 from approx.fit.minimax import minimax
-from approx.fit.result import Fit, Substituted, Verdict
+from approx.fit.result import Fit, Substituted, Verdict, refuse_weight
 from approx.forms import EXACT
 from approx.formulas import expression, formula
 from approx.region import Part
@@ -150,6 +150,7 @@ def periodic(
     if not isinstance(f, str):
         check_kind(f)
     target = formula(f, span) if isinstance(f, str) else f.with_domain(span)
+    refuse_weight(target, "periodic")
     _check(target, length, middle)
 
     kinks = [float(np.cos(2 * np.pi * (x - middle) / length)) for x in target.kinks if span[0] < x < span[1]]

@@ -171,7 +171,8 @@ def check_target(target: Target) -> None:
         )
     typical = float(np.quantile(np.abs(values), 0.9))
     for a, b in target.domain.split(target.breaks):
-        _check_continuous(target, np.nextafter(a, b), np.nextafter(b, a), typical)
+        name = f"target {target.name!r}"
+        _check_continuous(target, name, np.nextafter(a, b), np.nextafter(b, a), typical)
     crosses = target.weight == "relative" and any(
         values[inside].min() < 0 < values[inside].max()
         for inside in ((x >= a) & (x <= b) for a, b in target.domain)
@@ -182,7 +183,29 @@ def check_target(target: Target) -> None:
             "is 0): change weight= or domain="
         )
     if callable(target.weight):
-        _check_pointwise(f"weight= of target {target.name!r}", target.weight_at, x, weights)
+        name = f"weight= of target {target.name!r}"
+        _check_pointwise(name, target.weight_at, x, weights)
+        for a, b in target.domain.split(target.breaks):
+            inner = np.nextafter(a, b), np.nextafter(b, a)
+            _check_continuous(target.weight_at, name, *inner, float(np.quantile(weights, 0.9)))
+            _check_positive(target.weight_at, name, a, b)
+
+
+def refuse_weight(target: Target, fitter: str) -> None:
+    """Refuse a weight, where an error without it would be taken for the weighted one.
+
+    Args:
+        target: what is to be fitted.
+        fitter: who takes none.
+
+    Raises:
+        ValueError: where the target has a weight.
+    """
+    if target.weight is not None:
+        raise ValueError(
+            f"target {target.name!r} has a weight, and {fitter} takes none: leave it out (with_weight(None)), or "
+            "give minimax the function in the other variable"
+        )
 
 
 def _check_pointwise(name: str, f: Callable[[Any], Any], x: np.ndarray, values: np.ndarray) -> None:
@@ -203,7 +226,28 @@ def _check_pointwise(name: str, f: Callable[[Any], Any], x: np.ndarray, values: 
         )
 
 
-def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
+def _check_positive(weight: Callable[[Any], Any], name: str, a: float, b: float) -> None:
+    """Follow the smallest value of a weight to where floats end: refuse a zero, and what is below it.
+
+    A zero falls on by ratio wherever it is looked at; a small positive minimum is level.
+    """
+    left, right = a, b
+    while True:
+        x = np.linspace(left, right, 129)
+        with np.errstate(all="ignore"):
+            values = np.broadcast_to(np.asarray(weight(x), dtype=float), x.shape)
+        j = int(np.argmin(values))
+        least, end = float(values[j]), right - left < 64 * np.spacing(max(abs(left), abs(right)))
+        if not least > 0 or (end and least < 0.9 * min(values[0], values[-1])):
+            raise ValueError(
+                f"{name} must be finite and positive on the domain: near x = {x[j]:.6g} it is 0 or less"
+            )
+        if end or least >= 0.9 * min(values[0], values[-1]):
+            return
+        left, right = float(x[max(j - 1, 0)]), float(x[min(j + 1, 128)])
+
+
+def _check_continuous(target: Callable[[Any], Any], name: str, a: float, b: float, size: float) -> None:
     """Zoom in on the largest step and the largest value of f on [a, b]: refuse a pole, and an undeclared jump."""
 
     def f(x: np.ndarray) -> np.ndarray:
@@ -225,7 +269,7 @@ def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
             place = _pole(f, left, right, 1e6 * size)
             if place is not None:
                 raise ValueError(
-                    f"target {target.name!r} is not bounded near x = {place:.6g}: a pole inside the domain; "
+                    f"{name} is not bounded near x = {place:.6g}: a pole inside the domain; "
                     "leave a gap around it in domain="
                 )
         # halved by how many floats there are: 64 times end at neighbours, over any range
@@ -243,8 +287,7 @@ def _check_continuous(target: Target, a: float, b: float, size: float) -> None:
         beside = np.r_[steps[: _BESIDE - 1], steps[_BESIDE + 2 :]]  # but for its neighbours: sign(0) is 0
         if steps[_BESIDE] > max(0.3 * largest, float(np.sum(beside))):
             raise ValueError(
-                f"target {target.name!r} jumps near x = {low:.6g}: name the place in jumps=, "
-                "or leave a gap in domain="
+                f"{name} jumps near x = {low:.6g}: name the place in jumps=, or leave a gap in domain="
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
@@ -138,7 +139,12 @@ def by_symmetry(target: Target, type: tuple[int, int], sides: tuple[int, ...] = 
         ]
         # a narrow peak is symmetric to nothing where nothing else looks
         turns = [arb(abs(dyadic(float(x)) - centre)) for x in landmarks(target)]
-        us += [u for u in turns if u > 0][:: max(1, len(turns) // _TURNS)]
+        turns = [u for u in turns if u > 0][:: max(1, len(turns) // _TURNS)]
+        # nor does a fold tell what begins behind it
+        edges = [arb(end - centre).mid() for part in right for end in part if end > centre]
+        marks = sorted([*turns, *edges], key=float)
+        us += [*marks, *(((a + b) / 2).mid() for a, b in pairwise(marks))]
+        us = [u for u in us if any(arb(a) <= centre + u and centre + u <= arb(b) for a, b in right)]
         plus, minus = f([centre + u for u in us]), f([centre - u for u in us])
         size = max((abs(v) for v in (*plus, *minus)), key=float)
         if not size.is_finite():

@@ -264,8 +264,7 @@ class SAE(nn.Module):
         if not undoes and self.W_skip is None:
             return x_hat_BO
         if x_BD is None:
-            norm = self.input_norm
-            why = f"normalises each token ({norm.kind})" if norm else "has a skip connection"
+            why = f"normalises each token ({n.kind})" if (n := self.input_norm) else "has a skip connection"
             raise InputError(
                 f"this SAE {why}: its decoder needs the input; write sae.decode(z, x), or sae(x) for both"
             )
@@ -546,7 +545,7 @@ class SAE(nn.Module):
     def rescale_(self, factor: float, out: float | None = None) -> None:
         """Change units in place: afterwards f_new(factor x) = out f_old(x). An SAE's decoder stays as it is.
 
-        An SAE that normalises each token has no unit: nothing changes.
+        An SAE that normalises each token has no unit but that of the normalisation's epsilon.
 
         Args:
             factor: New units an old one.
@@ -554,6 +553,8 @@ class SAE(nn.Module):
         """
         if self.input_norm is None:
             self._rescale_(factor)
+        else:
+            self.input_norm = self.input_norm.rescaled(factor)
         if self.target is not None and out is not None:
             inner = 1.0 if self.input_norm else factor
             self.b_dec *= out / inner

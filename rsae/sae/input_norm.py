@@ -6,7 +6,8 @@ OpenAI's TopK SAEs have them: the way back multiplies by std alone. Shapes: B ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,10 +23,21 @@ class InputNorm:
 
     kind: str
     """`layer_norm` or `constant_norm_rescale`."""
+    unit: float = 1.0
+    """Size of the host's unit in that of the activations that are given: layer_norm's epsilon is 1e-5 in the host's."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"normalisation {self.kind!r} is unknown{did_you_mean(self.kind, KINDS)}")
+
+    def rescaled(self, factor: float) -> InputNorm:
+        """The same function of activations in other units.
+
+        Args:
+            factor: New units an old one.
+        """
+        unit = self.unit * factor
+        return replace(self, unit=1.0 if math.isclose(unit, 1.0, rel_tol=1e-12) else unit)  # there and back
 
     def apply(self, x_BD: torch.Tensor) -> torch.Tensor:
         """The normalised tokens.
@@ -34,7 +46,7 @@ class InputNorm:
             x_BD: Activations; any number of leading dimensions will do.
         """
         if self.kind == "layer_norm":
-            return (x_BD - x_BD.mean(-1, keepdim=True)) / (x_BD.std(-1, keepdim=True) + _EPS)
+            return (x_BD - x_BD.mean(-1, keepdim=True)) / (x_BD.std(-1, keepdim=True) + _EPS * self.unit)
         return x_BD * self._factor(x_BD)
 
     def undo(self, y_BD: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:

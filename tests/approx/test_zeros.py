@@ -320,6 +320,32 @@ def test_zeros_beside_a_kink_are_factored_out(text, c, h, type):
     assert 0.999 * fit.error <= proof.best_lower <= fit.error * (1 + 1e-9)
 
 
+@given(st.integers(1, 999), st.integers(1, 999), st.sampled_from([(2, 0), (2, 2), (3, 0), (3, 6), (2, 4)]))
+@settings(deadline=None, max_examples=8)
+def test_a_rational_with_a_decimal_zero_is_exact(a, b, type):
+    """Its zero is no float64, and f/z is known to the digits of its place: that is no best error."""
+    target = approx.formula(f"x*({a / 100}*x - {b / 1000})", (-1.5, 0.6)).with_weight("relative")
+    fit = approx.minimax(target, type)
+    assert fit.verdict is approx.Verdict.EXACT
+    assert fit.levelled == 0
+
+
+@given(
+    st.sampled_from(["sin(x)", "tan(x)", "log1p(x)", "expm1(x)", "erf(x)"]),
+    st.floats(-30, -3),
+    st.sampled_from([(3, 2), (4, 2), (5, 2)]),
+)
+@settings(deadline=None, max_examples=10)
+def test_beside_a_zero_a_fit_has_its_type_and_its_error_on_arrays(text, power, type):
+    low = 10.0**power
+    target = approx.formula(text, (low, 1)).with_weight("relative")
+    fit = approx.minimax(target, type)
+    assert fit.rational.type <= type
+    assert fit.rational.type[1] <= type[1]
+    x = np.geomspace(low, 1, 2001).clip(low, 1)
+    assert np.max(np.abs(fit.rational(x) / target(x) - 1)) <= fit.error * (1 + 1e-3) + 1e-14
+
+
 def test_a_zero_at_a_kink_is_refused():
     with pytest.raises(ValueError, match="weight must be finite and positive"):
         approx.minimax(approx.formula("abs(x - 0.25)*(x - 0.5)", (-1, 1)).with_weight("relative"), (3, 3))

@@ -117,7 +117,7 @@ def test_a_teacher_that_normalises_tokens_has_no_unit(name, kind):
     """Its upgrade and control are the same, whatever the activations' unit: the dead zone's kernel, too."""
     x = torch.randn(3000, 12, generator=torch.Generator().manual_seed(0)) + 1
     found = []
-    for c in (1.0, 2.0**10, 2.0**-3):  # layer_norm adds 1e-5 to the deviation
+    for c in (1.0, 2.0**10, 2.0**-3):  # layer_norm adds 1e-5 to the deviation, in the host's unit
         own = rsae.Store.of(c * x, heldout=500)
         teacher = random_sae(name).eval()  # as a file gives it: no bandwidth, no penalty's weight
         teacher = FAMILIES[name].from_settings(teacher.settings() | {"d_in": 12})
@@ -130,6 +130,24 @@ def test_a_teacher_that_normalises_tokens_has_no_unit(name, kind):
         found.append([fvu(new.initial, held), fvu(new.control, held), fvu(new.tuned, held)])
     assert found[1] == pytest.approx(found[0], rel=2e-2)
     assert found[2] == pytest.approx(found[0], rel=2e-2)
+
+
+@pytest.mark.parametrize("c", [1.0, 1e-4, 1e-6])
+def test_what_training_sees_of_an_sae_with_layer_norm_is_what_it_is(c):
+    """Its epsilon of 1e-5 is in the host's unit, and counts where activations are small."""
+    x = c * torch.randn(2000, 12, generator=torch.Generator().manual_seed(0))
+    own = rsae.Store.of(x, heldout=500)
+    sae = random_sae("top_k")
+    sae = FAMILIES["top_k"].from_settings(sae.settings() | {"d_in": 12})
+    sae.initialise(x / c, 0)
+    sae.input_norm = InputNorm("layer_norm")
+    inside = sae.eval().in_units(own.scale)
+    torch.testing.assert_close(inside(x * own.scale) / own.scale, sae(x), rtol=1e-3, atol=1e-3 * c)
+    back = inside.in_units(1 / own.scale)
+    assert back.input_norm == sae.input_norm
+    step = TrainConfig(steps=1, batch=1500, lr=1e-9)
+    before = sae.loss(x[:1500]).sse.item()
+    assert rsae.train(sae, own, step)[0]["sse"] == pytest.approx(before, rel=1e-3)
 
 
 def test_what_else_an_upgrade_is_made_of_is_in_its_key(store, tmp_path):

@@ -1,5 +1,9 @@
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import approx
 from approx import Target
@@ -120,3 +124,43 @@ def test_constants_and_noise_do_not_mix_their_points():
     assert approx.minimax(approx.Target(lambda x: 3.0), (1, 1)).error == 0
     noisy = approx.Target(lambda x: np.exp(x) + 1e-3 * rng.normal(size=np.shape(x)))
     assert approx.minimax(noisy, (2, 2)).error < 1e-2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1/(x-{c})**2", "(x-{c})**2", "abs(x-{c})", "(x-{c})**2 - 1e-5", "2+(x-{c})/abs(x-{c})"],
+)
+@given(c=st.floats(-0.9, 1.2))
+@settings(max_examples=10, deadline=None)
+def test_weights_without_a_finite_positive_value_everywhere_are_refused(text, c):
+    """A pole, a zero, a dip below 0 and a jump, wherever they lie; a grid of some points met them by chance."""
+    weight = approx.formula(text.format(c=c), (-1, 1.3))
+    for w in (weight, lambda x: weight(x)):
+        with pytest.raises(ValueError, match="weight"):
+            approx.minimax(approx.formula("exp(x)", (-1, 1.3)).with_weight(w), (3, 2))
+
+
+@given(st.floats(-0.9, 1.2), st.floats(-8, 0), st.floats(1, 300))
+@settings(max_examples=10, deadline=None)
+def test_small_and_steep_weights_are_weights(c, power, steep):
+    f = approx.formula("exp(x)", (-1, 1.3))
+    for text in (f"10.0**{power}+(x-{c})**2", f"exp({steep}*x)", f"1+{steep}*exp(-(20*(x-{c}))**2)"):
+        weight = approx.formula(text, (-1, 1.3))
+        check_target(f.with_weight(weight))
+        check_target(f.with_weight(lambda x, weight=weight: weight(x)))
+
+
+def test_a_weight_of_single_floats_is_one():
+    f = approx.formula("exp(x)", (-1, 1))
+    each, array = (approx.minimax(f.with_weight(w), (3, 2)) for w in (math.exp, np.exp))
+    assert each.error == pytest.approx(array.error, rel=1e-6)
+
+
+def test_who_takes_no_weight_says_so():
+    f = approx.formula("exp(cos(x))", (0, 7)).with_weight(approx.formula("exp(3*cos(x))", (0, 7)))
+    with pytest.raises(ValueError, match="has a weight, and periodic takes none"):
+        approx.periodic(f, (2, 2))
+    with pytest.raises(ValueError, match="has a weight, and half_line takes none"):
+        approx.half_line(approx.formula("exp(-x)", (0, 1)).with_weight("relative"), 4)
+    with pytest.raises(ValueError, match="has a weight, and complex_minimax takes none"):
+        approx.complex_minimax(f, (2, 2), approx.Region.disc())

@@ -55,3 +55,25 @@ def test_an_unsymmetric_function_is_one_in_any_unit(text, power):
     assert fit.verdict is plain.verdict
     assert fit.rational.type == plain.rational.type
     assert fit.error == pytest.approx(plain.error, rel=1e-9, abs=1e-15)
+
+
+@given(
+    st.floats(0.9, 0.9999),
+    st.sampled_from(["abs(x)", "relu(x)", "tanh(3*x)", "exp(-x**2)"]),
+    st.sampled_from(["1+max(0,({x}-{c})/(1-{c}))", "1+exp(-(({x}-{c})/(1-{c}))**2)"]),
+)
+@settings(max_examples=8, deadline=None)
+def test_a_weight_that_is_symmetric_but_near_an_end(c, text, weight):
+    """Its fold shows nothing of what begins behind it."""
+    f = approx.formula(text, (-1, 1))
+
+    def weighted(c, x="x"):
+        return f.with_weight(approx.formula(weight.format(c=c, x=x), (-1, 1)))
+
+    fit, other = approx.minimax(weighted(c), (4, 4)), approx.minimax(weighted(0.5), (4, 4))
+    assert fit.converged
+    if text != "relu(x)":  # the mirrored problem of a symmetric function is the same one
+        assert approx.minimax(weighted(c, "(-x)"), (4, 4)).error == pytest.approx(fit.error, rel=1e-6)
+    # what is best for one weight is a candidate for every other
+    x = np.r_[np.linspace(-1, 1, 4001), np.linspace(c, 1, 1001)]
+    assert fit.levelled <= np.max(weighted(c).weight_at(x) * np.abs(f(x) - other.rational(x))) * (1 + 1e-3)
