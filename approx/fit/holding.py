@@ -106,9 +106,12 @@ def held(
             if candidates and min(c[0] for c in candidates) <= rounding * (100 if large or k else 2):
                 break
         found: list[tuple[arb, Rational]] = []
-        for _, r in sorted(candidates, key=lambda c: c[0]):
+        quiet = min(noise for noise, _ in candidates)
+        for noise, r in sorted(candidates, key=lambda c: c[0]):
             found.append((measured(r, target, near, count=64, most=40), r))
-            if found[-1][0] <= limit:
+            # what float64 spoils is taken where no form with more bits is better
+            spoilt = bits <= 53 and noise > max(100 * quiet, float(limit))
+            if found[-1][0] <= limit and not spoilt:
                 return r, found[-1][0]
         # where the target is rational itself, its own coefficients need not be dyadic: float64 is close
         # enough

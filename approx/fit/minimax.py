@@ -320,7 +320,8 @@ def _through_zeros(
             break
         bits *= 2
     verdict = fit.verdict if error <= limit * (1 + 1e-8) else Verdict.LOST
-    if error < (_ZEROS if any(zero.beside != 0 for zero in zeros) else 1e-300):
+    hidden = any(zero.beside != 0 for zero in zeros) or fit.verdict is Verdict.EXACT
+    if error < (_ZEROS if hidden else 1e-300):
         # a rational f, whose zeros are known to so many digits: f/z is nearly one
         verdict, fit = Verdict.EXACT, replace(fit, levelled=0.0)
     notes = [f"it vanishes with the target at {where}"]

@@ -321,7 +321,7 @@ def test_zeros_beside_a_kink_are_factored_out(text, c, h, type):
 
 
 @given(st.integers(1, 999), st.integers(1, 999), st.sampled_from([(2, 0), (2, 2), (3, 0), (3, 6), (2, 4)]))
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=4)
 def test_a_rational_with_a_decimal_zero_is_exact(a, b, type):
     """Its zero is no float64, and f/z is known to the digits of its place: that is no best error."""
     target = approx.formula(f"x*({a / 100}*x - {b / 1000})", (-1.5, 0.6)).with_weight("relative")
