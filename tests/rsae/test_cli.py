@@ -236,7 +236,11 @@ def test_wrong_hook_point(tmp_path, harvest_arguments):
 def test_unwritable_directory(tmp_path, harvest_arguments):
     (tmp_path / "file").write_text("")
     done = rsae("harvest", tmp_path / "file" / "store", *harvest_arguments)
-    assert_one_clear_line(done, "cannot write", "choose a directory that you can write to")
+    assert_one_clear_line(done, "is a file, where a directory is needed", "choose another directory")
+    rsae("harvest", tmp_path / "store", *harvest_arguments)
+    below = tmp_path / "file" / "sae"  # told before the training
+    done = rsae("train", "top_k", tmp_path / "store", below, "--d-sae", 16, "--k", 4, "--steps", 1)
+    assert_one_clear_line(done, "is a file, where a directory is needed")
 
 
 def test_full_disk_loses_nothing_that_is_finished(tmp_path, harvest_arguments):
