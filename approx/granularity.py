@@ -55,3 +55,13 @@ def _grain(target: Target, a: float, b: float) -> float:
         step = step if step < _HIGH * (np.max(f) - np.min(f)) else 0.0
     known = np.array([rounding, noise, step / 2])
     return float(np.max(known[np.isfinite(known)], initial=0.0))
+
+
+def last_place(target: Target) -> float:
+    """A unit in the last place of the largest value of a weighted target.
+
+    Args:
+        target: the target.
+    """
+    x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
+    return float(np.finfo(float).eps * np.max(np.abs(target.weight_at(x) * target(x))))

@@ -38,7 +38,7 @@ from approx.fit.result import Fit, Verdict, check_target, check_type
 from approx.fit.samples import best_of_samples, of_rough
 from approx.fit.symmetry import Reduced, Symmetry, by_symmetry, mirrored, plain
 from approx.forms import Chebyshev
-from approx.granularity import grain
+from approx.granularity import grain, last_place
 from approx.rational import Rational
 from approx.samples import Samples, opened_target
 from approx.target import Target, check_kind
@@ -407,20 +407,14 @@ def _descended(
     return fit
 
 
-def _rounding(target: Target) -> float:
-    """A unit in the last place of the largest value of a weighted target."""
-    x = np.concatenate([np.linspace(a, b, 201) for a, b in target.domain])
-    return float(np.finfo(float).eps * np.max(np.abs(target.weight_at(x) * target(x))))
-
-
 def _rounded(fit: Fit) -> bool:
     """Whether the rounding of a callable is what the error is made of."""
-    return fit.verdict is Verdict.ROUNDING and fit.error <= max(64 * _rounding(fit.target), 2 * fit.levelled)
+    return fit.verdict is Verdict.ROUNDING and fit.error <= max(64 * last_place(fit.target), 2 * fit.levelled)
 
 
 def _hit(fit: Fit, fitted: Callable[[tuple[int, int]], Fit]) -> Fit:
     """The fit of a callable that is itself rational: a type hits it to the rounding, and no smaller one is near."""
-    rounding = 64 * _rounding(fit.target)
+    rounding = 64 * last_place(fit.target)
     levels = [level for level in fit.history if level > 1e3 * rounding]
     if fit.error > rounding or (levels and levels[-1] < 1e6 * rounding):
         return fit
