@@ -209,18 +209,17 @@ class Target:
             raise ValueError(f"target {self.name!r} takes real numbers: x has an imaginary part")
         x = np.array(x.real, dtype=float)  # a copy: a callable may write into it
         if self._scalar:
-            return self._one_by_one(x)
+            return _one_by_one(self._f, x)
         try:
             return _array(self._f(x))
         except (TypeError, ValueError):
             if not x.ndim:
                 raise
-            value = self._one_by_one(x)  # math.exp, or a function with an `if`: it takes single floats only
+            value = _one_by_one(
+                self._f, x
+            )  # math.exp, or a function with an `if`: it takes single floats only
             self._scalar = True
             return value
-
-    def _one_by_one(self, x: np.ndarray) -> np.ndarray:
-        return np.array([self._f(float(v)) for v in x.ravel()], dtype=float).reshape(x.shape)
 
     @cached_property
     def _expressions(self) -> list[Expression]:
@@ -281,8 +280,7 @@ class Target:
             except (TypeError, ValueError):
                 if not x.ndim:
                     raise
-                each = [self.weight(float(v)) for v in x.ravel()]  # it takes single floats only, as math.exp
-                return np.array(each, dtype=float).reshape(x.shape)
+                return _one_by_one(self.weight, x)
         return 1 / abs(self(x))
 
     def with_domain(self, domain: Any) -> Target:
@@ -359,6 +357,10 @@ class Target:
         told = ", ".join(f"{k}={v!r}" for k, v in params.items())
         name = f"{self.name}({told})" if text is None else f"{text}, {told}" if told else text
         return f"{name} on {self.domain}"
+
+
+def _one_by_one(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
+    return np.array([f(float(v)) for v in x.ravel()], dtype=float).reshape(x.shape)
 
 
 def _array(value: Any) -> Any:

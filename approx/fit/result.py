@@ -283,7 +283,10 @@ def _check_continuous(target: Callable[[Any], Any], name: str, a: float, b: floa
         # a jump stands alone: on a slope the steps beside it are as large
         around = np.clip(np.arange(left - _BESIDE, right + _BESIDE + 1), first, last)
         low = float(_at(around)[_BESIDE])
-        steps = np.abs(np.diff(f(_at(around))))
+        near = f(_at(around))
+        if not np.all(np.isfinite(near)):  # at one float, perhaps, between the two sides of a jump
+            raise ValueError(f"{name} is not finite near x = {low:.6g}: change domain=, or leave a gap in it")
+        steps = np.abs(np.diff(near))
         beside = np.r_[steps[: _BESIDE - 1], steps[_BESIDE + 2 :]]  # but for its neighbours: sign(0) is 0
         if steps[_BESIDE] > max(0.3 * largest, float(np.sum(beside))):
             raise ValueError(

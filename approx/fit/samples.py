@@ -316,9 +316,8 @@ def _centred(samples: Samples, type: tuple[int, int], tolerance: float) -> _Cand
     """The best of y - c, and c added: of values that vary in their last digits the programs see nothing else."""
     (m, n), middle = type, float(samples.y.min() / 2 + samples.y.max() / 2)
     spread = float(np.ptp(samples.y))
-    if m < n or not 0 < spread <= _SPREAD * abs(
-        middle
-    ):  # c is a function of the type; the difference is exact
+    # else c is no function of the type, or the difference rounds
+    if m < n or not 0 < spread <= _SPREAD * abs(middle):
         return None
     weight = None if samples.weight is None else samples.w
     best = best_of_samples(Samples(samples.x, samples.y - middle, weight=weight), type, tolerance)
