@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from flint import arb
+from flint import arb, arb_series
 
 from approx.granularity import grain
 from approx.target import Target
@@ -13,6 +14,9 @@ from approx.target import Target
 _MOST, _LOOK = 1 << 17, 257
 _CELLS, _MOST_CELLS = 64, 40  # of an interval in balls, at first; of those that are halved at once
 _NARROWEST = 1e-10  # of an interval, a cell
+_ENDLESS, _FEW = 2000, 3  # turns in a cell that tell nothing more; such cells that end the look
+_STEEPER = 8.0  # times what samples show: a slope that may hold more than they do
+_UNSEEN = 1e-12  # of the target, what is left to its rounding
 _INSIDE = np.linspace(0, 1, 17)
 
 
@@ -79,34 +83,55 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
     """
     edges = np.linspace(a, b, _CELLS + 1)
     left, right, found = edges[:-1], edges[1:], list[tuple[float, float, float]]()
-    low, high = np.inf, -np.inf
+    low, high, around, endless = np.inf, -np.inf, np.zeros(_CELLS), 0
     while len(left) and right[0] - left[0] > _NARROWEST * (b - a):
         f = _values(target, left[:, None] + (right - left)[:, None] * _INSIDE)
         good = f[np.isfinite(f)]
         low, high = min(low, np.min(good, initial=np.inf)), max(high, np.max(good, initial=-np.inf))
         bottom, top = np.min(f, axis=1), np.max(f, axis=1)
-        balls = [
-            target(arb((u + v) / 2, (v - u) / 2)) for u, v in zip(left.tolist(), right.tolist(), strict=True)
-        ]
-        bounds = np.array([(float(e.lower()), float(e.upper())) for e in balls]).reshape(-1, 2)
-        with np.errstate(invalid="ignore"):
+        bounds = np.array([_bounds(target, u, v) for u, v in zip(left.tolist(), right.tolist(), strict=True)])
+        with np.errstate(invalid="ignore", over="ignore"):
             steps = np.max(np.abs(np.diff(f, axis=1)), axis=1)
-            more = np.maximum(bounds[:, 1] - top, bottom - bounds[:, 0]) - steps - 0.01 * max(high - low, 0.0)
+            more = np.maximum(bounds[:, 1] - top, bottom - bounds[:, 0])
+            sudden = (around > 0) & (steps > _STEEPER / 4 * around)
+            around = np.fmax(around / 2, steps)
+            slopes = bounds[:, 2] * (right - left) / (len(_INSIDE) - 1) - _STEEPER * around
+            more = np.fmin(more, slopes) - _UNSEEN * max(abs(low), abs(high))
             # what some of the finer samples show is still too narrow for them
-            shown = (top - bottom > 0.05 * (high - low)) & (steps > 0.25 * (top - bottom))
+            shown = (top - bottom > 0.05 * (high - low)) & (steps > 0.25 * (top - bottom)) | sudden
             shown &= right - left < step * (len(_INSIDE) - 1)
-            shown &= top - bottom > 1e-12 * np.maximum(np.abs(top), np.abs(bottom))  # and no rounding
+            shown &= top - bottom > _UNSEEN * np.maximum(np.abs(top), np.abs(bottom))  # and no rounding
             seen = shown.copy()
         # a single sample may meet what a finer look misses again: then halve on
         for k in np.flatnonzero(shown):
             start, end = max(a, 2 * left[k] - right[k]), min(b, 2 * right[k] - left[k])
-            shown[k] = len(_turns(target, start, end, 3 * _LOOK)[0]) > 0
-            found += [(start, end, right[k] - left[k])] if shown[k] else []
+            turns = len(_turns(target, start, end, 3 * _LOOK)[0])
+            shown[k], endless = turns > 0, endless + (turns > _ENDLESS)
+            found += [(start, end, right[k] - left[k])] if 0 < turns <= _ENDLESS else []
+            if endless == _FEW:
+                return _joined(sorted(found))
         more = np.where(shown, 0.0, np.where(seen, np.inf, np.nan_to_num(more, nan=np.inf)))
         split = np.argsort(-more)[: min(_MOST_CELLS, int(np.sum(more > 0)))]
         middle = (left[split] + right[split]) / 2
-        left, right = np.r_[left[split], middle], np.r_[middle, right[split]]
+        left, right, around = (
+            np.r_[left[split], middle],
+            np.r_[middle, right[split]],
+            np.tile(around[split], 2),
+        )
     return _joined(sorted(found))
+
+
+def _bounds(target: Target, a: float, b: float) -> tuple[float, float, float]:
+    """A lower and an upper bound of a target between two points, and one of its slope; nan for what is not known."""
+    x = arb((a + b) / 2, (b - a) / 2)
+    slope = np.nan
+    with suppress(
+        AttributeError, TypeError, NotImplementedError, ValueError
+    ):  # an enclosure that knows no series
+        series = target(arb_series([x, 1], 2))
+        slope = float(abs(series[1]).upper()) if isinstance(series, arb_series) else 0.0
+    value = target(x)
+    return float(value.lower()), float(value.upper()), slope
 
 
 def _joined(cells: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:

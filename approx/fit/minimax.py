@@ -47,7 +47,8 @@ from approx.zeros import Zero, divided, divided_rational, multiplied, parted, ze
 _SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
 _LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from far away does
 _ZEROS = 1e-75  # of a relative error, what the place of a zero that is no float64 is known to
-_NEAR = 1e-3  # of the error, what a smaller type could gain at most where it is not looked for
+_NEAR = 1e-3  # of the error, what a smaller type could gain at most where a large one is not left for it
+_QUICK = 16  # degrees in all; up to there smaller types are looked at whatever they could gain
 _LARGE = 100  # degrees; above, smaller types are no way out of one that does not arrive
 _EXACT = 1e-14  # of the function, the error of one that is met
 
@@ -182,7 +183,7 @@ def _minimax(target: Target, type: tuple[int, int], goal: _Goal, poles: str) -> 
         return _through_zeros(target, type, zeros, goal, poles)
     check_target(target)
     # a large type that does not arrive takes half a minute, and so does each smaller one
-    patience = 16 if sum(type) <= 16 else int(sum(type) <= _LARGE)
+    patience = _QUICK if sum(type) <= _QUICK else int(sum(type) <= _LARGE)
     turns = target.weight == "relative" and len(target.domain) == 1 and target.enclosed
     early = _reciprocal(target, type, goal, patience) if turns and type[0] == 0 < type[1] else None
     if early is not None:
@@ -355,20 +356,20 @@ def _descended(
             raise found
         return found
     fit: Fit | None = None
-    near: np.ndarray = np.zeros(0)
+    start: np.ndarray = np.zeros(0)
     reduced = by_symmetry(target, type)
     # one interval of half the degree, where a reference of both would have a point too few
     halved = len(target.domain) > 1 and reduced.symmetry is not Symmetry.NONE
     if type[1] == 0 and goal.bits == 53:
-        fit, settled, near = _polynomials(target, type[0], goal)
+        fit, settled, start = _polynomials(target, type[0], goal)
         size = float(np.max(np.abs(target.weight_at(fit.reference) * target(fit.reference))))
         far = fit.error > max(1e-10 * size, fit.levelled * (1 + 1e-6)) and not (settled or halved)
         if fit.converged or type[0] > (_LARGEST_EXCHANGE if far else LARGEST):
             known[type] = fit
             return fit
-    reduced = reduced if halved or not len(near) else plain(target, type)
+    reduced = reduced if halved or not len(start) else plain(target, type)
     try:
-        other = _fit(target, type, reduced, goal, near)
+        other = _fit(target, type, reduced, goal, start)
         fit = other if fit is None or other.converged or other.error < fit.error else fit
     except RuntimeError as failure:
         known[type] = failure
@@ -381,13 +382,17 @@ def _descended(
             fit = other if fit is None or other.converged or other.error < fit.error else fit
     # a pole beside the domain that the error does not feel: a factor that a smaller type does without
     spare = fit is not None and fit.verdict is Verdict.POLE
-    close = fit is not None and (_rounded(fit) or fit.error <= fit.levelled * (1 + _NEAR))
-    if fit is None or spare or not (fit.converged or close or patience == 0):
+    near = fit is not None and fit.error <= fit.levelled * (1 + _NEAR)
+    further = 0 if near else patience - 1  # for those beside this type
+    done = fit is not None and (
+        fit.converged or patience == 0 or _rounded(fit) or (near and sum(type) > _QUICK)
+    )
+    if spare or not done:
         m, n = type
         for smaller in ((m, n - 1), (m - 1, n)):
             if min(smaller) >= 0:
                 with suppress(RuntimeError):
-                    other = _descended(target, smaller, goal, known, max(patience - 1, 0))
+                    other = _descended(target, smaller, goal, known, max(further, 0))
                     if fit is None or other.error < fit.error * (1 + (goal.slack if spare else 0)):
                         detail = f"it has type {other.rational.type}"
                         floor = 0.0 if fit is None else min(fit.levelled, other.error)

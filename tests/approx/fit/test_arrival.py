@@ -217,7 +217,8 @@ def test_what_has_no_best_approximation_is_said(target, says):
 def test_a_pole_is_told_from_a_narrow_peak(place, order, width, scale):
     with pytest.raises(ValueError, match="a pole inside the domain|not finite on all"):
         check_target(Target(lambda x: scale * np.abs(x - place) ** -order))
-    check_target(Target(lambda x: scale * np.exp(-(((x - place) / 10**width) ** 2))))
+    # a tail of float64's last digits, which is all that samples may see of a peak, is a staircase
+    check_target(Target(lambda x: scale * np.exp(-np.minimum(((x - place) / 10**width) ** 2, 700))))
 
 
 @pytest.mark.parametrize("scale", ["1e-190", "1e190"])
@@ -356,16 +357,18 @@ def test_narrow_peaks_are_fitted_as_wide_ones_are(steepness, place, text):
 @given(
     st.floats(2, 14),
     st.floats(-0.99, 0.99),
-    st.floats(0.3, 2),
-    st.sampled_from(["x**2", "sin(x)", "exp(x)-x", "sin(50*x)", "1/(x+1.5)"]),
+    st.floats(-6, 0.3),
+    st.sampled_from(["x**2", "sin(x)", "exp(x)-x", "sin(50*x)", "1/(x+1.5)", "x", "abs(x-0.6)"]),
     st.sampled_from([(3, 0), (3, 2), (1, 2), (80, 0)]),
 )
-@example(9, 0.3, 1, "x**2", (3, 2))  # EXACT, and 5e-324
-@example(12, 0.0542, 1, "x**2", (3, 0))  # one sample met its flank, and a finer look missed it
+@example(9, 0.3, 0, "x**2", (3, 2))  # EXACT, and 5e-324
+@example(12, 0.0542, 0, "x**2", (3, 0))  # one sample met its flank, and a finer look missed it
+@example(14, 0.123, -1.7, "x", (3, 2))  # a feature below a hundredth of the range was not looked for
+@example(12, 0.3, -4, "exp(x)-x", (3, 2))
 @settings(max_examples=12, deadline=None)
 def test_no_peak_is_too_narrow_to_be_seen(steepness, place, height, text, type):
     place = round(place, 4)
-    target = approx.formula(f"{height:.2f}*exp(-{10**steepness:.1f}*(x-({place}))**2)+{text}")
+    target = approx.formula(f"{10**height:.2e}*exp(-{10**steepness:.1f}*(x-({place}))**2)+{text}")
     fit = approx.minimax(target, type)
     with precision(128):
         at_peak = abs(target(arb(place)) - fit.rational(arb(place)))
@@ -377,3 +380,10 @@ def test_a_weight_peaks_between_all_samples():
     target = approx.formula("exp(x)").with_weight(weight)
     fit = approx.minimax(target, (2, 2))
     assert 2 * abs(float(target(0.3)) - fit.rational(0.3)) <= fit.error * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("m", "n"), [(4, 5)])
+def test_a_type_that_is_nearly_reached_is_no_worse_than_a_smaller_one(m, n):
+    """An error that is a cosine, nearly: many references level at it, and few of them without poles."""
+    target = approx.formula("x/(exp(x)-1)+cos(9*x)/10", (0.2, 5))
+    assert approx.minimax(target, (m, n)).error <= approx.minimax(target, (4, 4)).error
