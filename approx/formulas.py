@@ -17,7 +17,7 @@ from approx.dyadic import dyadic, precision
 from approx.functions import BALLS, Functions
 from approx.landmarks import landmarks
 from approx.spans import enclosure
-from approx.target import Expression, Target
+from approx.target import Expression, Target, points
 from approx.zeros import Zero, bisected, multiplicity, quotient, vanishes
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
@@ -92,7 +92,7 @@ def formula(
     """
     tree = _parsed(text)
     inner = _completed(_compile(tree, text, Domain(domain)), tree, text, Domain(domain))
-    kinks, jumps = sorted(float(k) for k in kinks), sorted(float(k) for k in jumps)
+    kinks, jumps = points(kinks, "kinks"), points(jumps, "jumps")
 
     def run(x: Any) -> Any:  # a constant formula takes the shape of x
         return inner(x) + 0 * x

@@ -125,9 +125,8 @@ def _bounds(target: Target, a: float, b: float) -> tuple[float, float, float]:
     """A lower and an upper bound of a target between two points, and one of its slope; nan for what is not known."""
     x = arb((a + b) / 2, (b - a) / 2)
     slope = np.nan
-    with suppress(
-        AttributeError, TypeError, NotImplementedError, ValueError
-    ):  # an enclosure that knows no series
+    # an enclosure that knows no series, or a quotient by 0
+    with suppress(AttributeError, TypeError, NotImplementedError, ValueError, ZeroDivisionError):
         series = target(arb_series([x, 1], 2))
         slope = float(abs(series[1]).upper()) if isinstance(series, arb_series) else 0.0
     value = target(x)

@@ -100,10 +100,8 @@ class Target:
             )
         self.domain = Domain(domain)
         self.weight = weight
-        self.kinks = tuple(sorted(float(x) for x in kinks))
-        self.jumps = tuple(sorted(float(x) for x in jumps))
-        if not np.all(np.isfinite(self.breaks)):
-            raise ValueError("kinks and jumps must be finite numbers")
+        self.kinks = tuple(points(kinks, "kinks"))
+        self.jumps = tuple(points(jumps, "jumps"))
         self.name = name
         self.params: dict[str, Any] | None = None
         self._f = f
@@ -357,6 +355,24 @@ class Target:
         told = ", ".join(f"{k}={v!r}" for k, v in params.items())
         name = f"{self.name}({told})" if text is None else f"{text}, {told}" if told else text
         return f"{name} on {self.domain}"
+
+
+def points(given: Iterable[float], name: str) -> list[float]:
+    """Points of a list, ascending.
+
+    Raises:
+        ValueError: for anything but finite numbers in a list: a weight, perhaps, in their place.
+    """
+    try:
+        found = sorted(float(x) for x in given)
+    except (TypeError, ValueError):
+        found = [np.nan]
+    if not np.all(np.isfinite(found)):
+        raise ValueError(
+            f"{name}={given!r}: expected a list of points, finite numbers as in {name}=[0.5]; "
+            "a weight is given by .with_weight()"
+        )
+    return found
 
 
 def _one_by_one(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:

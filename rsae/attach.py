@@ -22,6 +22,7 @@ import torch
 
 from rsae.activations.hooks import HookPoint, hooked
 from rsae.activations.host import Host
+from rsae.activations.protocol import check_one_point
 from rsae.provenance import Provenance, check_match
 from rsae.sae import SAE
 from rsae.support.errors import InputError
@@ -188,9 +189,10 @@ def attached(
         Features, steering and the error term.
 
     Raises:
-        InputError: The SAE names no hook point and none is given, or it belongs elsewhere, or its width does not fit;
+        InputError: The SAE names no hook point and none is given, is of several, belongs elsewhere, or does not fit;
             in a forward pass, if a transcoder's target comes before what it reads.
     """
+    check_one_point(sae)
     name = hook or sae.provenance.known("hook", "attaching an SAE")
     point = HookPoint.parse(name, host, sae.provenance.head)
     here = Provenance(model=host.name, hook=point.name)

@@ -336,7 +336,7 @@ def _train(
     distributed.join(shard, device)
     made = train_grid(
         family,
-        _together([activations, *(join or [])], predict or [], window, heldout),
+        _together([activations, *(join or [])], predict or [], window, heldout, begin),
         out,
         config,
         grid,
@@ -353,10 +353,11 @@ def _train(
             typer.echo(described(finished))
 
 
-def _together(read: list[Any], predicted: list[Any], window: int, heldout: float) -> Any:
-    """Activations of one path, or of several side by side."""
+def _together(read: list[Any], predicted: list[Any], window: int, heldout: float, begin: str | None) -> Any:
+    """Activations of one path, or of several side by side, at the scales of the SAE to start from."""
     from rsae.activations.joined import join
     from rsae.activations.open import open_activations
+    from rsae.formats import load
 
     if len(read) == 1 and not predicted:
         return open_activations(read[0], window, heldout)
@@ -365,7 +366,7 @@ def _together(read: list[Any], predicted: list[Any], window: int, heldout: float
         {one.provenance.hook or Path(path).name: one for one, path in zip(some, paths, strict=True)}
         for some, paths in zip(opened, (read, predicted), strict=True)
     ]
-    return join(names[0], names[1] or None)
+    return join(names[0], names[1] or None, None if begin is None else load(begin).layout)
 
 
 def _numbers(option: str, text: str, kind: Any) -> list[Any]:

@@ -15,7 +15,7 @@ import torch
 
 from rsae import SAE, Host, InputError, Provenance
 from rsae.activations.hooks import HookPoint
-from rsae.activations.protocol import check_finite
+from rsae.activations.protocol import check_finite, check_one_point
 from rsae.provenance import check_match
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -67,10 +67,7 @@ def place_of(
             that are no numbers, or a token is none of the host's.
     """
     known = sae.provenance
-    if sae.layout is not None:
-        raise InputError(
-            "the SAE belongs to several hook points: evals.by_point and evals.downstream_by_point measure it there"
-        )
+    check_one_point(sae)
     name = hook or known.hook
     if not name:
         raise InputError(

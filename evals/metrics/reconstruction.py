@@ -77,7 +77,7 @@ def reconstruction(
     Args:
         sae: An SAE that takes activations as the host gives them.
         activations: A store or the like, with a target for a transcoder, whose prediction is then measured; or a tensor
-            or array [N, D], all of which counts.
+            or array [N, D] (more leading dimensions are flattened), all of which counts.
         split: `heldout` or `train`.
         rows: Tokens at a time; the result does not depend on it.
         allow_mismatch: Accept an SAE of another model or hook point.
@@ -92,7 +92,8 @@ def reconstruction(
         `relative_bias` is eq. 10 of Rajamanoharan et al. 2024, arXiv 2404.16014.
     """
     if isinstance(activations, torch.Tensor | np.ndarray):
-        activations = Store.of([activations, activations], heldout=len(activations))
+        rows_ND = activations.reshape(-1, activations.shape[-1]) if activations.ndim else activations
+        activations = Store.of([rows_ND, rows_ND], heldout=len(rows_ND))
     check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
     total_O = torch.zeros(sae.d_out, dtype=torch.float64)

@@ -14,7 +14,7 @@ from rsae.activations.in_memory import InMemory
 from rsae.activations.protocol import Activations
 from rsae.activations.store import Store
 from rsae.provenance import Provenance
-from rsae.sae.layout import Point
+from rsae.sae.layout import Layout, Point
 from rsae.support.errors import InputError
 from rsae.support.files import read_tensors
 
@@ -24,7 +24,9 @@ AND = " + "
 
 
 def join(
-    activations: Mapping[str, Activations], targets: Mapping[str, Activations] | None = None
+    activations: Mapping[str, Activations],
+    targets: Mapping[str, Activations] | None = None,
+    layout: Layout | None = None,
 ) -> InMemory:
     """Join activations of the same tokens, each brought to mean norm sqrt of its width; in memory.
 
@@ -35,32 +37,51 @@ def join(
         activations: By the name of their hook point, in the order of layers. Stores of one harvest of several hook
             points (`rsae harvest --hook A --hook B`), or one's own activations.
         targets: What a cross-layer transcoder is to predict, likewise.
+        layout: Of a crosscoder that is to meet them (`sae.layout`): its points and scales, which are kept. By default
+            scales are measured on the training rows.
 
     Returns:
         The activations, with `points`, and their target where there are targets.
 
     Raises:
-        InputError: They are not of the same tokens.
+        InputError: They are not of the same tokens, or not of the points of the layout.
     """
     if not activations:
         raise InputError("join: give activations of a hook point at least")
     every = [*activations.values(), *(targets or {}).values()]
     rows = {split: _shared(every, split) for split in _SPLITS}
-    made = _joined(activations, [kept[: len(activations)] for kept in rows.values()])
+    reads = _points(activations, None if layout is None else layout.reads)
+    made = _joined(activations, reads, [kept[: len(activations)] for kept in rows.values()])
     if targets:
-        made.target = _joined(targets, [kept[len(activations) :] for kept in rows.values()])
+        writes = _points(targets, None if layout is None else layout.writes)
+        made.target = _joined(targets, writes, [kept[len(activations) :] for kept in rows.values()])
         made.provenance = replace(made.provenance, target=made.target.provenance.hook)
     return made
 
 
-def _joined(activations: Mapping[str, Activations], kept: list[list[torch.Tensor | None]]) -> InMemory:
+def _points(activations: Mapping[str, Activations], told: tuple[Point, ...] | None) -> tuple[Point, ...]:
+    """The points that activations are of; what a layout tells of them."""
+    if told is None:
+        return tuple(
+            Point(name, one.d_in, one.scale, one.provenance.norm_limit) for name, one in activations.items()
+        )
+    asked = [(name, one.d_in) for name, one in activations.items()]
+    wanted = [(point.name, point.width) for point in told]
+    if asked != wanted:
+        raise InputError(f"join: the layout is of points (name, width) {wanted}, not of {asked}")
+    return told
+
+
+def _joined(
+    activations: Mapping[str, Activations], points: tuple[Point, ...], kept: list[list[torch.Tensor | None]]
+) -> InMemory:
     """The points side by side; `kept` are the rows of each, by split."""
     parts: dict[str, list[torch.Tensor]] = {}
     for split, rows in zip(_SPLITS, kept, strict=True):
         columns = []
-        for one, kept_N in zip(activations.values(), rows, strict=True):
+        for one, point, kept_N in zip(activations.values(), points, rows, strict=True):
             x_ND = torch.cat([*one.blocks(split)])
-            columns.append((x_ND if kept_N is None else x_ND[kept_N]) * one.scale)
+            columns.append((x_ND if kept_N is None else x_ND[kept_N]) * point.scale)
         parts[split] = [torch.cat(columns, 1)]
     known = [one.provenance for one in activations.values()]
     first = known[0]
@@ -81,9 +102,7 @@ def _joined(activations: Mapping[str, Activations], kept: list[list[torch.Tensor
         split_seed=first.split_seed,
     )
     made = InMemory(parts, provenance)
-    made.points = tuple(
-        Point(name, one.d_in, one.scale, one.provenance.norm_limit) for name, one in activations.items()
-    )
+    made.points = points
     return made
 
 

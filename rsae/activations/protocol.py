@@ -16,6 +16,9 @@ from rsae.support.seeds import folded
 
 if TYPE_CHECKING:
     from rsae.sae.base import SAE
+    from rsae.sae.layout import Point
+
+_SAME_SCALE = 1e-6  # the scales of joined activations are one
 
 
 class Activations(Protocol):
@@ -98,7 +101,8 @@ def check_fits(sae: SAE, activations: Activations, allow_mismatch: bool = False)
         allow_mismatch: Accept another model or hook point; never another width.
 
     Raises:
-        InputError: The widths differ, host or hook point are known and differ, or a transcoder finds no target.
+        InputError: The widths differ, host or hook point are known and differ, a transcoder finds no target, or a
+            crosscoder activations that are not joined as its own were.
     """
     check_width(sae, activations.d_in, activations.name)
     target = activations.target
@@ -113,6 +117,44 @@ def check_fits(sae: SAE, activations: Activations, allow_mismatch: bool = False)
             "is it one of another hook point?"
         )
     check_match(sae.provenance, activations.provenance, "the SAE", activations.name, allow_mismatch)
+    if not allow_mismatch:
+        layout, write = sae.layout, activations if target is None else target
+        _check_points(None if layout is None else layout.reads, activations)
+        _check_points(None if layout is None else layout.writes, write)
+
+
+def _check_points(told: tuple[Point, ...] | None, activations: Activations) -> None:
+    """Raise `InputError` where joined activations are not of an SAE's points, each at its scale."""
+    found: tuple[Point, ...] | None = getattr(activations, "points", None)
+    if told is None and found is None:
+        return
+    if told is None or found is None:
+        one, several = ("the SAE", activations.name) if told is None else (activations.name, "the SAE")
+        raise InputError(
+            f"{several} is of joined hook points, each times a scale, and {one} is of one as it is; give activations "
+            "and SAE of the same kind (rsae.join(..., layout=sae.layout))"
+        )
+    if [(p.name, p.width) for p in told] != [(p.name, p.width) for p in found]:
+        names = [" + ".join(point.name for point in points) for points in (told, found)]
+        raise InputError(f"the SAE is of the hook points {names[0]}, {activations.name} of {names[1]}")
+    if any(abs(p.scale - q.scale) > _SAME_SCALE * q.scale for p, q in zip(told, found, strict=True)):
+        raise InputError(
+            f"{activations.name} is joined at other scales than the SAE was trained on; "
+            "give them: rsae.join(..., layout=sae.layout)"
+        )
+
+
+def check_one_point(sae: SAE) -> None:
+    """Raise `InputError` for an SAE of joined hook points, which has no place of its own in the host.
+
+    Args:
+        sae: The SAE.
+    """
+    if sae.layout is not None:
+        raise InputError(
+            "the SAE belongs to several hook points, or to one at a scale: evals.by_point and "
+            "evals.downstream_by_point measure it there"
+        )
 
 
 def check_width(sae: SAE, width: int, name: str) -> None:

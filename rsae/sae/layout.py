@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from rsae.support.errors import InputError
+
 
 @dataclass(frozen=True)
 class Point:
@@ -56,7 +58,15 @@ class Layout:
 
         Args:
             activations: By point, in the host's units.
+
+        Raises:
+            InputError: A point is missing.
         """
+        missing = [point.name for point in self.reads if point.name not in activations]
+        if missing:
+            raise InputError(
+                f"no activations of {', '.join(missing)}; given are {', '.join(activations) or 'none'}"
+            )
         return torch.cat([activations[point.name] * point.scale for point in self.reads], -1)
 
     def written(self, y_BO: torch.Tensor) -> dict[str, torch.Tensor]:

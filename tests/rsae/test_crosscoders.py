@@ -162,6 +162,64 @@ def test_ones_own_activations_are_joined_row_by_row():
     assert joined.scale == pytest.approx(1, rel=0.05)  # each point counts by its width, whatever its norm
 
 
+def test_a_crosscoder_meets_its_points_at_its_own_scales_or_is_refused():
+    """Scales are measured on the rows at hand: those of other rows of the same points are others."""
+    x, y = torch.randn(400, 4), 30 * torch.randn(400, 6)
+    longer = torch.linspace(1, 3, 400)[:, None]
+    here = rsae.join({"a": Store.of(x), "b": Store.of(y)})
+    sae = rsae.new("top_k", here, d_sae=24, k=4)
+    parts = {"a": Store.of(x * longer), "b": Store.of(y * longer)}
+    for measure in (
+        evals.by_point,
+        evals.reconstruction,
+        lambda s, a: rsae.train(s, a, TrainConfig(steps=1, batch=8)),
+    ):
+        with pytest.raises(InputError, match="at other scales.*layout=sae.layout"):
+            measure(sae, rsae.join(parts))
+        with pytest.raises(InputError, match="joined hook points.*rsae.join"):
+            measure(sae, Store.of(torch.cat([x, y], 1)))
+    with pytest.raises(InputError, match="joined hook points"):
+        evals.reconstruction(sae, torch.cat([x, y], 1))
+    with pytest.raises(InputError, match="joined hook points"):
+        evals.reconstruction(rsae.new("top_k", Store.of(x), d_sae=24, k=4), rsae.join({"a": Store.of(x)}))
+    again = rsae.join(parts, layout=sae.layout)
+    assert sae.layout is not None
+    assert again.points == sae.layout.reads
+    (rows,) = again.blocks("heldout")
+    raw = {"a": (x * longer)[360:], "b": (y * longer)[360:]}
+    torch.testing.assert_close(rows, sae.layout.read(raw))
+    with torch.no_grad():
+        given = sae.layout.written(sae(rows))
+    for name, fvu in evals.by_point(sae, again).items():
+        off, spread = given[name] - raw[name], raw[name] - raw[name].mean(0)
+        assert fvu == pytest.approx((off.square().sum() / spread.square().sum()).item(), rel=1e-4)
+    with pytest.raises(InputError, match="the layout is of points"):
+        rsae.join({"b": parts["b"], "a": parts["a"]}, layout=sae.layout)
+    with pytest.raises(InputError, match="no activations of b"):
+        sae.layout.read({"a": x})
+
+
+def test_the_command_trains_on_at_the_scales_that_there_were(stores, tmp_path):
+    train = ["train", "top_k", stores[HOOKS[0]].path]
+    rest = ("--d-sae", 48, "--k", 6, "--steps", 5, "--batch", 64)
+    both = ("--join", stores[HOOKS[1]].path)
+    assert run_command(main, *train, tmp_path / "a", *both, *rest).returncode == 0
+    other = rsae.load(tmp_path / "a")
+    assert other.layout is not None
+    other.layout = replace(
+        other.layout,
+        **dict.fromkeys(
+            ("reads", "writes"), tuple(replace(point, scale=2 * point.scale) for point in other.layout.reads)
+        ),
+    )
+    rsae.save(other, tmp_path / "b")
+    done = run_command(main, *train, tmp_path / "c", *both, *rest[2:], "--from", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert rsae.load(tmp_path / "c").layout == other.layout
+    wrong = run_command(main, *train, tmp_path / "d", *rest[2:], "--from", tmp_path / "b")
+    assert_one_clear_line(wrong, "dimensions")
+
+
 def test_the_command_trains_them(stores, tmp_path):
     paths = [stores[name].path for name in (*HOOKS, *TARGETS)]
     rest = ("--d-sae", 48, "--k", 6, "--steps", 5, "--batch", 64)
@@ -202,6 +260,13 @@ def test_what_does_not_go_together_is_told(stores, joined, layers, host, tmp_pat
     sae = rsae.new("top_k", joined, d_sae=48, k=6)
     with pytest.raises(InputError, match="'saelens' can"):
         rsae.save(sae, tmp_path / "x", "dictionary_learning")
+    alone = rsae.new("top_k", rsae.join({HOOKS[0]: stores[HOOKS[0]]}), d_sae=48, k=6)
+    for several in (sae, alone):
+        with (
+            pytest.raises(InputError, match="several hook points.*downstream_by_point"),
+            rsae.attached(host, several),
+        ):
+            pass
     with pytest.raises(InputError, match="single hook point"):
         evals.by_point(rsae.new("top_k", stores[HOOKS[0]], d_sae=48, k=6), stores[HOOKS[0]])
     with pytest.raises(InputError, match="several hook points.*downstream_by_point"):

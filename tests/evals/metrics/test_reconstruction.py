@@ -166,6 +166,9 @@ def test_a_tensor_or_an_array_is_measured_whole(store, convert):
     x = torch.cat(list(store.blocks("heldout")))
     assert reconstruction(sae, convert(x)).fvu == pytest.approx(reconstruction(sae, store).fvu)
     assert reconstruction(sae, convert(x)).tokens == len(x)
+    for shape in ((2, -1, x.shape[1]), (-1, 2, 2, x.shape[1])):
+        even = x[: len(x) // 4 * 4]
+        assert reconstruction(sae, convert(even.reshape(shape))) == reconstruction(sae, convert(even))
 
 
 @pytest.mark.parametrize("rows", [torch.full((50, 12), 0.1), torch.randn(1, 12), torch.zeros(9, 12)])
