@@ -49,7 +49,7 @@ def _twice(values: list[Any]) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -64,6 +64,9 @@ class _Section(BaseModel):
 
 class Place(_Section):
     """A host and its hook points: `[[sites]]` in a file."""
+
+    def __repr__(self) -> str:
+        return f"host {self.host!r} at {', '.join(self.hooks)}"
 
     host: str = EMBEDDED_HOST
     """An embedded host's name, a directory, or a hub name."""
@@ -369,9 +372,12 @@ class SuiteConfig(_Section):
             remedy = f"; a preset is one of {', '.join(PRESETS)}" if not file.suffix else ""
             raise InputError(f"config {path}: not readable as TOML ({error}){remedy}") from None
         try:
-            return cls.model_validate(data)
+            made = cls.model_validate(data)
         except ValidationError as error:
             raise InputError(f"config {path}: {explain(error, cls)}") from None
+        if place := _truth(data, made.model_dump()):
+            raise InputError(f"config {path}: {place} is true or false; give a number")
+        return made
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the suite as a TOML file that `read` takes."""
@@ -449,10 +455,16 @@ class SuiteConfig(_Section):
             raise ValueError(
                 "second_controls stand beside an upgrade of variant 'pursuit'; give one, or leave them out"
             )
-        for name, upgrade in self.upgrades.items():
-            if not re.fullmatch(r"[a-z0-9_]+", name) or name in RESERVED:
+        for name, training in (("train", self.train), ("tune", self.tune)) if self.sites else ():
+            if training.batch > self.harvest.tokens:
                 raise ValueError(
-                    f"upgrades.{name}: choose another name, of a-z, 0-9 and _, and none of {', '.join(RESERVED)}"
+                    f"{name}.batch {training.batch} is larger than harvest.tokens {self.harvest.tokens}; lower it"
+                )
+        for name, upgrade in self.upgrades.items():
+            if not re.fullmatch(r"[a-z0-9_]{1,64}", name) or name in RESERVED:
+                raise ValueError(
+                    f"upgrades.{name}: choose another name, of 64 of a-z, 0-9 and _ at most, and none of "
+                    f"{', '.join(RESERVED)}"
                 )
             m, n = upgrade.type
             if (n and m != n + 1) or n % 2 or (not n and upgrade.variant != "gated"):
@@ -468,6 +480,28 @@ class SuiteConfig(_Section):
                         f"upgrades.{name}: {error}; or leave {family!r} out of the grid"
                     ) from None
         return self
+
+
+def _truth(given: Any, made: Any, place: str = "") -> str:
+    """Where a truth value was taken for a number; empty where none was."""
+    if isinstance(given, bool):
+        return "" if isinstance(made, bool) else place
+    if isinstance(given, dict) and isinstance(made, dict):
+        parts = [
+            (f"{place}.{key}" if place else key, given[key], made[key]) for key in given.keys() & made.keys()
+        ]
+    elif isinstance(given, list) and isinstance(made, list | tuple):
+        parts = [(f"{place}.{i}", *pair) for i, pair in enumerate(zip(given, made, strict=False))]
+    else:
+        return ""
+    return next(
+        (
+            found
+            for name, one, other in sorted(parts, key=lambda p: p[0])
+            if (found := _truth(one, other, name))
+        ),
+        "",
+    )
 
 
 def _without(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
@@ -508,8 +542,11 @@ def explain(error: ValidationError, model: Any) -> str:
             model = _inner(model, parent)
         return f"unknown key {name!r}{did_you_mean(key, _fields(model))}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "list_type" and isinstance(first["input"], dict):
+        return f"[{name}] is a list of sections: write [[{name}]]"
     # a complaint about a whole section shows its own words, not the section
-    return message if isinstance(first["input"], dict) else f"{name} = {first['input']!r}: {message}"
+    own = first["type"] == "value_error" and isinstance(first["input"], dict)
+    return message if own else f"{name} = {first['input']!r}: {message}"
 
 
 def _fields(model: Any) -> dict[str, Any]:

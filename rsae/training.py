@@ -64,7 +64,7 @@ class Diverged(InputError):
 
 
 @checked
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class TrainConfig:
     """How to train."""
 

@@ -38,7 +38,7 @@ _TEXT = "text_digest"  # in it
 
 
 @checked
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class HarvestConfig:
     """What to harvest."""
 

@@ -34,7 +34,7 @@ _UNIT = 1e-4
 
 
 @checked
-@valid(frozen=True, config=ConfigDict(extra="forbid"))
+@valid(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class PursuitConfig:
     """How far a pursuit goes."""
 

@@ -21,7 +21,7 @@ Variant = Literal["gated", "soft", "pursuit"]
 
 
 @checked
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class UpgradeConfig:
     """How to upgrade. The control gets the same budget, loss, data order and seed."""
 
