@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rsae.support.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from rsae.sae.base import SAE
+
+_FINITE = ConfigDict(allow_inf_nan=False)
 
 FAMILIES: dict[str, type[SAE]] = {}
 #: The rational form of a family: its gate, a rational magnitude
@@ -67,7 +69,7 @@ def typed(cls: type[SAE], given: Mapping[str, Any]) -> dict[str, Any]:
     hints, found = get_type_hints(cls.__init__), {}
     for name, value in given.items():
         try:
-            found[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+            found[name] = TypeAdapter(hints.get(name, Any), config=_FINITE).validate_python(value)
         except ValidationError as error:
             said = error.errors()[0]["msg"].lower()
             raise InputError(f"family {cls.family!r}: {name} = {value!r}: {said}") from None

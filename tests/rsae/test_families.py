@@ -304,7 +304,8 @@ def test_k_out_of_range(k):
         ("matryoshka_batch_top_k", {"d_sae": 40, "k": 3, "group_sizes": "x"}, "group_sizes = 'x'"),
         ("jump_relu", {"d_sae": 40, "threshold": -1.0}, "threshold -1.0 must be 0 at least"),
         ("jump_relu", {"d_sae": 40, "bandwidth": 0.0}, "bandwidth 0.0 more than 0"),
-        ("sign_aware_gated", {"d_sae": 40, "threshold": float("nan")}, "threshold nan"),
+        ("sign_aware_gated", {"d_sae": 40, "threshold": float("nan")}, "threshold = nan.*finite"),
+        ("jump_relu", {"d_sae": 40, "threshold": float("inf")}, "threshold = inf.*finite"),
     ],
 )
 def test_a_setting_of_another_kind_is_named(family, settings, words):
