@@ -85,7 +85,8 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
     left, right, found = edges[:-1], edges[1:], list[tuple[float, float, float]]()
     low, high, around, endless = np.inf, -np.inf, np.zeros(_CELLS), 0
     while len(left) and right[0] - left[0] > _NARROWEST * (b - a):
-        f = _values(target, left[:, None] + (right - left)[:, None] * _INSIDE)
+        # rounding takes none beyond the end, where a jump may be
+        f = _values(target, np.minimum(left[:, None] + (right - left)[:, None] * _INSIDE, right[:, None]))
         good = f[np.isfinite(f)]
         low, high = min(low, np.min(good, initial=np.inf)), max(high, np.max(good, initial=-np.inf))
         bottom, top = np.min(f, axis=1), np.max(f, axis=1)

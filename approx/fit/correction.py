@@ -274,8 +274,9 @@ def _first(grid: Sampled, m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
         roots = chebyshev.chebfromroots(changes) * (-1) ** len(changes) * grid.problem.sides[0]
         q = np.r_[roots / np.max(np.abs(roots)), np.zeros(n + 1 - len(roots))]
     below = chebyshev.chebval(grid.t, q)
-    columns = chebyshev.chebvander(grid.t, m) * (grid.w / below)[:, None]
-    return np.linalg.lstsq(columns, grid.w * grid.f, rcond=None)[0], q
+    apart = np.abs(below) > 1e-14  # a gap of a few floats has none between its ends for the root
+    columns = chebyshev.chebvander(grid.t[apart], m) * (grid.w[apart] / below[apart])[:, None]
+    return np.linalg.lstsq(columns, (grid.w * grid.f)[apart], rcond=None)[0], q
 
 
 def _gap_rows(problem: Problem, n: int) -> np.ndarray:

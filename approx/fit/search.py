@@ -208,7 +208,9 @@ def _longest(
     target: Target, left: float, guess: float, error: float, type: tuple[int, int], ends: dict[float, float]
 ) -> Fit:
     """The fit on the longest interval from `left` on whose error is small enough, to a share of its length."""
-    b = target.hull[1]
+    # no piece goes on beyond a jump of more than both sides' errors
+    apart = [end for end, start in ends.items() if left < end and _parted(target, end, start, error)]
+    b = min(apart, default=target.hull[1])
     good, bad = _to_a_break(target, left, [*(end for end in ends if left < end < b), b], error, type)
     if good is not None and good.target.hull[1] == b:
         return good
@@ -246,6 +248,13 @@ def _longest(
             middle = reached + (bad - reached) / (8 if good is None else 2)
             right = guess if reached + edge < guess < bad - edge and tries < 6 else middle
         tries += 1
+
+
+def _parted(target: Target, end: float, start: float, error: float) -> bool:
+    """Whether a target jumps between two points by more than a continuous function can follow it."""
+    sides = np.array([end, start])
+    f, weight = np.asarray(target(sides), dtype=float), np.asarray(target.weight_at(sides), dtype=float)
+    return bool(abs(f[1] - f[0]) > error * np.sum(1 / weight) * (1 + 1e-9))
 
 
 def _to_a_break(

@@ -1,5 +1,6 @@
 """Fits arrive, claim no bound that is not one, and are never worse than a smaller type."""
 
+import importlib
 import math
 
 import numpy as np
@@ -387,3 +388,30 @@ def test_a_type_that_is_nearly_reached_is_no_worse_than_a_smaller_one(m, n):
     """An error that is a cosine, nearly: many references level at it, and few of them without poles."""
     target = approx.formula("x/(exp(x)-1)+cos(9*x)/10", (0.2, 5))
     assert approx.minimax(target, (m, n)).error <= approx.minimax(target, (4, 4)).error
+
+
+@pytest.mark.parametrize("gap", [0, 1e-15, 1e-12, 1e-6])
+def test_a_gap_that_holds_no_point_of_a_grid(gap):
+    target = approx.formula("exp(-x)", [(0, 1), (np.nextafter(1 + gap, 2), 2)])
+    fit = approx.minimax(target, (3, 2), poles="allow_in_gaps")
+    assert fit.error == pytest.approx(
+        approx.minimax(approx.formula("exp(-x)", (0, 2)), (3, 2)).error, rel=1e-6
+    )
+
+
+def test_no_piece_is_tried_across_a_jump_that_it_cannot_follow(monkeypatch):
+    search = importlib.import_module("approx.fit.search")
+    target, tried = approx.formula("x/abs(x)+x**2", (-1, 1)), []
+
+    def noted(part, type):
+        tried.append(part.hull)
+        return minimax(part, type)
+
+    minimax = search.minimax
+    monkeypatch.setattr(search, "minimax", noted)
+    table = approx.fit(target, 1e-2, (1, 0))
+    assert table.error <= 1e-2
+    across = [(a, b) for a, b in tried if a < 0 < b]
+    assert len(across) <= 2  # for the proof that there are no fewer pieces
+    wide = approx.fit(target, 1.1, (1, 0))  # which is followed
+    assert len(wide.pieces) == 1
