@@ -134,8 +134,13 @@ class CompositeSign(Chain):
             return json.dumps(self.to_json(), indent=1)
         check_name(name, to)
         about = (
-            f"{len(self.steps)} odd {self.form} maps; proven: |sign(x) - {name}(x)| <= {self.error!r} for "
-            f"{self.lower!r} <= |x| <= 1, if each step rounds by at most {self.safety!r} of its value."
+            f"{len(self.steps)} odd {self.form} maps; proven: |sgn(x) - {name}(x)| <= {self.error!r} for "
+            f"{self.lower!r} <= |x| <= 1, "
+            + (
+                f"if each step rounds by at most {self.safety!r} of its value."
+                if self.safety
+                else "without rounding."
+            )
         )
         rows = "".join(
             f"    ({tuple(row['num'])!r}, {tuple(row['den'])!r}),\n" for row in self.coefficients()
