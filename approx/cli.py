@@ -11,7 +11,18 @@ try:
 except ModuleNotFoundError:
     raise SystemExit('error: the command line needs typer: pip install "rsae[cli]"') from None
 
-from approx.command import degrees_of, fixed_of, pair, prove, read, show, target_of, tell_version, weighted
+from approx.command import (
+    degrees_of,
+    fixed_of,
+    pair,
+    prove,
+    read,
+    replay,
+    show,
+    target_of,
+    tell_version,
+    weighted,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -298,18 +309,18 @@ def certify_command(
 
 @app.command()
 def verify(file: File) -> None:
-    """Replay the proof in a certificate; the exit status is 2 when anything in it does not hold.
+    """Replay the proofs in a file; the exit status is 2 when anything in them does not hold.
+
+    The file holds a certificate, a chain of maps (approx composite), or a list of them: a table of pieces with proofs.
 
     \f
     Args:
-        file: what a fit or a proof wrote.
+        file: what a fit, a proof or a chain wrote.
     """
-    import approx
-
-    read(file)  # says what a file is that holds no certificate
-    certificate = approx.verify(file)
-    typer.echo(f"{file}: holds")
-    show(certificate)
+    proofs = replay(file)
+    typer.echo(f"{file}: holds" + (f", all {len(proofs)} proofs" if len(proofs) > 1 else ""))
+    for proof in proofs:
+        show(proof)
 
 
 @app.command()
@@ -526,11 +537,7 @@ def composite(
     if to:
         typer.echo(chain.export(to))
     else:
-        typer.echo(f"{len(numbers)} odd {form} maps for {lower:g} <= |x| <= 1, coefficients in {chain.dtype}")
-        typer.echo(f"  proven      |sign(x) - chain(x)| <= {chain.error!r}")
-        for row, (low, high) in zip(chain.coefficients(), chain.images, strict=True):
-            below = f" / {row['den']}" if form == "rational" else ""
-            typer.echo(f"  {row['num']}{below}  ->  [{low:.9g}, {high:.9g}]")
+        show(chain)
     if output:
         chain.save(output)
         typer.echo(f"  written to  {output}", err=bool(to))  # beside a source it would be a part of it

@@ -124,6 +124,10 @@ def intervals(text: str) -> list[tuple[float, float]]:
         ) from None
 
 
+#: Readers of chains, by the kind of their records
+CHAINS = {"composite_sign": "CompositeSign", "composite_power": "CompositePower"}
+
+
 def read(file: Path) -> tuple[Any, Any]:
     """(rational, certificate or None) out of a rational function's file or a certificate."""
     from approx.files import read_json
@@ -137,10 +141,10 @@ def read(file: Path) -> tuple[Any, Any]:
             f"{file}: a table of pieces, a JSON list; in Python each item of json.load(...) is read by "
             "approx.Rational.from_json, or by approx.Certificate.from_json where the pieces are proven"
         )
-    if kind in ("composite_sign", "composite_power"):
-        reader = "".join(part.title() for part in kind.split("_"))
+    if kind in CHAINS:
         raise ValueError(
-            f"{file}: a chain of maps; in Python approx.{reader}.from_json(json.load(...)) reads and proves it"
+            f"{file}: a chain of maps; in Python approx.{CHAINS[kind]}.from_json(json.load(...)) reads and proves it, "
+            "as approx verify does"
         )
     try:
         if isinstance(data, dict) and data.get("kind") == "certificate":
@@ -185,7 +189,55 @@ def prove(rational: Any, target: Any, type: tuple[int, int], fixed: Any = None) 
     return proof
 
 
-def show(certificate: Any) -> None:
+def replay(file: Path) -> list[Any]:
+    """What a file proves, every claim of it proven anew: a certificate, a chain, or a list of those."""
+    import approx
+    from approx.files import read_json
+
+    data = read_json(file)
+    found = []
+    for number, record in enumerate(data if isinstance(data, list) else [data]):
+        kind = record.get("kind") if isinstance(record, dict) else None
+        place = f"{file}: item {number}" if isinstance(data, list) else str(file)
+        try:
+            if kind in CHAINS:
+                found.append(getattr(approx, CHAINS[kind]).from_json(record))
+            elif kind == "certificate" or not isinstance(data, list):
+                found.append(approx.Certificate.from_json(record))
+                found[-1].verify()
+            else:
+                raise ValueError("it proves nothing; a table of pieces has proofs where --certify wrote it")
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            raise approx.CertificateError(f"{place}: {error}") from None
+    if not found:
+        raise approx.CertificateError(f"{file}: an empty list, which proves nothing")
+    return found
+
+
+def show(proof: Any) -> None:
+    """Print what a certificate or a chain proves."""
+    if hasattr(proof, "images"):
+        show_chain(proof)
+    else:
+        show_certificate(proof)
+
+
+def show_chain(chain: Any) -> None:
+    """Print what a chain proves, its steps and what they map to."""
+    sign = hasattr(chain, "lower")
+    where = f"{chain.lower:g} <= |x| <= 1" if sign else "{:g} <= x <= {:g}".format(*chain.interval)
+    typer.echo(f"{len(chain.steps)} steps for {where}, coefficients in {chain.dtype}")
+    error = "|sign(x) - chain(x)|" if sign else f"|x**{-chain.power:g} chain(x) - 1|"
+    rounded = f", if each step rounds by at most {chain.safety!r}" if chain.safety else ""
+    typer.echo(f"  proven      {error} <= {chain.error!r}{rounded}")
+    for row, (low, high) in zip(chain.coefficients(), chain.images, strict=True):
+        told = row
+        if isinstance(row, dict):
+            told = str(row["num"]) + (f" / {row['den']}" if len(row["den"]) > 1 else "")
+        typer.echo(f"  {told}  ->  [{low:.9g}, {high:.9g}]")
+
+
+def show_certificate(certificate: Any) -> None:
     """Print what a certificate proves."""
     weight = certificate.target.weight
     error = "|f - r|" if weight is None else "|f - r|/|f|" if weight == "relative" else "w |f - r|"

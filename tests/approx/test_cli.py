@@ -242,7 +242,7 @@ def test_files_that_no_command_reads_are_named(approx_cli, tmp_path):
     assert approx_cli("fit", "exp(x)", "--error", "1e-2", "--type", "1,0", "-o", table)[0] == 0
     assert approx_cli("composite", "--degrees", "3", "--lower", "0.5", "-o", chain)[0] == 0
     for path, says in ((table, "a table of pieces"), (chain, "approx.CompositeSign.from_json")):
-        for command in ("verify", "export", "plot", "certify"):
+        for command in ("export", "plot", "certify"):
             code, _, err = approx_cli(command, path)
             assert code == 2
             assert says in err
@@ -250,3 +250,38 @@ def test_files_that_no_command_reads_are_named(approx_cli, tmp_path):
     # what the lines say is so
     assert all(approx.Rational.from_json(piece) for piece in json.loads(table.read_text()))
     assert approx.CompositeSign.from_json(json.loads(chain.read_text())).error < 1
+
+
+def test_chains_and_tables_are_proven_again(approx_cli, tmp_path):
+    chain, table, file = (tmp_path / name for name in ("chain.json", "table.json", "x.json"))
+    assert approx_cli("composite", "--degrees", "3,3", "--lower", "0.1", "-o", chain)[0] == 0
+    assert approx_cli("fit", "exp(x)", "--error", "1e-2", "--type", "1,0", "--certify", "-o", table)[0] == 0
+    approx.composite_inverse_sqrt((0.1, 1), (3, 3)).save(file)
+    for path, says in (
+        (chain, "|sign(x) - chain(x)| <= "),
+        (file, "|x**0.5 chain(x) - 1| <= "),
+        (table, "proofs"),
+    ):
+        code, out, _ = approx_cli("verify", path)
+        assert code == 0
+        assert f"{path}: holds" in out
+        assert says in out
+    pieces = json.loads(table.read_text())
+    assert f"all {len(pieces)} proofs" in out
+    # a claim that does not hold, wherever it stands
+    record = json.loads(chain.read_text())
+    altered: list[tuple[object, str]] = [
+        (record | {"error": record["error"] / 2}, "x.json: not a composite sign: its 'error'"),
+        ([record, record | {"error": 0.1}], "x.json: item 1: not a composite sign"),
+        ([*pieces[:-1], pieces[-1] | {"rel": "0x1p-3"}], f"x.json: item {len(pieces) - 1}: "),
+        ([pieces[0]["rational"]], "x.json: item 0: it proves nothing"),
+        ([], "x.json: an empty list"),
+        ([3], "x.json: item 0: it proves nothing"),
+        (3, "x.json: not a certificate"),
+    ]
+    for data, says in altered:
+        file.write_text(json.dumps(data))
+        code, _, err = approx_cli("verify", file)
+        assert code == 2
+        assert says in err
+        assert err.count("\n") == 1
