@@ -284,7 +284,7 @@ class Truth(_Section):
     """Of the world."""
     noise: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [NOISE]
     """Standard deviations of the noise in each dimension: a world each."""
-    samples: PositiveInt = 20_000
+    samples: Annotated[int, Field(ge=2)] = 20_000
     """Held-out samples to score on."""
 
     @field_validator("features")

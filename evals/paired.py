@@ -116,8 +116,8 @@ def compare_saes(
         InputError: for fewer than two SAEs, one that does not fit, a host beside activations that name no text, or
             `rows_together` below 1 or beside a store of texts.
     """
-    if len(saes) < 2:
-        raise InputError("compare: give two SAEs at least")
+    if not isinstance(saes, Mapping) or len(saes) < 2:
+        raise InputError("compare: give two SAEs at least, by name: {'mine': sae, 'other': other}")
     if rows_together is not None and (rows_together < 1 or isinstance(activations, Store)):
         raise InputError(
             f"compare: rows_together={rows_together} is for activations without text, and at least 1; documents are "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from rsae.activations.protocol import Activations
+from rsae.activations.protocol import Activations, check_activations
 from rsae.sae import SAE
 from rsae.sae import family as family_named
 from rsae.sae.layout import Layout
-from rsae.sae.registry import typed
+from rsae.sae.registry import FAMILIES, typed
 from rsae.sharding import part_of
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.seeds import check_seed
@@ -46,13 +46,13 @@ def new(
         InputError: The family or a setting is unknown, or a setting that it needs is missing; the seed is too large.
     """
     check_seed(seed)
+    check_activations(activations)
     cls = family_named(family)
     parameters = inspect.signature(cls).parameters
     known = [name for name in parameters if name != "d_in" and name not in ("args", "kwargs")]
-    if cls.rational and "activation" not in settings:
-        raise InputError(
-            f"{family} starts from a trained SAE: train one of another family and upgrade it (rsae.upgrade)"
-        )
+    if (cls.rational and "activation" not in settings) or family not in FAMILIES:
+        way = "upgrade it (rsae.upgrade)" if family in FAMILIES else "take rsae.pursuit of it"
+        raise InputError(f"{family} starts from a trained SAE: train one of another family and {way}")
     for name in settings if not cls.rational else ():
         if name not in known:
             raise InputError(f"family {family!r} takes no setting {name!r}{did_you_mean(name, known)}")

@@ -195,7 +195,7 @@ def train(
 def train(
     sae: Sequence[SAE],
     activations: Activations | Sequence[Activations],
-    config: Sequence[TrainConfig],
+    config: TrainConfig | Sequence[TrainConfig],
     checkpoint: str | os.PathLike | None = None,
     description: str | None = None,
     allow_mismatch: bool = False,
@@ -227,7 +227,8 @@ def train(
         sae: The SAE, or several that see the same batches.
         activations: A store, a stream or activations in memory, in the host's units; for several SAEs also one for
             each, such as those of a stream at several hook points (`Stream.at`).
-        config: How to train; for several SAEs a config each, which agree in `batch`, `steps` and `seed`.
+        config: How to train; for several SAEs one for all, or a config each, which agree in `batch`, `steps` and
+            `seed`.
         checkpoint: A file. The state is written there every `CHECKPOINT_EVERY` steps, and a later call with the same
             settings and start continues from there, to the same weights bit for bit (on CPU, same thread count).
         description: The progress bar's text.
@@ -242,16 +243,26 @@ def train(
         InputError: The SAE does not fit the activations, the settings contradict each other, or training diverged.
     """
     if isinstance(sae, SAE):
-        assert isinstance(config, TrainConfig)
-        assert not isinstance(activations, Sequence)
-        return train([sae], activations, [config], checkpoint, description, allow_mismatch, host, monitors)[0]
-    assert not isinstance(config, TrainConfig)
+        one = config if isinstance(config, Sequence) else [config]
+        return train([sae], activations, one, checkpoint, description, allow_mismatch, host, monitors)[0]
+    sae, config = list(sae), list(config) if isinstance(config, Sequence) else [config] * len(sae)
     of_each = list(activations) if isinstance(activations, Sequence) else [activations] * len(sae)
+    for given in config:
+        if not isinstance(given, TrainConfig):
+            raise InputError(f"a {type(given).__name__} is no config: give a rsae.TrainConfig")
     if len(of_each) != len(sae):
         raise InputError(f"{len(sae)} SAEs and {len(of_each)} activations: give one for all, or one for each")
+    if len({id(one) for one in sae}) < len(sae):
+        raise InputError(
+            "one SAE stands there twice: SAEs that are trained in one pass are different objects"
+        )
     shared = {(c.batch, c.steps, c.seed) for c in config}
     if len(shared) != 1 or len(config) != len(sae):
-        raise InputError("SAEs trained in one pass need a config each, with the same batch, steps and seed")
+        raise InputError(
+            "SAEs trained in one pass need one config, or a config each with the same batch, steps and seed"
+        )
+    for s, a in zip(sae, of_each, strict=True):
+        check_fits(s, a, allow_mismatch)
     batch, steps, seed = shared.pop()
     if {s.shard.parts for s in sae} != {distributed.size(distributed.LATENTS)}:
         raise InputError(
@@ -261,8 +272,6 @@ def train(
         raise InputError(
             f"batch {batch} cannot be parted among {distributed.size(distributed.DATA)} processes"
         )
-    for s, a in zip(sae, of_each, strict=True):
-        check_fits(s, a, allow_mismatch)
     losses: dict[tuple[int, bool], HostLoss] = {}  # by the activations, and whether it is a transcoder's
     for s, a, c in zip(sae, of_each, config, strict=True):
         if c.objective != "mse" and isinstance(s.shard, Shard):

@@ -39,7 +39,7 @@ Precision = Literal["float32", "bfloat16"]
 def downstream(
     sae: SAE,
     host: Host,
-    tokens: list[list[int]],
+    tokens: list[list[int]] | torch.Tensor,
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
@@ -57,7 +57,7 @@ def downstream(
 def downstream(
     sae: Mapping[str, SAE],
     host: Host,
-    tokens: list[list[int]],
+    tokens: list[list[int]] | torch.Tensor,
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
@@ -75,7 +75,7 @@ def downstream(
 def downstream(
     sae: Sequence[SAE],
     host: Host,
-    tokens: list[list[int]],
+    tokens: list[list[int]] | torch.Tensor,
     hook: None = None,
     norm_limit: float | None = None,
     batch: int = 8,
@@ -91,7 +91,7 @@ def downstream(
 def downstream(
     sae: SAE | Mapping[str, SAE] | Sequence[SAE],
     host: Host,
-    tokens: list[list[int]],
+    tokens: list[list[int]] | torch.Tensor,
     hook: str | None = None,
     norm_limit: float | None = None,
     batch: int = 8,
@@ -112,7 +112,7 @@ def downstream(
     Args:
         sae: An SAE; or several by name, which share the host's runs; or a list, which is spliced in at once.
         host: The model.
-        tokens: Sequences of token ids, each of three tokens at least.
+        tokens: Sequences of token ids, each of three tokens at least; a tensor [S, T] where all are of one length.
         hook: Hook point; by default the one that the (first) SAE was trained at. Of a list each has its own.
         norm_limit: Activations with a larger norm are left alone, as they were left out of training; by default the
             (first) SAE's, of a list each its own. It is the clean host's activation that counts.
@@ -130,6 +130,7 @@ def downstream(
         InputError: for too short a sequence, an unknown hook point, an SAE of another model or hook point, or a norm
             limit that leaves nothing to splice.
     """
+    tokens = tokens.tolist() if isinstance(tokens, torch.Tensor) else tokens
     if isinstance(sae, SAE):
         rest = (hook, norm_limit, batch, allow_mismatch, exclude_tokens, precision, bounds)
         return downstream({"sae": sae}, host, tokens, *rest)["sae"]

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from evals.results import Figures
 from evals.world import World
-from rsae import SAE
+from rsae import SAE, InputError
 from rsae.activations.protocol import check_width
 
 #: Lower edges of the frequency bands
@@ -100,16 +100,18 @@ def ground_truth(sae: SAE, world: World, samples: int = 20_000, seed: int = 1) -
     Args:
         sae: The SAE; it takes activations as the world gives them.
         world: The world.
-        samples: How many samples to measure on.
+        samples: How many samples to measure on, 2 at least.
         seed: Of the samples.
 
     Returns:
         The scores.
 
     Raises:
-        InputError: where the SAE takes activations of another width.
+        InputError: where the SAE takes activations of another width, or one sample has no variance.
     """
     check_width(sae, world.d_in, "the world")
+    if samples < 2:
+        raise InputError(f"samples={samples}: 2 at least have a variance")
     unit_FD = torch.nn.functional.normalize(sae.W_dec.float().cpu(), dim=1)
     cosine_FG = unit_FD @ world.W_GD.T
     cosine_HG = torch.cat([cosine_FG, -cosine_FG]) if sae.signed else cosine_FG

@@ -156,7 +156,8 @@ class InMemory:
 def _heldout_rows(heldout: int | float, total: int) -> int:
     share = isinstance(heldout, float) and heldout < 1
     rows = round(heldout * total) if share else int(heldout) if math.isfinite(heldout) else -1
-    if heldout < 0 or rows != (rows if share else heldout) or not 0 <= rows < total:
+    whole = isinstance(heldout, float) and heldout == 1  # all of it, or one row: nobody can say
+    if whole or heldout < 0 or rows != (rows if share else heldout) or not 0 <= rows < total:
         raise InputError(
             f"heldout={heldout!r} of {total} rows: give a whole number of rows that leaves some for training, or a "
             "share from 0 to below 1"
@@ -177,10 +178,14 @@ def _parted(tensors: list[torch.Tensor], train: int) -> dict[str, list[torch.Ten
 
 def _check_finite(x_ND: torch.Tensor, name: str) -> None:
     for start in range(0, len(x_ND), _ROWS):
-        bad = ~torch.isfinite(x_ND[start : start + _ROWS].float()).all(1)
+        # norms and errors are sums of squares
+        bad = ~torch.isfinite(x_ND[start : start + _ROWS].float().square().sum(1))
         if bad.any():
             row = start + int(bad.nonzero()[0])
-            raise InputError(f"{name}: row {row} holds NaN or infinity, or what float32 does not hold")
+            raise InputError(
+                f"{name}: row {row} holds NaN or infinity, or numbers whose squares float32 does not hold; "
+                "leave it out, or take another unit"
+            )
 
 
 def _tensors(x: Source) -> Iterator[tuple[str, torch.Tensor]]:

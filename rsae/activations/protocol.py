@@ -104,6 +104,7 @@ def check_fits(sae: SAE, activations: Activations, allow_mismatch: bool = False)
         InputError: The widths differ, host or hook point are known and differ, a transcoder finds no target, or a
             crosscoder activations that are not joined as its own were.
     """
+    check_activations(activations)
     check_width(sae, activations.d_in, activations.name)
     target = activations.target
     if sae.transcodes and target is None:
@@ -144,6 +145,18 @@ def _check_points(told: tuple[Point, ...] | None, activations: Activations) -> N
         )
 
 
+def check_activations(given: Any) -> None:
+    """Raise `InputError` for what are no activations, such as an array or a path.
+
+    Args:
+        given: What stands for activations.
+    """
+    if not hasattr(given, "blocks"):
+        raise InputError(
+            f"a {type(given).__name__} is no activations: give rsae.Store.of(x), rsae.Store.open(path) or a stream"
+        )
+
+
 def check_one_point(sae: SAE) -> None:
     """Raise `InputError` for an SAE of joined hook points, which has no place of its own in the host.
 
@@ -165,6 +178,8 @@ def check_width(sae: SAE, width: int, name: str) -> None:
         width: Width of what it meets.
         name: What that is called in the message.
     """
+    if not hasattr(sae, "W_enc"):
+        raise InputError(f"a {type(sae).__name__} is no SAE: give a loaded one, rsae.load(path)")
     if sae.d_in != width:
         raise InputError(
             f"the SAE takes {sae.d_in} dimensions, {name} has {width}; is it an SAE of another host or hook point?"

@@ -342,10 +342,12 @@ def pursuit(
         An SAE whose `encode` is the pursuit. `plain(sae)` is the way back.
 
     Raises:
-        InputError: The SAE is a transcoder, which does not see what it predicts.
+        InputError: It is no SAE, or one of a transcoder, which does not see what it predicts.
 
     Source: Foucart 2011 (hard thresholding pursuit); Blumensath and Davies 2009 (iterative hard thresholding).
     """
+    if not isinstance(sae, SAE):
+        raise InputError(f"a {type(sae).__name__} is no SAE: give a loaded one, rsae.load(path)")
     sae = plain(sae)
     if sae.transcodes:
         raise InputError("a transcoder does not see what it predicts: there is nothing to pursue")
