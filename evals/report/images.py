@@ -122,18 +122,21 @@ def _panel(ax: Any, members: Sequence[Result], axes: Axes, looks: Looks) -> None
             **style,
         )
     for measure, log, name in ((axes.x, axes.log_x, "x"), (axes.y, axes.log_y, "y")):
+        low, high = limits(members, measure, log)
         if log:
-            _logarithmic(ax, name)
-        ax.set(**{f"{name}lim": limits(members, measure, log)})
+            _logarithmic(ax, name, high / low)
+        ax.set(**{f"{name}lim": (low, high)})
     _name(ax, axes.x_heading, axes.y.heading)
 
 
-def _logarithmic(ax: Any, name: str) -> None:
-    from matplotlib.ticker import LogLocator
+def _logarithmic(ax: Any, name: str, ratio: float) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     ax.set(**{f"{name}scale": "log"})
     axis = getattr(ax, f"{name}axis")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    # three places at least, however short the range is
+    subs = (1, 1.5, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 100 else (1,)
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]) if ratio < 4 else LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.minorticks_off()
 
