@@ -71,6 +71,7 @@ def _families(results: Sequence[Result], looks: Looks, directory: Path) -> Path:
     made, axes = figure(len(sites), len(figures), size=(3.4 * len(figures), 2.5 * len(sites) + 0.5))
     for line, (site, members) in zip(axes, sites, strict=True):
         for ax, (heading, value) in zip(line, figures, strict=True):
+            places: list[float] = []
             for name, own in looks.series(members).items():
                 look = looks.style(own[0])
                 levels = [
@@ -78,6 +79,7 @@ def _families(results: Sequence[Result], looks: Looks, directory: Path) -> Path:
                 ]
                 x = [Estimate.of([r.metrics.reconstruction.l0 for r in cells]).mean for cells in levels]
                 y = [Estimate.of([value(r) for r in cells]) for cells in levels]
+                places += [place for place in x if place > 0]
                 ax.errorbar(
                     x,
                     [estimate.mean for estimate in y],
@@ -91,7 +93,7 @@ def _families(results: Sequence[Result], looks: Looks, directory: Path) -> Path:
                 )
             if heading == "dead":
                 ax.set_ylim(0, max(0.05, ax.get_ylim()[1]))
-            _logarithmic(ax, "x")
+            _logarithmic(ax, "x", max(places, default=1.0) / min(places, default=1.0))
             _name(ax, "honest l0", heading)
         line[0].set_title(str(site), loc="left", fontsize=9)
     legend(made, axes, 8)
