@@ -334,8 +334,8 @@ def _completed(inner: Expression, tree: ast.expr, text: str, domain: Domain) -> 
             return value
         value = np.array(np.broadcast_to(value, np.shape(x)))
         with precision(128):
-            for place in zip(*np.nonzero(~np.isfinite(value)), strict=True):
-                point = arb(float(x[place]))
+            for place in map(tuple, np.argwhere(~np.isfinite(value))):
+                point = arb(float(np.asarray(x)[place]))
                 limit = arb(inner(point))  # only float64 overflowed, perhaps
                 if not limit.is_finite():
                     limit = enclosure(tree, domain, point)

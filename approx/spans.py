@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from flint import arb
+from flint import arb, fmpq
 
 from approx.domain import Domain
 from approx.dyadic import dyadic
@@ -21,6 +21,8 @@ from approx.functions import Functions
 #: How far, at least, a span reaches beyond a point, since a limit is taken where the formula has no value; nothing that
 #: is returned is finer, but 0
 _LEAST = arb(2) ** -(1 << 14)
+#: And beyond a single point: where a logarithm is 1e33
+_NEXT = arb((1, -(1 << 110)))
 #: Of its radius, by how much rounding makes a ball larger
 _BEYOND = arb(2) ** -24
 #: Beyond it an exponential is taken at infinity, or here, whichever bounds it
@@ -93,6 +95,24 @@ class Span:
         return -self if self.high <= 0 else Span(arb(0), max(-self.low, self.high))
 
 
+@dataclass(frozen=True)
+class Beside(Span):
+    """What lies beside a point, and closer to it than the working precision can say; the ends reach farther."""
+
+    point: fmpq
+    """The point."""
+    below: arb
+    """How far it reaches below the point, as a number that is not above 0."""
+    above: arb
+    """How far it reaches above."""
+
+    def root(self, line: tuple[fmpq, fmpq] | None) -> Span | None:
+        """What a line, slope and rest, is beside its root, exactly; None where that is elsewhere."""
+        if line is None or line[0] * self.point + line[1] != 0:
+            return None
+        return Span.of(self.below * arb(line[0]), self.above * arb(line[0]))
+
+
 EVERYTHING = Span(arb.neg_inf(), arb.pos_inf())
 _ONE = Span.of(arb(1))
 
@@ -111,11 +131,14 @@ def enclosure(tree: ast.expr, domain: Domain, x: arb) -> arb:
     low, high = x.lower() - _LEAST, x.upper() + _LEAST
     edge = x.rad() * _BEYOND
     within = x.lower() + edge >= domain.hull[0] and x.upper() - edge <= domain.hull[1]
-    found = [
-        _values(tree, Span(max(low.lower(), arb(a)), min(high.upper(), arb(b))))
-        for a, b in (domain if within else [(x.lower(), x.upper())])
-        if x.upper() >= a and x.lower() <= b
-    ]
+    found = []
+    for a, b in domain if within else [(x.lower(), x.upper())]:
+        if x.upper() >= a and x.lower() <= b:
+            span = Span(max(low.lower(), arb(a)), min(high.upper(), arb(b)))
+            if x.rad() == 0 and within:
+                reach = arb(0) if x <= a else -_NEXT, arb(0) if x >= b else _NEXT
+                span = Beside(*span.ends, dyadic(x), *reach)
+            found.append(_values(tree, span))
     ends = [end for span in found for end in span.ends]
     if not ends or not all(end.is_finite() for end in ends):
         return arb.nan()
@@ -127,8 +150,38 @@ def enclosure(tree: ast.expr, domain: Domain, x: arb) -> arb:
     return low.union(high)
 
 
+def _line(node: ast.expr) -> tuple[fmpq, fmpq] | None:
+    """The slope and the rest of a part of a formula that is a line, exactly; None for any other."""
+    match node:
+        case ast.Name(id="x"):
+            return fmpq(1), fmpq(0)
+        case ast.Constant(value=int() | float() as value):
+            return fmpq(0), dyadic(value)
+        case ast.UnaryOp(op=ast.USub(), operand=operand) if (u := _line(operand)) is not None:
+            return -u[0], -u[1]
+        case ast.BinOp(left=left, op=op, right=right):
+            u, v = _line(left), _line(right)
+            if u is None or v is None:
+                return None
+            match op:
+                case ast.Add():
+                    return u[0] + v[0], u[1] + v[1]
+                case ast.Sub():
+                    return u[0] - v[0], u[1] - v[1]
+                case ast.Mult() if u[0] == 0 or v[0] == 0:
+                    return u[0] * v[1] + u[1] * v[0], u[1] * v[1]
+                case ast.Div() if v[0] == 0 and v[1] != 0:
+                    return u[0] / v[1], u[1] / v[1]
+                case _:
+                    return None
+        case _:
+            return None
+
+
 def _values(node: ast.expr, x: Span) -> Span:
     """The values of a part of a formula."""
+    if isinstance(x, Beside) and (near := x.root(_line(node))) is not None:
+        return near
     match node:
         case ast.Constant(value=int() | float() as value):
             return Span.of(arb(dyadic(value)))
@@ -241,6 +294,9 @@ def _product(factors: list[ast.expr], x: Span) -> Span:
                     continue
                 left = [one for one in left if one is not factor and one is not partner]
                 base, p = _root(partner)
+                lines = _line(argument), _line(base)
+                if lines[0] is not None and lines[1] is not None and lines[1][0] != 0:
+                    c = arb(lines[0][0] / lines[1][0])
                 v, q = _values(base, x), arb(dyadic(p)) / k  # u^p log(u)^k = (u^q log(u))^k
                 u, unit = (
                     v.size(),
@@ -286,7 +342,10 @@ def _is_power(node: ast.expr, u: ast.expr) -> bool:
 
 
 def _unsigned(node: ast.expr) -> str:
-    """What tells a part of a formula from others, but for its sign: x and -x, x - 1 and 1 - x, abs(x)."""
+    """What tells a part of a formula from others, but for its sign: x and -x, x - 1 and 1 - x, abs(x), multiples."""
+    line = _line(node)
+    if line is not None and line[0] != 0:
+        return f"a line through {line[1] / line[0]}"
     match node:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return _unsigned(operand)

@@ -6,7 +6,7 @@ neighbours is cut out of the domain, and r vanishes in it, far closer to the zer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -193,6 +193,19 @@ def _between(target: Target, low: float, high: float) -> Zero:
         if (dyadic(low) < a and b < dyadic(high)) or places >= _MOST_PLACES:
             return Zero(place, 1, zero - dyadic(place))
         places *= 2
+
+
+def known_to(zeros: Iterable[Zero]) -> float:
+    """How large a relative error may be at floats because the places of zeros between them have so many digits.
+
+    Args:
+        zeros: the zeros.
+    """
+    # a place is found to 2^-256 of the gap between two floats, and errs the more the nearer it is to one of them
+    gaps = [
+        float(np.spacing(abs(zero.place))) / abs(float(zero.beside)) for zero in zeros if zero.beside != 0
+    ]
+    return min(max(gaps, default=0.0) * 2.0**-_PLACES, 1e-60)  # very near to one, to more digits
 
 
 def bisected(function: Callable[[np.ndarray], Any], low: float, high: float) -> float:

@@ -53,11 +53,14 @@ def weight_values(target: Target) -> Callable[[list[arb]], list[arb]] | None:
     return through_floats
 
 
+_WIDE = 16  # times the nearer end of a bracket, the farther one: there orders of magnitude lie between
+
+
 def peak(
     f: Callable[[arb], arb], x: Sequence[arb], y: Sequence[arb], tolerance: float = 1e-13
 ) -> tuple[arb, arb]:
     """(argmax, max) of f, bracketed by x[0] < x[1] < x[2] with y[1] highest: parabolas, safeguarded by
-    bisection.
+    bisection; in the logarithm of x where the bracket spans orders of magnitude.
 
     Args:
         f: the function to climb, on arbs.
@@ -65,6 +68,15 @@ def peak(
         y: f at these points.
         tolerance: stop when a step gains less than this share.
     """
+    near, far = sorted((abs(x[0]), abs(x[2])), key=float)
+    if x[0] * x[2] > 0 and far > _WIDE * near:
+        sign = 1 if x[0] > 0 else -1
+
+        def back(u: arb) -> arb:
+            return (sign * (sign * u).exp()).mid()
+
+        u, top = peak(lambda u: f(back(u)), [(sign * abs(v).log()).mid() for v in x], y, tolerance)
+        return back(u), top
     x, y = list(x), list(y)
     for _ in range(16):
         left, right = x[0] - x[1], x[2] - x[1]
@@ -251,9 +263,16 @@ def measured(
     bits = 128 + rational.bits
     with precision(bits):
         peaks = _highest(error, noise, most)
-        best = max(exact([arb(s) for s in x[peaks]]))
-        # where float64 sees its own rounding: sample in balls
-        if target.enclosed and (error.max() < 1e4 * noise or best < error.max() / 2):
+        there = exact([arb(s) for s in x[peaks]])
+        best = max(there)
+        off = max(
+            abs(e - arb(float(seen))) if seen < np.inf and e.is_finite() else arb(0)
+            for e, seen in zip(there, error[peaks], strict=True)
+        )
+        # where float64 sees its own rounding, which may hide the highest peak: sample in balls
+        if target.enclosed and (
+            error.max() < 1e4 * noise or best < error.max() / 2 or off > best * arb(1e-3)
+        ):
             balls = exact([arb(s) for s in x])
             best = max(balls)
             # in units of the largest, which may be below all floats

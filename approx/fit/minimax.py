@@ -42,11 +42,11 @@ from approx.granularity import grain, last_place
 from approx.rational import Rational
 from approx.samples import Samples, opened_target
 from approx.target import Target, check_kind
-from approx.zeros import Zero, divided, divided_rational, multiplied, parted, zeros_of
+from approx.zeros import Zero, divided, divided_rational, known_to, multiplied, parted, zeros_of
 
 _SMALL = 60  # degree; below, the exchange in arbitrary precision is as fast as float64's in two steps
 _LARGEST_EXCHANGE = 200  # degree; above, an exchange in arbitrary precision from far away does
-_ZEROS = 1e-75  # of a relative error, what the place of a zero that is no float64 is known to
+_ZEROS = 1e-60  # of a relative error, what rounding adds to a function that is the target
 _NEAR = 1e-3  # of the error, what a smaller type could gain at most where a large one is not left for it
 _QUICK = 16  # degrees in all; up to there smaller types are looked at whatever they could gain
 _LARGE = 100  # degrees; above, smaller types are no way out of one that does not arrive
@@ -321,8 +321,7 @@ def _through_zeros(
             break
         bits *= 2
     verdict = fit.verdict if error <= limit * (1 + 1e-8) else Verdict.LOST
-    hidden = any(zero.beside != 0 for zero in zeros) or fit.verdict is Verdict.EXACT
-    if error < (_ZEROS if hidden else 1e-300):
+    if error < (_ZEROS if fit.verdict is Verdict.EXACT else max(1e-300, 64 * known_to(zeros))):
         # a rational f, whose zeros are known to so many digits: f/z is nearly one
         verdict, fit = Verdict.EXACT, replace(fit, levelled=0.0)
     notes = [f"it vanishes with the target at {where}"]

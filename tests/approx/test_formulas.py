@@ -10,7 +10,7 @@ from mpmath import mp
 from scipy.special import erfc, gamma, gammaln
 
 import approx
-from approx.dyadic import precision
+from approx.dyadic import dyadic, precision
 from approx.formulas import constant
 
 
@@ -361,3 +361,48 @@ def test_a_fold_with_two_limits_is_a_jump(text):
 def test_a_fold_with_one_limit_is_a_kink(text):
     target = approx.formula(text, (-1, 1.5))
     assert (target.kinks, target.jumps) == ((0.0,), ())
+
+
+@given(
+    st.sampled_from(
+        [
+            ("1/(1-log({t}))", 0.0),
+            ("exp(1/log({t}))", 1.0),
+            ("1/log({t})**2", 0.0),
+            ("{t}**0.01", 0.0),
+            ("{t}*log({t})", 0.0),
+            ("{t}**{t}", 1.0),
+            ("1/(1+exp(1/{t}))", 0.0),
+            ("erf(1/{t})", 1.0),
+        ]
+    ),
+    st.sampled_from([0.0, 0.3, 1.0, -2.7]),
+    st.sampled_from([1.0, 0.5, 7.0]),
+    st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_limit_at_an_end_is_what_it_is_however_slowly_the_formula_nears_it(text, place, scale, mirrored):
+    """1/(1 - log x) is 4e-5 still where x is 10^-10000."""
+    inner = f"({place}-x)" if mirrored else f"(x-({place}))"
+    inner = inner if scale == 1 else f"({inner}/{scale})"
+    domain = (place - scale / 3, place) if mirrored else (place, place + scale / 3)
+    target = approx.formula(text[0].format(t=inner), domain)
+    assert float(target(place)) == pytest.approx(text[1], abs=1e-15)  # a single float, too
+    ball = target(arb(place))
+    assert ball.contains(arb(text[1]))
+    assert ball.rad() < 1e-14
+    fit = approx.minimax(target, (2, 2))
+    num, den = fit.rational.exact()
+    assert abs(float(num(dyadic(place)) / den(dyadic(place))) - text[1]) <= fit.error * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("exponent", [0.003, 0.005, 0.02])
+def test_no_error_is_missed_between_points_that_are_orders_of_magnitude_apart(exponent):
+    fit = approx.minimax(approx.formula(f"x**{exponent}", (0, 1)), (5, 4))
+    num, den = fit.rational.exact()
+    with precision(128):
+        for k in range(1, 6000):
+            x = dyadic(float(10.0 ** (-k / 20)))
+            if x:
+                value = (arb(x).log() * arb(dyadic(exponent))).exp()
+                assert abs(value - arb(num(x) / den(x))) <= fit.error * (1 + 1e-9)
