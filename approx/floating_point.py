@@ -7,11 +7,13 @@ the format can represent; the truth at the same inputs comes from ball arithmeti
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flint import arb
+from numpy.polynomial.polynomial import polyval
 
 from approx.domain import Domain
 from approx.dyadic import precision, to_float
@@ -20,7 +22,9 @@ from approx.forms import Number, SafePade, SafePadeB
 from approx.operands import BFloat16, round_bfloat16
 from approx.rational import Rational
 from approx.target import Target
+from approx.zeros import Zero, parted, series_at, zeros_of
 
+_MOST_BITS, _TERMS = 1 << 12, 13  # of a ball; of a series beside a zero
 #: Significant bits of each format
 BITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
 _NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}
@@ -247,22 +251,28 @@ def evaluation_error(
     x = inputs(held, rational.domain if domain is None else Domain(domain), name)
     with precision(128 + rational.bits):
         truth = np.array([float(rational(arb(float(v)))) for v in x])
-    error = _weighted(np.abs(run(held, x, name) - truth), target, x, name)
+    f = None if target is None or target.weight != "relative" else _in_balls(target, x)[1]
+    error = _weighted(np.abs(run(held, x, name) - truth), target, x, f, name)
     return float(np.max(np.where(np.isfinite(error), error, np.inf)))
 
 
 def _weighted(
-    error: np.ndarray, target: Target | None, x: np.ndarray, dtype: str, underflow: bool = False
+    error: np.ndarray,
+    target: Target | None,
+    x: np.ndarray,
+    f: np.ndarray | None,
+    dtype: str,
+    underflow: bool = False,
 ) -> np.ndarray:
-    """w error; no error at all stays 0 where a relative weight is infinite.
+    """w error; no error at all stays 0 where a relative weight is infinite. `f` are the target's values at x.
 
     Values that are too small to be normal have few digits, in every form: their relative error counts on demand alone.
     """
     if target is None or target.weight is None:
         return error
     with np.errstate(all="ignore"):
-        if target.weight == "relative":
-            size = np.abs(_values(target, x, dtype))
+        if f is not None and target.weight == "relative":
+            size = np.abs(f)
             if not underflow:
                 error = np.where((size > 0) & (size < _NORMAL[dtype]), 0.0, error)
             weight = 1 / size
@@ -271,12 +281,51 @@ def _weighted(
         return np.where(error == 0, 0.0, error * weight)
 
 
-def _values(target: Target, x: np.ndarray, dtype: str) -> np.ndarray:
-    """f at inputs of a format. Where f cancels beside a zero, float64's own digits do not measure float64."""
-    if dtype != "float64" or not target.enclosed or target.weight != "relative":
-        return np.asarray(target(x), dtype=float)
-    with precision(160):
-        return np.array([float(target(arb(v)).mid()) for v in x.tolist()])
+def _in_balls(
+    target: Target, x: np.ndarray, computed: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """|computed - f| and f, to all digits of float64 where the target is enclosed, however much f cancels."""
+    if not target.enclosed:
+        f = np.asarray(target(x), dtype=float)
+        return np.abs(f if computed is None else computed - f), f
+    errors, values = [], []
+    for v, y in zip(x.tolist(), (x if computed is None else computed).tolist(), strict=True):
+        bits = 160
+        while True:
+            with precision(bits):
+                f = target(arb(v))
+                if f.rel_accuracy_bits() >= 96 or bits > _MOST_BITS:
+                    errors.append(float(abs(arb(y) - f)))
+                    values.append(float(f.mid()))
+                    break
+            bits *= 4
+    return np.array(errors), np.array(values)
+
+
+class _Truth:
+    """A target in float64, and by series beside its zeros, where formulas cancel: log(1 + x) is 0 for 1e-17."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._near: list[tuple[Zero, float, np.ndarray]] = []
+        zeros: tuple[Zero, ...] = ()
+        if target.enclosed and target.weight == "relative":
+            with suppress(ValueError):  # zeros that are none of a polynomial's
+                zeros = zeros_of(parted(target))
+        for zero in zeros:
+            c = np.array([float(c.mid()) for c in series_at(target, arb(zero.exact), _TERMS, 256)])
+            c[: zero.multiplicity] = 0.0
+            first, last = abs(c[zero.multiplicity]), float(np.max(np.abs(c[-2:])))
+            reach = (2.0**-60 * first / last) ** (1 / (_TERMS - 2 - zero.multiplicity)) if last else np.inf
+            self._near.append((zero, min(reach, 2.0**-6 * target.domain.length), c))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """f at x."""
+        values = np.array(np.broadcast_to(np.asarray(self.target(x), dtype=float), x.shape))
+        for zero, reach, c in self._near:
+            near = np.abs(x - zero.place) <= reach
+            values[near] = polyval((x[near] - zero.place) - float(zero.beside), c)
+        return values
 
 
 @dataclass(frozen=True)
@@ -293,7 +342,7 @@ class Measured:
 
 _FEASIBLE = 1 << 25
 _RUN = 32  # neighbours
-_RUNS, _RUNS_IN_BALLS = 1 << 12, 200
+_RUNS, _IN_BALLS = 1 << 12, 6000
 _WORST, _AROUND = 32, 2048  # places, and neighbours that are looked at about each
 
 
@@ -301,8 +350,8 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
     """The largest error over all inputs of a format, where they can be counted through in seconds; else over runs of
     them, and over more beside the worst.
 
-    The truth at an input is float64's, of the target or of the function itself; a relative error of float64 is measured
-    in balls.
+    The truth at an input is float64's, of the target or of the function itself. An error of float64 is measured in
+    balls, where the target is enclosed, at the worst inputs of those that were looked at.
 
     Args:
         held: the function, in the form that is to be evaluated.
@@ -313,31 +362,40 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
         The error, and what it was measured on.
     """
     every = dtype != "float64" and count_inputs(held.domain, dtype) <= _FEASIBLE
-    truth = target or held.to("factored", bits=max(53, held.bits)) if not _piecewise(held) else target or held
+    truth: Any = (
+        held.to("factored", bits=max(53, held.bits))
+        if target is None and not _piecewise(held)
+        else held
+        if target is None
+        else _Truth(target)
+    )
 
     def errors(x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            exact = (
-                _values(truth, x, dtype) if isinstance(truth, Target) else np.asarray(truth(x), dtype=float)
-            )
-            error = _weighted(np.abs(run(held, x, dtype) - exact), target, x, dtype, every)
+            exact = np.asarray(truth(x), dtype=float)
+            error = _weighted(np.abs(run(held, x, dtype) - exact), target, x, exact, dtype, every)
         return np.where(np.isnan(error), np.inf, error)
 
     if every:
         tops = [(float(np.max(errors(x), initial=0.0)), len(x)) for x in every_input(held.domain, dtype)]
         return Measured(max((top for top, _ in tops), default=0.0), sum(size for _, size in tops), True)
-    in_balls = (
-        dtype == "float64" and isinstance(truth, Target) and truth.enclosed and truth.weight == "relative"
-    )
-    x = runs(held, held.domain, dtype, _RUNS_IN_BALLS if in_balls else _RUNS)
+    x = runs(held, held.domain, dtype, _RUNS)
     error = errors(x)
-    if not in_balls:
-        places = _orders(x[np.argsort(-error)[:_WORST]], dtype)[:, None] + np.arange(-_AROUND, _AROUND)
-        more = np.unique(
-            np.concatenate([_of_order(np.clip(places, *ends), dtype) for ends in _ranges(held.domain, dtype)])
+    places = _orders(x[np.argsort(-error)[:_WORST]], dtype)[:, None] + np.arange(-_AROUND, _AROUND)
+    more = np.unique(
+        np.concatenate([_of_order(np.clip(places, *ends), dtype) for ends in _ranges(held.domain, dtype)])
+    )
+    more = np.setdiff1d(more[held.domain.contains(more)], x)
+    x, error = np.r_[x, more], np.r_[error, errors(more)]
+    if dtype == "float64" and target is not None and target.enclosed:
+        # float64 is no truth of itself: the worst by its lights, and as many that are spread evenly
+        worst = np.unique(
+            np.r_[np.argsort(-error)[:_IN_BALLS], np.arange(0, len(x), len(x) // _IN_BALLS + 1)]
         )
-        more = np.setdiff1d(more[held.domain.contains(more)], x)
-        x, error = np.r_[x, more], np.r_[error, errors(more)]
+        with np.errstate(all="ignore"):
+            off, f = _in_balls(target, x[worst], run(held, x[worst], dtype))
+            error = _weighted(off, target, x[worst], f, dtype)
+        x, error = x[worst], np.where(np.isnan(error), np.inf, error)
     return Measured(float(np.max(error)), len(x), False)
 
 

@@ -84,7 +84,9 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
     edges = np.linspace(a, b, _CELLS + 1)
     left, right, found = edges[:-1], edges[1:], list[tuple[float, float, float]]()
     low, high, around, endless = np.inf, -np.inf, np.zeros(_CELLS), 0
-    while len(left) and right[0] - left[0] > _NARROWEST * (b - a):
+    # in cells of some floats samples are not where they should be
+    narrowest = max(_NARROWEST * (b - a), 256 * float(np.spacing(max(abs(a), abs(b)))))
+    while len(left) and right[0] - left[0] > narrowest:
         # rounding takes none beyond the end, where a jump may be
         f = _values(target, np.minimum(left[:, None] + (right - left)[:, None] * _INSIDE, right[:, None]))
         good = f[np.isfinite(f)]

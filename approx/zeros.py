@@ -175,7 +175,7 @@ def _between(target: Target, low: float, high: float) -> Zero:
     while True:
         a, b = dyadic(low), dyadic(high)
         with precision(places + 128):
-            slope = _series(target, arb(a).union(arb(b)), 2, places + 128)[1]
+            slope = series_at(target, arb(a).union(arb(b)), 2, places + 128)[1]
             if slope.contains(0):
                 raise ValueError(
                     f"target {target.name!r}: its zero near x = {low!r} is not simple, and is no float64"
@@ -240,7 +240,7 @@ def multiplicity(target: Callable[[Any], Any], place: float) -> int:
         ValueError: for more than 6 times, and for a zero that is not multiple, such as that of x log(x).
     """
     try:
-        series = _series(target, arb(place), _MOST + 1, 256)
+        series = series_at(target, arb(place), _MOST + 1, 256)
     except (ValueError, ZeroDivisionError):  # what flint raises for a quotient by 0
         series = []
     for k, c in enumerate(series):
@@ -260,10 +260,10 @@ def vanishes(function: Callable[[Any], Any], zero: Zero) -> bool:
         function: of arb_series.
         zero: the zero, a float64.
     """
-    return all(c.contains(0) for c in _series(function, arb(zero.place), zero.multiplicity, 256))
+    return all(c.contains(0) for c in series_at(function, arb(zero.place), zero.multiplicity, 256))
 
 
-def _series(target: Callable[[Any], Any], x: arb, count: int, bits: int) -> list[arb]:
+def series_at(target: Callable[[Any], Any], x: arb, count: int, bits: int) -> list[arb]:
     """Enclosures of the first Taylor coefficients at every point of a ball."""
     with precision(bits):
         cap, ctx.cap = ctx.cap, count
@@ -332,7 +332,9 @@ def divided(target: Target, zeros: tuple[Zero, ...]) -> Target:
     def floats(x: Any) -> Any:
         x = np.asarray(x, dtype=float)
         with np.errstate(all="ignore"):
-            z = np.prod([(x - zero.place) ** zero.multiplicity for zero in zeros], axis=0)
+            z = np.prod(
+                [(x - zero.place - float(zero.beside)) ** zero.multiplicity for zero in zeros], axis=0
+            )
             value = np.asarray(balls(x) / z, dtype=float)
         # next to a zero float64 sees its own cancellation
         near = np.logical_or.reduce([np.abs(x - zero.place) < 1e-2 * width for zero in zeros])
@@ -384,9 +386,9 @@ def quotient(target: Callable[[Any], Any], x: Any, zero: Zero) -> Any:
     point = x[0] if isinstance(x, arb_series) else x
     hull = point if point == arb(zero.exact) else point.union(arb(zero.exact))
     if not isinstance(x, arb_series):
-        return _series(target, hull, k + 1, ctx.prec)[k]
+        return series_at(target, hull, k + 1, ctx.prec)[k]
     count = ctx.cap
-    coefficients = _series(target, hull, count + k, ctx.prec)[k:]
+    coefficients = series_at(target, hull, count + k, ctx.prec)[k:]
     inner = x - point
     if inner.length() <= 2 and inner[1] == 1:
         return arb_series(coefficients, count)

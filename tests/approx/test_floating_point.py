@@ -3,11 +3,12 @@ import pytest
 from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpmath import mp
 
 import approx
 from approx import Rational
 from approx import floating_point as evaluation
-from approx.floating_point import count_inputs, every_input, known_dtype, measured, rounded, run, runs
+from approx.floating_point import BITS, count_inputs, every_input, known_dtype, measured, rounded, run, runs
 
 GATE = approx.minimax(approx.jump_relu(), (15, 14)).rational
 
@@ -159,3 +160,39 @@ def test_a_domain_without_a_number_of_the_format_is_told():
 def test_a_domain_beyond_a_format_warns_of_nothing():
     r = Rational.from_monomial([1, 1e-6], [1], domain=(0, 1e30))
     assert approx.evaluation_error(r, "float16") < 2**-9
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "type", "weight", "truth"),
+    [
+        ("log(1+x)", (-0.3, 0.5), (5, 4), "relative", mp.log1p),
+        ("sqrt(1+x)-1", (-0.5, 1), (4, 4), "relative", lambda x: mp.sqrt(1 + x) - 1),
+        ("exp(x)-1", (-1, 1), (5, 4), "relative", mp.expm1),
+        ("(exp(x)-1)/x", (0, 1), (5, 4), None, lambda x: mp.expm1(x) / x if x else mp.mpf(1)),
+        ("x*3", (0, 1), (1, 0), None, lambda x: 3 * x),
+        ("x*3", (0, 1), (1, 0), "relative", lambda x: 3 * x),
+        ("1/(1+x**2)", (-1, 1), (0, 2), None, lambda x: 1 / (1 + x * x)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_truth_is_the_targets_and_not_its_rounding_or_what_is_left_where_it_cancels(
+    text, domain, type, weight, truth, dtype
+):
+    target = approx.formula(text, domain).with_weight(weight)
+    fit = approx.minimax(target, type)
+    form = approx.best_form(fit, dtype, writable=True)
+    held = fit.rational.to(form, bits=max(53, fit.rational.bits))
+    stated = measured(held, dtype, target).error
+    tiny = 10.0 ** -np.linspace(0, 30, 400)
+    x = np.r_[np.linspace(*domain, 800), tiny[tiny < domain[1]], -tiny[-tiny > domain[0]]]
+    x = x.astype(np.float32).astype(float) if dtype == "float32" else x
+    with mp.workprec(400):
+        off = [
+            abs(mp.mpf(float(y)) - truth(mp.mpf(v)))
+            for v, y in zip(x.tolist(), run(held, x, dtype), strict=True)
+        ]
+        if weight == "relative":
+            off = [e / abs(truth(mp.mpf(v))) if e else e for v, e in zip(x.tolist(), off, strict=True)]
+        seen = float(max(off))
+    assert seen <= stated * 1.15  # a sample
+    assert stated <= fit.error + (40 if form != "factored" else 12) * 2.0 ** -BITS[dtype]

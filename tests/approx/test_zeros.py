@@ -371,3 +371,16 @@ def test_no_zero_of_many_is_left_over(shift):
     fit = approx.minimax(target, (3, 3))
     assert fit.verdict is approx.Verdict.DEGENERATE
     assert fit.error == 1
+
+
+@pytest.mark.parametrize("power", [3, 7, 8, 10, 12, 14])
+def test_a_zero_far_from_0_where_floats_are_far_apart(power):
+    """Its distance from the float beside it is felt at all of them."""
+    low = 10.0**power
+    fit = approx.minimax(approx.formula("sin(x)", (low, low + 3)).with_weight("relative"), (5, 0))
+    assert fit.converged, fit.message
+    x = low + np.linspace(0.01, 2.99, 400)
+    truth = np.array([float(arb(float(v)).sin()) for v in x]) if power < 4 else np.sin(x)
+    exact = fit.rational.exact()[0]
+    got = np.array([float(arb(exact(dyadic(float(v))))) for v in x])
+    assert np.max(np.abs(got / truth - 1)) <= fit.error * (1 + 1e-6) + 1e-12
