@@ -462,8 +462,10 @@ def table(
             row = "".join(f"{tables.table(n, degrees).upper:16.9e}" for n in tables.PRIMITIVES)
             typer.echo(f"{f'{degrees[0]},{degrees[1]}':9}{row}")
     else:
+        if name not in tables.PRIMITIVES:
+            raise ValueError(f"{name!r} is not in the table; choose from {', '.join(tables.PRIMITIVES)}")
         if type is None:
-            raise ValueError("the type is missing: approx table relu 9,8")
+            raise ValueError(f"the type is missing: approx table {name} 9,8")
         entry = tables.table(name, degrees_of(type))
         show(entry)
         if output:

@@ -78,9 +78,14 @@ class Functions:
     @staticmethod
     def asinh(x: Any) -> Any:
         """The inverse hyperbolic sine."""
-        if isinstance(x, arb):
+        if isinstance(x, arb | acb):
             return x.asinh()
-        return Functions.log(x + Functions.sqrt(x * x + 1)) if isinstance(x, BALLS) else np.arcsinh(x)
+        if isinstance(x, arb_series | acb_series):
+            turned = x[0].real < 0  # where the sum would cancel
+            x = -x if turned else x
+            value = Functions.log(x + Functions.sqrt(x * x + 1))
+            return -value if turned else value
+        return np.arcsinh(x)
 
     @staticmethod
     def acosh(x: Any) -> Any:

@@ -52,6 +52,8 @@ def pade(
     if min(m, n) < 0 or m + n > _MOST:
         raise ValueError(f"type={type!r}: expected degrees of 0 or more, {_MOST} together at most")
     count = m + n + 1
+    if isinstance(series, str):
+        raise ValueError(f"series={series!r}: for a formula give approx.formula({series!r}, domain)")
     if isinstance(series, Target):
         coefficients = _of_target(series, centre, count, bits)
     else:

@@ -227,17 +227,20 @@ def best_at(
         if not np.all(below > 0):
             return None
         scale, ones = (1 / (below * unit))[:, None], np.ones((len(below), 1))
-        rows = np.vstack(
-            [
-                np.hstack([scale * (-P), scale * (fQ - reached * Q), -ones]),
-                np.hstack([scale * P, scale * (-fQ - reached * Q), -ones]),
-            ]
-        )
+        with np.errstate(all="ignore"):
+            rows = np.vstack(
+                [
+                    np.hstack([scale * (-P), scale * (fQ - reached * Q), -ones]),
+                    np.hstack([scale * P, scale * (-fQ - reached * Q), -ones]),
+                ]
+            )
         bound = np.zeros(len(rows))
         if len(positive):
             more = np.hstack([np.zeros((len(positive), m + 1)), -positive, np.zeros((len(positive), 1))])
             rows = np.vstack([rows, more])
             bound = np.r_[bound, np.full(len(positive), -_CLEAR)]
+        if not np.all(np.isfinite(rows)):  # values that float64 has no room for
+            break
         cost = np.r_[np.zeros(m + n + 2), 1.0]
         limits = [(None, None)] * (m + 1) + [(-1.0, 1.0)] * (n + 1) + [(None, 0.0)]
         options = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}

@@ -226,6 +226,11 @@ def _longest(
         else:
             bad = right
         length = right - left
+        if length <= 64 * np.spacing(max(abs(left), abs(right))):
+            raise RuntimeError(
+                f"fit({target}): no piece of type {type} that begins at {left!r} has an error of {error:g}: "
+                "some neighbouring floats already have more"
+            )
         errors.append((length, np.inf if one is None else one.error))
         reached = left if good is None else good.target.hull[1]
         if good is not None and bad is not None and bad - reached <= _CLOSE * (bad - left):
