@@ -204,13 +204,15 @@ def _report(
     from evals.neuronpedia import EXPORTED, Source, check_export
     from evals.neuronpedia import export as write_export
     from evals.report.sae import page_of, write_page
+    from evals.site import load_address
     from rsae.activations.open import open_activations
 
     chosen = parse_latents(latents)
     cached = export is not None and export[0] == "delphi"
     if export is not None:
         check_export(*export)
-    subject = Subject(target, open_activations(activations), host, allow_mismatch)
+    store = open_activations(activations, like=load_address(target).provenance)
+    subject = Subject(target, store, host, allow_mismatch)
     sae, counts = subject.sae, subject.counts
     source = None
     if export is not None and not cached:
@@ -344,7 +346,8 @@ def _compare_saes(
 
     if len(set(addresses)) < len(addresses):
         raise InputError("compare: an SAE is named twice")
-    saes, store = {address: load_address(address) for address in addresses}, open_activations(activations)
+    saes = {address: load_address(address) for address in addresses}
+    store = open_activations(activations, like=saes[addresses[0]].provenance)
     found = compare_saes(saes, store, shared_host(host, store), tokens, allow_mismatch)
     for table in side_by_side_tables(found):
         if markdown:
@@ -400,7 +403,8 @@ def _baselines(
     from evals.site import load_address
     from rsae.activations.open import open_activations
 
-    loaded, store = load_address(sae), open_activations(activations)
+    loaded = load_address(sae)
+    store = open_activations(activations, like=loaded.provenance)
     own = reconstruction(loaded, store, allow_mismatch=allow_mismatch)
     found = measure(loaded, store, only or (), steps, seed, allow_mismatch)
     _told(baselines_table(own, found), {"sae": own, **found}, markdown, json)

@@ -462,6 +462,7 @@ def _upgrade(
     from rsae import upgrade as run_upgrade
     from rsae.activations.open import open_activations
     from rsae.support import distributed
+    from rsae.upgrading.decide import fit_of
 
     degrees = tuple(_numbers("--type", type, int))
     tune = _checked(
@@ -487,7 +488,12 @@ def _upgrade(
         fine_tune=steps > 0,
     )
     distributed.join(device=device)
+    for place in (teacher, activations):
+        if Path(place).exists() and Path(place).resolve() == out.resolve():
+            raise InputError(f"--out {out}: is {place} itself; choose another directory")
     sae = load(teacher, input_scale=input_scale).to(device)
+    if sparsity and variant != "soft" and sae.penalty_named("own") is None:
+        raise InputError(f"--sparsity {sparsity:g}: {teacher} has no penalty, its l0 is its k; leave it out")
     given = open_activations(activations, window, heldout)
     if solve_error is not None:
         if variant != "pursuit":
@@ -509,19 +515,18 @@ def _upgrade(
     )
     if not distributed.is_first():
         return
-    (start,) = new.history["initial"]
-    typer.echo(
-        f"{out}/initial: FVU {start['fvu']:.4f} at l0 {start['l0']:.1f}; "
-        f"the teacher's {start['teacher_fvu']:.4f} at {start['teacher_l0']:.1f}"
-    )
-    for name in ("control", "tuned") if steps else ():
-        last = new.history[name][-1]
-        typer.echo(
-            f"{out}/{name}: ||x - x_hat||^2 {last['sse']:.2f} (normalised), l0 {last['l0']:.1f} in training"
-        )
+    split = "heldout" if given.tokens("heldout") else "train"
+    counted = min(given.tokens(split), 20_000)
+    typer.echo(f"on {counted} {'held-out' if split == 'heldout' else 'TRAINING'} tokens:")
+    made = {teacher: sae, f"{out}/initial": new.initial}
+    if new.control is not None:
+        made |= {f"{out}/control": new.control, f"{out}/tuned": new.tuned}
+    for name, one in made.items():
+        fit = fit_of(one, given, counted, split)
+        typer.echo(f"  {name}: FVU {fit['fvu']:.4f} at l0 {fit['l0']:.1f}")
     pair = (f"{out}/control", f"{out}/tuned") if steps else (teacher, f"{out}/initial")
     command = shlex.join(["evals", "compare", *pair, "--activations", activations])
-    typer.echo(f"measure both on held-out tokens before you believe either: {command}")
+    typer.echo(f"with intervals, and what the host loses: {command}")
 
 
 @app.command("convert")

@@ -24,6 +24,8 @@ _NAMES = {
     "note": "host_note",
     "storage": "activations_storage",
     "split_seed": "split_seed",
+    "rows": "activation_rows",
+    "heldout_rows": "heldout_rows",
 }
 
 #: Other names of one model: the embedded host is the instruct variant; TransformerLens says gpt2-small
@@ -60,6 +62,10 @@ class Provenance:
     """How the activations lie in their store, and what that costs, where it is not float32."""
     split_seed: int | None = None
     """Seed of the split of the text into training, held-out and probing documents."""
+    rows: int | None = None
+    """How many rows one's own activations had."""
+    heldout_rows: int | None = None
+    """How many of these, the last ones, were held out of training."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a foreign file that mean nothing here; they survive load and save."""
 
@@ -164,6 +170,19 @@ def check_match(
                 f"{what} belongs to {name} {ours!r}, {with_what} to {others!r}; take the matching one, or give "
                 "allow_mismatch=True (--allow-mismatch) if you mean it"
             )
+    seeds = mine.split_seed, theirs.split_seed
+    if mine.text is not None and mine.text == theirs.text and None not in seeds and seeds[0] != seeds[1]:
+        raise InputError(
+            f"{what} was trained on another split of the text (split_seed {seeds[0]}), {with_what} (split_seed "
+            f"{seeds[1]}) may hold out what it was trained on; take split_seed {seeds[0]}, or give "
+            "allow_mismatch=True (--allow-mismatch) if you mean it"
+        )
+    held = mine.heldout_rows, theirs.heldout_rows
+    if mine.rows is not None and mine.rows == theirs.rows and None not in held and held[0] != held[1]:
+        raise InputError(
+            f"{what} was trained with {held[0]} of {mine.rows} rows held out, {with_what} hold out {held[1]}; give "
+            f"heldout={held[0]} (--heldout), or, for other rows, allow_mismatch=True (--allow-mismatch)"
+        )
     if mine.bos is not None and theirs.bos is not None and mine.bos != theirs.bos:
         has, lacks = (what, with_what) if mine.bos else (with_what, what)
         warnings.warn(

@@ -12,7 +12,7 @@ import torch
 
 from evals.metrics.codes import readings, sharing_products
 from evals.results import Density, Fit, Reconstruction
-from rsae import SAE, Activations, InputError, Store
+from rsae import SAE, Activations, InputError, Provenance, Store
 from rsae.activations.protocol import check_fits
 
 #: Upper edges of the density histogram's decades; below the first stand the latents that never fire
@@ -94,6 +94,7 @@ def reconstruction(
     if isinstance(activations, torch.Tensor | np.ndarray):
         rows_ND = activations.reshape(-1, activations.shape[-1]) if activations.ndim else activations
         activations = Store.of([rows_ND, rows_ND], heldout=len(rows_ND))
+        activations.provenance = Provenance()  # nothing of it was held out of anything
     check_fits(sae, activations, allow_mismatch)
     tokens, square = 0, 0.0
     total_O = torch.zeros(sae.d_out, dtype=torch.float64)

@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ class InMemory:
         if predicted is not None and (rows := predicted.tokens() + predicted.tokens("heldout")) != total:
             raise InputError(f"the target has {rows} rows, the activations have {total}; give a row for each")
         parts = _parted([t for _, t in tensors], total - held)
-        return cls(parts, provenance or Provenance(), window, predicted)
+        own = (provenance or Provenance()).filled(Provenance(rows=total, heldout_rows=held))
+        return cls(parts, own, window, predicted)
 
     @property
     def d_in(self) -> int:
@@ -107,7 +108,8 @@ class InMemory:
         parts = {split: parts for split, parts in self._rows.parts.items() if parts}
         held = {split: bytes_of(self.blocks(split, _ROWS)) for split in parts}
         made = {split: [list(t.shape) for t in some] for split, some in parts.items()}
-        made_of = {"rows": made, "bytes": held, "provenance": self.provenance.metadata()}
+        known = replace(self.provenance, rows=None, heldout_rows=None)  # which the shapes say
+        made_of = {"rows": made, "bytes": held, "provenance": known.metadata()}
         if self.target is not None:
             made_of["target"] = self.target.identity
         if self.points is not None:

@@ -104,27 +104,29 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
             return Decided(family, penalty, tune, name)
     if config.variant == "soft":  # it is dense in training: there is no l0 to steer
         raise InputError(
-            f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity"
+            f"the teacher does not say with what weight of the {penalty} penalty to fine-tune; set tune.sparsity "
+            "(--sparsity)"
         )
     l0 = fit_of(teacher, activations, config.calibration_tokens)["l0"]
     return Decided(family, penalty, replace(tune, l0=l0), f"{name}-held" if held else name)
 
 
 @torch.no_grad()
-def fit_of(sae: SAE, activations: Activations, tokens: int) -> dict[str, float]:
-    """`fvu` and `l0` on a sample of training tokens, in the state in which the SAE is used.
+def fit_of(sae: SAE, activations: Activations, tokens: int, split: str = "train") -> dict[str, float]:
+    """`fvu` and `l0` on a sample of tokens, in the state in which the SAE is used.
 
     Args:
         sae: The SAE; it is left as it is.
         activations: The activations.
         tokens: Size of the sample.
+        split: `train` or `heldout`.
     """
     training = sae.training
     sae.eval()
-    x_BD = activations.sample(tokens, seed=1).to(sae.W_enc.device)
+    x_BD = activations.sample(tokens, 1, split).to(sae.W_enc.device)
     y_BO = x_BD
     if sae.transcodes and activations.target is not None:
-        y_BO = activations.target.sample(tokens, seed=1).to(x_BD)
+        y_BO = activations.target.sample(tokens, 1, split).to(x_BD)
     error = count = 0.0
     for rows_BD, wanted_BO in zip(x_BD.split(1024), y_BO.split(1024), strict=True):
         z_BF = sae.encode(rows_BD)

@@ -67,6 +67,17 @@ def job(tmp_path_factory, harvest_arguments):
     return path
 
 
+def test_an_upgrade_takes_no_directory_of_its_own_ingredients_and_no_penalty_that_there_is_not(job):
+    given = ["upgrade", job / "teacher", "--activations", job / "store"]
+    for place in ("teacher", "store"):
+        before = sorted(path.name for path in (job / place).iterdir())
+        assert_one_clear_line(rsae(*given, "--out", job / place), "--out", "choose another directory")
+        assert sorted(path.name for path in (job / place).iterdir()) == before
+    wrong = rsae(*given, "--out", job / "penal", "--sparsity", 3)
+    assert_one_clear_line(wrong, "--sparsity 3", "no penalty")
+    assert not (job / "penal").exists()
+
+
 def test_from_text_to_a_rational_sae(job):
     arguments = [
         "upgrade",
@@ -83,7 +94,11 @@ def test_from_text_to_a_rational_sae(job):
     assert load(job / "new" / "tuned").family == "rational_top_k"
     assert load(job / "new" / "control").family == "top_k"
     pair = f"{job / 'new'}/control {job / 'new'}/tuned --activations {job / 'store'}"
-    assert done.stdout.endswith(f"believe either: evals compare {pair}\n")
+    assert done.stdout.endswith(f"with intervals, and what the host loses: evals compare {pair}\n")
+    told = dict(re.findall(r"^  (\S+): FVU (\S+) at l0", done.stdout, flags=re.M))
+    for name in ("teacher", "new/initial", "new/control", "new/tuned"):
+        fvu = evals.reconstruction(load(job / name), Store.open(job / "store")).fvu
+        assert float(told[str(job / name)]) == pytest.approx(fvu, abs=1e-3)
     again = rsae(*arguments, "--steps", 10)
     assert "tuned: reused" in again.stderr
     rounded = [*arguments, "--steps", 10, "--precision", "bfloat16"]

@@ -12,8 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+import evals
 import rsae
+from evals.cli import main as evals_main
 from rsae import InputError, Store, TrainConfig
+from rsae.activations.open import open_activations
+from rsae.cli import main
+from tests.command import assert_one_clear_line, run_command
 
 
 def rows(n=400, d=9, seed=0):
@@ -69,7 +74,7 @@ def test_an_sae_of_vectors_that_no_language_model_gave(tmp_path):
     own = Store.of(rows(2000, 16), heldout=200)
     sae = rsae.new("top_k", own, d_sae=40, k=5)
     rsae.train(sae, own, TrainConfig(steps=60, batch=64, lr=3e-3))
-    assert sae.provenance == rsae.Provenance()
+    assert sae.provenance == rsae.Provenance(rows=2000, heldout_rows=200)
     new = rsae.upgrade(sae, own, type=(3, 2), config=rsae.UpgradeConfig(tune=TrainConfig(steps=10, batch=64)))
     rsae.save(new.tuned, tmp_path / "sae")
     x = own.sample(100, split="heldout")
@@ -189,3 +194,29 @@ def test_nothing_is_unpickled(tmp_path):
     for name in ("x.pt", "y.npy"):
         with pytest.raises(InputError, match=name):
             Store.of(tmp_path / name)
+
+
+def test_what_an_sae_was_trained_on_is_not_taken_for_held_out(tmp_path):
+    x = rows(600, 16)
+    path, most = tmp_path / "own.npy", Store.of(x, heldout=6)
+    np.save(path, x.numpy())
+    sae = rsae.new("top_k", most, d_sae=40, k=5)
+    rsae.save(sae, tmp_path / "sae")
+    saved = rsae.load(tmp_path / "sae")
+    assert (saved.provenance.rows, saved.provenance.heldout_rows) == (600, 6)
+    for use in (evals.reconstruction, lambda s, a: rsae.train(s, a, TrainConfig(steps=1, batch=8))):
+        with pytest.raises(InputError, match=r"with 6 of 600 rows held out.*heldout=6 \(--heldout\)"):
+            use(saved, Store.of(x))
+    assert evals.reconstruction(saved, Store.of(x, heldout=6)).tokens == 6
+    assert evals.reconstruction(saved, Store.of(x), allow_mismatch=True).tokens == 60
+    assert evals.reconstruction(saved, Store.of(x[:500])).tokens == 50  # other rows
+    assert evals.reconstruction(saved, x[:300]).tokens == 300  # all of what is given
+    # the commands hold out what was held out
+    assert open_activations(path, like=saved.provenance).tokens("heldout") == 6
+    assert open_activations(path).tokens("heldout") == 60
+    rsae.save(sae, tmp_path / "other")
+    done = run_command(evals_main, "compare", tmp_path / "sae", tmp_path / "other", "--activations", path)
+    assert done.returncode == 0, done.stderr
+    assert "on 6 held-out" in done.stdout
+    wrong = run_command(main, "upgrade", tmp_path / "sae", "--activations", path, "--out", tmp_path / "up")
+    assert_one_clear_line(wrong, "--heldout")

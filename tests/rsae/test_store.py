@@ -25,6 +25,7 @@ from rsae.activations.rows import Scaled
 from rsae.activations.store import VERSION, Manifest, Shard
 from rsae.activations.text import load_documents, split_documents
 from rsae.activations.windows import Windows
+from rsae.provenance import check_match
 from rsae.support.files import read_tensors, write_tensors
 from rsae.support.parts import shares
 from tests.rsae.helpers import random_sae
@@ -552,3 +553,14 @@ def test_batches_are_made_ahead():
     assert made == [0, 1, 2]
     assert [b for _, b, _ in prefetched(lambda step: step, range(2, 4), ahead=False)] == [2, 3]
     assert list(prefetched(make, range(0), ahead=True)) == []
+
+
+def test_another_split_of_the_text_may_hold_out_what_was_trained_on(store):
+    sae = random_sae("top_k", store)
+    sae.provenance = store.provenance
+    other = replace(store.provenance, split_seed=store.provenance.split_seed + 1)
+    check_match(sae.provenance, replace(other, text="another text"), "the SAE", "the store")
+    check_match(sae.provenance, replace(other, split_seed=None), "the SAE", "the store")
+    check_match(sae.provenance, other, "the SAE", "the store", allow_mismatch=True)
+    with pytest.raises(InputError, match="another split of the text.*split_seed"):
+        check_match(sae.provenance, other, "the SAE", "the store")
