@@ -27,6 +27,7 @@ from evals.results import dump
 from evals.stats import Estimate
 from evals.workers import Workers
 from rsae import SAE, Activations, InputError, TrainConfig
+from rsae.folders import SWEEP, check_free
 from rsae.sae import family as family_named
 from rsae.support.cache import Cache
 from rsae.support.devices import check_device
@@ -196,6 +197,7 @@ def tune(
         device,
     )
     check_device(device)
+    check_free(sweep.out, SWEEP)
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds {', '.join(map(str, seeds))}: one that stands there twice is no repetition")
     for name in families:

@@ -11,6 +11,7 @@ from rsae.formats import mark_in
 from rsae.support.errors import InputError
 
 STORE, SAVED, RUN = "an activation store", "an SAE", "a run of `evals`"
+UPGRADE, SWEEP = "an upgrade", "a tuning"  # whose SAEs lie in folders of their own
 #: Marks of an SAE that many another tool writes
 _COMMON = ("config.yaml", "hyperparams.json")
 
@@ -20,7 +21,7 @@ def check_free(folder: str | os.PathLike, kind: str) -> None:
 
     Args:
         folder: The folder; one that is not there, and a URL, will do.
-        kind: `STORE`, `SAVED` or `RUN`.
+        kind: `STORE`, `SAVED`, `RUN`, `UPGRADE` or `SWEEP`.
 
     Raises:
         InputError: The message names the file that gives it away, or that is in the way.
@@ -33,6 +34,9 @@ def check_free(folder: str | os.PathLike, kind: str) -> None:
             raise InputError(
                 f"{path}: {part} is a file, where a directory is needed; choose another directory"
             )
+    here = next((part for part in (path, *path.parents) if part.exists()), path)
+    if not os.access(here, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: {here} cannot be written to; choose another directory")
     marks = {
         STORE: MANIFEST if (path / MANIFEST).exists() else None,
         SAVED: None if (mark := mark_in(path)) in _COMMON else mark,

@@ -17,6 +17,7 @@ from typing import Any
 import approx
 from rsae.activations.host import Host
 from rsae.activations.protocol import Activations, check_fits
+from rsae.folders import UPGRADE, check_free
 from rsae.formats.sealed import load_sealed, save_sealed
 from rsae.sae import SAE, JumpReLU, SoftRational
 from rsae.sae.fingerprint import weights_of
@@ -141,6 +142,8 @@ class _Kept:
 
     def make_room(self, force: bool) -> None:
         """Refuse to lose another upgrade; where that is wanted, lose all of it, so that no two are ever mixed."""
+        if self.directory is not None:
+            check_free(self.directory, UPGRADE)
         others = self.cache.others(dict.fromkeys(("initial", "control", "tuned"), self.settings))
         if others and not force:
             raise InputError(

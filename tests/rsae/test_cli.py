@@ -15,6 +15,7 @@ import time
 import pytest
 import torch
 
+import evals
 from rsae import HarvestConfig, InputError, Store, load, save
 from rsae.cli import main
 from rsae.formats import WRITERS
@@ -73,6 +74,8 @@ def test_an_upgrade_takes_no_directory_of_its_own_ingredients_and_no_penalty_tha
         before = sorted(path.name for path in (job / place).iterdir())
         assert_one_clear_line(rsae(*given, "--out", job / place), "--out", "choose another directory")
         assert sorted(path.name for path in (job / place).iterdir()) == before
+    (job / "afile").touch()
+    assert_one_clear_line(rsae(*given, "--out", job / "afile"), "afile is a file", "choose another directory")
     wrong = rsae(*given, "--out", job / "penal", "--sparsity", 3)
     assert_one_clear_line(wrong, "--sparsity 3", "no penalty")
     assert not (job / "penal").exists()
