@@ -184,7 +184,7 @@ def test_the_truth_is_the_targets_and_not_its_rounding_or_what_is_left_where_it_
     held = fit.rational.to(form, bits=max(53, fit.rational.bits))
     stated = measured(held, dtype, target).error
     tiny = 10.0 ** -np.linspace(0, 30, 400)
-    x = np.r_[np.linspace(*domain, 800), tiny[tiny < domain[1]], -tiny[-tiny > domain[0]]]
+    x = np.r_[np.linspace(domain[0], domain[1], 800), tiny[tiny < domain[1]], -tiny[-tiny > domain[0]]]
     x = x.astype(np.float32).astype(float) if dtype == "float32" else x
     with mp.workprec(400):
         off = [

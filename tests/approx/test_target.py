@@ -112,7 +112,10 @@ def test_a_weight_that_is_a_target_is_written_as_one(weight):
         (lambda: Target("exp(x)"), "formula"),  # pyright: ignore[reportArgumentType]
         (lambda: Target(np.exp, kinks=[np.nan]), "kinks"),
         (lambda: Target(np.exp, kinks=0.5), r"kinks=0\.5: expected a list"),  # pyright: ignore[reportArgumentType]
-        (lambda: approx.formula("exp(x)", (0, 1), "relative"), "kinks='relative'.*with_weight"),
+        (
+            lambda: approx.formula("exp(x)", (0, 1), "relative"),  # pyright: ignore[reportArgumentType]
+            "kinks='relative'.*with_weight",
+        ),
         (lambda: approx.formula("exp(x)", (0, 1), jumps=["x"]), "jumps="),  # pyright: ignore[reportArgumentType]
         (lambda: Target(np.exp).pieces(), "enclose"),
         (lambda: Target(np.exp)(arb(1)), "enclose"),
