@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evals.stats import Interval
 from rsae import HarvestConfig, InputError, TrainConfig, UpgradeConfig
+from rsae.formats import mark_in
 from rsae.support.files import is_json, read_json, write_json
 from rsae.support.values import numeral
 
@@ -529,6 +530,8 @@ def read_results(run: str | os.PathLike) -> list[Result]:
     """
     directory = Path(run) / "results"
     found = [_read(file) for file in sorted(directory.glob("*.json"))]
+    if not found and mark_in(Path(run)) is not None:
+        raise InputError(f"{run}: an SAE, no run: give --activations to look at SAEs")
     if not found:
         raise InputError(
             f"{directory}: no result files; make them with `evals run demo --out {run}` (for the report of "

@@ -1,6 +1,7 @@
 # %% [markdown]
 # # Compare SAEs
-# Two SAEs at the same l0, measured on the same held-out rows, on the code that is decoded and counted.
+# Two SAEs at about the same l0, and one of them with its active latents solved together, measured on the same held-out rows, on the
+# code that is decoded and counted.
 
 # %%
 import torch
@@ -29,8 +30,8 @@ for name, sae in saes.items():
     print(f"{name:16} FVU {figures.fvu:.4f}  l0 {figures.l0:5.2f}  alive {figures.alive:.2f}")
 
 # %% [markdown]
-# What the truth says: how well the decoder's rows match the hidden directions (each is matched once), and how often a feature
-# that is on is found on. On a language model nobody knows the truth; here we do.
+# What the truth says: how well the decoder's rows match the hidden directions (each is matched once), and how often the matched
+# latent fires where its feature is on. On a language model nobody knows the truth; here we do.
 
 # %%
 from scipy.optimize import linear_sum_assignment
@@ -38,7 +39,12 @@ from scipy.optimize import linear_sum_assignment
 for name, sae in saes.items():
     cosine_FG = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1) @ W_GD.T
     rows, columns = linear_sum_assignment(-cosine_FG.abs().numpy())
-    print(f"{name:16} mean |cos| of the match {cosine_FG.abs()[rows, columns].mean():.3f}")
+    fired_NG = sae.encode(x_ND[-1000:])[:, rows] != 0
+    on_NG = active_NG[-1000:, columns]
+    recall = (fired_NG & on_NG).sum() / on_NG.sum()
+    print(
+        f"{name:16} mean |cos| of the match {cosine_FG.abs()[rows, columns].mean():.3f}, found on {recall:.3f}"
+    )
 
 # %% [markdown]
 # Grids of hosts, layers, families, levels and seeds, with controls and standard errors: `evals run standard --out runs/standard`,

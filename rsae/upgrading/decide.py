@@ -108,6 +108,11 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
             "(--sparsity)"
         )
     l0 = fit_of(teacher, activations, config.calibration_tokens)["l0"]
+    if not 0 < l0 < teacher.d_sae:
+        none = "none of its latents fires" if l0 == 0 else "all of its latents fire always"
+        raise InputError(
+            f"the teacher has no l0 to keep ({none}); give tune.l0 or tune.sparsity (--l0, --sparsity)"
+        )
     return Decided(family, penalty, replace(tune, l0=l0), f"{name}-held" if held else name)
 
 

@@ -272,3 +272,14 @@ def test_a_teacher_with_its_latents_in_another_order_is_another_teacher(store):
         kept(sae, store, UpgradeConfig(), [], None).settings for sae in (one, copy.deepcopy(one), other)
     ]
     assert settings[0] == settings[1] != settings[2]
+
+
+@pytest.mark.parametrize(
+    ("b_enc", "said"), [(-1e6, "none of its latents fires"), (1e6, "all of its latents fire")]
+)
+def test_a_teacher_without_an_l0_to_keep_is_told(store, b_enc, said):
+    teacher = random_sae("relu", store)
+    with torch.no_grad():
+        teacher.b_enc.fill_(b_enc)
+    with pytest.raises(InputError, match=said):
+        decide(teacher, store, UpgradeConfig())
