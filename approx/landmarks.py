@@ -15,7 +15,7 @@ _MOST, _LOOK = 1 << 17, 257
 _CELLS, _MOST_CELLS = 64, 40  # of an interval in balls, at first; of those that are halved at once
 _NARROWEST = 1e-10  # of an interval, a cell
 _ENDLESS, _FEW = 2000, 3  # turns in a cell that tell nothing more; such cells that end the look
-_STEEPER = 8.0  # times what samples show: a slope that may hold more than they do
+_SHARPER = 8.0  # times what samples show: a curvature that may hold more than they do
 _UNSEEN = 1e-12  # of the target, what is left to its rounding
 _INSIDE = np.linspace(0, 1, 17)
 
@@ -95,11 +95,14 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
         bounds = np.array([_bounds(target, u, v) for u, v in zip(left.tolist(), right.tolist(), strict=True)])
         with np.errstate(invalid="ignore", over="ignore"):
             steps = np.max(np.abs(np.diff(f, axis=1)), axis=1)
+            ordered = np.sort(np.abs(np.diff(f, 2, axis=1)), axis=1)
+            bends, others = ordered[:, -1], ordered[:, -4]  # of a sample that meets a peak three bends tell
+            alone = bends > _SHARPER * others
+            sudden = alone | ((around > 0) & (bends > _SHARPER * around / 4))
+            around = np.fmax(around / 4, np.where(alone, others, bends))
+            curved = bounds[:, 2] * ((right - left) / (len(_INSIDE) - 1)) ** 2 - _SHARPER * around
             more = np.maximum(bounds[:, 1] - top, bottom - bounds[:, 0])
-            sudden = (around > 0) & (steps > _STEEPER / 4 * around)
-            around = np.fmax(around / 2, steps)
-            slopes = bounds[:, 2] * (right - left) / (len(_INSIDE) - 1) - _STEEPER * around
-            more = np.fmin(more, slopes) - _UNSEEN * max(abs(low), abs(high))
+            more = np.fmin(more, curved) - _UNSEEN * max(abs(low), abs(high))
             # what some of the finer samples show is still too narrow for them
             shown = (top - bottom > 0.05 * (high - low)) & (steps > 0.25 * (top - bottom)) | sudden
             shown &= right - left < step * (len(_INSIDE) - 1)
@@ -125,15 +128,15 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
 
 
 def _bounds(target: Target, a: float, b: float) -> tuple[float, float, float]:
-    """A lower and an upper bound of a target between two points, and one of its slope; nan for what is not known."""
+    """A lower and an upper bound of a target between two points, and one of its curvature; nan where there is none."""
     x = arb((a + b) / 2, (b - a) / 2)
-    slope = np.nan
+    curvature = np.nan
     # an enclosure that knows no series, or a quotient by 0
     with suppress(AttributeError, TypeError, NotImplementedError, ValueError, ZeroDivisionError):
-        series = target(arb_series([x, 1], 2))
-        slope = float(abs(series[1]).upper()) if isinstance(series, arb_series) else 0.0
+        series = target(arb_series([x, 1], 3))
+        curvature = 2 * float(abs(series[2]).upper()) if isinstance(series, arb_series) else 0.0
     value = target(x)
-    return float(value.lower()), float(value.upper()), slope
+    return float(value.lower()), float(value.upper()), curvature
 
 
 def _joined(cells: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:

@@ -366,6 +366,7 @@ def test_narrow_peaks_are_fitted_as_wide_ones_are(steepness, place, text):
 @example(12, 0.0542, 0, "x**2", (3, 0))  # one sample met its flank, and a finer look missed it
 @example(14, 0.123, -1.7, "x", (3, 2))  # a feature below a hundredth of the range was not looked for
 @example(12, 0.3, -4, "exp(x)-x", (3, 2))
+@example(9, 0.75, -2, "sin(x)", (3, 0))  # at an end of cells: a sample meets its top
 @settings(max_examples=12, deadline=None)
 def test_no_peak_is_too_narrow_to_be_seen(steepness, place, height, text, type):
     place = round(place, 4)
