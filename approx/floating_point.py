@@ -293,7 +293,7 @@ def _in_balls(
         bits = 160
         while True:
             with precision(bits):
-                f = target(arb(v))
+                f = arb(target(arb(v)))
                 if f.rel_accuracy_bits() >= 96 or bits > _MOST_BITS:
                     errors.append(float(abs(arb(y) - f)))
                     values.append(float(f.mid()))
@@ -317,7 +317,8 @@ class _Truth:
             c[: zero.multiplicity] = 0.0
             first, last = abs(c[zero.multiplicity]), float(np.max(np.abs(c[-2:])))
             reach = (2.0**-60 * first / last) ** (1 / (_TERMS - 2 - zero.multiplicity)) if last else np.inf
-            self._near.append((zero, min(reach, 2.0**-6 * target.domain.length), c))
+            folds = [abs(zero.place - x) for x in target.breaks]
+            self._near.append((zero, min(reach, 2.0**-6 * target.domain.length, *folds), c))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """f at x."""

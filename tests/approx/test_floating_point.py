@@ -168,6 +168,14 @@ def test_a_domain_beyond_a_format_warns_of_nothing():
         ("log(1+x)", (-0.3, 0.5), (5, 4), "relative", mp.log1p),
         ("sqrt(1+x)-1", (-0.5, 1), (4, 4), "relative", lambda x: mp.sqrt(1 + x) - 1),
         ("exp(x)-1", (-1, 1), (5, 4), "relative", mp.expm1),
+        # a fold beside the zero
+        (
+            "(exp(x)-1)*(1+abs(x-2**-10))",
+            (-1, 1),
+            (5, 4),
+            "relative",
+            lambda x: mp.expm1(x) * (1 + abs(x - mp.mpf(2) ** -10)),
+        ),
         ("(exp(x)-1)/x", (0, 1), (5, 4), None, lambda x: mp.expm1(x) / x if x else mp.mpf(1)),
         ("x*3", (0, 1), (1, 0), None, lambda x: 3 * x),
         ("x*3", (0, 1), (1, 0), "relative", lambda x: 3 * x),
