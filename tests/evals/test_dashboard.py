@@ -113,7 +113,7 @@ def test_mistakes(saved, store, tmp_path):
     assert_one_clear_line(evals("report", saved, *here, "--latents", "3;x"), "such as 3,17,40")
     assert_one_clear_line(evals("report", saved, *here, "--latents", "40"), "has the latents 0 to 39")
     assert_one_clear_line(evals("report", tmp_path / "none", *here), "no such file or directory")
-    assert_one_clear_line(evals("report", saved), "no result files", "--activations")
+    assert_one_clear_line(evals("report", saved), "an SAE, no run", "--activations")
     done = evals("report", saved, *here, "--export", "neuronpdia", tmp_path / "e")
     assert_one_clear_line(done, "neuronpdia", "did you mean 'neuronpedia'")
     (tmp_path / "full").mkdir()
