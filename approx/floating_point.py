@@ -363,13 +363,9 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
         The error, and what it was measured on.
     """
     every = dtype != "float64" and count_inputs(held.domain, dtype) <= _FEASIBLE
-    truth: Any = (
-        held.to("factored", bits=max(53, held.bits))
-        if target is None and not _piecewise(held)
-        else held
-        if target is None
-        else _Truth(target)
-    )
+    truth: Any = _Truth(target) if target is not None else held
+    if target is None and not _piecewise(held):
+        truth = held.to("factored", bits=max(53, held.bits))
 
     def errors(x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):

@@ -382,7 +382,7 @@ def _descended(
     # a pole beside the domain that the error does not feel: a factor that a smaller type does without
     spare = fit is not None and fit.verdict is Verdict.POLE
     near = fit is not None and fit.error <= fit.levelled * (1 + _NEAR)
-    further = 0 if near else patience - 1  # for those beside this type
+    further = 0 if near else max(patience - 1, 0)  # for those beside this type
     done = fit is not None and (
         fit.converged or patience == 0 or _rounded(fit) or (near and sum(type) > _QUICK)
     )
@@ -391,7 +391,7 @@ def _descended(
         for smaller in ((m, n - 1), (m - 1, n)):
             if min(smaller) >= 0:
                 with suppress(RuntimeError):
-                    other = _descended(target, smaller, goal, known, max(further, 0))
+                    other = _descended(target, smaller, goal, known, further)
                     if fit is None or other.error < fit.error * (1 + (goal.slack if spare else 0)):
                         detail = f"it has type {other.rational.type}"
                         floor = 0.0 if fit is None else min(fit.levelled, other.error)
