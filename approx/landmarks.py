@@ -92,7 +92,9 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
         good = f[np.isfinite(f)]
         low, high = min(low, np.min(good, initial=np.inf)), max(high, np.max(good, initial=-np.inf))
         bottom, top = np.min(f, axis=1), np.max(f, axis=1)
-        bounds = np.array([_bounds(target, u, v) for u, v in zip(left.tolist(), right.tolist(), strict=True)])
+        curvature = np.array(
+            [_curvature(target, u, v) for u, v in zip(left.tolist(), right.tolist(), strict=True)]
+        )
         with np.errstate(invalid="ignore", over="ignore"):
             steps = np.max(np.abs(np.diff(f, axis=1)), axis=1)
             ordered = np.sort(np.abs(np.diff(f, 2, axis=1)), axis=1)
@@ -100,9 +102,12 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
             alone = bends > _SHARPER * others
             sudden = alone | ((around > 0) & (bends > _SHARPER * around / 4))
             around = np.fmax(around / 4, np.where(alone, others, bends))
-            curved = bounds[:, 2] * ((right - left) / (len(_INSIDE) - 1)) ** 2 - _SHARPER * around
-            more = np.maximum(bounds[:, 1] - top, bottom - bounds[:, 0])
-            more = np.fmin(more, curved) - _UNSEEN * max(abs(low), abs(high))
+            curved = curvature * ((right - left) / (len(_INSIDE) - 1)) ** 2 - _SHARPER * around
+            rounding = _UNSEEN * max(abs(low), abs(high))
+            more = curved - rounding
+            for k in np.flatnonzero(~(more <= 0)):  # a range takes longer than a curvature
+                least, most = _range(target, float(left[k]), float(right[k]))
+                more[k] = np.fmin(max(most - top[k], bottom[k] - least) - rounding, more[k])
             # what some of the finer samples show is still too narrow for them
             shown = (top - bottom > 0.05 * (high - low)) & (steps > 0.25 * (top - bottom)) | sudden
             shown &= right - left < step * (len(_INSIDE) - 1)
@@ -127,16 +132,23 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
     return _joined(sorted(found))
 
 
-def _bounds(target: Target, a: float, b: float) -> tuple[float, float, float]:
-    """A lower and an upper bound of a target between two points, and one of its curvature; nan where there is none."""
-    x = arb((a + b) / 2, (b - a) / 2)
-    curvature = np.nan
+def _curvature(target: Target, a: float, b: float) -> float:
+    """A bound of a target's curvature between two points; nan where there is none."""
     # an enclosure that knows no series, or a quotient by 0
     with suppress(AttributeError, TypeError, NotImplementedError, ValueError, ZeroDivisionError):
-        series = target(arb_series([x, 1], 3))
-        curvature = 2 * float(abs(series[2]).upper()) if isinstance(series, arb_series) else 0.0
-    value = target(x)
-    return float(value.lower()), float(value.upper()), curvature
+        series = target(arb_series([_between(a, b), 1], 3))
+        return 2 * float(abs(series[2]).upper()) if isinstance(series, arb_series) else 0.0
+    return np.nan
+
+
+def _range(target: Target, a: float, b: float) -> tuple[float, float]:
+    """A lower and an upper bound of a target between two points."""
+    value = target(_between(a, b))
+    return float(value.lower()), float(value.upper())
+
+
+def _between(a: float, b: float) -> arb:
+    return arb((a + b) / 2, (b - a) / 2)
 
 
 def _joined(cells: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
