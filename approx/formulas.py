@@ -14,7 +14,7 @@ from flint import arb, arb_series, ctx, fmpq
 
 from approx.domain import Domain
 from approx.dyadic import dyadic, precision
-from approx.functions import BALLS, Functions
+from approx.functions import BALLS, EXACT, Functions
 from approx.landmarks import landmarks
 from approx.spans import enclosure
 from approx.target import Expression, Target, points
@@ -259,7 +259,7 @@ def _compile(node: ast.AST, text: str, domain: Domain | None = None) -> Expressi
 
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            return lambda x, c=dyadic(value): c if isinstance(x, BALLS) else float(value)
+            return lambda x, c=dyadic(value): c if isinstance(x, EXACT) else float(value)
         case ast.Name(id="x"):
             return lambda x: x
         case ast.Name(id="pi"):
@@ -326,7 +326,7 @@ def _completed(inner: Expression, tree: ast.expr, text: str, domain: Domain) -> 
             if not bounds.is_finite():
                 return value
             return value.intersection(bounds) if value.is_finite() else bounds
-        if isinstance(x, BALLS):
+        if isinstance(x, EXACT):
             return inner(x)
         with np.errstate(all="ignore"):
             value = np.asarray(inner(x), dtype=float)
@@ -391,7 +391,7 @@ def _continued(a: Expression, b: Expression, zeros: tuple[Zero, ...], width: flo
     def run(x: Any) -> Any:
         if isinstance(x, arb | arb_series):
             return balls(x)
-        if isinstance(x, BALLS):
+        if isinstance(x, EXACT):
             return a(x) / b(x)
         x = np.asarray(x, dtype=float)
         with np.errstate(all="ignore"):

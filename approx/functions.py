@@ -9,7 +9,10 @@ import numpy as np
 from flint import acb, acb_series, arb, arb_series
 from scipy import special
 
+from approx.operands import Quotient
+
 BALLS = (arb, acb, arb_series, acb_series)
+EXACT = (*BALLS, Quotient)
 
 
 def _principal(x: Any, cut: Any = None) -> Any:

@@ -1,11 +1,18 @@
-"""Numbers that a form can run on besides floats and balls: duals (derivatives) and an emulated bfloat16."""
+"""What a form or a formula runs on besides floats and balls: duals (derivatives), an emulated bfloat16, and quotients
+of polynomials.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from flint import fmpq, fmpq_poly
+
+from approx.dyadic import dyadic
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,71 @@ class BFloat16:
 
     def __abs__(self) -> BFloat16:
         return BFloat16(np.abs(self.value))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+_MOST_DEGREES = 2000  # of a power: beyond them exact coefficients take longer than they tell
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """num/den, exactly: a formula of + - * / and whole powers run on x itself tells which rational function it is."""
+
+    num: fmpq_poly
+    """Numerator."""
+    den: fmpq_poly
+    """Denominator."""
+
+    @classmethod
+    def of(cls, function: Callable[[Any], Any]) -> Quotient | None:
+        """The rational function that an expression is; None where it shows none.
+
+        Args:
+            function: the expression, on numbers of any kind.
+        """
+        with suppress(TypeError, AttributeError, ValueError, ArithmeticError, NotImplementedError):
+            value = cls._from(function(cls(fmpq_poly([0, 1]), fmpq_poly([1]))))
+            return value if isinstance(value, Quotient) else None
+        return None
+
+    @classmethod
+    def _from(cls, o: Any) -> Any:
+        if isinstance(o, int | float | fmpq):
+            return cls(fmpq_poly([dyadic(o)]), fmpq_poly([1]))
+        return o if isinstance(o, Quotient) else NotImplemented
+
+    def __add__(self, o: Any) -> Quotient:
+        o = self._from(o)
+        return o if o is NotImplemented else Quotient(self.num * o.den + o.num * self.den, self.den * o.den)
+
+    def __mul__(self, o: Any) -> Quotient:
+        o = self._from(o)
+        return o if o is NotImplemented else Quotient(self.num * o.num, self.den * o.den)
+
+    def __rtruediv__(self, o: Any) -> Quotient:
+        if not self.num:
+            raise ZeroDivisionError("a quotient by 0")
+        return Quotient(self.den, self.num) * o
+
+    def __truediv__(self, o: Any) -> Quotient:
+        o = self._from(o)
+        return o if o is NotImplemented else self * (1 / o)
+
+    def __neg__(self) -> Quotient:
+        return self * -1
+
+    def __sub__(self, o: Any) -> Quotient:
+        return self + -o
+
+    def __rsub__(self, o: Any) -> Quotient:
+        return -self + o
+
+    def __pow__(self, power: int) -> Quotient:
+        if max(self.num.degree(), self.den.degree()) * power > _MOST_DEGREES:
+            raise NotImplementedError("a power of too many degrees")
+        return Quotient(self.num**power, self.den**power)
 
     __radd__ = __add__
     __rmul__ = __mul__

@@ -12,6 +12,7 @@ from flint import arb, arb_mat, fmpq, fmpq_poly
 
 from approx.dyadic import dyadic, precision
 from approx.functions import Functions
+from approx.operands import Quotient
 from approx.proofs.real_roots import MAX_BITS, bit_size, compose_affine, extrema, isolate, sign_of
 from approx.proofs.taylor import models
 from approx.rational import Rational
@@ -230,6 +231,8 @@ class Error:
             square = fmpq_poly([0, 0, p.b])
             num, den = num(square), den(square)
             yield Box(fmpq(0), fmpq(1), f * den - num, den, radius, square)
+        elif tolerance == 0 and (own := Quotient.of(p.expression)) and own.num * den == num * own.den:
+            yield Box(p.a, p.b, fmpq_poly(), fmpq_poly([1]))
         else:
             yield from self._modelled(p, r, tolerance)
 

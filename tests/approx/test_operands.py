@@ -1,6 +1,11 @@
 import numpy as np
+import pytest
+from flint import arb, fmpq, fmpq_poly
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from approx.operands import BFloat16, round_bfloat16
+import approx
+from approx.operands import BFloat16, Quotient, round_bfloat16
 
 
 def test_bfloat16_rounds_to_nearest_even():
@@ -11,3 +16,48 @@ def test_bfloat16_rounds_to_nearest_even():
     assert np.array_equal(round_bfloat16(x), expected, equal_nan=True)
     value = 1 / (BFloat16(np.array([3.0], dtype=np.float32)) + 0.0)
     assert value.value[0] == np.float32(0.333984375)
+
+
+def test_a_quotient_is_what_its_arithmetic_says():
+    x = fmpq_poly([0, 1])
+    shown = Quotient.of(lambda x: 1 - (x**2 - 0.25) / (3 - x) / 2)
+    assert shown is not None
+    assert shown.num * (2 * (3 - x)) == shown.den * (2 * (3 - x) - (x**2 - fmpq(1, 4)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.exp(),
+        lambda x: np.sqrt(x),
+        lambda x: x * arb(2),
+        lambda x: 1 / (0 * x),
+        lambda x: x**5000,
+        abs,
+    ],
+)
+def test_what_is_no_quotient_shows_none(function):
+    assert Quotient.of(function) is None
+
+
+_NUMBERS = st.integers(-9, 9)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(_NUMBERS, min_size=1, max_size=4),
+    st.lists(_NUMBERS, max_size=3),
+    st.sampled_from([None, "relative"]),
+)
+def test_a_rational_formula_is_proven_to_be_its_own_approximation(p, q, weight):
+    low = sum(map(abs, q)) + 1  # without poles on [-1, 1], and without zeros
+    p = [sum(map(abs, p)) + 1, *p]
+    num, den = ("+".join(f"({c})*x**{k}" for k, c in enumerate(cs)) for cs in (p, [low, *q]))
+    target = approx.formula(f"({num})/({den})")
+    target = target if weight is None else target.with_weight(weight)
+    r = approx.Rational.from_monomial(p, [low, *q])
+    proven = approx.certify(r, target)
+    assert (proven.lower, proven.upper, proven.pole_free) == (0, 0, True)
+    proven.verify()
+    other = approx.Rational.from_monomial([p[0] + 1e-12, *p[1:]], [low, *q])
+    assert approx.certify(other, target).lower > 0
