@@ -16,7 +16,7 @@ from approx.command import (
     fixed_of,
     pair,
     prove,
-    read,
+    read_pieces,
     replay,
     show,
     target_of,
@@ -344,7 +344,7 @@ def export(
     relative: Relative = False,
     weight: Weight = None,
 ) -> None:
-    """Write source code that evaluates the function in FILE.
+    """Write source code that evaluates the function in FILE, or the table of pieces.
 
     Its comment says the measured error. With the target, which a certificate brings along, that is the error against
     the target, in its weight; the form is chosen by it.
@@ -371,17 +371,25 @@ def export(
         weight: a formula.
     """
     import approx
+    from approx.source_code import export_pieces
 
     options = (domain, theta, margin, delta, kinks)
-    rational, certificate = read(file)
-    the_target = certificate.target if certificate else None
-    if target is not None:
-        the_target = target_of(target, *options)
-    elif any(o is not None for o in options) or ((relative or weight) and the_target is None):
+    found = read_pieces(file)
+    read = found if isinstance(found, list) else [found]
+    named = None if target is None else target_of(target, *options)
+    proven = all(certificate for _, certificate in read)
+    if named is None and (any(o is not None for o in options) or ((relative or weight) and not proven)):
         raise ValueError("--domain, --relative and the like say of which target: give --target beside them")
-    if relative or weight:
-        the_target = weighted(the_target, relative, weight)
-    source = approx.export(rational, to, dtype, name=name, form=form, force=force, target=the_target)
+    pieces = []
+    for rational, certificate in read:
+        of = certificate.target if named is None and certificate else named
+        pieces.append((rational, weighted(of, relative, weight) if of and (relative or weight) else of))
+    if isinstance(found, list):
+        source = export_pieces(pieces, to, dtype, name=name, form=form, force=force)
+    else:
+        source = approx.export(
+            pieces[0][0], to, dtype, name=name, form=form, force=force, target=pieces[0][1]
+        )
     typer.echo(str(source))
 
 

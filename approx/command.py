@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,29 +131,48 @@ CHAINS = {"composite_sign": "CompositeSign", "composite_power": "CompositePower"
 
 def read(file: Path) -> tuple[Any, Any]:
     """(rational, certificate or None) out of a rational function's file or a certificate."""
+    found = read_pieces(file)
+    if not isinstance(found, list):
+        return found
+    raise ValueError(
+        f"{file}: a table of pieces, a JSON list: approx export writes it as code; in Python each item of "
+        "json.load(...) is read by approx.Rational.from_json, or by approx.Certificate.from_json where they are proven"
+    )
+
+
+def read_pieces(file: Path) -> tuple[Any, Any] | list[tuple[Any, Any]]:
+    """What `read` reads; or a list of such pairs, left to right, out of a table of pieces."""
     from approx.files import read_json
+
+    data = read_json(file)
+    if not isinstance(data, list):
+        return _read_one(data, str(file))
+    found = [_read_one(record, f"{file}: item {number}") for number, record in enumerate(data)]
+    ends = [rational.domain.hull for rational, _ in found]
+    if not ends or any(left[1] > right[0] for left, right in pairwise(ends)):
+        raise ValueError(
+            f"{file}: a table of pieces holds one piece at least, each to the right of the one before"
+        )
+    return found
+
+
+def _read_one(data: Any, place: str) -> tuple[Any, Any]:
     from approx.proofs import Certificate
     from approx.rational import Rational
 
-    data = read_json(file)
     kind = data.get("kind") if isinstance(data, dict) else None
-    if isinstance(data, list):
-        raise ValueError(
-            f"{file}: a table of pieces, a JSON list; in Python each item of json.load(...) is read by "
-            "approx.Rational.from_json, or by approx.Certificate.from_json where the pieces are proven"
-        )
     if kind in CHAINS:
         raise ValueError(
-            f"{file}: a chain of maps; in Python approx.{CHAINS[kind]}.from_json(json.load(...)) reads and proves it, "
+            f"{place}: a chain of maps; in Python approx.{CHAINS[kind]}.from_json(json.load(...)) reads and proves it, "
             "as approx verify does"
         )
     try:
-        if isinstance(data, dict) and data.get("kind") == "certificate":
+        if kind == "certificate":
             certificate = Certificate.from_json(data)
             return certificate.rational, certificate
         return Rational.from_json(data), None
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{place}: {error}") from None
 
 
 def pair(file: Path, target: str | None, *options: Any) -> tuple[Any, Any, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -137,18 +138,81 @@ def export(
             gate, say.
     """
     rational, target = opened(rational, target)
-    if to not in LANGUAGES:
-        raise ValueError(f"to={to!r}: expected one of {', '.join(LANGUAGES)}")
+    kind = _checked(to, dtype, name)
     if to == "json":
         return json.dumps(rational.to_json(), indent=1)
     if to == "sympy":
         return sympy_expression(rational)
+    code, _ = _function(rational, target, to, kind, name, form, force)
+    return _head(to, kind) + code
+
+
+def export_pieces(
+    pieces: Sequence[tuple[Rational, Target | None]],
+    to: str,
+    dtype: Any = "float64",
+    *,
+    name: str = "rational",
+    form: str | None = None,
+    force: bool = False,
+) -> Any:
+    """Source of a function `name(x)` that evaluates functions side by side, each on its domain.
+
+    Each is a function of its own, `name_0` and so on, with its header; `name` looks for the one that x belongs to. A
+    point where two meet belongs to the right one, and what lies beyond the ends to the last.
+
+    Args:
+        pieces: the functions, left to right, and what the error in the header of each is measured against.
+        to: "python", "c" or "torch", or "sympy" (a sympy.Piecewise).
+        dtype: as for `export`.
+        name: what the function is called.
+        form: the form to write; by default each piece's best.
+        force: write a form even if it is useless in `dtype`.
+
+    Returns:
+        The source, or a sympy expression.
+
+    Raises:
+        ValueError: as `export` does, and for "json".
+    """
+    kind = _checked(to, dtype, name)
+    if to == "json":
+        raise ValueError("to='json' holds one function: export, or save, the pieces one by one")
+    starts = [rational.domain.hull[0] for rational, _ in pieces[1:]]
+    if to == "sympy":
+        return _sympy_pieces([rational for rational, _ in pieces], starts)
+    names = [f"{name}_{k}" for k in range(len(pieces))]
+    written = [_function(r, t, to, kind, n, form, force) for n, (r, t) in zip(names, pieces, strict=True)]
+    low, high = pieces[0][0].domain.hull[0], pieces[-1][0].domain.hull[1]
+    about = (
+        f"A table of {len(pieces)} functions on [{low!r}, {high!r}]; "
+        f"the largest of their errors, as measured, is {_up(max(error for _, error in written))}."
+    )
+    # a number of the format is beyond a start just if it is beyond the first number of the format there
+    table = _TABLE[to](name, names, [_upwards(start, kind) for start in starts], about, kind)
+    heads = "import numpy as np\n\n\n" if to == "python" else _head(to, kind)
+    return heads + ("\n\n" if to != "c" else "\n").join([*(code for code, _ in written), table])
+
+
+def _checked(to: str, dtype: Any, name: str) -> str:
+    """The name of the dtype, once the three are known to go together."""
+    if to not in LANGUAGES:
+        raise ValueError(f"to={to!r}: expected one of {', '.join(LANGUAGES)}")
+    if to in ("json", "sympy"):
+        return "float64"
     kind = known_dtype(dtype)
     if to == "c" and kind not in ("float64", "float32"):
         raise ValueError(f"dtype={kind!r}: C has float64 and float32")
     if to == "python" and kind == "bfloat16":
         raise ValueError("dtype='bfloat16': numpy has no such type; use to='torch'")
     check_name(name, to)
+    return kind
+
+
+def _function(
+    rational: Rational, target: Target | None, to: str, kind: str, name: str, form: str | None, force: bool
+) -> tuple[str, float]:
+    """The code of one function, and the error that its header states."""
     best = best_form(rational, kind, True, target)
     form = best if form is None else form
     held = rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))
@@ -192,7 +256,8 @@ def export(
     value, lines = _used(result.text, writer.lines)
     if not any("x" in line.split() for line in lines) and value != "x":
         value = f"{value} + 0 * x"  # a constant takes the shape of x
-    return _LAYOUT[to](name, lines, value, _about(held, kind, target), kind)
+    about, error = _about(held, kind, target)
+    return _LAYOUT[to](name, lines, value, about, kind), error
 
 
 def _used(value: str, lines: list[str]) -> tuple[str, list[str]]:
@@ -210,7 +275,8 @@ def _used(value: str, lines: list[str]) -> tuple[str, list[str]]:
     return renamed(value), [renamed(lines[k - 1]) for k in kept]
 
 
-def _about(held: Rational, kind: str, target: Target | None) -> str:
+def _about(held: Rational, kind: str, target: Target | None) -> tuple[str, float]:
+    """What a header says, and the error in it."""
     domain = " u ".join(f"[{a!r}, {b!r}]" for a, b in held.domain)  # every digit counts here
     m, n = held.type
     found = measured(held, kind, target)
@@ -222,10 +288,10 @@ def _about(held: Rational, kind: str, target: Target | None) -> str:
         against = f"the target {target.text!r}"
     about = f"Rational function of type ({m}, {n}) on {domain}, {held.form.name} form; {weight}error against {against}"
     if found.exhaustive:
-        return f"{about} at most {_up(found.error)}, measured on all {found.inputs} numbers of {kind} there."
-    return (
-        f"{about} {_up(found.error)}, the largest measured on a sample of {found.inputs} numbers of {kind}."
-    )
+        how = f"at most {_up(found.error)}, measured on all {found.inputs} numbers of {kind} there."
+    else:
+        how = f"{_up(found.error)}, the largest measured on a sample of {found.inputs} numbers of {kind}."
+    return f"{about} {how}", found.error
 
 
 def _up(value: float) -> str:
@@ -234,23 +300,86 @@ def _up(value: float) -> str:
     return text if not np.isfinite(value) or float(text) >= value else f"{value * 1.005:.2e}"
 
 
+def _upwards(value: float, kind: str) -> float:
+    """The first number of a format that is not below a float."""
+    found = rounded(value, kind)
+    step = value - found
+    while found < value:
+        step *= 2
+        found = rounded(value + step, kind)
+    return found
+
+
+def _head(to: str, kind: str) -> str:
+    """What stands above the functions of a file."""
+    if to == "python":
+        return "import numpy as np\n\n\n" if kind != "float64" else ""
+    return "import torch\n\n\n" if to == "torch" else "#include <math.h>\n\n"
+
+
 def _python(name: str, lines: list[str], result: str, about: str, kind: str) -> str:
     # Python's floats are weak operands: an array of the dtype keeps it
     cast = "" if kind == "float64" else f"    x = np.asarray(x, dtype=np.{kind})\n"
-    head = "import numpy as np\n\n\n" if cast else ""
-    return f'{head}def {name}(x):\n    """{about}"""\n{cast}{_body(lines)}    return {result}\n'
+    return f'def {name}(x):\n    """{about}"""\n{cast}{_body(lines)}    return {result}\n'
 
 
 def _torch(name: str, lines: list[str], result: str, about: str, kind: str) -> str:
-    head = f"import torch\n\n\ndef {name}(x: torch.Tensor) -> torch.Tensor:\n"
+    head = f"def {name}(x: torch.Tensor) -> torch.Tensor:\n"
     return f'{head}    """{about}"""\n    x = x.to(torch.{kind})\n{_body(lines)}    return {result}\n'
 
 
 def _c(name: str, lines: list[str], result: str, about: str, kind: str) -> str:
     real = "double" if kind == "float64" else "float"
     rounds = "Each operation rounds by itself: for gcc -O3 -march=native add -ffp-contract=off."
-    head = f"#include <math.h>\n\n/* {about}\n   {rounds} */\n{real} {name}({real} x) {{\n"
+    head = f"/* {about}\n   {rounds} */\n{real} {name}({real} x) {{\n"
     return f"{head}{_body(lines, f'const {real} ', ';')}    return {result};\n}}\n"
+
+
+def _python_table(name: str, names: list[str], starts: list[float], about: str, kind: str) -> str:
+    return f'''def {name}(x):
+    """{about}"""
+    x = np.asarray(x, dtype=np.{kind})
+    value, which = np.empty_like(x), np.searchsorted({starts!r}, x, side="right")
+    for k, piece in enumerate([{", ".join(names)}]):
+        value[which == k] = piece(x[which == k])
+    return value[()]
+'''
+
+
+def _torch_table(name: str, names: list[str], starts: list[float], about: str, kind: str) -> str:
+    ends = [None, *starts, None]
+    # each piece sees its own interval alone: beyond it a pole would spoil the gradient
+    runs = [
+        f"{piece}(x.clamp({a!r}, {b!r}))" if (a, b) != (None, None) else f"{piece}(x)"
+        for piece, a, b in zip(names, ends, ends[1:], strict=False)
+    ]
+    wheres = [
+        f"    value = torch.where(x >= {a!r}, {run}, value)\n"
+        for a, run in zip(starts, runs[1:], strict=True)
+    ]
+    head = f'def {name}(x: torch.Tensor) -> torch.Tensor:\n    """{about}"""\n    x = x.to(torch.{kind})\n'
+    # a NaN goes through the first piece
+    return f"{head}    value = {runs[0]}\n{''.join(wheres)}    return value\n"
+
+
+def _c_table(name: str, names: list[str], starts: list[float], about: str, kind: str) -> str:
+    real, suffix = ("double", "") if kind == "float64" else ("float", "f")
+    numbers = ", ".join(f"{start.hex()}{suffix}" for start in starts) or "0"  # C has no empty array
+    return f"""/* {about} */
+{real} {name}({real} x) {{
+    static const {real} starts[] = {{{numbers}}};
+    static {real} (*const pieces[])({real}) = {{{", ".join(names)}}};
+    int low = 0, high = {len(starts)};
+    while (low < high) {{
+        const int k = (low + high) / 2;
+        if (x >= starts[k])
+            low = k + 1;
+        else
+            high = k;
+    }}
+    return pieces[low](x);
+}}
+"""
 
 
 def _body(lines: list[str], before: str = "", after: str = "") -> str:
@@ -258,6 +387,7 @@ def _body(lines: list[str], before: str = "", after: str = "") -> str:
 
 
 _LAYOUT = {"python": _python, "torch": _torch, "c": _c}
+_TABLE = {"python": _python_table, "torch": _torch_table, "c": _c_table}
 
 
 def sympy_expression(rational: Rational) -> sympy.Expr:
@@ -278,3 +408,11 @@ def sympy_expression(rational: Rational) -> sympy.Expr:
 
     num, den = rational.exact()
     return poly(num) / poly(den)
+
+
+def _sympy_pieces(pieces: list[Rational], starts: list[float]) -> sympy.Expr:
+    import sympy
+
+    x = sympy.Symbol("x")
+    ends = [x < sympy.Rational(*start.as_integer_ratio()) for start in starts]
+    return sympy.Piecewise(*zip(map(sympy_expression, pieces), [*ends, True], strict=True))

@@ -11,8 +11,10 @@ from tqdm import tqdm
 from approx.dyadic import precision
 from approx.fit.minimax import minimax
 from approx.fit.result import Fit, check_type
+from approx.fitted import opened
 from approx.proofs import Certificate, certify
 from approx.samples import Samples, opened_target
+from approx.source_code import export_pieces
 from approx.target import Target, check_kind
 
 SHAPES = ("rational", "polynomial")
@@ -48,6 +50,23 @@ class Piecewise:
         for k, fit in enumerate(self.pieces):
             value[which == k] = fit.rational(x[which == k])
         return value
+
+    def export(self, to: str, dtype: Any = "float64", *, name: str = "rational", force: bool = False) -> Any:
+        """Source of a function `name(x)` that looks for the piece of x and evaluates it.
+
+        Args:
+            to: "python", "c", "torch" or "sympy".
+            dtype: "float64", "float32", "bfloat16" or "float16".
+            name: what the function is called; those of the pieces are `name_0` and so on.
+            force: write a form even if it is useless in `dtype`.
+
+        Returns:
+            The source, or a sympy.Piecewise.
+
+        Raises:
+            ValueError: as `approx.export` does, and for "json".
+        """
+        return export_pieces([opened(fit) for fit in self.pieces], to, dtype, name=name, force=force)
 
     def certify(self) -> list[Certificate]:
         """A certificate of each piece.

@@ -242,7 +242,7 @@ def test_files_that_no_command_reads_are_named(approx_cli, tmp_path):
     assert approx_cli("fit", "exp(x)", "--error", "1e-2", "--type", "1,0", "-o", table)[0] == 0
     assert approx_cli("composite", "--degrees", "3", "--lower", "0.5", "-o", chain)[0] == 0
     for path, says in ((table, "a table of pieces"), (chain, "approx.CompositeSign.from_json")):
-        for command in ("export", "plot", "certify"):
+        for command in ("export",) * (path == chain) + ("plot", "certify"):
             code, _, err = approx_cli(command, path)
             assert code == 2
             assert says in err
@@ -285,3 +285,25 @@ def test_chains_and_tables_are_proven_again(approx_cli, tmp_path):
         assert code == 2
         assert says in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("proof", [[], ["--certify"]])
+def test_a_table_of_pieces_is_written_as_code(approx_cli, tmp_path, proof):
+    file = tmp_path / "table.json"
+    assert approx_cli("fit", "exp(x)", "--type", "1,0", "--error", "0.05", *proof, "-o", file)[0] == 0
+    code, out, _ = approx_cli("export", file, "--name", "f")
+    assert code == 0
+    scope: dict = {}
+    exec(out, scope)
+    x = np.linspace(-1, 1, 999)
+    assert np.max(np.abs(scope["f"](x) - np.exp(x))) < 0.0501
+    assert ("'exp(x)'" in out) == bool(proof)
+    assert "'exp(x)'" in approx_cli("export", file, "--target", "exp(x)")[1]
+    code, _, said = approx_cli("plot", file)
+    assert code
+    assert "approx export" in said
+    records = json.loads(file.read_text())
+    file.write_text(json.dumps(records[::-1]))
+    assert "to the right" in approx_cli("export", file)[2]
+    file.write_text("[]")
+    assert "one piece at least" in approx_cli("export", file)[2]

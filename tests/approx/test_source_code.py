@@ -1,10 +1,13 @@
+import ctypes
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import approx
 from approx import Rational, load
@@ -39,22 +42,78 @@ def test_every_form_can_be_written(form):
     assert scope["rational"](X) == pytest.approx(RELU(X), abs=1e-12)
 
 
+def compiled(source: str, dtype: str, folder: Path):
+    (folder / "f.c").write_text(source)
+    subprocess.run(
+        ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", "f.so", "f.c", "-lm"],
+        cwd=folder,
+        check=True,
+    )
+    f = ctypes.CDLL(str(folder / "f.so")).f
+    f.restype = ctypes.c_double if dtype == "float64" else ctypes.c_float
+    f.argtypes = [f.restype]
+    return f
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("r", [RELU, GATE, SAFE], ids=["relu", "gate", "safe"])
 def test_c_source_compiles_and_runs(tmp_path, r, dtype):
-    import ctypes
-
-    (tmp_path / "f.c").write_text(export(r, "c", dtype, name="f"))
-    subprocess.run(
-        ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", "f.so", "f.c", "-lm"],
-        cwd=tmp_path,
-        check=True,
-    )
-    f = ctypes.CDLL(str(tmp_path / "f.so")).f
-    f.restype = ctypes.c_double if dtype == "float64" else ctypes.c_float
-    f.argtypes = [f.restype]
+    f = compiled(export(r, "c", dtype, name="f"), dtype, tmp_path)
     assert close([f(v) for v in X], r, dtype)
+
+
+TABLES = [
+    approx.fit(approx.formula(text, domain), error, type)
+    for text, domain, error, type in [
+        ("exp(sin(3*x))", (-1, 2), 1e-2, (3, 0)),
+        ("abs(x - 0.1)", (-1, 1), 1e-3, (1, 0)),
+        ("exp(x)", (0, 1), 1e-3, (3, 1)),
+        ("x/abs(x) + x**2", (-1, 1), 0.2, (1, 0)),
+    ]
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("table", TABLES, ids=["smooth", "fold", "one", "jump"])
+def test_a_table_is_written_as_one_function(tmp_path, table, dtype):
+    x = np.r_[np.random.default_rng(0).uniform(*table.breaks[[0, -1]], 2000), table.breaks[1:-1]]
+    x = np.unique(np.r_[x, np.nextafter(x, -np.inf), np.nextafter(x.astype(np.float32), -np.inf)]).astype(
+        dtype
+    )
+    x = x[(x >= table.breaks[0]) & (x <= table.breaks[-1])]
+    scope: dict = {}
+    exec(table.export("python", dtype, name="f"), scope)
+    value = scope["f"](x)
+    assert value.dtype == dtype
+    assert value.shape == x.shape
+    # the table in float64 tells the piece, next to a jump as well
+    assert value == pytest.approx(table(x), abs=200 * float(np.finfo(dtype).eps))
+    exec(table.export("torch", dtype, name="f"), scope)
+    points = torch.from_numpy(x).requires_grad_()
+    found = scope["f"](points)
+    assert torch.equal(found, torch.from_numpy(value))
+    found.sum().backward()
+    assert points.grad is not None
+    assert points.grad.isfinite().all()
+    if shutil.which("cc"):
+        f = compiled(table.export("c", dtype, name="f"), dtype, tmp_path)
+        assert np.array_equal(np.array([f(v) for v in x.tolist()]), value.astype(float))
+        assert np.isnan(f(np.nan))
+        assert scope["f"](torch.tensor([np.nan])).isnan().all()
+
+
+def test_a_table_states_the_largest_error_of_its_pieces_and_is_exact_in_sympy():
+    table = TABLES[0]
+    source = table.export("python", "float32")
+    stated = [float(v) for v in re.findall(r"(\d\.\d\de[-+]\d+)[,.]", source)]
+    assert stated[-1] == max(stated[:-1])
+    assert len(stated) == len(table.pieces) + 1
+    symbolic = table.export("sympy")
+    for x in (-1, -0.3, float(table.breaks[3]), 1.9):
+        assert float(symbolic.subs("x", x)) == pytest.approx(float(table(x)), abs=1e-13)
+    with pytest.raises(ValueError, match="one function"):
+        table.export("json")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
