@@ -16,6 +16,7 @@ _CELLS, _MOST_CELLS = 64, 40  # of an interval in balls, at first; of those that
 _NARROWEST = 1e-10  # of an interval, a cell
 _ENDLESS, _FEW = 2000, 3  # turns in a cell that tell nothing more; such cells that end the look
 _SHARPER = 8.0  # times what samples show: a curvature that may hold more than they do
+_STAYING = 0.55  # of the bends between samples at twice the distance, where a quarter is left of what was resolved
 _UNSEEN = 1e-12  # of the target, what is left to its rounding
 _INSIDE = np.linspace(0, 1, 17)
 
@@ -100,7 +101,8 @@ def _hidden(target: Target, a: float, b: float, step: float) -> list[tuple[float
             ordered = np.sort(np.abs(np.diff(f, 2, axis=1)), axis=1)
             bends, others = ordered[:, -1], ordered[:, -4]  # of a sample that meets a peak three bends tell
             alone = bends > _SHARPER * others
-            sudden = alone | ((around > 0) & (bends > _SHARPER * around / 4))
+            sudden = alone | ((around > 0) & (bends > _STAYING * around))
+            sudden &= bends > _UNSEEN * np.maximum(np.abs(top), np.abs(bottom))  # and no rounding
             around = np.fmax(around / 4, np.where(alone, others, bends))
             curved = curvature * ((right - left) / (len(_INSIDE) - 1)) ** 2 - _SHARPER * around
             rounding = _UNSEEN * max(abs(low), abs(high))
