@@ -56,6 +56,10 @@ class Chain(ABC):
             ValueError: for a step of another shape than the table of coefficients has.
         """
 
+    def _numbers(self, step: Rational) -> list[fmpq]:
+        """The numbers that the table holds of a step, exactly."""
+        return list(step.form.parameters())
+
     def verify(self) -> None:
         """Prove the images anew from the exact coefficients.
 
@@ -72,7 +76,7 @@ class Chain(ABC):
             # the table of coefficients is in the variable itself: the proof is about nothing else
             if not isinstance(step.form, Monomial) or step.centre != 0 or step.scale != 1:
                 raise ValueError("a step is not held as powers of the variable itself")
-            for c in step.form.parameters():
+            for c in self._numbers(step):
                 if rounded(to_float(c), self.dtype) != to_float(c) or dyadic(to_float(c)) != c:
                     raise ValueError(f"a coefficient, {to_float(c)!r}, is not a number of {self.dtype}")
             low, high = image(self._map(step), low, high, self.safety)

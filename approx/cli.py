@@ -507,7 +507,10 @@ def composite(
     lower: Annotated[float, typer.Option(help="Left end of the interval of |x|, inside (0, 1).")] = 1e-3,
     degrees: Annotated[str, typer.Option(help="The odd degree of each step, innermost first.")] = "5,5,5,5,5",
     form: Annotated[
-        str, typer.Option(help="polynomial, or rational: maps of type (d, d - 1).")
+        str,
+        typer.Option(
+            help="polynomial; squares: quintics that do not cancel in 16 bits; or rational: maps of type (d, d - 1)."
+        ),
     ] = "polynomial",
     dtype: Annotated[
         str, typer.Option(help="Format of the coefficients: float64, float32, bfloat16 or float16.")
@@ -524,7 +527,7 @@ def composite(
     \b
     approx composite --lower 1e-3 --degrees 5,5,5,5,5
     approx composite --degrees 3,3,3 --form rational --to python
-    approx composite --dtype bfloat16 --safety 0.01 --to torch
+    approx composite --form squares --dtype bfloat16 --safety 0.05 --to torch
 
     \f
     Args:

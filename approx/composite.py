@@ -15,20 +15,24 @@ from math import comb
 from numbers import Real
 from typing import Any
 
+import numpy as np
 from flint import arb, arb_mat, fmpq, fmpq_poly
 
 from approx.chain import Chain, check_safety
+from approx.domain import Domain
 from approx.dyadic import dyadic, precision, to_float
-from approx.floating_point import known_dtype
+from approx.floating_point import Measured, count_inputs, every_input, known_dtype, runs
 from approx.forms import Monomial
 from approx.names import check_name
+from approx.operands import BFloat16
 from approx.proofs.decimals import float_below
 from approx.rational import Rational
 from approx.steps import Coefficients, Maps, best_chain, best_step, check_degrees
 from approx.zolotarev import zolotarev_sign
 
 _BITS = 256
-FORMS = ("polynomial", "rational")
+_FEASIBLE, _RUNS = 1 << 20, 1 << 9  # numbers that are run one by one; runs of neighbours in a sample
+FORMS = ("polynomial", "squares", "rational")
 LANGUAGES = ("json", "python", "numpy", "torch")
 
 
@@ -42,7 +46,7 @@ class CompositeSign(Chain):
     lower: float
     """Left end of the interval [lower, 1] of |x| that the promise is about."""
     form: str
-    """"polynomial" or "rational"."""
+    """"polynomial", "squares" or "rational"."""
     dtype: str
     """The format that the coefficients are rounded to."""
     safety: float
@@ -68,17 +72,58 @@ class CompositeSign(Chain):
             whole = step.compose(whole)
         return whole.with_domain([(-1, -self.lower), (self.lower, 1)])
 
-    def coefficients(self) -> list[dict[str, list[float]]]:
+    def coefficients(self) -> list[dict[str, Any]]:
         """The table: for each step the coefficients of x, x^3, x^5, ... ("num") over those of 1, x^2, ... ("den").
 
-        They are numbers of `dtype`, exactly.
+        In the form "squares" it holds "c", "u" and "v" of c x ((x^2 - u)^2 + v). All are numbers of `dtype`, exactly.
         """
-        table: list[dict[str, list[float]]] = []
+        table: list[dict[str, Any]] = []
         for step in self.steps:
+            if self.form == "squares":
+                table.append(dict(zip("cuv", map(to_float, self._numbers(step)), strict=True)))
+                continue
             assert isinstance(step.form, Monomial)
             num, den = step.form.num, step.form.den
             table.append({"num": list(map(to_float, num[1::2])), "den": list(map(to_float, den[::2]))})
         return table
+
+    def measured(self) -> Measured:
+        """The largest error of the chain that is run in `dtype` throughout, one number at a time as its code does it.
+
+        Looked at are all numbers of the format in [lower, 1] where they can be counted through in seconds, else a
+        sample. A step that subtracts nearly equal numbers may round by more than `safety` allows for.
+
+        Returns:
+            The error, and what it was measured on.
+        """
+        domain = Domain((self.lower, 1.0))
+        every = self.dtype != "float64" and count_inputs(domain, self.dtype) <= _FEASIBLE
+        blocks = (
+            every_input(domain, self.dtype) if every else [runs(self.steps[0], domain, self.dtype, _RUNS)]
+        )
+        errors, sizes = [], 0
+        for x in blocks:
+            with np.errstate(all="ignore"):
+                off = np.abs(1 - self._run(x))  # exactly: both are near 1, or it does not matter
+            errors.append(float(np.max(np.where(np.isfinite(off), off, np.inf))))
+            sizes += len(x)
+        return Measured(max(errors), sizes, every)
+
+    def _run(self, x: np.ndarray) -> np.ndarray:
+        """What the code in Python does, in the arithmetic of the format."""
+        y: Any = BFloat16(x.astype(np.float32)) if self.dtype == "bfloat16" else x.astype(self.dtype)
+        for row in self.coefficients():
+            if self.form == "squares":
+                t = y * y - row["u"]
+                y = y * ((t * t + row["v"]) * row["c"])
+                continue
+            square, p, q = y * y, row["num"][-1], row["den"][-1]
+            for c in row["num"][-2::-1]:
+                p = p * square + c
+            for c in row["den"][-2::-1]:
+                q = q * square + c
+            y = y * p / q
+        return np.asarray(y.value if isinstance(y, BFloat16) else y, dtype=float)
 
     def _first(self) -> tuple[fmpq, fmpq]:
         if not 0 < self.lower < 1:
@@ -91,9 +136,16 @@ class CompositeSign(Chain):
         num, den = step.form.exact()
         if any(num.coeffs()[::2]) or any(den.coeffs()[1::2]) or not num:
             raise ValueError("a step is not odd")
-        if self.form == "polynomial" and den.coeffs() != [1]:
-            raise ValueError("a step has a denominator, and form is 'polynomial'")
+        if self.form != "rational" and den.coeffs() != [1]:
+            raise ValueError(f"a step has a denominator, and form is {self.form!r}")
+        if self.form == "squares" and num.degree() != 5:
+            raise ValueError("a step is no quintic, and form is 'squares'")
         return step
+
+    def _numbers(self, step: Rational) -> list[fmpq]:
+        if self.form == "squares":
+            return _squares(step.form.exact()[0].coeffs()[1::2])
+        return super()._numbers(step)
 
     def to_json(self) -> dict[str, Any]:
         """A self-contained record: the steps exactly, and the table of coefficients."""
@@ -142,18 +194,26 @@ class CompositeSign(Chain):
                 else "without rounding."
             )
         )
-        rows = "".join(
-            f"    ({tuple(row['num'])!r}, {tuple(row['den'])!r}),\n" for row in self.coefficients()
+        found = self.measured()
+        about += f" Run in {self.dtype}, one number at a time: {found.error:.3g}, the largest on " + (
+            f"all {found.inputs} numbers of it there."
+            if found.exhaustive
+            else f"a sample of {found.inputs} numbers."
         )
+        table = [
+            [tuple(v) if isinstance(v, list) else v for v in row.values()] for row in self.coefficients()
+        ]
+        alone = self.form == "polynomial" and to != "python"  # without the denominators, which are 1
+        rows = "".join(f"    {row[0] if alone else tuple(row)!r},\n" for row in table)
         if to == "python":
-            return _PYTHON.format(name=name, rows=rows, about=about)
-        if self.form != "polynomial":
+            return _PYTHON[self.form].format(name=name, rows=rows, about=about)
+        if self.form == "rational":
             raise ValueError(f"to={to!r}: a matrix sign by rational maps needs solves; use form='polynomial'")
-        rows = "".join(f"    {tuple(row['num'])!r},\n" for row in self.coefficients())
-        return _MATRIX[to].format(name=name, rows=rows, about=about)
+        return _matrix(to, self.form).format(name=name, rows=rows, about=about)
 
 
-_PYTHON = '''TABLE = [
+_PYTHON = {
+    "polynomial": '''TABLE = [
 {rows}]
 
 
@@ -167,9 +227,24 @@ def {name}(x):
             q = q * square + c
         x = x * p / q
     return x
-'''
+''',
+    "squares": '''TABLE = [
+{rows}]
 
-_LOOP = '''TABLE = [
+
+def {name}(x):
+    """{about}"""
+    for c, u, v in TABLE:
+        t = x * x - u
+        x = x * ((t * t + v) * c)
+    return x
+''',
+}
+_PYTHON["rational"] = _PYTHON["polynomial"]
+
+_LOOP = '''import {library}
+
+TABLE = [
 {{rows}}]
 
 
@@ -178,20 +253,33 @@ def {{name}}(x):
     flip = x.shape[-2] > x.shape[-1]
     x = {transpose} if flip else x
     eye = {eye}
-    for row in TABLE:
+{loop}
+    return {transpose} if flip else x
+'''
+_STEPS = {
+    "polynomial": """    for row in TABLE:
         gram = x @ {transpose}
         p = row[-1] * eye
         for c in row[-2::-1]:
             p = p @ gram + c * eye
-        x = p @ x
-    return {transpose} if flip else x
-'''
-_MATRIX = {
-    "numpy": "import numpy as np\n\n"
-    + _LOOP.format(transpose="np.swapaxes(x, -1, -2)", eye="np.eye(x.shape[-2])"),
-    "torch": "import torch\n\n"
-    + _LOOP.format(transpose="x.mT", eye="torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)"),
+        x = p @ x""",
+    "squares": """    for c, u, v in TABLE:
+        t = x @ {transpose} - u * eye
+        x = ((t @ t + v * eye) * c) @ x""",
 }
+_WORDS = {
+    "numpy": {"library": "numpy as np", "transpose": "np.swapaxes(x, -1, -2)", "eye": "np.eye(x.shape[-2])"},
+    "torch": {
+        "library": "torch",
+        "transpose": "x.mT",
+        "eye": "torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)",
+    },
+}
+
+
+def _matrix(to: str, form: str) -> str:
+    words = _WORDS[to]
+    return _LOOP.format(loop=_STEPS[form].format(**words), **words)
 
 
 def composite_sign(
@@ -208,7 +296,9 @@ def composite_sign(
         lower: left end of the interval of |x|, inside (0, 1).
         degrees: the odd degree of each step, innermost first; a number alone is one step's. Where the coefficients of
             a degree need more digits than the format has, a lower one is taken, its table filled with zeros.
-        form: "polynomial", or "rational": maps of type (d, d - 1).
+        form: "polynomial", "squares": quintics as c x ((x^2 - u)^2 + v), with c, u and v in the format, or "rational":
+            maps of type (d, d - 1). In 16 bits take "squares": a quintic's powers nearly cancel where it is small, by
+            more than its size in bfloat16 for lower = 1e-3, and squares do not.
         dtype: the format that the coefficients are numbers of: "float64", "float32", "bfloat16", "float16".
             Each step is fitted to the image of the rounded ones before it, and the proof is about these: about
             exact arithmetic with them, in each format, but for `safety`.
@@ -229,8 +319,10 @@ def composite_sign(
     if form not in FORMS:
         raise ValueError(f"form={form!r}: expected one of {', '.join(FORMS)}")
     wanted = check_degrees(degrees, 1, odd=True)
+    if form == "squares" and set(wanted) != {5}:
+        raise ValueError(f"degrees={degrees!r}: form='squares' has quintics alone")
     check_safety(safety)
-    kind, maps = known_dtype(dtype), _Odd(form)
+    kind, maps = known_dtype(dtype), _Quintic("squares") if form == "squares" else _Odd(form)
 
     def made(rounded_to: str, lower_too: bool) -> tuple[CompositeSign, bool]:
         steps: list[Rational] = []
@@ -283,6 +375,34 @@ class _Odd(Maps):
     def step(self, num: list[fmpq], den: list[fmpq]) -> Rational:
         spread = [value for c in num for value in (0, c)]
         return Rational.from_monomial(spread, [v for c in den for v in (c, 0)][:-1])
+
+
+class _Quintic(_Odd):
+    """Quintics as c x ((x^2 - u)^2 + v); what has a lower degree is none."""
+
+    def best(self, low: fmpq, high: fmpq, degree: int) -> Coefficients:
+        return _squares(best_odd(low, high, 5)), [fmpq(1)]
+
+    def same_below(self, high: fmpq, degree: int, bits: int) -> fmpq:
+        return high / (25 << bits)
+
+    def plain(self, degree: int) -> Coefficients:
+        return _squares(plain_odd(5)), [fmpq(1)]
+
+    def scaled(self, coefficients: Coefficients, factor: fmpq) -> Coefficients:
+        (c, u, v), den = coefficients
+        return [c * factor, u, v], den
+
+    def step(self, num: list[fmpq], den: list[fmpq]) -> Rational:
+        c, u, v = num
+        return super().step([c * (u * u + v), -2 * c * u, c], den)
+
+
+def _squares(powers: list[fmpq]) -> list[fmpq]:
+    """c, u and v of c x ((x^2 - u)^2 + v), from the coefficients of x, x^3 and x^5."""
+    a, b, c = powers
+    u = -b / (2 * c)
+    return [c, u, a / c - u * u]
 
 
 def plain_odd(degree: int) -> list[fmpq]:

@@ -243,11 +243,7 @@ def evaluation_error(
     """
     name = known_dtype(dtype)
     rational, target = opened(rational, target)
-    held = (
-        rational
-        if form in (None, rational.form.name)
-        else rational.to(str(form), bits=max(53, rational.bits))
-    )
+    held = rational if form is None else in_form(rational, form)
     x = inputs(held, rational.domain if domain is None else Domain(domain), name)
     with precision(128 + rational.bits):
         truth = np.array([float(rational(arb(float(v)))) for v in x])
@@ -262,23 +258,25 @@ def _weighted(
     x: np.ndarray,
     f: np.ndarray | None,
     dtype: str,
-    underflow: bool = False,
 ) -> np.ndarray:
     """w error; no error at all stays 0 where a relative weight is infinite. `f` are the target's values at x.
 
-    Values that are too small to be normal have few digits, in every form: their relative error counts on demand alone.
+    Values that are too small to be normal have few digits, in every form: no relative error counts there.
     """
     if target is None or target.weight is None:
         return error
     with np.errstate(all="ignore"):
         if f is not None and target.weight == "relative":
             size = np.abs(f)
-            if not underflow:
-                error = np.where((size > 0) & (size < _NORMAL[dtype]), 0.0, error)
+            error = np.where(_subnormal(f, dtype), 0.0, error)
             weight = 1 / size
         else:
             weight = np.asarray(target.weight_at(x), dtype=float)
         return np.where(error == 0, 0.0, error * weight)
+
+
+def _subnormal(f: np.ndarray, dtype: str) -> np.ndarray:
+    return (f != 0) & (np.abs(f) < _NORMAL[dtype])
 
 
 def _in_balls(
@@ -336,9 +334,11 @@ class Measured:
     error: float
     """max w |computed - f| over the inputs, f being the target, or the exact function without one."""
     inputs: int
-    """How many numbers of the format were looked at; of a sample, relative errors of subnormal values do not count."""
+    """How many numbers of the format were looked at."""
     exhaustive: bool
     """Whether these are all numbers of the format in the domain."""
+    subnormal: bool = False
+    """Whether some were left out of a relative error, since f has no normal value of the format there."""
 
 
 _FEASIBLE = 1 << 25
@@ -367,15 +367,20 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
     if target is None and not _piecewise(held):
         truth = held.to("factored", bits=max(53, held.bits))
 
+    relative, subnormal = target is not None and target.weight == "relative", False
+
     def errors(x: np.ndarray) -> np.ndarray:
+        nonlocal subnormal
         with np.errstate(all="ignore"):
             exact = np.asarray(truth(x), dtype=float)
-            error = _weighted(np.abs(run(held, x, dtype) - exact), target, x, exact, dtype, every)
+            error = _weighted(np.abs(run(held, x, dtype) - exact), target, x, exact, dtype)
+        subnormal |= relative and bool(np.any(_subnormal(exact, dtype)))
         return np.where(np.isnan(error), np.inf, error)
 
     if every:
         tops = [(float(np.max(errors(x), initial=0.0)), len(x)) for x in every_input(held.domain, dtype)]
-        return Measured(max((top for top, _ in tops), default=0.0), sum(size for _, size in tops), True)
+        size = sum(size for _, size in tops)
+        return Measured(max((top for top, _ in tops), default=0.0), size, True, subnormal)
     x = runs(held, held.domain, dtype, _RUNS)
     error = errors(x)
     places = _orders(x[np.argsort(-error)[:_WORST]], dtype)[:, None] + np.arange(-_AROUND, _AROUND)
@@ -393,7 +398,7 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
             off, f = _in_balls(target, x[worst], run(held, x[worst], dtype))
             error = _weighted(off, target, x[worst], f, dtype)
         x, error = x[worst], np.where(np.isnan(error), np.inf, error)
-    return Measured(float(np.max(error)), len(x), False)
+    return Measured(float(np.max(error)), len(x), False, subnormal)
 
 
 def _piecewise(rational: Rational) -> bool:
@@ -407,6 +412,8 @@ def best_form(
     target: Target | None = None,
 ) -> str:
     """The form with the smallest `evaluation_error`, among the held one and all that it converts to.
+
+    In a format of 16 bits, with a target, the one with the smallest error against the target on all its numbers.
 
     Args:
         rational: the function, or a fit, which brings its target.
@@ -432,4 +439,17 @@ def best_form(
             for f in (WRITABLE if writable else CONVERTIBLE)
             if f not in names and (f != "partial_fractions" or fits)
         ]
+    kind = known_dtype(dtype)
+    if target is not None and BITS[kind] <= BITS["float16"]:
+        return min(names, key=lambda f: measured(in_form(rational, f), kind, target).error)
     return min(names, key=lambda f: evaluation_error(rational, dtype, f, None, target))
+
+
+def in_form(rational: Rational, form: str) -> Rational:
+    """A function in a form, with parameters as fine as those that it has, and as float64's.
+
+    Args:
+        rational: the rational function.
+        form: the name of the form.
+    """
+    return rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))

@@ -16,7 +16,9 @@ _CELLS, _MOST_CELLS = 64, 40  # of an interval in balls, at first; of those that
 _NARROWEST = 1e-10  # of an interval, a cell
 _ENDLESS, _FEW = 2000, 3  # turns in a cell that tell nothing more; such cells that end the look
 _SHARPER = 8.0  # times what samples show: a curvature that may hold more than they do
-_STAYING = 0.55  # of the bends between samples at twice the distance, where a quarter is left of what was resolved
+_STAYING = (
+    0.55  # of the bends between samples at twice the distance, where a quarter is left of what was resolved
+)
 _UNSEEN = 1e-12  # of the target, what is left to its rounding
 _INSIDE = np.linspace(0, 1, 17)
 

@@ -20,6 +20,7 @@ from approx.floating_point import (
     BITS,
     best_form,
     evaluation_error,
+    in_form,
     inputs,
     known_dtype,
     measured,
@@ -215,7 +216,7 @@ def _function(
     """The code of one function, and the error that its header states."""
     best = best_form(rational, kind, True, target)
     form = best if form is None else form
-    held = rational if form == rational.form.name else rational.to(form, bits=max(53, rational.bits))
+    held = in_form(rational, form)
     if not held.form.writable:
         raise ValueError(f"form={form!r} divides by zero at its nodes, which code cannot: use form={best!r}")
     error = evaluation_error(held, kind, target=target)
@@ -288,10 +289,13 @@ def _about(held: Rational, kind: str, target: Target | None) -> tuple[str, float
         against = f"the target {target.text!r}"
     about = f"Rational function of type ({m}, {n}) on {domain}, {held.form.name} form; {weight}error against {against}"
     if found.exhaustive:
-        how = f"at most {_up(found.error)}, measured on all {found.inputs} numbers of {kind} there."
+        how = f"at most {_up(found.error)}, measured on all {found.inputs} numbers of {kind} there"
     else:
-        how = f"{_up(found.error)}, the largest measured on a sample of {found.inputs} numbers of {kind}."
-    return f"{about} {how}", found.error
+        how = f"{_up(found.error)}, the largest measured on a sample of {found.inputs} numbers of {kind}"
+    normal = (
+        ", but those where the target is too small to be a normal number of it" if found.subnormal else ""
+    )
+    return f"{about} {how}{normal}.", found.error
 
 
 def _up(value: float) -> str:

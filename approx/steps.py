@@ -74,6 +74,16 @@ class Maps(ABC):
             degree: of the step.
         """
 
+    def scaled(self, coefficients: Coefficients, factor: fmpq) -> Coefficients:
+        """Those of the step times a factor.
+
+        Args:
+            coefficients: of the step.
+            factor: the factor.
+        """
+        num, den = coefficients
+        return [c * factor for c in num], den
+
     @abstractmethod
     def step(self, num: list[fmpq], den: list[fmpq]) -> Rational:
         """What the chain holds of them.
@@ -175,7 +185,7 @@ def _candidates(
             # a wider interval, or what the arithmetic adds, has moved the middle of the image off 1
             middle = sum(ends, fmpq()) / 2
             ideal = ideal and (ends[0] / middle, ends[1] / middle)
-            yield ([c / middle for c in num], den), ideal
+            yield maps.scaled((num, den), 1 / middle), ideal
             ideal = None
         yield (num, den), ideal
         if inner == low:

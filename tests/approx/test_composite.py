@@ -1,8 +1,10 @@
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,9 +98,11 @@ def test_files_pickles_and_forgeries(tmp_path):
         CompositeSign.from_json({"kind": "composite_sign", "version": 1})
 
 
-@pytest.mark.parametrize("form", ["polynomial", "rational"])
-def test_the_exported_table_runs(form):
-    chain = composite_sign(0.01, (5, 3), form)
+@pytest.mark.parametrize(
+    ("form", "degrees"), [("polynomial", (5, 3)), ("squares", (5, 5)), ("rational", (5, 3))]
+)
+def test_the_exported_table_runs(form, degrees):
+    chain = composite_sign(0.01, degrees, form)
     scope: dict = {}
     exec(chain.export("python", "f"), scope)
     x = np.linspace(0.01, 1, 101)
@@ -106,9 +110,54 @@ def test_the_exported_table_runs(form):
     assert chain.rational()(x) == pytest.approx(chain(x), rel=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("form", "degrees"), [("polynomial", (5, 3)), ("squares", (5, 5)), ("rational", (5, 3))]
+)
+def test_what_is_measured_is_what_the_code_does(form, degrees, dtype):
+    """The code runs on torch's own numbers of the format; the header says the largest error of it."""
+    chain = composite_sign(0.05, degrees, form, dtype=dtype)
+    found, scope = chain.measured(), {}
+    source = chain.export("python", "f")
+    exec(source, scope)
+    assert f"{found.error:.3g}, the largest on" in source
+    kind = getattr(torch, dtype)
+    x = torch.unique(torch.from_numpy(np.geomspace(0.05, 1, 300_001)).to(kind))
+    x = x[x.double() >= 0.05]
+    # where bfloat16 divides, torch rounds the product before as well
+    off = (1 - scope["f"](x).double()).abs().max()
+    if dtype in ("bfloat16", "float16"):
+        assert (found.exhaustive, found.inputs) == (True, len(x))
+        assert float(off) == found.error
+    else:
+        assert float(off) <= 1.02 * found.error
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("lower", "steps"), [(1e-2, 5), (1e-3, 6), (1e-3, 7), (1e-4, 8), (1e-5, 9)])
+def test_squares_keep_in_16_bits_what_they_promise(lower, steps, dtype):
+    safety = {"bfloat16": 0.02, "float16": 0.005}[dtype]
+    chain = composite_sign(lower, (5,) * steps, "squares", dtype=dtype, safety=safety)
+    assert chain.measured().error <= chain.error
+    powers = composite_sign(lower, (5,) * steps, dtype=dtype, safety=safety)
+    assert chain.error <= powers.error * 1.2
+    if lower < (1e-2 if dtype == "bfloat16" else 1e-3):
+        assert powers.measured().error > powers.error
+    assert CompositeSign.from_json(json.loads(json.dumps(chain.to_json()))) == chain
+
+
+def test_squares_are_quintics_in_the_format():
+    with pytest.raises(ValueError, match="quintics alone"):
+        composite_sign(0.1, (5, 3), "squares")
+    chain = composite_sign(0.1, (5, 5), dtype="bfloat16")
+    with pytest.raises(ValueError, match="not a number of bfloat16"):
+        replace(chain, form="squares").verify()
+
+
+@pytest.mark.parametrize("form", ["polynomial", "squares"])
 @pytest.mark.parametrize("shape", [(7, 12), (12, 7), (9, 9)])
-def test_the_matrix_sign_keeps_the_promise(shape):
-    chain = composite_sign(1e-2, (5,) * 5)
+def test_the_matrix_sign_keeps_the_promise(shape, form):
+    chain = composite_sign(1e-2, (5,) * 5, form)
     rng = np.random.default_rng(1)
     u, _, v = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
     s = np.geomspace(1e-2, 1, min(shape))

@@ -46,17 +46,24 @@ def test_the_tables_of_matrix_signs_are_proven_again_and_printed_rightly():
             assert float(text) == pytest.approx(error, rel=0.05, abs=5e-4)
 
 
+def test_every_number_of_bfloat16_keeps_the_promise_of_the_tables():
+    for chain in chains():
+        found = chain.measured()
+        assert found.exhaustive
+        assert found.error <= chain.error
+
+
 def test_random_matrices_in_bfloat16_keep_the_promise_of_the_tables():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     for chain in chains():
-        if chain.lower < 0.9e-3 or chain.error > 0.9:
+        if chain.lower < 0.9e-3 and not (chain.lower > 0.9e-4 and len(chain.steps) >= 8):
             continue
         scope: dict = {}
         exec(chain.export("torch", "polar"), scope)
         for shape in ((24, 48), (32, 32)):
             u, _, v = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
-            # singular values that bfloat16 keeps to the 5 % that the table assumes
+            # singular values that bfloat16 keeps to the 2 % that the table assumes
             x = (u * torch.linspace(0.1, 1, min(shape), dtype=torch.float64)) @ v
             found = torch.linalg.svdvals(scope["polar"](x.to(torch.bfloat16)).double())
             assert float((found - 1).abs().max()) <= chain.error
