@@ -343,7 +343,7 @@ class Measured:
 
 _FEASIBLE = 1 << 25
 _RUN = 32  # neighbours
-_RUNS, _IN_BALLS = 1 << 12, 6000
+_RUNS, _SINGLE, _IN_BALLS = 1 << 12, 1 << 17, 6000
 _WORST, _AROUND = 32, 2048  # places, and neighbours that are looked at about each
 
 
@@ -381,7 +381,7 @@ def measured(held: Rational, dtype: str, target: Target | None = None) -> Measur
         tops = [(float(np.max(errors(x), initial=0.0)), len(x)) for x in every_input(held.domain, dtype)]
         size = sum(size for _, size in tops)
         return Measured(max((top for top, _ in tops), default=0.0), size, True, subnormal)
-    x = runs(held, held.domain, dtype, _RUNS)
+    x = np.union1d(runs(held, held.domain, dtype, _RUNS), inputs(held, held.domain, dtype, _SINGLE))
     error = errors(x)
     places = _orders(x[np.argsort(-error)[:_WORST]], dtype)[:, None] + np.arange(-_AROUND, _AROUND)
     more = np.unique(

@@ -129,7 +129,7 @@ def test_a_sample_sees_nearly_the_largest_error(text, exponent, relative, symmet
     error = np.abs(run(held, x, "float32") - fit.target(x)) * fit.target.weight_at(x)
     # rounding's few worst coincidences are met by chance, one in a million numbers
     assert np.sum(error > 1.1 * found.error) <= 3
-    assert np.nanmax(error) <= 1.25 * found.error
+    assert np.nanmax(error) <= 1.15 * found.error
 
 
 @pytest.mark.parametrize("domain", [(0, 1e30), (-1e-30, 1e-30), (0.3, 5), [(-4, -2), (0, 7)]])
