@@ -30,7 +30,7 @@ from rsae import (
 )
 from rsae.support.errors import did_you_mean
 from rsae.training import History
-from rsae.upgrading.decide import BANDWIDTH, decide
+from rsae.upgrading.decide import bandwidth, decide
 from rsae.upgrading.start import control_start
 
 #: Measured where nothing else is asked for: they need no host and no long training
@@ -105,7 +105,7 @@ def fine_tuned(
     config = UpgradeConfig("pursuit", tune=replace(tune, steps=steps, seed=seed, batch=batch))
     tuned = copy.deepcopy(control_start(sae, activations, config))
     if isinstance(tuned, JumpReLU) and tuned.trained is None:
-        tuned.bandwidth = BANDWIDTH / activations.scale  # trained elsewhere: no file says it
+        tuned.bandwidth = bandwidth(tuned, activations)  # trained elsewhere: no file says it
     decided = decide(tuned, activations, config)
     what = f"fine-tune {sae.family}"
     return tuned, rsae.train(tuned, activations, decided.tune, None, what, allow_mismatch=True)

@@ -16,6 +16,7 @@ from rsae.activations.hooks import HookPoint, pad, prefixes_at
 from rsae.activations.host import Host, load_host
 from rsae.activations.protocol import Activations
 from rsae.activations.splicing import counted, predictions, replaceable
+from rsae.activations.units import Units
 from rsae.sae.base import SAE
 from rsae.support import distributed
 from rsae.support.errors import InputError
@@ -56,7 +57,7 @@ class HostLoss:
         self.sequences = sequences_like(provenance, self.host, "train", activations.tokens())
         self.longest = max(map(len, self.sequences))
         target = activations.target if transcodes else None
-        self.scale, self.out_scale = activations.scale, (target or activations).scale
+        self.units = Units(None, activations.scale), Units(None, (target or activations).scale)
 
     @property
     def identity(self) -> Any:
@@ -64,7 +65,9 @@ class HostLoss:
         weights = list(self.host.model.parameters())
         return [digest(self.sequences), self.host.mixed, [str(p.dtype) for p in weights], bytes_of(weights)]
 
-    def __call__(self, sae: SAE, step: int, tokens: int, seed: int) -> torch.Tensor:
+    def __call__(
+        self, sae: SAE, step: int, tokens: int, seed: int, units: tuple[Units, Units] | None = None
+    ) -> torch.Tensor:
         """The mean KL of a step's predictions, in nats; a pure function of its arguments.
 
         Args:
@@ -72,7 +75,9 @@ class HostLoss:
             step: Number of the step.
             tokens: Tokens of the step, about, over all processes.
             seed: Of the order of the sequences.
+            units: Those of training, of what is read and what is predicted; by default about 0.
         """
+        here, there = units or self.units
         tokens_BP, mask_BP = pad(self._chosen(step, tokens, seed), self.host.device)
         prefixes = prefixes_at(self.host, self.points, tokens_BP, mask_BP)
         x_BPD, last = prefixes[0].x_BPD, prefixes[-1]
@@ -80,8 +85,8 @@ class HostLoss:
         movable_BP = kept_BP & (last.x_BPD.norm(dim=-1) <= self.target_limit)
         replaced_BP = replaceable(x_BPD, movable_BP, self.norm_limit)
         counted_BP = counted(mask_BP, kept_BP)
-        x_BD = (x_BPD[replaced_BP] * self.scale).to(sae.W_enc.device)
-        y_hat_BO = sae.decode(sae.trained_code(x_BD), x_BD) / self.out_scale
+        x_BD = here.of(x_BPD[replaced_BP]).to(sae.W_enc.device)
+        y_hat_BO = there.undone(sae.decode(sae.trained_code(x_BD), x_BD))
         y_BPO = last.x_BPD
         spliced = last._replace(x_BPD=y_BPO.index_put(replaced_BP.nonzero(as_tuple=True), y_hat_BO.to(y_BPO)))
         where = (self.host, self.points[-1], tokens_BP, mask_BP)

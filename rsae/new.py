@@ -10,6 +10,7 @@ from rsae.sae import SAE
 from rsae.sae import family as family_named
 from rsae.sae.layout import Layout
 from rsae.sae.registry import FAMILIES, typed
+from rsae.sae.units import move_, units_for
 from rsae.sharding import part_of
 from rsae.support.errors import InputError, did_you_mean
 from rsae.support.seeds import check_seed
@@ -74,13 +75,15 @@ def new(
     if shard and sae.layout is not None:
         raise InputError("shard: joined activations are trained whole; leave --shard or --join out")
     x_BD = activations.sample(_SAMPLE, seed)
+    units, out = units_for(sae, activations)
     if target is None:
-        sae.rescale_(1 / activations.scale)
-        sae.initialise(x_BD, seed)
+        sae.rescale_(1 / units.scale)
+        sae.initialise(x_BD if units.origin_D is None else x_BD - units.origin_D, seed)
     else:
-        sae.initialise(x_BD * activations.scale, seed, target.sample(_SAMPLE, seed) * target.scale)
+        sae.initialise(units.of(x_BD), seed, out.of(target.sample(_SAMPLE, seed)))
         sae.constrain_()
-        sae.rescale_(1 / activations.scale, 1 / target.scale)
+        sae.rescale_(1 / units.scale, 1 / out.scale)
+    move_(sae, *(None if u.origin_D is None else -u.origin_D for u in (units, out)))
     sae.provenance = activations.provenance
     return sae.eval()  # as what is loaded or trained: `train` trains a copy of its own
 

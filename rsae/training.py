@@ -39,6 +39,7 @@ from rsae.sae.fingerprint import fingerprint
 from rsae.sae.records import Rates, Trained
 from rsae.sae.revival import revival_loss
 from rsae.sae.shard import Shard
+from rsae.sae.units import entered, left, units_for
 from rsae.support import distributed
 from rsae.support.devices import products_in
 from rsae.support.errors import InputError, SettingError, checked, did_you_mean
@@ -219,7 +220,8 @@ def train(
 ) -> History | list[History]:
     """Train `sae` in place on the training tokens and return the history (means over `LOG_EVERY` steps).
 
-    Training runs on activations scaled to mean norm sqrt(D), on a copy: whatever goes wrong, `sae` is as it was.
+    Training runs on activations scaled to mean norm sqrt(D), about their mean where that is longer than twice their
+    spread, on a copy: whatever goes wrong, `sae` is as it was.
     Decoder rows keep the norms that they come with (see `SAE.balance_`). Under torchrun (see
     `rsae.support.distributed`) each process takes its share of every batch.
 
@@ -285,7 +287,7 @@ def train(
         _Run(s, a, c, losses.get((id(a), s.transcodes)) if c.objective != "mse" else None)
         for s, a, c in zip(sae, of_each, config, strict=True)
     ]
-    sources = list({id(a): a for a in of_each}.values())
+    sources = list({run.source: run for run in runs}.values())
     path = Path(checkpoint) if checkpoint else None
     start, key = 0, ""
     if path is not None:
@@ -294,20 +296,11 @@ def train(
     if start:
         say(f"{path}: continues after step {start}")
 
-    wanted = {id(run.activations) for run in runs if run.result.transcodes}  # whose targets are drawn, too
-
-    def drawn(step: int) -> dict[int, list[torch.Tensor]]:
+    def drawn(step: int) -> dict[Any, list[torch.Tensor]]:
         """The batch of each source in internal units, and a transcoder's target of it."""
-        return {
-            id(a): [
-                distributed.share(part.batch(step, batch, seed)) * part.scale
-                for part in ((a, a.target) if id(a) in wanted else (a,))
-                if part is not None
-            ]
-            for a in sources
-        }
+        return {run.source: run.drawn(step, batch, seed) for run in sources}
 
-    ahead = all(getattr(a, "reads_ahead", False) for a in sources)
+    ahead = all(getattr(a, "reads_ahead", False) for a in of_each)
     batches = prefetched(drawn, range(start, steps), ahead)
     with (
         progress(steps, description or f"train {sae[0].family}", "step", initial=start) as bar,
@@ -315,8 +308,8 @@ def train(
     ):
         for step, of_source, waited in batches:
             for run in runs:
-                x_BD, *y_BO = (part.to(run.sae.W_enc.device) for part in of_source[id(run.activations)])
-                run.step(step, x_BD, y_BO[0] if run.result.transcodes else None)
+                x_BD, *y_BO = (part.to(run.sae.W_enc.device) for part in of_source[run.source])
+                run.step(step, x_BD, y_BO[0] if y_BO else None)
             logs = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
             if logs:
                 for number, run in enumerate(runs):
@@ -343,8 +336,8 @@ class _Run:
         config = config.rated(sae.rates.beside(sae.W_skip is not None)).run_on(sae.W_enc.device)
         self.result, self.activations, self.config, self.host_loss = sae, activations, config, host_loss
         self.penalty = sae.penalty_named(config.penalty)
-        self.target_scale = activations.target.scale if activations.target else activations.scale
-        self.sae = sae.in_units(activations.scale, self.target_scale)
+        self.units, self.out_units = units_for(sae, activations)
+        self.sae = entered(sae, self.units, self.out_units)
         if not any(p.requires_grad for p in self.sae.parameters()):
             self.sae.requires_grad_()  # held for inference; parameters that are frozen beside others stay so
         self.norm_F = self.sae.balance_()
@@ -365,6 +358,18 @@ class _Run:
         self.history: History = []
         self.parts = _PARTS if host_loss is None else (*_PARTS, "kl")
         self.sums = dict.fromkeys(self.parts, 0.0)
+
+    @property
+    def source(self) -> Any:
+        """What runs that see the same batches share."""
+        return id(self.activations), self.units.origin_D is None, self.result.transcodes
+
+    def drawn(self, step: int, batch: int, seed: int) -> list[torch.Tensor]:
+        """This process's share of a batch in internal units, and a transcoder's target of it."""
+        parts = [(self.activations, self.units)]
+        if self.result.transcodes and self.activations.target is not None:
+            parts.append((self.activations.target, self.out_units))
+        return [units.of(distributed.share(part.batch(step, batch, seed))) for part, units in parts]
 
     def identity(self) -> list[Any]:
         """What a checkpoint must have been made with."""
@@ -388,7 +393,7 @@ class _Run:
             loss = sae.loss(x_BD, sparsity, self.penalty, y_BO)
         total, kl = loss.total, 0.0
         if self.host_loss is not None:
-            found = self.host_loss(sae, step, config.kl_tokens, config.seed)
+            found = self.host_loss(sae, step, config.kl_tokens, config.seed, (self.units, self.out_units))
             kl = distributed.average(found.detach()[None]).item()
             # as large as the squared error, whose place it takes or shares
             part = found * (loss.error.detach() / max(kl, 1e-12))
@@ -451,8 +456,8 @@ class _Run:
         # one that came with a threshold keeps to it, but for what its steps move
         if isinstance(self.sae, BatchTopK) and not self.result.get_buffer("threshold"):
             x_BD = self.activations.sample(max(_CALIBRATION, self.config.batch), seed=1)
-            self.sae.calibrate_(x_BD.to(self.sae.W_enc) * self.activations.scale, self.config.batch)
-        trained = self.sae.eval().in_units(1 / self.activations.scale, 1 / self.target_scale)
+            self.sae.calibrate_(self.units.of(x_BD.to(self.sae.W_enc)), self.config.batch)
+        trained = left(self.sae.eval(), self.units, self.out_units)
         self.result.become_(trained)
         self.result.eval()
         self.result.provenance = self.activations.provenance.filled(self.result.provenance)

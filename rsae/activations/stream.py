@@ -24,6 +24,7 @@ from rsae.activations.harvest import (
 from rsae.activations.hooks import HookPoint
 from rsae.activations.host import Host, load_host
 from rsae.activations.protocol import epoch_of
+from rsae.activations.units import Units
 from rsae.activations.windows import Windows
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError
@@ -80,7 +81,12 @@ class Stream:
             w**0.5 / norm_N[kept_N].double().mean().item()
             for w, norm_N in zip(self.widths, norms, strict=True)
         ]
+        #: of training, at each hook point
+        self.all_units = [
+            Units.measured(x_ND[kept_N], scale) for x_ND, scale in zip(parts, self.scales, strict=True)
+        ]
         self.limit, self.d_in, self.scale = self.limits[0], self.widths[0], self.scales[0]
+        self.units = self.all_units[0]
         target_limit = self.limits[1] if config.target else None
         excluded = self.excluded.tolist()
         self.provenance = provenance_of(config, self.host, self.limit, excluded, target_limit)
@@ -217,6 +223,7 @@ class StreamPart:
         self._stream, self.provenance, self.name = stream, provenance, name
         first = sum(stream.widths[:number])
         self.d_in, self.scale = stream.widths[number], stream.scales[number]
+        self.units = stream.all_units[number]
         self._columns = slice(first, first + self.d_in)
         self._what = what
 

@@ -9,6 +9,7 @@ import torch
 from rsae.activations.protocol import Activations
 from rsae.sae import RATIONAL_FORMS, SAE, SoftRational, plain
 from rsae.sae.pursuit import pursuit_form
+from rsae.sae.units import units_for
 from rsae.support.errors import InputError
 from rsae.training import TrainConfig
 from rsae.upgrading.config import FINE_TUNING, UpgradeConfig
@@ -41,7 +42,7 @@ def bandwidth(teacher: SAE, activations: Activations) -> float:
         teacher: The trained SAE.
         activations: For their unit; an SAE that normalises each token has none.
     """
-    return BANDWIDTH / (activations.scale if teacher.input_norm is None else 1.0)
+    return BANDWIDTH / (units_for(teacher, activations)[0].scale if teacher.input_norm is None else 1.0)
 
 
 def upgraded_family(teacher: SAE, config: UpgradeConfig) -> type[SAE]:
