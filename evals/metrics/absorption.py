@@ -3,7 +3,8 @@
 The host reads words of one token behind a few spelling examples. A linear probe tells the first letter from the
 activation at the word; the letter's own latents are found by sparse probing. Where the probe is right, it is looked at
 which latents carry the probe's direction: the letter's own, or others. What differs from SAEBench: the examples are the
-same before all words; probes are L2 logistic regressions, balanced; latents are ranked by the gap of their means.
+same before all words; probes are L2 logistic regressions, balanced; latents are ranked by the gap of their means; a
+negative code counts as a positive one of the reversed row, so that the sign of a signed latent tells nothing.
 
 Source: Chanin et al. 2024, arXiv 2409.14507; the two measures as SAEBench 0.6 defines them
 (sae_bench/evals/absorption/feature_absorption_calculator.py).
@@ -38,7 +39,7 @@ CARRIED = 0.4
 ABSORBERS, ALIGNED = 3, 0.1
 #: Full absorption: the one latent with the largest projection has at least this cosine
 FULLY_ALIGNED = 0.025
-#: A code below counts as silent
+#: A code of a smaller size counts as silent
 _SILENT = 1e-8
 #: The fewest words of a letter in a split
 _LEAST = 10
@@ -289,9 +290,10 @@ def of_word(
         own: The letter's own latents.
     """
     norm_F = np.maximum(np.linalg.norm(W_FD, axis=1), 1e-12)
-    cosine_F = W_FD @ probe_D / norm_F
+    # a negative code is its size times the reversed row
+    cosine_F = np.where(z_F < 0, -1, 1) * (W_FD @ probe_D) / norm_F
     # in units of unit rows, so that the function's scaling of latents does not matter
-    part_F = z_F * norm_F * cosine_F
+    part_F = np.abs(z_F) * norm_F * cosine_F
     total, own_part = float(x_D @ probe_D), float(part_F[list(own)].sum())
     others_F = np.ones(len(z_F), dtype=bool)
     others_F[list(own)] = False
@@ -305,6 +307,6 @@ def of_word(
         share = min(taken, total - own_part)
         fraction = min(1.0, max(0.0, share / (share + own_part)))
     top = int(part_F.argmax())
-    silent = all(z_F[latent] < _SILENT for latent in own)
+    silent = all(abs(z_F[latent]) < _SILENT for latent in own)
     full = silent and cosine_F[top] >= FULLY_ALIGNED and total >= 0 and part_F[top] / total >= CARRIED
     return fraction, bool(full)

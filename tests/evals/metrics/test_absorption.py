@@ -51,6 +51,11 @@ def test_a_word_is_judged_as_saebench_does(seed):
     scaled = of_word(x, z * factor, rows / factor[:, None], probe, own)
     assert scaled[0] == pytest.approx(fraction)
     assert scaled[1] == full
+    # and the same SAE with latents of the other sign: a negative code of the reversed row
+    sign = rng.choice([-1, 1], 12)
+    flipped = of_word(x, z * sign, rows * sign[:, None], probe, own)
+    assert flipped[0] == pytest.approx(fraction)
+    assert flipped[1] == full
 
 
 def planted(absorbing: bool, words: int = 600, seed: int = 0):
@@ -100,10 +105,11 @@ def test_a_letter_takes_a_latent_more_where_it_needs_one():
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=10, deadline=None)
-def test_the_scale_of_a_latent_does_not_matter(seed):
-    """It decides which latents are a letter's own, and it is no property of the SAE."""
+def test_the_scale_of_a_latent_and_its_sign_do_not_matter(seed):
+    """They decide which latents are a letter's own, and they are no property of the SAE."""
     x, z, decoder, letters, _ = planted(True)
-    factor = np.exp(1.5 * np.random.default_rng(seed).normal(size=4))
+    rng = np.random.default_rng(seed)
+    factor = np.exp(1.5 * rng.normal(size=4)) * rng.choice([-1, 1], 4)
     found = absorbed(x, z, decoder, letters)
     other = absorbed(x, z * factor, decoder / factor[:, None], letters)
     assert [one.latents for one in other.letters] == [one.latents for one in found.letters]
