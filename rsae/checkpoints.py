@@ -23,6 +23,7 @@ import torch
 from rsae.sae.base import SAE
 from rsae.sae.shard import Shard, latent_dimension
 from rsae.support import distributed
+from rsae.support.errors import InputError
 from rsae.support.files import read_json, read_tensors, write_json, write_tensors
 from rsae.support.progress import say
 
@@ -82,8 +83,18 @@ def restore(path: Path, key: str, runs: Sequence[Run]) -> int:
 
     Returns:
         The steps that are done; 0 where there is no such checkpoint.
+
+    Raises:
+        InputError: There is one of the other kind, which would be lost.
     """
     in_parts = _in_parts(runs)
+    if (path if in_parts else _parts(path)).exists():
+        raise InputError(
+            f"{path}: is of a dictionary in one piece; leave --shard out to go on from it, or remove it"
+            if in_parts
+            else f"{_parts(path)}: is of a dictionary in parts; go on from it with --shard 1 (or under torchrun), or "
+            "remove it"
+        )
     found = sorted(_parts(path).glob("[0-9]*")) if in_parts else [path] if path.exists() else []
     if not found:
         return 0

@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rsae import BatchTopK, InputError, Store, TrainConfig, new, pursuit, train
+from rsae import BatchTopK, InputError, Store, TrainConfig, checkpoints, new, pursuit, train
 from rsae.l0_controller import L0Controller
 from rsae.sae import FAMILIES, family
 from rsae.sae.shard import Whole
@@ -42,6 +42,23 @@ def steps_from(store, monkeypatch):
         return steps
 
     return run
+
+
+def test_a_checkpoint_of_the_other_kind_is_not_lost(store, tmp_path, steps_from, monkeypatch):
+    """A dictionary in parts and one in a piece do not read each other's state."""
+    checkpoint = tmp_path / "run.safetensors"
+    parts = tmp_path / "run.parts" / "00000100"
+    parts.mkdir(parents=True)
+    with pytest.raises(InputError, match="go on from it with --shard 1"):
+        steps_from(random_sae("relu", store), CONFIG, checkpoint)
+    assert parts.exists()
+    parts.rename(tmp_path / "elsewhere")
+    parts.parent.rmdir()
+    steps_from(random_sae("relu", store), CONFIG, checkpoint, die_at=105)
+    monkeypatch.setattr(checkpoints, "_in_parts", lambda runs: True)
+    with pytest.raises(InputError, match="leave --shard out"):
+        steps_from(random_sae("relu", store), CONFIG, checkpoint)
+    assert checkpoint.exists()
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

@@ -144,7 +144,12 @@ def test_goodfires_linear_layers(tmp_path):
     assert torch.equal(rsae.load(tmp_path / "other.pth")(x), sae(x))
 
 
-def test_llama_scope(tmp_path):
+@pytest.mark.parametrize("act_fn", [None, "jumprelu", "relu", "topk"])
+@pytest.mark.parametrize("with_norms", [False, True])
+@pytest.mark.parametrize("subtracts", [False, True])
+@pytest.mark.parametrize("norm", [None, "dataset-wise", "token-wise", "inference"])
+def test_llama_scope(tmp_path, act_fn, with_norms, subtracts, norm):
+    """The fields that Language-Model-SAEs writes, against its encode and decode in a few lines."""
     W_enc, W_dec, b_enc, b_dec = torch.randn(6, 16), torch.randn(16, 6), torch.randn(16), torch.randn(6)
     hyper = {
         "d_model": 6,
@@ -153,7 +158,11 @@ def test_llama_scope(tmp_path):
         "dataset_average_activation_norm": {"in": 4.0, "out": 4.0},
         "hook_point_in": "blocks.9.hook_resid_post",
         "hook_point_out": "blocks.9.hook_resid_post",
+        "sparsity_include_decoder_norm": with_norms,
+        "apply_decoder_bias_to_pre_encoder": subtracts,
+        "top_k": 3,
     }
+    hyper |= {k: v for k, v in (("act_fn", act_fn), ("norm_activation", norm)) if v is not None}
     (tmp_path / "hyperparams.json").write_text(json.dumps(hyper))
     (tmp_path / "checkpoints").mkdir()
     tensors = {
@@ -163,12 +172,45 @@ def test_llama_scope(tmp_path):
         "decoder.bias": b_dec,
     }
     save_file(tensors, tmp_path / "checkpoints" / "final.safetensors")
-    sae, x, s = rsae.load(tmp_path), torch.randn(40, 6) * 3, 6**0.5 / 4
-    h = s * x @ W_enc + b_enc
-    z = torch.where(h > 0.4 * s, h, 0.0)
-    torch.testing.assert_close(sae.encode(x), z, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(sae(x), (z @ W_dec + b_dec) / s, rtol=1e-5, atol=1e-5)
+    sae, x = rsae.load(tmp_path), torch.randn(40, 6) * 3
+    s = 6**0.5 / {"token-wise": x.norm(dim=1, keepdim=True), "inference": 6**0.5}.get(norm or "", 4.0)
+    h = (s * x - (b_dec if subtracts else 0)) @ W_enc + b_enc
+    norms = W_dec.norm(dim=1) if with_norms else torch.ones(16)
+    edge = 0.4 * (s if norm in (None, "dataset-wise") else 1.0)  # it stands in the activations' own units
+    kept = {
+        "relu": h > 0,
+        "topk": (h * norms >= (h * norms).topk(3).values[:, -1:]) & (h > 0),
+    }.get(act_fn or "", h * norms > edge)
+    z = torch.where(kept, h, 0.0)
+    torch.testing.assert_close((sae.encode(x) != 0), z != 0)
+    torch.testing.assert_close(sae(x), (z @ W_dec + b_dec) / s, rtol=1e-4, atol=1e-4)
     assert sae.provenance.hook == "blocks.9.hook_resid_post"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"act_fn": "batchtopk"}, "act_fn"),
+        ({"norm_activation": "batch-wise"}, "norm_activation"),
+        ({"use_glu_encoder": True}, "use_glu_encoder"),
+        ({"act_fn": "topk"}, "needs top_k"),
+        ({"dataset_average_activation_norm": None}, "dataset_average_activation_norm"),
+    ],
+)
+def test_a_llama_scope_that_is_another_function_is_refused(tmp_path, change, says):
+    hyper = {"d_model": 6, "d_sae": 16, "dataset_average_activation_norm": {"in": 4.0}, "hook_point_in": "x"}
+    (tmp_path / "hyperparams.json").write_text(json.dumps(hyper | change))
+    (tmp_path / "checkpoints").mkdir()
+    shapes = {
+        "encoder.weight": (16, 6),
+        "encoder.bias": (16,),
+        "decoder.weight": (6, 16),
+        "decoder.bias": (6,),
+    }
+    tensors = {name: torch.randn(shape) for name, shape in shapes.items()}
+    save_file(tensors, tmp_path / "checkpoints" / "final.safetensors")
+    with pytest.raises(InputError, match=says):
+        rsae.load(tmp_path)
 
 
 @pytest.mark.parametrize("keys", [["a", "b"], ["encoder.weight", "decoder.weight"]])
