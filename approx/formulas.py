@@ -16,6 +16,7 @@ from approx.domain import Domain
 from approx.dyadic import dyadic, precision
 from approx.functions import BALLS, EXACT, Functions
 from approx.landmarks import landmarks
+from approx.operands import Quotient
 from approx.spans import enclosure
 from approx.target import Expression, Target, points
 from approx.zeros import Zero, bisected, multiplicity, quotient, vanishes
@@ -450,6 +451,8 @@ def _to_the(base: Expression, exponent: Expression) -> Expression:
 
 def _extreme(a: Any, b: Any, larger: bool) -> Any:
     """max(a, b) or min(a, b); balls that overlap are joined, and series have to be apart."""
+    if isinstance(a, Quotient) or isinstance(b, Quotient):
+        return a if (a - b).positive() == larger else b
     if isinstance(a, arb_series) or isinstance(b, arb_series):
         heads = [v[0] if isinstance(v, arb_series) else arb(v) for v in (a, b)]
         below = heads[0] - heads[1]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,43 +117,54 @@ _MOST_DEGREES = 2000  # of a power: beyond them exact coefficients take longer t
 
 @dataclass(frozen=True)
 class Quotient:
-    """num/den, exactly: a formula of + - * / and whole powers run on x itself tells which rational function it is."""
+    """num/den, exactly: a formula of + - * /, abs and whole powers run on x tells which rational function it is.
+
+    abs is decided by the sign in the middle of a piece; `signs` collects what must not change its sign there.
+    """
 
     num: fmpq_poly
     """Numerator."""
     den: fmpq_poly
     """Denominator."""
+    middle: fmpq
+    """A point of the piece."""
+    signs: list[fmpq_poly]
+    """Polynomials whose signs were taken, of all quotients of a run."""
 
     @classmethod
-    def of(cls, function: Callable[[Any], Any]) -> Quotient | None:
+    def of(cls, function: Callable[[Any], Any], middle: fmpq) -> Quotient | None:
         """The rational function that an expression is; None where it shows none.
 
         Args:
             function: the expression, on numbers of any kind.
+            middle: a point of the piece that it is asked about.
         """
+        x = cls(fmpq_poly([0, 1]), fmpq_poly([1]), middle, [])
         with suppress(TypeError, AttributeError, ValueError, ArithmeticError, NotImplementedError):
-            value = cls._from(function(cls(fmpq_poly([0, 1]), fmpq_poly([1]))))
+            value = x._from(function(x))
             return value if isinstance(value, Quotient) else None
         return None
 
-    @classmethod
-    def _from(cls, o: Any) -> Any:
+    def _from(self, o: Any) -> Any:
         if isinstance(o, int | float | fmpq):
-            return cls(fmpq_poly([dyadic(o)]), fmpq_poly([1]))
+            number = o if isinstance(o, fmpq) else dyadic(o)
+            return replace(self, num=fmpq_poly([number]), den=fmpq_poly([1]))
         return o if isinstance(o, Quotient) else NotImplemented
 
     def __add__(self, o: Any) -> Quotient:
         o = self._from(o)
-        return o if o is NotImplemented else Quotient(self.num * o.den + o.num * self.den, self.den * o.den)
+        if o is NotImplemented:
+            return o
+        return replace(self, num=self.num * o.den + o.num * self.den, den=self.den * o.den)
 
     def __mul__(self, o: Any) -> Quotient:
         o = self._from(o)
-        return o if o is NotImplemented else Quotient(self.num * o.num, self.den * o.den)
+        return o if o is NotImplemented else replace(self, num=self.num * o.num, den=self.den * o.den)
 
     def __rtruediv__(self, o: Any) -> Quotient:
         if not self.num:
             raise ZeroDivisionError("a quotient by 0")
-        return Quotient(self.den, self.num) * o
+        return replace(self, num=self.den, den=self.num) * o
 
     def __truediv__(self, o: Any) -> Quotient:
         o = self._from(o)
@@ -171,7 +182,15 @@ class Quotient:
     def __pow__(self, power: int) -> Quotient:
         if max(self.num.degree(), self.den.degree()) * power > _MOST_DEGREES:
             raise NotImplementedError("a power of too many degrees")
-        return Quotient(self.num**power, self.den**power)
+        return replace(self, num=self.num**power, den=self.den**power)
+
+    def __abs__(self) -> Quotient:
+        return self if self.positive() else -self
+
+    def positive(self) -> bool:
+        """Whether it is positive on the piece, if its sign is one there."""
+        self.signs.extend((self.num, self.den))
+        return self.num(self.middle) * self.den(self.middle) > 0
 
     __radd__ = __add__
     __rmul__ = __mul__

@@ -31,6 +31,8 @@ class Samples(Target):
     """
 
     def __init__(self, x: Any, y: Any, errors: Any = None, weight: Any = None) -> None:
+        if any(np.ma.is_masked(a) for a in (x, y, errors, weight)):
+            raise ValueError("samples: some are masked; leave them out, as x[~y.mask] and y.compressed() do")
         x, y = np.asarray(x), np.asarray(y)
         if x.dtype.kind == "c" or y.dtype.kind == "c":
             raise ValueError("samples: complex points or values are fitted by approx.aaa(z, y)")

@@ -56,6 +56,7 @@ def _horner(coefficients: list[Any], x: Any) -> Any:
 
 
 Branch = Expression | fmpq_poly
+_CLOSE = 1e-8  # relative: how far an enclosure may be from f in double precision
 
 
 class Target:
@@ -118,19 +119,34 @@ class Target:
             [a + (b - a) * u for a, b in self.domain.split(self.breaks) for u in (0.13, 0.37, 0.71, 0.94)]
         )
         values = [float(np.asarray(self(x[k : k + 1]))[0]) for k in range(len(x))]
+        close = 1e-6 if self._single() else _CLOSE
         # by its rounding float64 loses the digits of what cancels
         rounding = arb(1e-12) * max((abs(v) for v in values if np.isfinite(v)), default=0.0)
         for at, value in zip(x.tolist(), values, strict=True):
             with precision(128):  # far from 0 a sine has lost most of 53 bits
-                ball = arb(self(arb(at)))
+                ball = self(arb(at))
+            if isinstance(ball, float):
+                raise ValueError(
+                    f"enclose= gives a {type(ball).__name__} for a ball, flint.arb, and what it rounds off is lost: "
+                    "write it by operators and the ball's own functions, x.sin() for one"
+                )
+            ball = arb(ball)
             off, enough = (
                 abs(ball - value),
-                arb(1e-6) * (abs(arb(value)) + abs(ball)) + rounding + arb(1e-300),
+                arb(close) * (abs(arb(value)) + abs(ball)) + rounding + arb(1e-300),
             )
             if np.isfinite(value) and not off.lower() <= enough.upper():
                 raise ValueError(
                     f"enclose= is another function than f: at x = {at!r} it is {ball.str(10)}, and f is {value!r}"
                 )
+
+    def _single(self) -> bool:
+        """Whether f computes in less than double precision."""
+        try:
+            kind = np.asarray(self._f(np.array([sum(self.domain[0]) / 2]))).dtype
+        except (TypeError, ValueError, RuntimeError):  # f takes scalars alone
+            return False
+        return kind.kind == "f" and kind.itemsize < 8
 
     @classmethod
     def of_branches(
@@ -413,8 +429,9 @@ def check_kind(target: Any) -> None:
     """
     if not isinstance(target, Target):
         raise ValueError(
-            f"target={target!r:.80}: expected an approx.Target such as approx.relu(), "
-            "approx.formula('exp(-x**2)') or approx.Target(f, domain=(-1, 1))"
+            f"target= is a {type(target).__name__}: expected an approx.Target such as approx.relu(), "
+            "approx.formula('exp(-x**2)') or approx.Target(f, domain=(-1, 1)); minimax and least_squares take samples, "
+            "too, as a pair of arrays (x, y)"
         )
 
 

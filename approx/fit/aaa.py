@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,8 @@ def aaa(
     Raises:
         ValueError: for arrays of other shapes, numbers that are not finite, or a degree below 0.
     """
+    if any(np.ma.is_masked(a) for a in (z, y, weight)):
+        raise ValueError("z, y: some are masked; leave them out, as z[~y.mask] and y.compressed() do")
     z, y = np.asarray(z, dtype=complex), np.asarray(y, dtype=complex)
     if z.ndim != 1 or z.shape != y.shape or len(z) < 2:
         raise ValueError(
@@ -145,8 +148,8 @@ def aaa(
     w = np.ones(len(z)) if weight is None else np.broadcast_to(np.asarray(weight, dtype=float), z.shape)
     if not (np.all(np.isfinite(z)) and np.all(np.isfinite(y)) and np.all(np.isfinite(w) & (w > 0))):
         raise ValueError("z, y: expected finite numbers, and weights that are positive; leave the others out")
-    if degree is not None and not 0 <= degree <= 1000:
-        raise ValueError(f"degree={degree}: expected 0 to 1000")
+    if degree is not None and not (isinstance(degree, Integral) and 0 <= degree <= 1000):
+        raise ValueError(f"degree={degree}: expected a whole number from 0 to 1000")
     if real:
         z, y, w = np.r_[z, z.conj()], np.r_[y, y.conj()], np.r_[w, w]
     given, (z, place) = (y, w), np.unique(z, return_inverse=True)

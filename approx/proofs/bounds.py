@@ -231,7 +231,7 @@ class Error:
             square = fmpq_poly([0, 0, p.b])
             num, den = num(square), den(square)
             yield Box(fmpq(0), fmpq(1), f * den - num, den, radius, square)
-        elif tolerance == 0 and (own := Quotient.of(p.expression)) and own.num * den == num * own.den:
+        elif tolerance == 0 and _is(p, num, den):
             yield Box(p.a, p.b, fmpq_poly(), fmpq_poly([1]))
         else:
             yield from self._modelled(p, r, tolerance)
@@ -265,6 +265,15 @@ class Error:
         bits -= min(0, bit_size(limits[1] / tolerance)) if tolerance else 0
         for lo, hi, (f, w) in models(both, p.a, p.b, limits, bits + _places(both, p)):
             yield Box(lo, hi, f.poly * den - w.poly * num, den, f.radius + w.radius * size)
+
+
+def _is(piece: Piece, num: fmpq_poly, den: fmpq_poly) -> bool:
+    """Whether the target is num/den on a piece."""
+    own = Quotient.of(piece.expression, (piece.a + piece.b) / 2)
+    if own is None or own.num * den != num * own.den:
+        return False
+    ends = (piece.a, piece.b)
+    return all(root.lo == root.hi and root.lo in ends for p in own.signs if p for root in isolate(p, *ends))
 
 
 def _places(functions: Sequence[Any], piece: Piece) -> int:

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 import approx
 from approx.operands import BFloat16, Quotient, round_bfloat16
+from approx.proofs.bounds import _is
+from approx.target import Piece
 
 
 def test_bfloat16_rounds_to_nearest_even():
@@ -20,7 +22,7 @@ def test_bfloat16_rounds_to_nearest_even():
 
 def test_a_quotient_is_what_its_arithmetic_says():
     x = fmpq_poly([0, 1])
-    shown = Quotient.of(lambda x: 1 - (x**2 - 0.25) / (3 - x) / 2)
+    shown = Quotient.of(lambda x: 1 - (x**2 - 0.25) / (3 - x) / 2, fmpq(0))
     assert shown is not None
     assert shown.num * (2 * (3 - x)) == shown.den * (2 * (3 - x) - (x**2 - fmpq(1, 4)))
 
@@ -33,11 +35,10 @@ def test_a_quotient_is_what_its_arithmetic_says():
         lambda x: x * arb(2),
         lambda x: 1 / (0 * x),
         lambda x: x**5000,
-        abs,
     ],
 )
 def test_what_is_no_quotient_shows_none(function):
-    assert Quotient.of(function) is None
+    assert Quotient.of(function, fmpq(0)) is None
 
 
 _NUMBERS = st.integers(-9, 9)
@@ -61,3 +62,25 @@ def test_a_rational_formula_is_proven_to_be_its_own_approximation(p, q, weight):
     proven.verify()
     other = approx.Rational.from_monomial([p[0] + 1e-12, *p[1:]], [low, *q])
     assert approx.certify(other, target).lower > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "type"),
+    [
+        ("abs(x)", (1, 0)),
+        ("max(x, 0)", (1, 0)),
+        ("min(2*x, 1-x)/(2+abs(x))", (1, 1)),
+        ("abs(x**2-0.25)", (2, 0)),
+    ],
+)
+def test_folded_pieces_that_are_met_exactly_are_proven_so(text, type):
+    table = approx.fit(approx.formula(text), 1e-12, type)
+    for proof in table.certify():
+        assert proof.upper < 1e-12
+        proof.verify()
+
+
+@pytest.mark.parametrize(("end", "is_one"), [(fmpq(9, 10), True), (fmpq(1), False)])
+def test_a_sign_that_changes_inside_a_piece_proves_nothing(end, is_one):
+    piece = Piece(fmpq(-1), end, lambda x: abs(x - fmpq(9, 10)))
+    assert _is(piece, fmpq_poly([fmpq(9, 10), -1]), fmpq_poly([1])) == is_one
