@@ -88,6 +88,7 @@ def restore(path: Path, key: str, runs: Sequence[Run]) -> int:
         InputError: There is one of the other kind, which would be lost.
     """
     in_parts = _in_parts(runs)
+    _clear(path)
     if (path if in_parts else _parts(path)).exists():
         raise InputError(
             f"{path}: is of a dictionary in one piece; leave --shard out to go on from it, or remove it"
@@ -125,6 +126,14 @@ def remove(path: Path) -> None:
     if distributed.is_first():
         path.unlink(missing_ok=True)
         shutil.rmtree(_parts(path), ignore_errors=True)
+    _clear(path)
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed runs began to write: each is as large as a checkpoint, and has a name of its own."""
+    if distributed.is_first():
+        for file in path.parent.glob(f".{path.name}.*.tmp"):
+            file.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, tensors: dict[str, torch.Tensor], shard: Shard) -> None:

@@ -6,15 +6,18 @@ prolong it, anything else has to be forced.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from rsae import checkpoints
 from rsae.activations.protocol import Activations, check_fits
 from rsae.folders import SAVED, check_free
-from rsae.formats import load, mark_in, save
+from rsae.formats import check_format, load, mark_in, save
 from rsae.monitoring import Monitor
 from rsae.new import new
 from rsae.sae import SAE, BatchTopK, family
@@ -28,6 +31,10 @@ from rsae.training import History, TrainConfig, train
 from rsae.upgrading.decide import fit_of
 
 RECORD = "training.json"
+_CHECKPOINT = "checkpoint.safetensors"
+#: Results go to the first, which is named the second when all are there, and then to their places: whenever a run is
+#: killed, either what was trained before is untouched, and the checkpoint with it, or the rest is a matter of moving
+_SAVING, _SAVED = ".saving", ".saved"
 _K, _L0 = 32, 32.0
 _SAMPLE = 8192  # tokens that an SAE's own l0 is measured on
 
@@ -152,6 +159,7 @@ def train_grid(
     """
     grid = grid.checked(name, begin is not None)
     config = replace(config, seed=grid.seed[0])
+    _settle(out)
     if begin is not None and not (grid.sparsity or grid.l0):
         config = _kept(load(begin), activations, config)
     jobs = [_job(name, activations, out, config, grid, p, settings, begin, shard) for p in grid.points()]
@@ -164,23 +172,42 @@ def train_grid(
         )
     if todo:
         saes = [job.sae.to(device) for job in todo]
-        file = out / "checkpoint.safetensors"
         histories = train(
             saes,
             activations,
             [job.config for job in todo],
-            file,
+            out / _CHECKPOINT,
             allow_mismatch=allow_mismatch,
             monitors=monitors,
+            keep=True,
         )
         for job, history in zip(todo, histories, strict=True):
             job.done = Finished(job.path, job.sae.cpu(), history, True)
+            place = out / _SAVING / job.path.relative_to(out)
             if shard or distributed.is_first():
-                save(job.sae, job.path)
+                save(job.sae, place)
             if distributed.is_first():
                 steps = job.before + job.config.steps
-                write_json(job.path / RECORD, {"key": job.key, "steps": steps, "history": history})
+                write_json(place / RECORD, {"key": job.key, "steps": steps, "history": history})
+        if distributed.is_first():
+            os.replace(out / _SAVING, out / _SAVED)
+        _settle(out)
     return [job.done for job in jobs if job.done is not None]
+
+
+def _settle(out: Path) -> None:
+    """Move what is saved to its place, and forget what was not saved as a whole."""
+    if distributed.is_first():
+        shutil.rmtree(out / _SAVING, ignore_errors=True)
+        if (out / _SAVED).is_dir():
+            for file in sorted((out / _SAVED).rglob("*")):
+                if file.is_file():
+                    place = out / file.relative_to(out / _SAVED)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(file, place)
+            checkpoints.remove(out / _CHECKPOINT)
+            shutil.rmtree(out / _SAVED)
+    distributed.wait()
 
 
 def _job(
@@ -245,6 +272,7 @@ def _kept(sae: SAE, activations: Activations, config: TrainConfig) -> TrainConfi
 def _look(job: _Job, force: bool, shard: bool) -> None:
     """Whether the job is done, to be prolonged, or to be begun."""
     check_free(job.path, SAVED)
+    check_format(job.path)
     record = job.path / RECORD
     if force or not record.exists():
         if not force and (mark := mark_in(job.path)) is not None:

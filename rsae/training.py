@@ -186,9 +186,10 @@ def train(
     allow_mismatch: bool = False,
     host: Host | None = None,
     monitors: Sequence[Monitor] = (),
+    keep: bool = False,
 ) -> History:
-    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch`, `host` and `monitors` as
-    below."""
+    """One SAE: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch`, `host`, `monitors` and
+    `keep` as below."""
     ...
 
 
@@ -202,9 +203,10 @@ def train(
     allow_mismatch: bool = False,
     host: Host | None = None,
     monitors: Sequence[Monitor] = (),
+    keep: bool = False,
 ) -> list[History]:
-    """Several: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch`, `host` and `monitors` as
-    below."""
+    """Several: `sae`, `activations`, `config`, `checkpoint`, `description`, `allow_mismatch`, `host`, `monitors` and
+    `keep` as below."""
     ...
 
 
@@ -217,6 +219,7 @@ def train(
     allow_mismatch: bool = False,
     host: Host | None = None,
     monitors: Sequence[Monitor] = (),
+    keep: bool = False,
 ) -> History | list[History]:
     """Train `sae` in place on the training tokens and return the history (means over `LOG_EVERY` steps).
 
@@ -237,6 +240,7 @@ def train(
         allow_mismatch: Train an SAE that says that it belongs to another host or hook point.
         host: For an objective with KL: the host, where it is loaded already.
         monitors: Who is told of the history while it grows (`rsae.monitoring`).
+        keep: Leave the last checkpoint to a caller who removes it when the result is saved.
 
     Returns:
         The history of each SAE: `step`, `total`, `sse`, `l0`, `dead`, `sparsity`, and `kl` where that is trained for.
@@ -246,7 +250,9 @@ def train(
     """
     if isinstance(sae, SAE):
         one = config if isinstance(config, Sequence) else [config]
-        return train([sae], activations, one, checkpoint, description, allow_mismatch, host, monitors)[0]
+        return train([sae], activations, one, checkpoint, description, allow_mismatch, host, monitors, keep)[
+            0
+        ]
     sae, config = list(sae), list(config) if isinstance(config, Sequence) else [config] * len(sae)
     of_each = list(activations) if isinstance(activations, Sequence) else [activations] * len(sae)
     for given in config:
@@ -322,7 +328,7 @@ def train(
                 checkpoints.write(path, key, step + 1, runs)
     for run in runs:
         run.finish()
-    if path is not None:
+    if path is not None and not keep:
         checkpoints.remove(path)
     return [run.history for run in runs]
 

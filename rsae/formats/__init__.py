@@ -149,9 +149,7 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
         )
     if format != "saelens" and sae.input_norm is not None:
         raise InputError(f"format {format!r} cannot say that each token is normalised first; 'saelens' can")
-    for mark, other in _MARKS.items():  # formats share names such as cfg.json
-        if other != format and (Path(path) / mark).exists():
-            raise InputError(f"{os.fspath(path)}: holds an SAE as {other} ({mark}); choose another directory")
+    check_format(path, format)
     for (
         name,
         tensor,
@@ -159,6 +157,21 @@ def save(sae: SAE, path: str | os.PathLike, format: str = "saelens") -> None:
         if not torch.isfinite(tensor).all():
             raise InputError(f"{os.fspath(path)}: not written, since {name} holds NaN or infinity")
     write(sae, path)
+
+
+def check_format(path: str | os.PathLike, format: str = "saelens") -> None:
+    """Refuse a directory that holds an SAE in another format: formats share names such as cfg.json.
+
+    Args:
+        path: The directory.
+        format: The one that is to be written there.
+
+    Raises:
+        InputError: It does.
+    """
+    for mark, other in _MARKS.items():
+        if other != format and (Path(path) / mark).exists():
+            raise InputError(f"{os.fspath(path)}: holds an SAE as {other} ({mark}); choose another directory")
 
 
 def _holds(format: str, sae: SAE) -> bool:

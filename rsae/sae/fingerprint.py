@@ -55,9 +55,11 @@ def _bytes(name: str, value: torch.Tensor, shard: Any) -> Any:
     if dim is None or not isinstance(shard, Shard):
         return bytes_of([value])
     # each latent's hash has its number in it, so that the sum over latents and parts tells their order, too
-    rows = value.detach().cpu().movedim(dim, 0).contiguous()
+    rows = value.detach().cpu().movedim(dim, 0)
+    # of a dimension of size 1 the stride may be anything, and contiguous() leaves it
+    rows = rows.reshape(len(rows), -1).clone(memory_format=torch.contiguous_format)
     sums = [0] * _WORDS
-    for number, row in enumerate(rows.reshape(len(rows), -1).view(torch.uint8).numpy(), shard.first):
+    for number, row in enumerate(rows.view(torch.uint8).numpy(), shard.first):
         made = hashlib.sha256(b"%d " % number + row.tobytes()).hexdigest()
         for word in range(_WORDS):
             sums[word] += int(made[word * _WORD : (word + 1) * _WORD], 16)
