@@ -288,7 +288,8 @@ def _train(
 
     With --shard D, each D of these processes hold a dictionary together, a part of its latents each.
     """
-    from rsae import InputError, TrainConfig
+    from rsae import InputError, TrainConfig, load
+    from rsae.activations.open import open_together
     from rsae.grid import Grid, described, train_grid
     from rsae.monitoring import monitor_named
     from rsae.sae import family as family_named
@@ -334,9 +335,10 @@ def _train(
         raise InputError("--causal is of a cross-layer transcoder: name what it predicts by --predict")
     settings |= {"causal": True} if causal else {}
     distributed.join(shard, device)
+    layout = load(begin).layout if begin and (join or predict) else None
     made = train_grid(
         family,
-        _together([activations, *(join or [])], predict or [], window, heldout, begin),
+        open_together([activations, *(join or [])], predict or [], window, heldout, layout),
         out,
         config,
         grid,
@@ -351,22 +353,6 @@ def _train(
     if distributed.is_first():
         for finished in made:
             typer.echo(described(finished))
-
-
-def _together(read: list[Any], predicted: list[Any], window: int, heldout: float, begin: str | None) -> Any:
-    """Activations of one path, or of several side by side, at the scales of the SAE to start from."""
-    from rsae.activations.joined import join
-    from rsae.activations.open import open_activations
-    from rsae.formats import load
-
-    if len(read) == 1 and not predicted:
-        return open_activations(read[0], window, heldout)
-    opened = [[open_activations(path, 0, heldout) for path in paths] for paths in (read, predicted)]
-    names = [
-        {one.provenance.hook or Path(path).name: one for one, path in zip(some, paths, strict=True)}
-        for some, paths in zip(opened, (read, predicted), strict=True)
-    ]
-    return join(names[0], names[1] or None, None if begin is None else load(begin).layout)
 
 
 def _numbers(option: str, text: str, kind: Any) -> list[Any]:

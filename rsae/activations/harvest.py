@@ -20,10 +20,18 @@ from tqdm import tqdm
 
 from rsae.activations import remote
 from rsae.activations.hooks import HookPoint, activations_at_all, batches, pad
-from rsae.activations.host import DTYPES, EMBEDDED_HOST, Host, HostDtype, computed_in, load_host
+from rsae.activations.host import (
+    DTYPES,
+    EMBEDDED_HOST,
+    Host,
+    HostDtype,
+    computed_in,
+    load_host,
+)
 from rsae.activations.rows import Scaled
 from rsae.activations.store import MANIFEST, TARGET, VERSION, Manifest, Shard, Store
-from rsae.activations.text import Document, digest_of, load_documents, split_documents
+from rsae.activations.text import Document, load_documents, split_documents
+from rsae.activations.versions import check_versions, settings_in, versions
 from rsae.provenance import Provenance
 from rsae.support.errors import InputError, checked
 from rsae.support.files import read_json, sha256, write_json, write_tensors
@@ -34,7 +42,6 @@ SEQUENCES_A_SHARD = 128
 _SHARDS_AT_MOST = 4096  # more sequences than 128 times that make larger shards, not more of them
 _SHORTEST = 8  # a piece of fewer tokens is left out
 _PLAN = "plan.json"
-_TEXT = "text_digest"  # in it
 
 
 @checked
@@ -205,7 +212,7 @@ class _Unfinished:
         manifest = Manifest.read(self.out)
         if manifest.settings != self.settings:
             raise self._other_settings(manifest.settings)
-        self._check_text()
+        check_versions(self.out, self.out / _PLAN, self.config.text, self.config.host)
         return all(
             (self.out / s.file).exists() and sha256(self.out / s.file) == s.sha256 for s in manifest.shards
         )
@@ -214,20 +221,11 @@ class _Unfinished:
         """A directory with finished shards of other settings is refused; one where nothing was finished is not."""
         plan = self.out / _PLAN
         marks = any(self.out.glob("*-[0-9][0-9][0-9][0-9][0-9].json"))
-        if marks and plan.exists() and read_json(plan) | {_TEXT: None} != self.settings | {_TEXT: None}:
-            raise self._other_settings(read_json(plan))
+        there = read_json(plan) if marks and plan.exists() else self.settings
+        if settings_in(there) != self.settings:
+            raise self._other_settings(there)
         if marks:
-            self._check_text()
-
-    def _check_text(self) -> None:
-        """What is there must be of the text as it is now; a plan of an earlier version does not say."""
-        plan = self.out / _PLAN
-        said = read_json(plan).get(_TEXT) if plan.exists() else None
-        if said is not None and digest_of(self.config.text) not in (None, said):
-            raise InputError(
-                f"{self.out} holds activations of another version of the text {self.config.text}; choose another "
-                "directory or delete it"
-            )
+            check_versions(self.out, self.out / _PLAN, self.config.text, self.config.host)
 
     def _other_settings(self, there: dict) -> InputError:
         usual = asdict(HarvestConfig())
@@ -239,7 +237,7 @@ class _Unfinished:
 
     def begin(self, alone: bool) -> None:
         """The first write; `alone`, no other process makes a part of it."""
-        write_json(self.out / _PLAN, self.settings | {_TEXT: digest_of(self.config.text)})
+        write_json(self.out / _PLAN, self.settings | versions(self.config.text, self.config.host))
         for torn in self.out.glob(".*.tmp") if alone else ():  # of a run that was killed while it wrote
             torn.unlink()
 
@@ -325,7 +323,8 @@ class _Unfinished:
         if not total:
             raise InputError(
                 f"{self.out}: no training token is left, or all are zero: norm_limit {c.norm_limit:g} leaves out what "
-                "is above so many times the median norm; raise it, and harvest into another directory"
+                "is above so many times the median norm, exclude_tokens the tokens that it names; change these, and "
+                "harvest into another directory"
             )
         everything = sum(s.tokens for s in self.shards)
         error = sum(s.storage_error * s.tokens for s in self.shards) / max(everything, 1)

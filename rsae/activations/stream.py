@@ -76,6 +76,11 @@ class Stream:
         norms = [x_ND.norm(dim=1) for x_ND in parts]
         self.limits = [config.norm_limit * norm_N.median().item() for norm_N in norms]
         kept_N = allowed_N & self._within(parts)
+        if not kept_N.any():
+            raise InputError(
+                f"the stream of {config.text}: no token is left of the first {len(measured)} sequences: exclude_tokens "
+                f"and norm_limit {config.norm_limit:g} leave them out; change these"
+            )
         self.widths = [x_ND.shape[1] for x_ND in parts]
         self.scales = [
             w**0.5 / norm_N[kept_N].double().mean().item()

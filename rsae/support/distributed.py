@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -183,7 +184,9 @@ def in_touch() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch has one class for all that can go wrong here
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # without the place in the backend's source, and what it advises
+        text = re.sub(r"^\[[^]]*\]\s*", "", str(error).strip()) or type(error).__name__
+        reason = re.split(r"\.\s|\n", text)[0]
         raise ConnectionError(
             f"another process of this run ended, or did not answer for {_timeout():g} s ({reason}); "
             "run the same command again: it continues from the last checkpoint"

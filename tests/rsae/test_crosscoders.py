@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ import rsae
 from evals.cli import main as evals_main
 from rsae import InputError, Store, TrainConfig
 from rsae.activations.harvest import sequences_like
+from rsae.activations.open import open_together
 from rsae.cli import main
 from rsae.support.files import read_tensors
 from tests.command import assert_one_clear_line, run_command
@@ -340,3 +342,16 @@ def test_the_hosts_loss_at_each_point_and_at_all(layers, host, causal):
         assert found[place].kl > 0
     other = evals.downstream_by_point(sae, host, sequences, batch=1)
     assert [one.kl for one in other.values()] == pytest.approx([one.kl for one in found.values()], rel=5e-3)
+
+
+def test_a_window_of_what_is_joined_is_refused(tmp_path):
+    """It lies in memory and is shuffled whole: an option that does nothing is told."""
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32))
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    with pytest.raises(InputError, match="--window: .* leave it out"):
+        open_together(paths, [], window=50)
+    with pytest.raises(InputError, match="--window"):
+        open_together(paths[:1], paths[1:], window=50)
+    assert open_together(paths[:1], [], window=50).d_in == 6
+    assert open_together(paths, []).d_in == 12

@@ -10,6 +10,8 @@ import torch
 from torch.multiprocessing.spawn import start_processes
 
 from rsae import load
+from rsae.sae.fingerprint import _bytes
+from rsae.sae.shard import Shard, latent_dimension
 from tests.rsae import sharded_worker as worker
 
 # Python 3.12 warns of what can go wrong where a thread holds a lock: none does here
@@ -102,6 +104,7 @@ def test_a_process_that_is_lost_ends_the_run_and_the_same_call_continues(alone, 
     two[1].join()
     told = (tmp_path / "told").read_text()
     assert "another process of this run ended, or did not answer" in told
+    assert ".cc:" not in told
     assert "continues from the last checkpoint" in told
     again = CONTEXT.Process(target=worker.continued, args=(tmp_path,))
     again.start()
@@ -121,3 +124,22 @@ def test_a_process_that_hangs_is_noticed_along_every_dimension(alone, tmp_path, 
         assert process.exitcode == 0
     four[3].kill()
     assert len(list(tmp_path.glob("told-*"))) == 3
+
+
+@pytest.mark.parametrize("shape", [(37,), (1, 37), (2, 37), (16, 37), (37, 16), (37, 1)])
+def test_the_fingerprint_of_parts_is_that_of_the_whole(shape):
+    """Whatever the strides of a tensor are: of a dimension of size 1 they may be anything."""
+    name = "W_enc" if shape[0] == 16 else "W_dec" if shape[-1] in (16, 1) and len(shape) == 2 else "threshold"
+    value = torch.randn(shape)
+    dim = latent_dimension(name, value)
+    assert dim is not None
+
+    def of(part: torch.Tensor, first: int) -> list[int]:
+        shard = object.__new__(Shard)
+        object.__setattr__(shard, "first", first)
+        return _bytes(name, part, shard)
+
+    whole = of(value, 0)
+    left, right = value.narrow(dim, 0, 20), value.narrow(dim, 20, value.shape[dim] - 20)
+    assert [a + b for a, b in zip(of(left, 0), of(right, 20), strict=True)] == whole
+    assert of(value.flip(dim), 0) != whole
