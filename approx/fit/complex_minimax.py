@@ -28,6 +28,7 @@ _STEPS = 400  # of Lawson's iteration
 #: Share of the largest value below which an error may be nothing but rounding
 _NEAR = 1e-10
 _ROUNDS = 4  # how often the points where the error peaks between others join them
+_ZOOMS = 3  # looks at a peak, each eight times closer
 _CLOSE = 1e-4  # how far, relatively, a proven bound may lie above the error
 
 
@@ -221,11 +222,15 @@ def complex_minimax(
         z, first = np.unique(places, return_index=True)
         share = np.r_[share, np.full(len(peaks), np.mean(share))][first]
         share /= share.sum()
-    if best is not None and enclose is not None:  # float64 sees its own rounding too
-        highest = dense[np.argsort(np.abs(f_dense - best(dense)))[-32:]]
-        with precision(128):
-            signed = [acb(enclose(acb(complex(v)))) - best(acb(complex(v))) for v in highest]
-            best = replace(best, error=max(float(abs(e).mid()) for e in signed))
+    if best is not None:
+        held = best
+        highest = _peaks(region, lambda at: np.abs(values(at) - held(at)), 6 * count)
+        best = replace(best, error=max(best.error, float(np.max(np.abs(values(highest) - best(highest))))))
+        if enclose is not None:  # float64 sees its own rounding too
+            highest = np.r_[highest, dense[np.argsort(np.abs(f_dense - best(dense)))[-32:]]]
+            with precision(128):
+                signed = [acb(enclose(acb(complex(v)))) - best(acb(complex(v))) for v in highest]
+                best = replace(best, error=max(float(abs(e).mid()) for e in signed))
     fit = None if best is None else _judged(best, levelled, f_dense, tolerance)
     if fit is None or (not fit.converged and fit.error <= _NEAR * float(np.max(np.abs(f_dense)))):
         # where a smaller type is as good, the poles that it lacks may lie anywhere
@@ -239,6 +244,24 @@ def complex_minimax(
             "inside; take a smaller n"
         )
     return replace(fit, enclose=enclose)
+
+
+def _peaks(region: Region, off: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
+    """The points of a curve where an error is nearly at its largest, each looked for between its neighbours."""
+    found = []
+    for part in region.parts:
+        u = np.linspace(0, 1, count)
+        error = off(part.at(u))
+        beside = np.pad(error, 1, constant_values=-np.inf)
+        at = np.flatnonzero((error >= beside[:-2]) & (error >= beside[2:]) & (error > 0.99 * np.max(error)))
+        low, high = u[np.maximum(at - 1, 0)], u[np.minimum(at + 1, count - 1)]
+        for _ in range(_ZOOMS):
+            finer = low + (high - low) * np.linspace(0, 1, 17)[:, None]
+            best = np.argmax(off(part.at(finer.ravel())).reshape(finer.shape), axis=0)
+            columns = np.arange(len(at))
+            low, high = finer[np.maximum(best - 1, 0), columns], finer[np.minimum(best + 1, 16), columns]
+        found.append(part.at((low + high) / 2))
+    return np.concatenate(found)
 
 
 def _judged(fit: ComplexMinimax, levelled: float, f: np.ndarray, tolerance: float) -> ComplexMinimax:

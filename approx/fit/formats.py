@@ -37,6 +37,7 @@ _FORMATS = {
 }
 _MOST = 64  # coefficients that a lattice may have
 _SIZES = 5  # how often the sizes of the coefficients may grow, and their last places with them
+_LOOK = 48  # largest errors that a move is judged by at first
 _ROUNDS = 6  # lattices, each with weights that follow the errors of the last
 
 
@@ -107,8 +108,8 @@ def check_format(coefficients: str | int) -> None:
 def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int], fmpq] | None = None) -> Fit:
     """The fit with the best monomial coefficients of a format that are found.
 
-    The variable is x - c: c = 0 where the hull of the domain holds 0, else the number of the format nearest to the
-    middle. The denominator's constant term is 1.
+    The variable is x; or where the hull of the domain does not hold 0 and that is better, x - c, c being the number of
+    the format nearest to the middle. The denominator's constant term is 1.
 
     Args:
         fit: a fit with real coefficients.
@@ -117,7 +118,7 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
 
     Returns:
         The new fit. Its error is that of the exact function with these coefficients. It is at most the error of the
-        coefficients rounded one by one.
+        coefficients rounded one by one, of x or of x - c.
 
     Raises:
         ValueError: for another format, more coefficients than a lattice can hold, real ones that overflow, or where
@@ -131,8 +132,26 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
         raise ValueError(
             "coefficients= with fixed= needs q0 = 1 among the fixed ones: that is the scale here"
         )
-    whole = low <= 0 <= high or fixed
-    centre = fmpq(0) if whole else kind.rounded((dyadic(low) + dyadic(high)) / 2)
+    found: list[Fit] = []
+    refused: list[ValueError] = []
+    for centre in (
+        [fmpq(0)] if low <= 0 <= high or fixed else [kind.rounded((dyadic(low) + dyadic(high)) / 2), fmpq(0)]
+    ):
+        try:
+            found.append(_about(fit, coefficients, kind, fixed, centre))
+        except ValueError as error:
+            refused.append(error)
+    if not found:
+        raise refused[0]
+    return min(found, key=lambda one: one.error)
+
+
+def _about(
+    fit: Fit, coefficients: str | int, kind: _Format, fixed: Mapping[tuple[str, int], fmpq], centre: fmpq
+) -> Fit:
+    """`in_format` in powers of x - centre."""
+    target = fit.target
+    low, high = target.hull
     if not kind.reaches(centre):
         raise ValueError(f"coefficients={coefficients!r}: the middle of the domain overflows in this format")
     num, den = (p(fmpq_poly([centre, 1])) for p in fit.rational.exact())
@@ -226,7 +245,9 @@ def in_format(fit: Fit, coefficients: str | int, fixed: Mapping[tuple[str, int],
             )
         raise ValueError(f"coefficients={coefficients!r}: {reason}")
     gain = f"; rounding one by one gives {one_by_one:.6g}" if error < one_by_one else ""
-    detail = f"coefficients={coefficients!r}, real ones reach {fit.error:.6g}{gain}"
+    shift = to_float(centre)
+    powers = f" of x {'-' if shift > 0 else '+'} {abs(shift)!r}" if shift else ""
+    detail = f"coefficients={coefficients!r}{powers}, real ones reach {fit.error:.6g}{gain}"
     verdict = Verdict.IN_FORMAT if fit.converged else fit.verdict
     return replace(fit, rational=rational, error=max(error, fit.levelled), verdict=verdict, detail=detail)
 
@@ -335,13 +356,20 @@ def _nearest(columns: np.ndarray, error: np.ndarray, basis: np.ndarray, start: n
 
 def _descent(linear: _Linear, k: np.ndarray, moves: np.ndarray) -> np.ndarray:
     """The steepest descent of the largest error by single moves."""
-    steps = linear.columns @ moves.T
+    steps = np.ascontiguousarray((linear.columns @ moves.T).T)
     error = linear.at(k)
     top = float(np.max(np.abs(error)))
     for _ in range(1000):
-        tops = np.max(np.abs(error[:, None] + steps), axis=0)
-        best = int(np.argmin(tops))
-        if not tops[best] < top * (1 - 1e-12):
+        # what a move leaves of the largest errors bounds what it leaves of all: most moves need no second look
+        largest = np.argpartition(np.abs(error), -_LOOK)[-_LOOK:] if len(error) > _LOOK else slice(None)
+        bounds = np.max(np.abs(error[largest] + steps[:, largest]), axis=1)
+        best, least = -1, top * (1 - 1e-12)
+        for move in np.argsort(bounds, kind="stable").tolist():
+            if not bounds[move] < least:
+                break
+            if (left := float(np.max(np.abs(error + steps[move])))) < least:
+                best, least = move, left
+        if best < 0:
             break
-        k, error, top = k + moves[best], error + steps[:, best], float(tops[best])
+        k, error, top = k + moves[best], error + steps[best], least
     return k

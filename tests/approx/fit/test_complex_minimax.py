@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 import approx
 from approx import Region, complex_minimax
@@ -164,3 +165,21 @@ def test_no_bound_across_a_branch_cut_that_no_sample_sees(text, dip):
 def test_no_bound_on_a_circle_around_a_branch_point(text):
     with pytest.raises((ArithmeticError, ValueError)):
         complex_minimax(text, (2, 2), Region.circle(0, 1.5)).certify()
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "type"),
+    [
+        ("sqrt(x)", approx.Region.arc(-3.1, 3.1), (4, 4)),
+        ("exp(x)", approx.Region.disc(), (3, 3)),
+        ("erf(x)", approx.Region.rectangle(-1 - 1j, 1 + 1j), (5, 4)),
+        ("1/(x-1.2)", approx.Region.segment(-1, 1), (3, 0)),
+    ],
+)
+def test_the_error_is_that_of_a_dense_look(text, region, type):
+    fit = approx.complex_minimax(text, type, region)
+    z = region.sample(200_001)
+    f = {"sqrt(x)": np.sqrt, "exp(x)": np.exp, "erf(x)": special.erf, "1/(x-1.2)": lambda z: 1 / (z - 1.2)}[
+        text
+    ]
+    assert np.max(np.abs(f(z) - fit(z))) == pytest.approx(fit.error, rel=1e-7)
