@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from flint import arb, arb_mat, fmpq, fmpq_poly
+from flint import arb, arb_mat, fmpq, fmpq_poly, fmpz_poly
 
 from approx.dyadic import dyadic, precision
 from approx.functions import Functions
@@ -31,6 +31,30 @@ class Branch:
     """Numerator in x."""
     den: fmpq_poly
     """Denominator in x."""
+
+    def near(self, x: fmpq, bits: int) -> arb:
+        """A ball around r(x) of that many bits at least: exactly it takes much longer where there are many digits.
+
+        Args:
+            x: an exact point.
+            bits: bits of its relative accuracy.
+        """
+        scale = fmpq(self.den.denom(), self.num.denom())
+        for more in (bits + 64, 2 * bits + 256):
+            with precision(more):
+                value = arb(scale) * self._top(arb(x)) / self._bottom(arb(x))
+                if value.rel_accuracy_bits() >= bits:
+                    return value
+        with precision(bits):
+            return arb(self.num(x) / self.den(x))
+
+    @cached_property
+    def _top(self) -> fmpz_poly:
+        return self.num.numer()
+
+    @cached_property
+    def _bottom(self) -> fmpz_poly:
+        return self.den.numer()
 
 
 def branches(rational: Rational, target: Target) -> list[Branch]:
@@ -115,8 +139,9 @@ class Error:
         """
         f, w = self.given(piece, x, bits)
         r = self.pieces[piece][1]
+        value = r.near(x, bits)
         with precision(bits):
-            return w * (f - arb(r.num(x) / r.den(x)))
+            return w * (f - value)
 
     def given(self, piece: int, x: fmpq, bits: int) -> tuple[arb, arb]:
         """Balls around the target and the weight at `x`.

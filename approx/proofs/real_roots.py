@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from flint import arb, ctx, fmpq, fmpq_poly, fmpz_poly
+from flint import arb, arb_poly, ctx, fmpq, fmpq_poly, fmpz_poly
 
 MAX_BITS = 1 << 15
 """Where refinement gives up: far beyond any error worth writing down."""
@@ -83,9 +83,11 @@ class Root:
         with ctx.workprec(2 * bits + 4 * self.local.degree() + 64):
             t = arb(middle)
             for _ in range(bits.bit_length() + 6):
-                t = (t - self.local(t) / slope(t)).mid()
+                before, t = t, (t - self.local(t) / slope(t)).mid()
                 if not self.u < t < self.v:  # nor if it is nan
                     return middle
+                if abs(t - before) < arb(2) ** -(bits // 2 + 8):  # the next step would double that
+                    break
             return fmpq((t.fmpq() * (1 << bits)).floor(), 1 << bits)
 
 
@@ -200,13 +202,13 @@ def _point(x: fmpq) -> Root:
 
 def _variations(p: fmpz_poly) -> int:
     """Sign changes of (1 + x)^n p(1 / (1 + x)): the number of roots in (0, 1) plus an even number >= 0."""
-    changes, last = 0, 0
-    for c in fmpz_poly(p.coeffs()[::-1])(_SHIFT).coeffs():
-        sign = sign_of(c)
-        if sign and sign != last:
-            changes += last != 0
-            last = sign
-    return changes
+    turned = fmpz_poly(p.coeffs()[::-1])
+    with ctx.workprec(128 + 3 * p.degree()):  # balls decide it sooner, if they decide it at all
+        signs = [1 if c > 0 else -1 if c < 0 else None for c in arb_poly(turned)(arb_poly([1, 1])).coeffs()]
+    if None in signs:
+        signs = [sign_of(c) for c in turned(_SHIFT).coeffs()]
+    certain = [sign for sign in signs if sign]
+    return sum(left != right for left, right in pairwise(certain))
 
 
 def extrema(num: fmpq_poly, den: fmpq_poly, a: fmpq, b: fmpq, bits: int = 60) -> list[tuple[fmpq, arb]]:
