@@ -95,8 +95,9 @@ def formula(
     inner = _completed(_compile(tree, text, Domain(domain)), tree, text, Domain(domain))
     kinks, jumps = points(kinks, "kinks"), points(jumps, "jumps")
 
-    def run(x: Any) -> Any:  # a constant formula takes the shape of x
-        return inner(x) + 0 * x
+    def run(x: Any) -> Any:
+        value = inner(x)
+        return value if isinstance(value, arb) else value + 0 * x  # a constant formula takes the shape of x
 
     given = _parameters(text, kinks, jumps)
     if not kinks:
@@ -321,7 +322,7 @@ def _completed(inner: Expression, tree: ast.expr, text: str, domain: Domain) -> 
     def run(x: Any) -> Any:
         if isinstance(x, arb):
             value = arb(inner(x))
-            if value.is_finite() and x.rad() <= _NARROW * abs(x):
+            if value.is_finite() and (x.is_exact() or x.rad() <= _NARROW * abs(x)):
                 return value
             bounds = enclosure(tree, domain, x)
             if not bounds.is_finite():
