@@ -346,7 +346,7 @@ class _Run:
         self.sae = entered(sae, self.units, self.out_units)
         if not any(p.requires_grad for p in self.sae.parameters()):
             self.sae.requires_grad_()  # held for inference; parameters that are frozen beside others stay so
-        self.norm_F = self.sae.balance_()
+        self.norm_F = self.sae.balance_(self._fires)
         self.sae.train()
         device = sae.W_enc.device
         groups = _parameter_groups(self.sae, config)
@@ -376,6 +376,12 @@ class _Run:
         if self.result.transcodes and self.activations.target is not None:
             parts.append((self.activations.target, self.out_units))
         return [units.of(distributed.share(part.batch(step, batch, seed))) for part, units in parts]
+
+    def _fires(self) -> torch.Tensor:
+        """Which latents fire on the first batch."""
+        x_BD, *y_BO = self.drawn(0, self.config.batch, self.config.seed)
+        loss = self.sae.loss(x_BD.to(self.sae.W_enc), 0.0, None, *(y.to(self.sae.W_enc) for y in y_BO))
+        return distributed.any_of(loss.fired_F)
 
     def identity(self) -> list[Any]:
         """What a checkpoint must have been made with."""

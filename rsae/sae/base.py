@@ -454,11 +454,11 @@ class SAE(nn.Module):
         if self.layout is not None:
             self.layout.mask_(self.W_enc, self.W_dec, self.W_skip)
         # exactly 0 for a pruned latent: a pursuit would solve for a tiny row
-        self.W_dec *= (norm_F / self.W_dec.norm(dim=1).clamp_min(1e-8))[:, None]
+        self.W_dec *= (norm_F / self.W_dec.norm(dim=1).clamp_min(1e-30))[:, None]
 
-    def balance_(self) -> torch.Tensor:
-        """Before training: bring decoder rows near unit norm without changing the function; the norms to keep, [F]."""
-        return balance_(self)
+    def balance_(self, fires: Callable[[], torch.Tensor] | None = None) -> torch.Tensor:
+        """See `rsae.sae.norms.balance_`: before training decoder rows are brought near unit norm."""
+        return balance_(self, fires)
 
     @property
     def homogeneous(self) -> bool:

@@ -35,7 +35,7 @@ def recorded(sae: SAE, store, config: TrainConfig, monkeypatch) -> list[dict[str
 
     units = SAE.in_units
     monkeypatch.setattr(SAE, "in_units", in_units)
-    monkeypatch.setattr(SAE, "balance_", lambda self: torch.ones(self.d_sae))
+    monkeypatch.setattr(SAE, "balance_", lambda self, fires: torch.ones(self.d_sae))
     monkeypatch.setattr(type(sae), "constrain_", lambda self, norm_F: None)
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     train(sae, store, config)

@@ -332,3 +332,30 @@ def test_an_exception_in_training_leaves_the_sae_as_it_was(store, monkeypatch, e
     assert all(torch.equal(v, before[k]) for k, v in sae.state_dict().items())
     assert not sae.training
     assert (sae.settings()["bandwidth"], sae.provenance, sae.trained) == (bandwidth, provenance, None)
+
+
+@settings(max_examples=8)
+@given(
+    st.sampled_from([name for name in TEACHERS if "top_k" in name]),
+    st.floats(-12, 3),
+    st.sampled_from([0.3, 0.9]),
+)
+def test_rows_of_dead_latents_say_nothing(name, size, share):
+    """However short or long they are, and however many: fine-tuning goes where it goes with unit rows."""
+    x = torch.relu(torch.randn(3000, 12, generator=torch.Generator().manual_seed(0)) - 0.5) @ torch.randn(
+        12, 12, generator=torch.Generator().manual_seed(1)
+    )
+    own, found = rsae.Store.of(x, heldout=500), []
+    for norm in (1.0, 10.0**size):
+        teacher = random_sae(name, own, d_sae=80).eval()
+        dead_F = torch.arange(80) < share * 80
+        with torch.no_grad():
+            teacher.W_enc[:, dead_F] = 0
+            teacher.encoder_bias[dead_F] = 0 if teacher.signed else -1e3
+            teacher.W_dec[dead_F] *= norm
+        tune = TrainConfig(steps=30, batch=256, revival=0.0)
+        new = upgrade(teacher, own, config=UpgradeConfig(type=(3, 2), tune=tune, calibration_tokens=512))
+        assert new.control is not None
+        found.append([fvu(s, x[-500:]) for s in (teacher, new.control, new.tuned)])
+    assert found[1] == pytest.approx(found[0], rel=0.02)
+    assert found[0][1] <= 1.02 * found[0][0]
