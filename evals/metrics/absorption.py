@@ -22,7 +22,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from evals.metrics.codes import place_of, row_unit
+from evals.metrics.codes import check_writes_back, host_code, place_of
 from evals.results import Figures
 from rsae import SAE, Host
 from rsae.activations.hooks import HookPoint, activations_at, pad
@@ -108,6 +108,7 @@ def absorption(
     Raises:
         InputError: where the vocabulary has too few words of one token.
     """
+    check_writes_back(sae, "absorption compares rows")
     place = place_of(sae, host, hook, None, allow_mismatch)
     return absorption_of(sae, *read_words(host, str(place.point), words, seed))
 
@@ -159,7 +160,8 @@ def absorption_of(sae: SAE, x_WD: torch.Tensor, letter_W: np.ndarray) -> Absorpt
         x_WD: Activations at the words.
         letter_W: First letter of each word.
     """
-    codes = [sae.encode(x_BD.to(sae.W_enc.device)) * row_unit(sae, x_BD) for x_BD in x_WD.split(1024)]
+    check_writes_back(sae, "absorption compares rows")
+    codes = [host_code(sae, x_BD.to(sae.W_enc.device)) for x_BD in x_WD.split(1024)]
     z_WF = torch.cat(codes).double().cpu().numpy()
     return absorbed(x_WD.double().numpy(), z_WF, sae.W_dec.double().cpu().numpy(), letter_W)
 

@@ -95,6 +95,35 @@ def row_unit(sae: SAE, x_BD: torch.Tensor) -> torch.Tensor | float:
     return (sae.input_norm.undo(one_BD, x_BD) - sae.input_norm.undo(zero_BD, x_BD))[:, :1].to(sae.W_enc)
 
 
+def host_code(
+    sae: SAE, x_BD: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> torch.Tensor:
+    """A code in whose units the decoder's rows are added to the host's activation, also where tokens are normalised.
+
+    Args:
+        sae: The SAE.
+        x_BD: Activations.
+        encode: Another reading of it than `sae.encode`.
+    """
+    return (encode or sae.encode)(x_BD) * row_unit(sae, x_BD)
+
+
+def check_writes_back(sae: SAE, what: str) -> None:
+    """Refuse a transcoder where a measure puts an SAE's rows to the activation that it reads.
+
+    Args:
+        sae: The SAE.
+        what: What the measure does.
+
+    Raises:
+        InputError: It is one.
+    """
+    if sae.transcodes:
+        raise InputError(
+            f"{what} of an SAE at the hook point that it reads, and a transcoder writes to another; give an SAE"
+        )
+
+
 def row_norms(sae: SAE) -> np.ndarray:
     """Lengths of the decoder rows, float64 [F]: a code times these does not change with the scale of a latent.
 

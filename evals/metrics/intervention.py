@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from evals.metrics.codes import Place, place_of
+from evals.metrics.codes import Place, check_writes_back, host_code, place_of
 from evals.results import Intervention
 from rsae import SAE, Host
 from rsae.activations.hooks import Prefix, pad, prefix_at
@@ -80,6 +80,7 @@ def intervention(
         Means over dials; KL in nats a token. Each dial's mean changes of the log-probabilities are centred over the
         vocabulary. The figures are None where there is no dial.
     """
+    check_writes_back(sae, "intervention pushes latents")
     place = place_of(sae, host, hook, norm_limit, allow_mismatch, exclude_tokens)
     point = place.point
     order = sorted(tokens, key=len)
@@ -134,8 +135,8 @@ def _batch(host: Host, place: Place, sequences: list[list[int]]) -> _Batch:
 
 def _codes(sae: SAE, batch: _Batch) -> torch.Tensor:
     """The codes behind the counted predictions [N, F]; 0 where the activation is above the norm limit."""
-    x_NF = sae.encode(batch.prefix.x_BPD[:, :-1][batch.counted_BP])
-    return x_NF * batch.pushed_BP[:, :-1][batch.counted_BP][:, None]
+    z_NF = host_code(sae, batch.prefix.x_BPD[:, :-1][batch.counted_BP])
+    return z_NF * batch.pushed_BP[:, :-1][batch.counted_BP][:, None]
 
 
 def _signed(code_NF: torch.Tensor, most: int) -> _Dials:

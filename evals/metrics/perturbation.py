@@ -21,7 +21,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from evals.labelled import Labelled
-from evals.metrics.codes import place_of, row_unit
+from evals.metrics.codes import check_writes_back, host_code, place_of
 from evals.metrics.probing import ProbeData, labelled_data
 from evals.results import Figures
 from rsae import SAE, Host
@@ -126,7 +126,7 @@ def pool(sae: SAE, data: ProbeData, rows: int = 4096) -> Pooled:
     x_TD = torch.zeros(texts, sae.d_in, dtype=torch.float64)
     z_TF = torch.zeros(texts, sae.d_sae, dtype=torch.float64)
     for x_BD, text_B in data.blocks(rows):
-        z_BF = (sae.encode(x_BD.to(sae.W_enc.device)) * row_unit(sae, x_BD)).double().cpu()
+        z_BF = host_code(sae, x_BD.to(sae.W_enc.device)).double().cpu()
         z_TF.index_add_(0, text_B, z_BF)
         x_TD.index_add_(0, text_B, x_BD.double())
     count_T1 = torch.bincount(data.text_N.long(), minlength=texts)[:, None]
@@ -158,6 +158,7 @@ def pooled_texts(
         context: Tokens a text, truncated on the right.
         allow_mismatch: Accept an SAE of another model or hook point.
     """
+    check_writes_back(sae, "TPP, SCR and interchange move latents")
     place = place_of(sae, host, hook, None, allow_mismatch)
     left_out = (place.norm_limit, place.exclude_tokens)
     return pool(sae, labelled_data(host, str(place.point), texts, context, *left_out))

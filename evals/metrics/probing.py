@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from evals.labelled import Labelled
-from evals.metrics.codes import place_of, readings, row_norms, sharing_products
+from evals.metrics.codes import host_code, place_of, readings, row_norms, sharing_products
 from evals.results import Accuracy, Baseline, Probing
 from evals.tasks import Task
 from rsae import SAE, Host
@@ -251,7 +252,9 @@ def probe_all(group: Mapping[str, SAE], data: ProbeData, k: Sequence[int]) -> di
     wanted = [(name, *found) for name, sae in group.items() for found in readings(sae).items()]
     here = data if device.type == "cpu" else replace(data, x_ND=data.x_ND.to(device))
     with sharing_products(group.values()):
-        codes = pooled_all([encode for _, _, encode in wanted], here)
+        codes = pooled_all(
+            [partial(host_code, group[name], encode=encode) for name, _, encode in wanted], here
+        )
     found: dict[str, dict[str, dict[int, Accuracy]]] = {name: {} for name in group}
     for (name, reading, _), z_TF in zip(wanted, codes, strict=True):
         correct = correct_with_best(z_TF * row_norms(group[name]), data, k)

@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from evals.metrics.codes import place_of, row_norms
+from evals.metrics.codes import host_code, place_of, row_norms
 from evals.results import Figures
 from evals.stats import Interval
 from evals.tasks import split_of
@@ -134,7 +134,9 @@ def sae_probes(
             y_T = _labels(table["target"].tolist())
             x_TD = _last_tokens(host, place.point, texts, min(context, positions))
             with torch.no_grad():
-                z_TF = torch.cat([sae.encode(x.to(sae.W_enc.device)).float().cpu() for x in x_TD.split(1024)])
+                z_TF = torch.cat(
+                    [host_code(sae, x.to(sae.W_enc.device)).float().cpu() for x in x_TD.split(1024)]
+                )
             found.append(scores(name, texts, y_T, x_TD.numpy(), z_TF.numpy() * row_norms(sae), numbers, seed))
             bar.update()
     return found

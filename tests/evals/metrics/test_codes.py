@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+import evals
 import rsae
-from evals.metrics.codes import by_encoder, sharing_products
+from evals.metrics.codes import by_encoder, host_code, sharing_products
 from evals.metrics.probing import ProbeData, probe, probe_all
+from rsae.sae.input_norm import InputNorm
 from tests.rsae.helpers import random_sae
 
 FAMILIES = [
@@ -62,3 +64,29 @@ def test_probes_of_a_group_are_those_of_each(store):
     assert together == {name: probe(one, data, (1, 5)) for name, one in group.items()}
     assert together["pursuit"].others["plain"] == together["plain"].accuracy
     assert "_linear" not in vars(sae)
+
+
+@pytest.mark.parametrize("kind", [None, "layer_norm", "constant_norm_rescale"])
+@pytest.mark.parametrize("name", ["top_k", "jump_relu", "sign_aware_gated"])
+def test_a_host_code_is_what_is_added_to_the_host(name, kind):
+    """Whatever each token's normalisation is: x_hat is the code times the rows, beside what no latent gives."""
+    sae = random_sae(name).eval()
+    sae.input_norm = kind and InputNorm(kind)
+    x = 30 * torch.randn(40, 12) + 5
+    with torch.no_grad():
+        nothing = sae.decode(torch.zeros(40, sae.d_sae), x)
+        torch.testing.assert_close(host_code(sae, x) @ sae.W_dec + nothing, sae(x), rtol=1e-4, atol=1e-3)
+
+
+def test_a_transcoder_is_no_sae_of_the_point_that_it_reads(host):
+    own = rsae.Store.of(torch.randn(200, host.d_model), target=torch.randn(200, host.d_model))
+    transcoder = rsae.new("top_k", own, d_sae=20, k=3)
+    where = {"hook": "blocks.1.hook_resid_pre"}
+    texts = evals.load_classes("wiki_topics", 40, 20)
+    for measure in (
+        lambda: evals.intervention(transcoder, host, [[1, 2, 3]], **where),
+        lambda: evals.absorption(transcoder, host, **where),
+        lambda: evals.targeted_perturbation(transcoder, host, texts, **where),
+    ):
+        with pytest.raises(rsae.InputError, match="a transcoder writes to another"):
+            measure()
