@@ -29,6 +29,7 @@ from rsae.support.errors import InputError, checked
 
 #: Instead of 0 in a quotient: the smallest that float32 holds, since the squares of activations have any unit
 _TINY = torch.finfo(torch.float32).tiny
+_SOLVED = 16.0  # times the rounding of a residual: the gradients of a code that is solved
 #: Decoder rows whose norms all differ from 1 by less are taken as unit rows
 _UNIT = 1e-4
 
@@ -108,6 +109,9 @@ class PursuitSAE(SAE):
             pursued_N, support = self._pursued(y_BO, entries.h_BF, *code)
         sse = mean_square(decode_at(pursued_N, decoder.W_dec, decoder.b_dec, support) - y_BO)
         return plain + sse, sse
+
+    def __reduce__(self) -> tuple[Any, ...]:  # its class has no place in a module, where pickle could find it
+        return _blank, (type(self).__bases__[1],), self.__dict__
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"pursuit": asdict(self.pursuit)}
@@ -207,13 +211,17 @@ class PursuitSAE(SAE):
         p_N, square_B = g_N, pattern.sum_by_row(g_N * g_N)
         for step in range(self.pursuit.steps):
             y_BD = decode_at(p_N, unit_FD, None, pattern)
-            alpha_B = square_B / y_BD.square().sum(1).clamp_min(_TINY)
+            # of a token that is solved what is left is rounding, and so would be its gradient, over a number near 0
+            left_B = square_B > (_SOLVED * torch.finfo(c_N.dtype).eps) ** 2 * residual_BD.square().sum(1)
+            alpha_B = torch.where(
+                left_B, square_B / torch.where(left_B, y_BD.square().sum(1), 1.0).clamp_min(_TINY), 0
+            )
             c_N = c_N + alpha_B.index_select(0, row_N) * p_N
             residual_BD = residual_BD - alpha_B[:, None] * y_BD
             if step + 1 < self.pursuit.steps:
                 g_N = products_at(residual_BD, unit_FD, pattern)
                 last_B, square_B = square_B, pattern.sum_by_row(g_N * g_N)
-                beta_B = square_B / last_B.clamp_min(_TINY)
+                beta_B = torch.where(left_B, square_B / torch.where(left_B, last_B, 1.0).clamp_min(_TINY), 0)
                 p_N = g_N + beta_B.index_select(0, row_N) * p_N
         if self.signed or not bool((c_N < 0).any()):
             return _better(Code(c_N, pattern, residual_BD), code)
@@ -321,6 +329,11 @@ def pursuit_form(cls: type[SAE]) -> type[SAE]:
         body["__doc__"] = f"The pursuit of {cls.__name__}."
         _FORMS[cls] = type(f"Pursuit{cls.__name__}", (PursuitSAE, cls), body)
     return _FORMS[cls]
+
+
+def _blank(cls: type[SAE]) -> SAE:
+    form = pursuit_form(cls)
+    return form.__new__(form)
 
 
 def pursuit(

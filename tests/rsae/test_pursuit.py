@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from typing import Any
 
 import numpy as np
@@ -396,3 +398,31 @@ def test_a_trained_pursuit_and_its_control_are_steered_to_the_teachers_l0(store,
     told = dataclasses.replace(config, tune=rsae.TrainConfig(sparsity=2.0))
     assert decide(teacher, store, told).tune.l0 is None
     assert decide(teacher, store, told).control_name == "control"
+
+
+@pytest.mark.parametrize("name", ["relu", "top_k", "jump_relu", "sign_aware_gated", "rational_top_k"])
+def test_it_is_pickled_and_copied_as_other_saes_are(name):
+    sae = rsae.pursuit(random_sae(name).eval(), candidates=7, eta=0.6)
+    x = torch.randn(30, 12)
+    for again in (pickle.loads(pickle.dumps(sae)), copy.deepcopy(sae)):
+        assert type(again) is type(sae)
+        assert again.settings() == sae.settings()
+        assert torch.equal(again(x), sae(x))
+        assert [n for n, _ in again.named_parameters()] == [n for n, _ in sae.named_parameters()]
+
+
+@pytest.mark.parametrize("name", ["relu", "top_k", "batch_top_k", "sign_aware_gated"])
+@pytest.mark.parametrize("options", [{}, {"rounds": 2, "steps": 6}, {"rounds": 0, "steps": 4}])
+def test_gradients_of_solved_tokens_are_no_rounding(name, options):
+    """A token of one or two latents is solved in as many steps; what further ones would divide is 0 by 0."""
+    torch.manual_seed(0)
+    sae = rsae.pursuit(random_sae(name, d_in=16, d_sae=24).eval(), **options)
+    with torch.no_grad():
+        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+    z = torch.zeros(200, 24).scatter(1, torch.randint(24, (200, 2)), 5 * torch.rand(200, 2) + 1)
+    x = (z @ sae.W_dec.detach() + sae.b_dec.detach()).requires_grad_()
+    sae(x).square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    # the code is about linear in x where its support is: its gradient is of the size of 2 x_hat
+    assert x.grad.norm(dim=1).max() < 40 * sae(x).norm(dim=1).max()
