@@ -86,7 +86,7 @@ def upgrade(
 
     def tune(sae: SAE, name: str) -> tuple[SAE, History]:
         what = f"fine-tune {teacher.family} {name}"
-        return _tuned(sae, activations, decided, steps.checkpoint(name), what, host)
+        return _tuned(_frozen_as(teacher, sae), activations, decided, steps.checkpoint(name), what, host)
 
     def fine_tune() -> tuple[SAE, History]:
         sae, history = tune(initial, config.variant)
@@ -118,9 +118,17 @@ def _tuned(
     description: str,
     host: Host | None,
 ) -> tuple[SAE, History]:
-    """A copy of `sae`, fine-tuned by the budget and loss: one function for the rational SAE and the control."""
-    sae = copy.deepcopy(sae)
+    """`sae`, fine-tuned by the budget and loss: one function for the rational SAE and the control."""
     return sae, train(sae, activations, decided.tune, checkpoint, description, True, host)
+
+
+def _frozen_as(teacher: SAE, sae: SAE) -> SAE:
+    """A copy whose parameters are frozen where a teacher's are beside others that are not, on both sides alike."""
+    sae = copy.deepcopy(sae)
+    held = {name for name, p in teacher.named_parameters() if not p.requires_grad}
+    for name, p in sae.named_parameters() if len(held) < len(list(teacher.parameters())) else ():
+        p.requires_grad_(name not in held)
+    return sae
 
 
 class _Kept:

@@ -283,3 +283,26 @@ def test_a_teacher_without_an_l0_to_keep_is_told(store, b_enc, said):
         teacher.b_enc.fill_(b_enc)
     with pytest.raises(InputError, match=said):
         decide(teacher, store, UpgradeConfig())
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [(n, v) for n in ("relu", "top_k", "gated") for v in ("gated", "pursuit")] + [("top_k", "soft")],
+)
+def test_what_a_teacher_holds_both_sides_hold(store, name, variant):
+    """A frozen parameter beside others is a wish; one in an SAE that is held for inference as a whole is none."""
+    teacher = random_sae(name, store).eval()
+    teacher.W_dec.requires_grad_(False)
+    config = UpgradeConfig(
+        variant=variant, type=(3, 2), tune=TrainConfig(steps=20, batch=64), calibration_tokens=512
+    )
+    new = upgrade(teacher, store, config=config)
+    assert new.control is not None
+    for sae in (new.control, new.tuned):
+        row_FD = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1)
+        torch.testing.assert_close(
+            row_FD, torch.nn.functional.normalize(teacher.W_dec, dim=1), rtol=1e-4, atol=1e-5
+        )
+        assert not torch.allclose(sae.W_enc, teacher.W_enc, rtol=1e-3)
+    held = upgrade(teacher.requires_grad_(False), store, config=config)
+    assert not torch.allclose(held.tuned.W_dec, teacher.W_dec, rtol=1e-3)
