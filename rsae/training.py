@@ -368,7 +368,8 @@ class _Run:
     @property
     def source(self) -> Any:
         """What runs that see the same batches share."""
-        return id(self.activations), self.units.origin_D is None, self.result.transcodes
+        about = [units.origin_D is None for units in (self.units, self.out_units)]
+        return id(self.activations), *about, self.result.transcodes
 
     def drawn(self, step: int, batch: int, seed: int) -> list[torch.Tensor]:
         """This process's share of a batch in internal units, and a transcoder's target of it."""

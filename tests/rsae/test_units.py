@@ -11,6 +11,7 @@ import rsae
 from rsae import TrainConfig, UpgradeConfig
 from rsae.activations.units import Units, units_of
 from rsae.sae import FAMILIES, Gated
+from rsae.sae.input_norm import InputNorm
 from rsae.sae.units import entered, left, move_, units_for
 from tests.rsae.helpers import random_sae
 
@@ -126,3 +127,24 @@ def test_ordinary_activations_keep_their_origin(store):
         if centred:
             assert units.of(x_ND + far_D).norm(dim=1).mean().item() == pytest.approx(D**0.5, rel=1e-4)
     assert Units.measured(torch.ones(5, D), 2.0) == Units(None, 2.0)  # what does not vary has no spread
+
+
+def test_saes_in_one_pass_see_their_own_units():
+    """One that normalises tokens stays about 0, beside one whose reading and target have other origins."""
+    x_ND = features()
+    own = rsae.Store.of(x_ND + 1, heldout=300, target=x_ND[:, :7] - 20)
+
+    def made(which: int) -> rsae.SAE:
+        sae = rsae.new("top_k", own, seed=which, d_sae=30, k=4)
+        sae.input_norm = InputNorm("layer_norm") if which else None
+        return sae
+
+    config = TrainConfig(steps=60, batch=256)
+    alone = [made(0), made(1)]
+    for sae in alone:
+        rsae.train(sae, own, config)
+    together = [made(0), made(1)]
+    rsae.train(together, own, config)
+    for one, other in zip(alone, together, strict=True):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name])
