@@ -21,6 +21,9 @@ BANDWIDTH = 1.0
 _FRESH_THRESHOLD_LR = 20.0
 
 
+_ALIKE = 1e-10  # of the squares: a variance that float32's rounding makes
+
+
 @dataclass(frozen=True)
 class Decided:
     """What is trained, on both sides of the comparison."""
@@ -91,6 +94,13 @@ def decide(teacher: SAE, activations: Activations, config: UpgradeConfig) -> Dec
     family = upgraded_family(teacher, config)
     own = teacher.penalties[0]
     penalty = None if own is None else family.penalties[0]
+    if config.tune.penalty != "own":  # else the family's first
+        penalty = None if config.tune.penalty == "none" else config.tune.penalty
+        if penalty not in family.penalties:
+            known = ", ".join(map(str, family.penalties))
+            raise InputError(
+                f"tune.penalty = {penalty!r}: family {family.family!r} has {known}; or 'own', the first"
+            )
     tune = replace(config.tune.rated(FINE_TUNING), penalty=penalty)
     fresh = config.variant == "gated" and config.dead_zone and teacher.behind_dead_zone(BANDWIDTH) is not None
     if fresh:
@@ -140,6 +150,6 @@ def fit_of(sae: SAE, activations: Activations, tokens: int, split: str = "train"
         count += z_BF.count_nonzero().item()
     sae.train(training)
     variance = (y_BO - y_BO.mean(0)).square().sum().item()
-    if not variance:
+    if not variance > _ALIKE * y_BO.square().sum().item():
         raise InputError(f"{activations.name}: its tokens are all alike; there is nothing to fit")
     return {"fvu": error / variance, "l0": count / len(x_BD)}

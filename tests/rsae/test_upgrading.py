@@ -306,3 +306,24 @@ def test_what_a_teacher_holds_both_sides_hold(store, name, variant):
         assert not torch.allclose(sae.W_enc, teacher.W_enc, rtol=1e-3)
     held = upgrade(teacher.requires_grad_(False), store, config=config)
     assert not torch.allclose(held.tuned.W_dec, teacher.W_dec, rtol=1e-3)
+
+
+def test_a_penalty_that_is_asked_for_is_the_one_of_both_sides(store):
+    teacher = random_sae("jump_relu", store).eval()
+    tune = TrainConfig(steps=5, batch=64, sparsity=0.1, penalty="tanh")
+    new = upgrade(teacher, store, config=UpgradeConfig(type=(3, 2), tune=tune, calibration_tokens=512))
+    assert (new.budget.penalty, new.control_name) == ("tanh", "control-tanh")
+    assert new.control is not None
+    assert new.control.trained is not None
+    assert new.tuned.trained is not None
+    assert new.control.trained.penalty == new.tuned.trained.penalty == "tanh"
+    with pytest.raises(InputError, match="has l0, l1, tanh"):
+        upgrade(
+            teacher, store, config=UpgradeConfig(tune=replace(tune, penalty="l3"), calibration_tokens=512)
+        )
+
+
+def test_copies_of_one_row_are_nothing_to_fit():
+    alike = torch.randn(1, 12).expand(4000, 12)
+    with pytest.raises(InputError, match="all alike"):
+        fit_of(random_sae("top_k").eval(), Store.of(3.7 * alike, heldout=500), 2000)
