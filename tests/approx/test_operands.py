@@ -58,10 +58,13 @@ def test_a_rational_formula_is_proven_to_be_its_own_approximation(p, q, weight):
     target = target if weight is None else target.with_weight(weight)
     r = approx.Rational.from_monomial(p, [low, *q])
     proven = approx.certify(r, target)
+    assert isinstance(proven, approx.Certificate)
     assert (proven.lower, proven.upper, proven.pole_free) == (0, 0, True)
     proven.verify()
     other = approx.Rational.from_monomial([p[0] + 1e-12, *p[1:]], [low, *q])
-    assert approx.certify(other, target).lower > 0
+    worse = approx.certify(other, target)
+    assert isinstance(worse, approx.Certificate)
+    assert worse.lower > 0
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ TABLES = [
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("table", TABLES, ids=["smooth", "fold", "one", "jump"])
 def test_a_table_is_written_as_one_function(tmp_path, table, dtype):
-    x = np.r_[np.random.default_rng(0).uniform(*table.breaks[[0, -1]], 2000), table.breaks[1:-1]]
+    x = np.r_[np.random.default_rng(0).uniform(table.breaks[0], table.breaks[-1], 2000), table.breaks[1:-1]]
     x = np.unique(np.r_[x, np.nextafter(x, -np.inf), np.nextafter(x.astype(np.float32), -np.inf)]).astype(
         dtype
     )

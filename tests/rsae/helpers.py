@@ -8,12 +8,15 @@ import torch
 
 import approx
 from rsae import SAE, BatchTopK, Gated, JumpReLU, RationalActivation, SignAwareGated, SoftRational, Store
+from rsae.activations.in_memory import InMemory
 from rsae.sae import family
 
 K = 5
 
 
-def random_sae(name: str, store: Store | None = None, d_in: int = 12, d_sae: int = 40, seed: int = 0) -> SAE:
+def random_sae(
+    name: str, store: Store | InMemory | None = None, d_in: int = 12, d_sae: int = 40, seed: int = 0
+) -> SAE:
     """A family member started on the store's activations (on random ones without a store)."""
     torch.manual_seed(seed)
     x = torch.randn(64, d_in) + 1 if store is None else store.sample(500)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -110,7 +112,8 @@ def test_a_fresh_sae_learns_beside_a_far_mean(name, wanted):
     x_ND, found = features(), []
     for size in (0.0, 30.0):
         own = rsae.Store.of(x_ND + size, heldout=500)
-        sae = rsae.new(name, own, d_sae=48, **({"k": 3} if name == "top_k" else {}))
+        k: dict[str, Any] = {"k": 3} if name == "top_k" else {}
+        sae = rsae.new(name, own, d_sae=48, **k)
         rsae.train(sae, own, TrainConfig(steps=300, batch=256, **wanted))
         found.append(fvu(sae, x_ND[-500:] + size))
     assert found[1] < 1.15 * found[0] < 0.6

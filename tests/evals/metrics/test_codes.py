@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -81,7 +83,7 @@ def test_a_host_code_is_what_is_added_to_the_host(name, kind):
 def test_a_transcoder_is_no_sae_of_the_point_that_it_reads(host):
     own = rsae.Store.of(torch.randn(200, host.d_model), target=torch.randn(200, host.d_model))
     transcoder = rsae.new("top_k", own, d_sae=20, k=3)
-    where = {"hook": "blocks.1.hook_resid_pre"}
+    where: dict[str, Any] = {"hook": "blocks.1.hook_resid_pre"}
     texts = evals.load_classes("wiki_topics", 40, 20)
     for measure in (
         lambda: evals.intervention(transcoder, host, [[1, 2, 3]], **where),
