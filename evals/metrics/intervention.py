@@ -169,9 +169,18 @@ def _pairs(code_NF: torch.Tensor, W_dec: torch.Tensor, most: int) -> _Dials:
 def _with_magnitudes(
     code_NF: torch.Tensor, latent_2L: torch.Tensor, sign_2L: torch.Tensor, eligible: int
 ) -> _Dials:
-    """Each polarity's magnitude: its mean over the tokens that it is on for."""
+    """Each polarity's magnitude: its mean over the tokens that it is on for.
+
+    Plus is the polarity that is on for more tokens (in a tie, the one that is larger): which of two signs a latent has,
+    and which of two latents stands first, is arbitrary.
+    """
     value_2LN = (code_NF.T[latent_2L] * sign_2L[..., None]).clamp_min(0)
-    return _Dials(latent_2L, sign_2L, value_2LN.sum(-1) / (value_2LN > 0).sum(-1), eligible)
+    count_2L, total_2L = (value_2LN > 0).sum(-1), value_2LN.sum(-1)
+    turned_L = (count_2L[1] > count_2L[0]) | ((count_2L[1] == count_2L[0]) & (total_2L[1] > total_2L[0]))
+    latent_2L, sign_2L, count_2L, total_2L = (
+        torch.where(turned_L, of_2L.flip(0), of_2L) for of_2L in (latent_2L, sign_2L, count_2L, total_2L)
+    )
+    return _Dials(latent_2L, sign_2L, total_2L / count_2L, eligible)
 
 
 def _correlations(a_LV: torch.Tensor, b_LV: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 
 import numpy as np
@@ -37,7 +38,9 @@ def test_intervention_is_its_definition(host, sequences):
     chosen = sorted(range(host.d_model), key=lambda f: -rarer[f])[:most]
     kl, changes, contexts = {1: [], -1: []}, {1: [], -1: []}, []
     for latent in chosen:
-        on = {sign: (sign * z[:, latent]) > 0 for sign in (1, -1)}
+        # plus is the sign that is on for more tokens
+        plus = 1 if (z[:, latent] > 0).sum() >= (z[:, latent] < 0).sum() else -1
+        on = {side: (side * plus * z[:, latent]) > 0 for side in (1, -1)}
         contexts.append(log_p[on[1]].mean(0) - log_p[on[-1]].mean(0))
         for sign in (1, -1):
             size = z[on[sign], latent].mean().item()
@@ -74,6 +77,30 @@ def test_intervention_is_its_definition(host, sequences):
     assert got.agreement_others == pytest.approx(others, rel=1e-2, abs=1e-3)
     whole = intervention(sae, host, sequences, most, HOOK, batch=1)
     assert asdict(whole) == pytest.approx(asdict(got), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_signs_and_the_order_of_latents_are_arbitrary(host, sequences, seed):
+    rng = np.random.default_rng(seed)
+    sae, other = axes(host.d_model, 0.7), axes(host.d_model, 0.7)
+    order = torch.from_numpy(rng.permutation(host.d_model))
+    sign = torch.from_numpy(rng.choice([-1.0, 1.0], host.d_model)).float()
+    other.W_enc.data = (other.W_enc * sign)[:, order]
+    other.W_dec.data = (other.W_dec * sign[:, None])[order]
+    for one, two in ((sae, other), (pairs := exact_sae(host.d_model), shuffled(pairs, rng))):
+        got = [asdict(intervention(each, host, sequences, host.d_model, HOOK)) for each in (one, two)]
+        assert got[1] == pytest.approx(got[0], rel=1e-3, abs=1e-4)
+
+
+def shuffled(sae, rng):
+    other = copy.deepcopy(sae)
+    order = torch.from_numpy(rng.permutation(sae.d_sae))
+    other.W_enc.data, other.b_enc.data, other.W_dec.data = (
+        sae.W_enc[:, order],
+        sae.b_enc[order],
+        sae.W_dec[order],
+    )
+    return other
 
 
 def test_small_pushes_are_opposite_whatever_the_latent(host, sequences):
