@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -312,12 +313,14 @@ def by_tokens(found: Material) -> str:
     Args:
         found: The latent's contexts.
     """
-    peaks = [e.tokens[int(np.argmax(e.values))].strip() for e in found.shown]
-    return "the tokens " + ", ".join(json.dumps(token) for token in dict.fromkeys(peaks) if token)
+    peaks = [e.tokens[int(np.argmax(e.values))] for e in found.shown]
+    return "the tokens " + ", ".join(json.dumps(token) for token in dict.fromkeys(peaks) if token.strip())
 
 
 def token_judge(kind: Kind, explanation: str, text: str) -> float:
     """The judge for `by_tokens`: 1 where one of the tokens stands in the text, or in its marks.
+
+    A token that begins a word has to be the whole word: " in" is none of " inside".
 
     Args:
         kind: `detection` or `fuzzing`.
@@ -327,7 +330,8 @@ def token_judge(kind: Kind, explanation: str, text: str) -> float:
     tokens = json.loads(f"[{explanation.removeprefix('the tokens ')}]")
     if kind == "fuzzing":
         text = " ".join(part.split(CLOSE)[0] for part in text.split(OPEN)[1:])
-    return float(any(token in text for token in tokens))
+    whole = [r"(?!\w)" if token[0].isspace() and token[-1].isalnum() else "" for token in tokens]
+    return float(any(re.search(re.escape(t) + end, text) for t, end in zip(tokens, whole, strict=True)))
 
 
 def host_judge(host: Host) -> Judge:

@@ -117,12 +117,25 @@ def test_the_explanation_by_tokens_is_read_by_its_judge():
     silent = (Example((" a", " b"), (0, 0), None), Example((" w2", " b"), (0, 0), None, True))
     one = Material(4, shown, (example([0, 0, 7], 2), example([0, 0.0, 1], 0)), silent)
     told = by_tokens(one)
-    assert told == 'the tokens "w2", "w1"'
+    assert told == 'the tokens " w2", " w1"'
     got = interpret(one, by_tokens, token_judge)
     assert got.detection.accuracy == pytest.approx((1 + 0.5) / 2)  # one silent text holds w2
     assert got.detection.hard == 0
     assert token_judge("fuzzing", told, " w0<< w2>> b") == 1
     assert token_judge("fuzzing", told, "<< w0>> w2 b") == 0
+
+
+def test_a_token_that_begins_a_word_is_the_whole_word():
+    told = 'the tokens " in", "ing"'
+    for text, there in (
+        (" was in it", 1),
+        (" inside it", 0),
+        (" main", 0),
+        (" run", 0),
+        (" running", 1),
+        (" in.", 1),
+    ):
+        assert token_judge("detection", told, text) == there
 
 
 def test_a_token_with_a_comma_is_one_token():
