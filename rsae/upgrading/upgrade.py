@@ -23,10 +23,14 @@ from rsae.sae import SAE, JumpReLU, SoftRational
 from rsae.sae.fingerprint import weights_of
 from rsae.support.cache import Cache
 from rsae.support.errors import InputError
+from rsae.support.progress import say
 from rsae.training import History, train
 from rsae.upgrading.config import UpgradeConfig, Upgraded
 from rsae.upgrading.decide import Decided, bandwidth, decide, fit_of
 from rsae.upgrading.start import control_start, match_l0, start
+
+#: A fine-tuned SAE is told to be worse than its start above this FVU, in its units, and not below this share of its l0
+_WORSE, _SPARSER = 1.05, 0.9
 
 
 def upgrade(
@@ -92,6 +96,14 @@ def upgrade(
         sae, history = tune(initial, config.variant)
         if isinstance(sae, SoftRational):
             match_l0(sae, controlled or teacher, activations, config.calibration_tokens)
+        now, before = fit_of(sae, activations, config.calibration_tokens), steps.history["initial"][0]
+        sparser = now["l0"] < _SPARSER * before["l0"]
+        if decided.tune.objective == "mse" and now["fvu"] > _WORSE * before["fvu"] and not sparser:
+            say(
+                f"warning: {sae.family}: fine-tuning made it worse: FVU {now['fvu']:.3g} at l0 {now['l0']:.1f}, at its "
+                f"start {before['fvu']:.3g} at {before['l0']:.1f} (a sample of the training tokens); take `initial`, "
+                "or fine-tune for fewer steps, at a lower lr or with less sparsity"
+            )
         return sae, history
 
     initial = steps.sae("initial", begin)

@@ -327,3 +327,20 @@ def test_copies_of_one_row_are_nothing_to_fit():
     alike = torch.randn(1, 12).expand(4000, 12)
     with pytest.raises(InputError, match="all alike"):
         fit_of(random_sae("top_k").eval(), Store.of(3.7 * alike, heldout=500), 2000)
+
+
+def test_fine_tuning_that_makes_an_sae_worse_is_told(store, capsys):
+    teacher = random_sae("top_k", store).eval()
+    rsae.train(teacher, store, TrainConfig(steps=150, batch=128))
+    good, wild = (
+        UpgradeConfig(
+            "pursuit", tune=TrainConfig(steps=12, batch=64, lr=lr, revival=0.0), calibration_tokens=512
+        )
+        for lr in (1e-5, 1.0)
+    )
+    upgrade(teacher, store, config=good)
+    assert "made it worse" not in capsys.readouterr().err
+    new = upgrade(teacher, store, config=wild)
+    told = capsys.readouterr().err
+    assert "fine-tuning made it worse: FVU" in told
+    assert fit_of(new.tuned, store, 512)["fvu"] > fit_of(new.initial, store, 512)["fvu"]
