@@ -447,9 +447,11 @@ class SuiteConfig(_Section):
                     )
         if self.baselines and any(place.targets for place in self.sites):
             raise ValueError("baselines stand beside SAEs: leave them out where sites have targets")
-        if self.evaluate.features and any(place.targets for place in self.sites):
+        moved = self.evaluate.features or self.evaluate.intervention
+        if moved and any(place.targets for place in self.sites):
             raise ValueError(
-                "evaluate: absorption, classes and crossed measure SAEs; leave them out where sites have targets"
+                "evaluate: absorption, classes, crossed and intervention measure SAEs; leave them out where sites have "
+                "targets"
             )
         if self.second_controls and not any(u.variant == "pursuit" for u in self.upgrades.values()):
             raise ValueError(

@@ -118,12 +118,14 @@ def sae_probes(
         The scores, a set each.
 
     Raises:
-        InputError: for an unknown set.
+        InputError: for an unknown set, or more latents than there are.
     """
     known = sae_probe_sets()
     for name in names:
         if name not in known:
             raise InputError(f"set {name!r} is none of sae-probes{did_you_mean(name, known)}")
+    if not any(k <= sae.d_sae for k in numbers):
+        raise InputError(f"numbers of latents, {', '.join(map(str, numbers))}: the SAE has {sae.d_sae}")
     place = place_of(sae, host, hook, None, allow_mismatch)
     positions = getattr(host.model.config.get_text_config(), "max_position_embeddings", context)
     found = []

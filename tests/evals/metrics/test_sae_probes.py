@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -137,3 +138,9 @@ def test_the_command(host, store, tmp_path):
     assert "| 96_spam_is |" in done.stdout
     assert (tmp_path / "j").exists()
     assert_one_clear_line(evals("absorption", tmp_path / "sae"), "words of one token")
+
+
+def test_more_latents_than_there_are_is_told_before_the_work(host):
+    sae = rsae.new("top_k", rsae.Store.of(torch.randn(100, host.d_model)), d_sae=20, k=3)
+    with pytest.raises(InputError, match="the SAE has 20"):
+        library.sae_probes(sae, host, names=["96_spam_is"], numbers=(50,), hook="blocks.1.hook_resid_pre")
