@@ -284,7 +284,8 @@ class PursuitSAE(SAE):
 def _better(new: Code, old: Code) -> Code:
     """Of each token the code that leaves less over."""
     with torch.no_grad():
-        worse_B = new.residual_BD.square().sum(1) > old.residual_BD.square().sum(1)
+        # nor is what is no number better
+        worse_B = ~(new.residual_BD.square().sum(1) <= old.residual_BD.square().sum(1))
         if not bool(worse_B.any()):
             return new
         from_new_N = ~worse_B[new.pattern.row_N]

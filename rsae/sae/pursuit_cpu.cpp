@@ -9,6 +9,7 @@ using Floats = std::vector<float>;
 using Latents = std::vector<long>;
 
 static const float TINY = std::numeric_limits<float>::min();
+static const float SOLVED = 256 * std::numeric_limits<float>::epsilon() * std::numeric_limits<float>::epsilon();
 
 struct Settings {
   long D, F, steps, rounds, candidates;
@@ -95,6 +96,7 @@ static void solve(Code &code, Workspace &w, const float *W_FD, const Settings &s
   w.p_S = w.g_S;
   float size = square(w.g_S.data(), w.g_S.size());
   for (long step = 0; step < s.steps; step++) {
+    if (size <= SOLVED * square(r, s.D)) break;  // what is left is rounding, and further steps add to it
     w.y_D.assign(s.D, 0.f);
     add_rows(W_FD, code.latent_S, w.p_S, w.y_D.data(), s.D);
     const float alpha = size / std::max(square(w.y_D.data(), s.D), TINY);

@@ -426,3 +426,20 @@ def test_gradients_of_solved_tokens_are_no_rounding(name, options):
     assert x.grad.isfinite().all()
     # the code is about linear in x where its support is: its gradient is of the size of 2 x_hat
     assert x.grad.norm(dim=1).max() < 40 * sae(x).norm(dim=1).max()
+
+
+@pytest.mark.parametrize("candidates", [None, 16], ids=["torch", "compiled"])
+@pytest.mark.parametrize("name", ["relu", "top_k", "batch_top_k", "jump_relu", "abs_top_k"])
+def test_many_steps_are_no_worse_than_few(name, candidates):
+    """Conjugate gradients that have arrived divide rounding by rounding: they stop, and no token ends above its plain
+    code."""
+    sae = random_sae(name, d_in=16, d_sae=64).eval()
+    x = torch.randn(400, 16)
+    with torch.no_grad():
+        plain_B = (sae(x) - x).square().sum(1)
+        few = (rsae.pursuit(sae, steps=16, candidates=candidates)(x) - x).square().sum()
+        for steps in (8, 32, 64):
+            error_B = (rsae.pursuit(sae, steps=steps, candidates=candidates)(x) - x).square().sum(1)
+            assert (error_B <= plain_B * (1 + 1e-4) + 1e-6).all()
+            if steps > 16 and sae.signed:  # else what is solved below 0 is cut off
+                assert error_B.sum() <= 1.01 * few
