@@ -30,13 +30,13 @@ def files(out):
     }
 
 
-@pytest.mark.parametrize("before", [0, 60], ids=["fresh", "prolonged"])
-def test_a_kill_while_results_are_saved_costs_nothing(store, tmp_path, monkeypatch, before):
+@pytest.mark.parametrize(("before", "steps"), [(0, 20), (10, 120)], ids=["fresh", "prolonged"])
+def test_a_kill_while_results_are_saved_costs_nothing(store, tmp_path, monkeypatch, before, steps):
     """At each write, rename and removal after the last step; the results and what is left are those of a whole run."""
     whole = tmp_path / "whole"
     if before:
         trained(store, whole, before)
-    trained(store, whole, 130)
+    trained(store, whole, steps)
     wanted = files(whole)
     assert not any("checkpoint" in name or name.startswith(".") for name in wanted)
     moments = 0
@@ -65,15 +65,15 @@ def test_a_kill_while_results_are_saved_costs_nothing(store, tmp_path, monkeypat
             ):
                 patch.setattr(module, name, hooked(getattr(module, name)))
             try:
-                trained(store, out, 130)
+                trained(store, out, steps)
             except Killed:
                 pass
             else:
                 break
         moments += 1
-        trained(store, out, 130)
+        trained(store, out, steps)
         assert files(out) == wanted
-        assert all(read_json(f)["steps"] == 130 for f in out.rglob(RECORD))
+        assert all(read_json(f)["steps"] == steps for f in out.rglob(RECORD))
     assert moments > 10
 
 
