@@ -48,7 +48,7 @@ formulas = st.lists(st.one_of(waves, bells, steps, growth), min_size=1, max_size
 
 
 @given(formulas, st.floats(-1.5, -0.2), st.floats(0.5, 2.5), st.integers(0, 5), st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_what_is_claimed_is_proven(text, low, high, m, n):
     target = approx.formula(text, (low, high))
     fit = approx.minimax(target, (m, n))
