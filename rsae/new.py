@@ -83,7 +83,7 @@ def new(
         sae.initialise(units.of(x_BD), seed, out.of(target.sample(_SAMPLE, seed)))
         sae.constrain_()
         sae.rescale_(1 / units.scale, 1 / out.scale)
-    move_(sae, *(None if u.origin_D is None else -u.origin_D for u in (units, out)))
+    move_(sae, units.shift(-1), out.shift(-1))
     sae.provenance = activations.provenance
     return sae.eval()  # as what is loaded or trained: `train` trains a copy of its own
 

@@ -160,7 +160,6 @@ def absorption_of(sae: SAE, x_WD: torch.Tensor, letter_W: np.ndarray) -> Absorpt
         x_WD: Activations at the words.
         letter_W: First letter of each word.
     """
-    check_writes_back(sae, "absorption compares rows")
     codes = [host_code(sae, x_BD.to(sae.W_enc.device)) for x_BD in x_WD.split(1024)]
     z_WF = torch.cat(codes).double().cpu().numpy()
     return absorbed(x_WD.double().numpy(), z_WF, sae.W_dec.double().cpu().numpy(), letter_W)

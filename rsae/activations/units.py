@@ -42,6 +42,14 @@ class Units(NamedTuple):
             return cls(None, scale)
         return cls(mean_D.float(), (x_BD.shape[1] ** 0.5 / norm_B.mean()).item())
 
+    def shift(self, factor: float) -> torch.Tensor | None:
+        """A factor times the origin; None for 0.
+
+        Args:
+            factor: The factor.
+        """
+        return None if self.origin_D is None else factor * self.origin_D
+
     def of(self, x_BD: torch.Tensor) -> torch.Tensor:
         """Activations as training sees them.
 

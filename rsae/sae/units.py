@@ -60,7 +60,7 @@ def entered(sae: SAE, units: Units, out: Units) -> SAE:
         out: Of what it predicts.
     """
     sae = sae.in_units(units.scale, out.scale)
-    move_(sae, *(None if u.origin_D is None else u.origin_D * u.scale for u in (units, out)))
+    move_(sae, units.shift(units.scale), out.shift(out.scale))
     return sae
 
 
@@ -72,5 +72,5 @@ def left(sae: SAE, units: Units, out: Units) -> SAE:
         units: Of training.
         out: Of what it predicts.
     """
-    move_(sae, *(None if u.origin_D is None else -u.origin_D * u.scale for u in (units, out)))
+    move_(sae, units.shift(-units.scale), out.shift(-out.scale))
     return sae.in_units(1 / units.scale, 1 / out.scale)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import approx
-from rsae import SAE, BatchTopK, Gated, JumpReLU, RationalActivation, SignAwareGated, SoftRational, Store
+from rsae import (
+    SAE,
+    BatchTopK,
+    Gated,
+    HarvestConfig,
+    Host,
+    JumpReLU,
+    RationalActivation,
+    SignAwareGated,
+    SoftRational,
+    Store,
+    harvest,
+)
+from rsae.activations import harvest as harvesting
 from rsae.activations.in_memory import InMemory
 from rsae.sae import family
 
@@ -47,3 +63,21 @@ def random_sae(
         sae.b_mag.data.copy_(sae.b_gate + 0.1 / (store.scale if store else 1.0))
         sae.r_mag.data.normal_(std=0.1)
     return sae
+
+
+def begun_harvest(
+    config: HarvestConfig, out: Path, host: Host, finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is whole, or one that was stopped after its first shard."""
+    real, calls = harvesting.run_sequences, []
+
+    def dying(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) > 1 and not finished:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harvesting, "run_sequences", dying)
+        with nullcontext() if finished else pytest.raises(KeyboardInterrupt):
+            harvest(config, out, host)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import rsae
 from rsae import InputError, harvest
 from rsae.activations.text import Document, load_documents, split_documents
+from tests.rsae.helpers import begun_harvest
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1, max_size=8)
 
@@ -163,27 +164,11 @@ def test_a_directory_where_nothing_was_finished_takes_new_settings(
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_text_that_was_edited_is_another_text(harvest_config, host, tmp_path, finished, monkeypatch):
     """Neither is a finished store of the old text taken for one of the new, nor are their shards mixed."""
-    from rsae.activations import harvest as module
-
     file = tmp_path / "x.jsonl"
     rows = [{"text": f"{i} a long enough text " * 9} for i in range(200)]
     file.write_text("\n".join(map(json.dumps, rows)))
     config = replace(harvest_config, text=str(file), tokens=6000, heldout_tokens=50)
-    real, calls = module.run_sequences, []
-
-    def dying(*args):
-        calls.append(args)
-        if len(calls) > 1 and not finished:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "run_sequences", dying)
-        if finished:
-            harvest(config, tmp_path / "s", host)
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                harvest(config, tmp_path / "s", host)
+    begun_harvest(config, tmp_path / "s", host, finished, monkeypatch)
     text = file.read_text()
     file.write_text(text.replace("long", "short"))
     with pytest.raises(InputError, match=r"another version of the text .*x.jsonl; choose another directory"):

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsae import InputError, harvest
-from rsae.activations import harvest as module
 from rsae.activations.versions import weights_digest
+from tests.rsae.helpers import begun_harvest
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -21,20 +21,7 @@ def test_a_host_that_was_trained_on_is_another_host(harvest_config, host, tmp_pa
     weights = np.random.default_rng(0).bytes(3000)
     (there / "model.safetensors").write_bytes(weights)
     config = replace(harvest_config, host=str(there), tokens=6000, heldout_tokens=50)
-    real, calls = module.run_sequences, []
-
-    def dying(*args):
-        calls.append(args)
-        if len(calls) > 1 and not finished:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "run_sequences", dying)
-        try:
-            harvest(config, tmp_path / "s", host)
-        except KeyboardInterrupt:
-            assert not finished
+    begun_harvest(config, tmp_path / "s", host, finished, monkeypatch)
     (there / "README.md").write_text("what a page says is no weight")
     (there / "model.safetensors").write_bytes(weights[::-1])
     with pytest.raises(InputError, match="another version of the host"):
